@@ -1,0 +1,49 @@
+"""Every way a run can fail, each with the exit code that tells an operator's tools what to do next.
+
+    JobError
+    ├── ConfigError      2  a setting or the volume's rights are wrong; nothing was tried
+    ├── RetryableError   3  the hub or the network failed; what arrived is kept, run again
+    ├── IntegrityError   4  the listing or the bytes cannot be trusted; nothing was published
+    ├── NoSpaceError     5  the volume is too small; what arrived is kept
+    └── AccessError      6  the hub refused: no such model, or no right to it
+
+The text of each is one line that says what is wrong and what to do.
+"""
+
+from typing import ClassVar
+
+
+class JobError(Exception):
+    """The run ends without a published snapshot."""
+
+    exit_code: ClassVar[int]
+
+
+class ConfigError(JobError):
+    """A setting or the volume's ownership needs an operator's hand."""
+
+    exit_code = 2
+
+
+class RetryableError(JobError):
+    """The same command may succeed later; it resumes from what is staged."""
+
+    exit_code = 3
+
+
+class IntegrityError(JobError):
+    """The hub's listing is unsafe or incomplete, or bytes differ from their sha256."""
+
+    exit_code = 4
+
+
+class NoSpaceError(JobError):
+    """The volume has too few free bytes or inodes."""
+
+    exit_code = 5
+
+
+class AccessError(JobError):
+    """The hub answered 401, 403 or 404."""
+
+    exit_code = 6

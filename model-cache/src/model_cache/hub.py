@@ -1,0 +1,156 @@
+"""The hub, through the ModelScope SDK, and the only module that imports it.
+
+Importing this module imports the SDK, which reads its knobs from the environment once, at that moment:
+``settings.export_to_sdk`` comes first.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import requests
+from modelscope_hub import HubApi, ProgressCallback
+from modelscope_hub.errors import (
+    AuthenticationError,
+    FileDownloadError,
+    FileIntegrityError,
+    HubError,
+    NotExistError,
+    PermissionDeniedError,
+)
+
+from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
+from model_cache.manifest import ListedFile, ManifestFile
+from model_cache.progress import Progress
+
+_MAX_WORKERS = 4
+_CHUNK_BYTES = 1 << 20
+
+# When several files fail for several reasons, the first of these is what the run reports.
+_SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableError)
+
+
+class Hub:
+    """One repository at one revision on the hub at *endpoint*.
+
+    *on_retry* is called with a line about each request or file that the SDK tries again.
+    """
+
+    def __init__(
+        self, endpoint: str, token: str | None, repo: str, revision: str, on_retry: Callable[[str], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._repo = repo
+        self._revision = revision
+        self._api = HubApi(endpoint=endpoint, token=token)
+        log = logging.getLogger("modelscope_hub")
+        log.handlers[:] = [_RetryHandler(on_retry)]
+
+    def list_files(self) -> list[ListedFile]:
+        """Every file of the repository, as listed. Raises AccessError or RetryableError."""
+        try:
+            listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
+        except (HubError, requests.RequestException) as error:
+            raise self._job_error(error) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._not_a_hub() from error
+        return [ListedFile(f.path, f.size, f.sha256) for f in listing if not f.is_dir]
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Fetch *files* below *into*, resuming partial ones and replacing those that are there.
+
+        Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried;
+        what arrived stays. A return means that the SDK is content, not that the bytes on disk are right.
+        """
+        try:
+            self._api.download_repo(
+                self._repo,
+                "model",
+                revision=self._revision,
+                local_dir=into,
+                max_workers=_MAX_WORKERS,
+                file_list=[{"Path": f.path, "Size": f.size, "Sha256": f.sha256} for f in files],
+                progress_callbacks=[_meter(progress)],
+            )
+        except FileDownloadError as failure:
+            raise _disk_error(failure) or self._worst(failure) from failure
+        except (HubError, requests.RequestException) as error:
+            raise self._job_error(error) from error
+
+    def _worst(self, failure: FileDownloadError) -> JobError:
+        errors = [self._job_error(error, path) for path, error in failure.failed_files.items()]
+        return min(errors, key=lambda e: _SEVERITY.index(type(e)))
+
+    def _job_error(self, error: BaseException, path: str = "") -> JobError:
+        """Map what the SDK raises to the job's errors, each with its remedy."""
+        if isinstance(error, AuthenticationError | PermissionDeniedError):
+            return AccessError(
+                f"{self._endpoint} refuses {self._repo} ({error.status_code}); "
+                "put an access token with the right to it into a file and set MODEL_CACHE_TOKEN_FILE"
+            )
+        if isinstance(error, NotExistError):
+            return AccessError(
+                f"{self._endpoint} has no {path + ' in ' if path else ''}{self._repo} at revision "
+                f"{self._revision} (404); check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, "
+                "or set MODEL_CACHE_TOKEN_FILE if it is private"
+            )
+        if isinstance(error, FileIntegrityError):
+            return IntegrityError(
+                f"{self._endpoint} keeps sending wrong bytes for {path}; "
+                "run again, try another hub with MODEL_CACHE_ENDPOINT, or tell the repository's owner"
+            )
+        if isinstance(error, requests.JSONDecodeError):
+            return self._not_a_hub()
+        return RetryableError(
+            f"cannot fetch {path or 'the listing of ' + self._repo} from {self._endpoint} ({_cause(error)}); "
+            "check the network and MODEL_CACHE_ENDPOINT, then run again: what arrived is kept"
+        )
+
+    def _not_a_hub(self) -> RetryableError:
+        return RetryableError(
+            f"{self._endpoint} does not answer like a ModelScope hub; "
+            "check MODEL_CACHE_ENDPOINT and any proxy on the way, then run again"
+        )
+
+
+def _meter(progress: Progress) -> type[ProgressCallback]:
+    """The class that the SDK makes an instance of for each file, and again when it starts a file over."""
+
+    class Meter(ProgressCallback):
+        def __init__(self, filename: str, file_size: int) -> None:
+            super().__init__(filename, file_size)
+            progress.start(filename, file_size)
+
+        def update(self, size: int) -> None:
+            # one read gives at most a chunk: a larger step is the part that an earlier run left
+            progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
+
+    return Meter
+
+
+class _RetryHandler(logging.Handler):
+    """Takes over the SDK's log: its retries are ours to report, its errors arrive as exceptions."""
+
+    def __init__(self, on_retry: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._on_retry = on_retry
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING and "retry" in record.getMessage():
+            self._on_retry(" ".join(record.getMessage().split()))
+
+
+def _disk_error(failure: FileDownloadError) -> OSError | None:
+    """The first failure that is the volume's; the network's are OSErrors too, but without a number."""
+    errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
+    return next((error for error in errors if isinstance(error, OSError) and error.errno), None)
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong at the bottom: ``Connection refused``, rather than five layers of libraries."""
+    while deeper := error.__cause__ or error.__context__:
+        error = deeper
+    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+        return "connection refused"
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,93 @@
+"""READY.json: the record, written last, that a snapshot was verified, and how to recheck it cheaply."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyFile:
+    """A verified file and the stat it had then: size in bytes, mtime in ns, inode number."""
+
+    path: str
+    size: int
+    sha256: str
+    mtime_ns: int
+    inode: int
+
+    def unchanged(self, snapshot: Path) -> bool:
+        """Whether the file still has the stat it was verified with; no byte is read."""
+        try:
+            stat = os.lstat(snapshot / self.path)
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (self.size, self.mtime_ns, self.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601."""
+
+    repo: str
+    revision: str
+    digest: str
+    bytes: int
+    published_at: str
+    files: tuple[ReadyFile, ...]
+
+    def is_for(self, repo: str, revision: str) -> bool:
+        """Whether this snapshot was listed under that name."""
+        return (self.repo, self.revision) == (repo, revision)
+
+    def changed(self, snapshot: Path) -> list[ManifestFile]:
+        """The files whose stat differs from the record; they need a full hash before anything trusts them."""
+        return [ManifestFile(f.path, f.size, f.sha256) for f in self.files if not f.unchanged(snapshot)]
+
+    def manifest(self) -> Manifest:
+        """The manifest this record was made from."""
+        return Manifest(tuple(ManifestFile(f.path, f.size, f.sha256) for f in self.files))
+
+    def to_json(self) -> str:
+        """The text of READY.json."""
+        head = {"schema": _SCHEMA, "repo": self.repo, "revision": self.revision, "source": "modelscope"}
+        body = {"digest": self.digest, "bytes": self.bytes, "published_at": self.published_at}
+        files = [asdict(f) for f in self.files]
+        return json.dumps(head | body | {"files": files}, indent=1, ensure_ascii=False) + "\n"
+
+
+def record(snapshot: Path, manifest: Manifest, repo: str, revision: str) -> Ready:
+    """Describe the verified files under *snapshot* as they are now."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    files = tuple(_record_file(snapshot, f) for f in manifest.files)
+    return Ready(repo, revision, manifest.digest, manifest.total_bytes, now, files)
+
+
+def read(snapshot: Path) -> Ready | None:
+    """The record of *snapshot*; None when there is none, or none that this version can trust."""
+    try:
+        ready = _parse(json.loads((snapshot / READY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return ready if ready and snapshot.name == ready.digest[:DIGEST_DIGITS] else None
+
+
+def _record_file(snapshot: Path, file: ManifestFile) -> ReadyFile:
+    stat = os.lstat(snapshot / file.path)
+    return ReadyFile(file.path, file.size, file.sha256, stat.st_mtime_ns, stat.st_ino)
+
+
+def _parse(document: dict[str, object]) -> Ready | None:
+    entries = document.pop("files")
+    if document.pop("schema") != _SCHEMA or not isinstance(entries, Iterable):
+        return None
+    document.pop("source", None)
+    files = tuple(ReadyFile(**entry) for entry in entries)
+    ready = Ready(**document, files=files)  # type: ignore[arg-type]  # the digest covers what matters
+    return ready if ready.manifest().digest == ready.digest else None

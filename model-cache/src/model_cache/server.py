@@ -1,0 +1,97 @@
+"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from model_cache.errors import ConfigError
+from model_cache.progress import PHASES, Progress
+
+_LABELS = ("slug", "repo")
+_GAUGES = {
+    "bytes_done": "Bytes received (downloading) or read back (verifying) in the current phase.",
+    "bytes_total": "Bytes that the current phase has to go through.",
+    "files_done": "Files finished in the current phase.",
+    "files_total": "Files that the current phase has to go through.",
+    "rate_bytes_per_s": "Bytes a second over the last ten seconds.",
+}
+
+
+class ProgressCollector(Collector):
+    """Reads the run's state at each scrape, so that the numbers exist once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Metric]:
+        """The ``model_cache_*`` metrics of this moment."""
+        state = self._progress.snapshot()
+        labels = (state.slug, state.repo)
+        for field, text in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"model_cache_{field}", text, labels=_LABELS)
+            gauge.add_metric(labels, getattr(state, field))
+            yield gauge
+        retries = CounterMetricFamily("model_cache_retries", "Tries after a failure.", labels=_LABELS)
+        retries.add_metric(labels, state.retries)
+        yield retries
+        phase = GaugeMetricFamily("model_cache_phase", "1 for the run's phase.", labels=(*_LABELS, "phase"))
+        for name in PHASES:
+            phase.add_metric((*labels, name), float(name == state.phase))
+        yield phase
+
+
+@contextmanager
+def serving(progress: Progress, port: int) -> Iterator[int]:
+    """Answer requests until the block ends; yields the port taken.
+
+    Raises ConfigError when the port is in use.
+    """
+    try:
+        server = ThreadingHTTPServer(("0.0.0.0", port), _handler(progress))
+    except OSError as error:
+        raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(progress: Progress) -> type[BaseHTTPRequestHandler]:
+    registry = CollectorRegistry()
+    registry.register(ProgressCollector(progress))
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds a silent client may hold its thread
+
+        def do_GET(self) -> None:
+            if self.path == "/progress":
+                body = json.dumps(asdict(progress.snapshot()), ensure_ascii=False).encode()
+                self._answer("application/json", body)
+            elif self.path == "/metrics":
+                self._answer(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+            else:
+                self.send_error(404, "try /progress or /metrics")
+
+        def _answer(self, kind: str, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent: stdout carries the progress lines."""
+
+    return Handler

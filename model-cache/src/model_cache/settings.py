@@ -1,0 +1,112 @@
+"""What an operator may set: the only module that touches the environment."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_cache.errors import ConfigError
+
+_PREFIX = "MODEL_CACHE_"
+
+# The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
+_SDK_KNOBS: Mapping[str, str] = {
+    "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "4",
+    "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
+    "MODELSCOPE_DOWNLOAD_FILE_LOCK_TIMEOUT_SECONDS": "86400",
+    "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "65536",
+    "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
+    "MODELSCOPE_DOWNLOAD_CHUNK_SIZE_MB": "1",
+    "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
+    # three listing attempts with 1 s and 2 s between them: an unreachable hub is named within seconds
+    "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "3",
+    "MODELSCOPE_REPO_TREE_PAGE_TIMEOUT_SECONDS": "30",
+    "TQDM_DISABLE": "1",
+}
+
+
+def _slug(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
+        raise ValueError(f"{value!r} is no slug: lower-case letters, digits and '-', as in qwen3-0p6b-cpu")
+    return value
+
+
+def _repo(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", value, re.ASCII):
+        raise ValueError(f"{value!r} is no repository: give owner/name, as in Qwen/Qwen3-0.6B")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is no address: give http://host[:port] or https://host[:port]")
+    return value.rstrip("/")
+
+
+class Settings(BaseSettings):
+    """One run's settings, each read from ``MODEL_CACHE_<NAME>``; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
+
+    slug: Annotated[str, AfterValidator(_slug)]
+    """Names the link under slugs/ that workers follow."""
+    repo: Annotated[str, AfterValidator(_repo)]
+    """ModelScope repository, owner/name."""
+    revision: Annotated[str, Field(min_length=1)] = "master"
+    """Branch, tag or commit on the hub. A branch is read once: a complete snapshot is not looked up again."""
+    dir: Path = Path("/weights")
+    """The weights volume; must be a local filesystem, since one writer is ensured by flock."""
+    endpoint: Annotated[str, AfterValidator(_endpoint)] = "https://modelscope.cn"
+    """Address of the hub. Always passed on explicitly: the SDK would otherwise also ask its second site."""
+    token_file: Path | None = None
+    """File that holds an access token, for private repositories."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8002
+    """Port of /progress and /metrics while the job runs; 0 takes any free one."""
+    progress: Literal["auto", "json", "text"] = "auto"
+    """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
+
+    def token(self) -> str | None:
+        """The token in ``token_file``, or None when no file is set.
+
+        Raises ConfigError when the file cannot be read or is empty.
+        """
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the token: {error}; check {_PREFIX}TOKEN_FILE") from error
+        if not token:
+            raise ConfigError(
+                f"{self.token_file} is empty: write the token into it or unset {_PREFIX}TOKEN_FILE"
+            )
+        return token
+
+
+def load() -> Settings:
+    """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
+    try:
+        return Settings.model_validate({})
+    except ValidationError as error:
+        faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
+        raise ConfigError(faults) from error
+
+
+def _fault(field: str, kind: str, message: str) -> str:
+    text = "is not set" if kind == "missing" else message.removeprefix("Value error, ")
+    return f"{_PREFIX}{field.upper()}: {text}"
+
+
+def export_to_sdk(cache: Path, home: Path) -> None:
+    """Set what the SDK reads from the environment when it is imported.
+
+    *cache* holds its lock files and must be on the volume, so that every container sees them; *home*
+    holds its credentials, which it unpickles, and must be private to this run.
+    """
+    os.environ.update(_SDK_KNOBS, MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

@@ -1,0 +1,197 @@
+"""The weights volume: where everything lies, who may write, and the steps that make a snapshot appear whole.
+
+    .staging/<owner>--<name>-<digest16>/   a download in progress, kept for resuming
+    .locks/<owner>--<name>.lock            flock: one writer per repository
+    .ms/                                   the SDK's lock files
+    models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
+    slugs/<slug>                           relative link to the snapshot that the slug serves
+
+Every step is one atomic rename, made durable before the next, and the steps before it are repeatable:
+after a crash between any two of them the next run carries on or starts that step again.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model_cache import ready
+from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
+from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
+
+
+class Volume:
+    """One repository's part of the volume at *root*, and the link *slug*."""
+
+    def __init__(self, root: Path, repo: str, slug: str) -> None:
+        self._root = root
+        self._repo = repo
+        self._flat_name = repo.replace("/", "--")
+        self._staging_root = root / ".staging"
+        self._slug_link = root / "slugs" / slug
+        self.sdk_cache = root / ".ms"
+
+    def prepare(self) -> None:
+        """Create the directories that every run needs."""
+        for path in (self._staging_root, self._lock_file.parent, self._slug_link.parent, self._models):
+            path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._root / ".locks" / f"{self._flat_name}.lock"
+
+    @property
+    def _models(self) -> Path:
+        return self._root / "models" / self._repo
+
+    def staging(self, digest: str) -> Path:
+        """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one."""
+        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}"
+
+    def snapshot(self, digest: str) -> Path:
+        """Where the snapshot is published."""
+        return self._models / digest[:DIGEST_DIGITS]
+
+    def linked(self) -> Path | None:
+        """The snapshot that the slug serves, if its link leads to one of this repository."""
+        snapshot = self._slug_link.resolve()
+        return snapshot if snapshot.parent == self._models.resolve() and snapshot.is_dir() else None
+
+    @contextmanager
+    def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the repository's write lock; *on_wait* is called once if another run holds it.
+
+        The kernel frees it when its holder dies, however it dies.
+        """
+        with self._lock_file.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def stage(self, manifest: Manifest) -> Path:
+        """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*."""
+        self.unpublish(manifest.digest)
+        staging = self.staging(manifest.digest)
+        staging.mkdir(exist_ok=True)
+        return staging
+
+    def require_space(self, staging: Path, manifest: Manifest) -> None:
+        """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
+        present = sum(path.lstat().st_size for path in _walk(staging) if not path.is_dir())
+        missing = max(0, manifest.total_bytes - present)
+        need = missing + missing // 20  # room for the file system's own blocks
+        stat = os.statvfs(self._root)
+        free = stat.f_bavail * stat.f_frsize
+        if free < need:
+            raise NoSpaceError(
+                f"{self._root} has {free:,} bytes free and {self._repo} needs {need:,} more; "
+                "free space or move MODEL_CACHE_DIR to a larger volume, then run again"
+            )
+        if stat.f_files and stat.f_favail < len(manifest.files):
+            raise NoSpaceError(
+                f"{self._root} has {stat.f_favail:,} inodes free for {len(manifest.files):,} files; "
+                "free inodes or move MODEL_CACHE_DIR to another volume, then run again"
+            )
+
+    def publish(self, manifest: Manifest, revision: str) -> Path:
+        """Make the verified staging directory the published snapshot, and link the slug to it."""
+        staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
+        _prune(staging, {f.path for f in manifest.files})
+        _sync_directories(staging)
+        staging.rename(snapshot)
+        _sync(self._staging_root, *snapshot.parents[:4])
+        self.mark_ready(snapshot, manifest, revision)
+        self.link(snapshot)
+        return snapshot
+
+    def mark_ready(self, snapshot: Path, manifest: Manifest, revision: str) -> None:
+        """Write READY.json over *snapshot*, whose every file was verified."""
+        text = ready.record(snapshot, manifest, self._repo, revision).to_json()
+        draft = self._staging_root / f"{self._flat_name}-{READY}"
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(snapshot / READY)
+        _sync(snapshot, self._staging_root)
+
+    def link(self, snapshot: Path) -> None:
+        """Point the slug at *snapshot*; a reader sees the old link or the new one, never none."""
+        target = os.path.relpath(snapshot.resolve(), self._slug_link.parent.resolve())
+        draft = self._slug_link.with_name(f".{self._slug_link.name}")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(target)
+        draft.rename(self._slug_link)
+        _sync(self._slug_link.parent)
+
+    def unpublish(self, digest: str) -> None:
+        """Take a snapshot that cannot be trusted back into staging, where the next steps mend it."""
+        staging, snapshot = self.staging(digest), self.snapshot(digest)
+        if not snapshot.exists():
+            return
+        (snapshot / READY).unlink(missing_ok=True)
+        _sync(snapshot)
+        if staging.exists():
+            shutil.rmtree(staging)
+        snapshot.rename(staging)
+        _sync(snapshot.parent, staging.parent)
+
+
+def has_size(root: Path, file: ManifestFile) -> bool:
+    """Whether a regular file of the right size lies under *root*; its bytes are not looked at."""
+    path = root / file.path
+    return path.is_file() and not path.is_symlink() and path.lstat().st_size == file.size
+
+
+def explain(error: OSError, root: Path) -> JobError:
+    """The job's error for an operating system error met on the volume."""
+    where = error.filename or root
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(
+            f"{root} is full ({error.strerror}); free space, then run again: what arrived is kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ConfigError(
+            f"uid {os.getuid()} may not write {where}; chown -R {os.getuid()} what is mounted at {root}"
+        )
+    if error.errno == errno.EROFS:
+        return ConfigError(f"{where} is mounted read-only; mount {root} read-write in the weights job")
+    return RetryableError(
+        f"the volume failed at {where}: {error.strerror or error}; check the disk, then run again"
+    )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Everything below *root*, children before their directory."""
+    for directory, names, files in os.walk(root, topdown=False):
+        yield from (Path(directory, name) for name in files + names)
+
+
+def _prune(root: Path, wanted: set[str]) -> None:
+    """Remove what the SDK left behind (parts of files) and directories that are empty then."""
+    for path in _walk(root):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(root).as_posix() not in wanted:
+            path.unlink()
+
+
+def _sync_directories(root: Path) -> None:
+    _sync(*(path for path in _walk(root) if path.is_dir()), root)
+
+
+def _sync(*directories: Path) -> None:
+    """Make the directories' entries durable."""
+    for directory in directories:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
