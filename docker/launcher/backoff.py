@@ -1,0 +1,29 @@
+"""The pause before vLLM is started again after a crash: min(base * 2**failures, 600) seconds. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+CAP_S = 600.0
+"""Longest pause, and how long a run must have been ready for its crash to count as the first again."""
+
+_LARGEST_EXPONENT = 32  # far beyond the cap for any sensible base, and no float overflows on the way
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often vLLM crashed in a row, and what that means for the next start. Times are seconds."""
+
+    base_s: float = 10.0
+    failures: int = 0
+
+    def after_crash(self, ready_s: float) -> Backoff:
+        """The back-off after one more crash, of a run that had been ready for `ready_s` seconds."""
+        return replace(self, failures=1 if ready_s >= CAP_S else self.failures + 1)
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds to wait before the next start; 0 before any crash."""
+        if self.failures == 0:
+            return 0.0
+        return min(self.base_s * 2.0 ** min(self.failures - 1, _LARGEST_EXPONENT), CAP_S)

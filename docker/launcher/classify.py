@@ -1,0 +1,117 @@
+"""Why a run of vLLM ended, from its exit code and its last lines. Pure.
+
+A configuration error would come back at every start, after minutes of loading: it waits for a person.
+Anything else is a crash and is worth another try; so is whatever ends a run that had been ready.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What to do about the end of a run that nobody asked for."""
+
+    CONFIGURATION = "configuration"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The kind of end and, where vLLM named one, the cause in vLLM's own words (at most 600 characters)."""
+
+    kind: Kind
+    cause: str | None = None
+
+
+USAGE_EXIT_CODE = 2
+"""What argparse exits with for an option it does not know or a value it cannot read."""
+NOT_FOUND_EXIT_CODE = 127
+"""What a shell, or a wrapper script, exits with for a program that is not there."""
+
+_PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?")
+_ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
+_COUNTED = re.compile(r"\d+ validation errors? for ")
+_USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
+# vLLM's parent processes only report that a child failed; the child's own words come before theirs
+_ECHO = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
+
+_NEVER_RIGHT = {
+    "ValidationError": "",
+    "VLLMValidationError": "",
+    "ValueError": "",
+    "NotImplementedError": "",
+    "ImportError": "",
+    "ModuleNotFoundError": "",
+    "KeyError": r"invalid (?:tool call|reasoning) parser",
+    "FileNotFoundError": r"\.ya?ml\b",
+}
+"""Exceptions that mean a wrong setting; where the type alone proves nothing, words that must be there."""
+# a ValueError of vLLM that goes away by itself once another process has given its memory back
+_PASSES = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
+
+_CAUSE_LIMIT = 600
+
+
+def classify(exit_code: int, lines: Sequence[str], *, was_ready: bool) -> Verdict:
+    """Judge the end of a run that nobody had stopped.
+
+    `exit_code` is negative for a signal (-9: killed, often for want of memory); `lines` are the last lines
+    vLLM printed, oldest first. An exit with 0 is a crash too.
+    """
+    if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not was_ready:
+        return Verdict(Kind.CONFIGURATION, _last(lines, _USAGE_ERROR) or _last_words(lines))
+    cause = _root_cause(lines)
+    if exit_code > 0 and not was_ready and cause is not None and _is_configuration(cause):
+        return Verdict(Kind.CONFIGURATION, cause)
+    return Verdict(Kind.CRASH, cause)
+
+
+def signal_name(exit_code: int) -> str | None:
+    """The name of the signal that a negative exit code stands for, e.g. `SIGKILL`."""
+    if exit_code >= 0:
+        return None
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-exit_code}"
+
+
+def _is_configuration(cause: str) -> bool:
+    found = _ERROR.match(cause)
+    if found is None or _PASSES.search(cause):
+        return False
+    proof = _NEVER_RIGHT.get(found["type"])
+    return proof is not None and re.search(proof, cause) is not None
+
+
+def _root_cause(lines: Sequence[str]) -> str | None:
+    """The last exception that is not a parent's report of a child's, with the lines that explain it."""
+    bare = [_PREFIX.sub("", line, count=1) for line in lines]
+    for index in range(len(bare) - 1, -1, -1):
+        if _ERROR.match(bare[index]) and not _ECHO.search(bare[index]):
+            return _joined(bare[index], *_explanation(bare[index : index + 3]))
+    return None
+
+
+def _explanation(lines: Sequence[str]) -> Iterable[str]:
+    """Pydantic says below the exception what is wrong: the field (if it is one field's fault), the reason."""
+    if not _COUNTED.search(lines[0]):
+        return ()
+    return (line.partition(" [type=")[0] for line in lines[1:] if "For further information" not in line)
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part.strip() for part in parts if part.strip())[:_CAUSE_LIMIT]
+
+
+def _last(lines: Sequence[str], pattern: re.Pattern[str]) -> str | None:
+    return next((_joined(line) for line in reversed(lines) if pattern.match(line)), None)
+
+
+def _last_words(lines: Sequence[str]) -> str | None:
+    return next((_joined(line) for line in reversed(lines) if line.strip()), None)

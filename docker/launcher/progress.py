@@ -1,0 +1,104 @@
+"""Where the present run stands: keeps the timeline, writes the state file, logs each change of phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher import state
+from launcher.logs import Log
+from launcher.phases import Phase, Timeline, percent_in, phase_in
+from launcher.state import State
+
+
+class Progress:
+    """One launcher's progress, run after run."""
+
+    def __init__(self, log: Log, state_file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` counts seconds and never goes back."""
+        self._log = log
+        self._state_file = state_file
+        self._clock = clock
+        self._run = 0
+        self._percent: int | None = None
+        self._timeline = Timeline(Phase.WEIGHTS_CHECK, clock())
+
+    @property
+    def run(self) -> int:
+        """How many times a start has begun, the present one included."""
+        return self._run
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether vLLM is on its way to ready."""
+        return self._timeline.phase.is_start_up and self._timeline.phase is not Phase.READY
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether this run has been ready."""
+        return self._timeline.phase is Phase.READY or Phase.READY in self._timeline.seconds
+
+    @property
+    def ready_s(self) -> float:
+        """Seconds this run has been ready; 0 if it never was."""
+        if self._timeline.phase is Phase.READY:
+            return self._clock() - self._timeline.since
+        return self._timeline.seconds.get(Phase.READY, 0.0)
+
+    def begin(self) -> None:
+        """A new run begins, with the check of the weights."""
+        self._run += 1
+        self._percent = None
+        self._timeline = Timeline(Phase.WEIGHTS_CHECK, self._clock())
+        self._write(None)
+
+    def observe(self, line: str) -> None:
+        """Read one line of vLLM's output; costs nothing once it is ready."""
+        if not self.is_starting:
+            return
+        if (percent := percent_in(line)) is not None and percent != self._percent:
+            self._percent = percent
+            self._write(None)
+        if (phase := phase_in(line)) is not None:
+            self.advance(phase)
+
+    def advance(self, phase: Phase) -> None:
+        """The start-up has come as far as `phase`."""
+        self._move(self._timeline.advance(phase, self._clock()), None)
+
+    def enter(self, phase: Phase, problem: str | None = None) -> None:
+        """Leave the start-up, or readiness, for `phase`; `problem` is one line for a person."""
+        self._move(self._timeline.enter(phase, self._clock()), problem)
+
+    def blocked(self, problem: str) -> None:
+        """The present phase cannot go on; `problem` is one line for a person."""
+        self._write(problem)
+
+    def _move(self, timeline: Timeline, problem: str | None) -> None:
+        before, self._timeline = self._timeline, timeline
+        if timeline is before:
+            return
+        self._percent = None
+        self._write(problem)
+        self._log.info(
+            "phase",
+            phase=timeline.phase,
+            previous=before.phase,
+            previous_s=timeline.seconds[before.phase],
+            start_s=round(sum(timeline.seconds.values()), 3) if timeline.phase is Phase.READY else None,
+        )
+
+    def _write(self, problem: str | None) -> None:
+        now = State(
+            slug=self._log.slug,
+            phase=self._timeline.phase,
+            run=self._run,
+            seconds=self._timeline.seconds,
+            percent=self._percent,
+            problem=problem,
+        )
+        try:
+            state.write(self._state_file, now)
+        except OSError as error:  # a full tmpfs must not end a serving vLLM
+            self._log.error("state-not-written", file=str(self._state_file), problem=error.strerror)
