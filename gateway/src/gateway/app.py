@@ -1,0 +1,57 @@
+"""The composition root: builds every part from the settings and says which path goes where."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from gateway.cards import load_catalog
+from gateway.control import data_app, ops_app
+from gateway.fleet import Fleet
+from gateway.keeper import Keeper
+from gateway.keys import KeyRing
+from gateway.logs import EventLog
+from gateway.metrics import Metrics
+from gateway.probes import Probes
+from gateway.proxy import ROUTES, Proxy, Receive, Scope, Send
+from gateway.settings import Settings
+from gateway.upstream import Upstream
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """The application on the data port: proxied routes go straight to the proxy, all others to FastAPI."""
+
+    proxy: Proxy
+    control: FastAPI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        target = self.proxy if scope["type"] == "http" and scope["path"] in ROUTES else self.control
+        await target(scope, receive, send)
+
+
+class Gateway:
+    """One process's object graph. Raises ConfigError if the cards, keys or static workers are wrong."""
+
+    def __init__(self, settings: Settings, log: EventLog) -> None:
+        self.settings = settings
+        self.draining = False
+        self.fleet = Fleet.of(load_catalog(settings.cards_dir))
+        self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
+        self._probes = Probes(settings.probe_timeout_s)
+        keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
+        self.keeper = Keeper(settings, self.fleet, self._probes, self._upstream, keys, log)
+        proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
+        self.data = DataPlane(proxy, data_app(self.fleet, keys, int(time.time()), lambda: self.draining))
+        self.ops = ops_app(self.fleet, metrics)
+
+    @asynccontextmanager
+    async def resources(self) -> AsyncIterator[None]:
+        """Closes connections at the end."""
+        try:
+            yield
+        finally:
+            self._upstream.close()
+            await self._probes.close()

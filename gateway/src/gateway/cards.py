@@ -1,0 +1,113 @@
+"""Cards: the declared facts of every slug, read from docker/<slug>/, and the names that clients may send."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from gateway.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the gateway needs to know of one slug."""
+
+    slug: str
+    names: tuple[str, ...]
+    weights_repo: str
+
+    @property
+    def start_command(self) -> str:
+        return f"docker compose up -d {self.slug}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every card, and by served model name the cards that serve it (a name served by two slugs is one pool)."""
+
+    cards: tuple[Card, ...]
+    by_name: Mapping[str, tuple[Card, ...]]
+
+    def resolve(self, model: str) -> tuple[Card, ...]:
+        """The cards that serve `model`; empty if none is declared."""
+        return self.by_name.get(model, ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.by_name)
+
+
+def load_catalog(directory: Path) -> Catalog:
+    """Reads every `<slug>/` below `directory` that has a card. Raises ConfigError naming the file and what it lacks."""
+    if not directory.is_dir():
+        raise ConfigError(
+            f"GATEWAY_CARDS_DIR={directory} is no directory: mount the repository's docker/ there"
+        )
+    cards = tuple(load_card(path.parent) for path in sorted(directory.glob("*/card.yaml")))
+    if not cards:
+        raise ConfigError(
+            f"GATEWAY_CARDS_DIR={directory} holds no <slug>/card.yaml: mount the repository's docker/ there"
+        )
+    return Catalog(cards, group_by_name(cards))
+
+
+def load_card(directory: Path) -> Card:
+    """Reads one slug's directory. Raises ConfigError naming the file and the value it lacks."""
+    facts = _mapping(directory / "card.yaml")
+    env = parse_env(_text(directory / "model.env"), directory / "model.env")
+    slug = facts.get("slug")
+    if slug != directory.name:
+        raise ConfigError(
+            f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
+        )
+    names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
+    return Card(directory.name, names, _required(env, "WEIGHTS_REPO", directory))
+
+
+def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
+    grouped: dict[str, tuple[Card, ...]] = {}
+    for card in cards:
+        for name in card.names:
+            grouped[name] = (*grouped.get(name, ()), card)
+    return grouped
+
+
+def parse_env(text: str, path: Path) -> dict[str, str]:
+    """Parses an env file's `KEY=value` lines, quotes removed. Raises ConfigError naming the line."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise ConfigError(f"{path}:{number}: {line!r} is not KEY=value")
+        values[key.strip()] = " ".join(shlex.split(value, comments=True))
+    return values
+
+
+def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
+    value = env.get(key, "").strip()
+    if not value:
+        raise ConfigError(
+            f"{directory}/model.env: {key} is missing; docker/README.md lists what a model must declare"
+        )
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _mapping(path: Path) -> Mapping[str, object]:
+    try:
+        loaded = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must be a mapping of facts")
+    return loaded

@@ -1,0 +1,120 @@
+"""The control side, in FastAPI: models, health and readiness on the data port; metrics and workers on the ops port."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
+from gateway.fleet import Fleet, ModelState
+from gateway.keys import KeyRing
+from gateway.metrics import Metrics
+from gateway.workers import Worker
+
+Json = dict[str, Any]
+
+
+def data_app(fleet: Fleet, keys: KeyRing, started_at: int, is_draining: Callable[[], bool]) -> FastAPI:
+    """Everything on the data port but the proxied routes. started_at: Unix seconds, the models' `created`."""
+    app = bare_app("Octet gateway")
+
+    @app.get("/health")
+    async def health() -> Json:
+        """200 while this process lives, whatever the models do."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> Json:
+        """200 with at least one ready model, 503 without one or while draining."""
+        models = fleet.ready_models()
+        response.status_code = 200 if models and not is_draining() else 503
+        return {"ready": response.status_code == 200, "draining": is_draining(), "models": models}
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Json:
+        """The ready models, in OpenAI's shape."""
+        keys.check(request.headers.raw)
+        return {"object": "list", "data": [describe_model(name, started_at) for name in fleet.ready_models()]}
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str, request: Request) -> Json:
+        """One ready model; otherwise the error that a request for it would get."""
+        keys.check(request.headers.raw)
+        if not fleet.catalog.resolve(model) or fleet.model_state(model) is not ModelState.READY:
+            raise fleet.why_unavailable(model)
+        return describe_model(model, started_at)
+
+    return app
+
+
+def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
+    """The ops port: /metrics for Prometheus, /workers for people and programs."""
+    app = bare_app("Octet gateway, ops")
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/workers")
+    async def workers() -> Json:
+        """Every slug with its state, workers and weights job."""
+        return {"slugs": [describe_slug(fleet, slug) for slug in fleet.slugs]}
+
+    return app
+
+
+def bare_app(title: str) -> FastAPI:
+    """A FastAPI application without pages, whose errors are OpenAI objects."""
+    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None)
+    app.add_exception_handler(GatewayError, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+    return app
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return Response(error.body(), error.status, headers=headers)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return await answer(request, to_gateway_error(request.method, request.url.path, error.status_code))
+
+
+def to_gateway_error(method: str, path: str, status: int) -> GatewayError:
+    """What the framework's own 404 and 405 become; anything else it raises is the request's fault."""
+    if status == 404:
+        return RouteNotFound(f"{method} {path} is no route of this gateway")
+    if status == 405:
+        return MethodNotAllowed(f"{path} does not take {method}")
+    return InvalidRequest(f"The request was refused ({status})")
+
+
+def describe_model(name: str, created: int) -> Json:
+    return {"id": name, "object": "model", "created": created, "owned_by": "octet"}
+
+
+def describe_slug(fleet: Fleet, slug: str) -> Json:
+    status = fleet.slugs[slug]
+    card = next(card for card in fleet.catalog.cards if card.slug == slug)
+    workers = [describe_worker(worker) for worker in status.workers.values()]
+    return {
+        "slug": slug,
+        "models": card.names,
+        "state": status.state.name.lower(),
+        "workers": workers,
+        "weights": status.weights,
+    }
+
+
+def describe_worker(worker: Worker) -> Json:
+    return {
+        "address": worker.address,
+        "state": worker.state,
+        "in_flight": worker.in_flight,
+        "failures": worker.failures,
+        "reason": worker.reason,
+    }

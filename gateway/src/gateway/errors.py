@@ -1,0 +1,107 @@
+"""Errors the gateway itself answers with, and their OpenAI shape.
+
+    GatewayError
+    ├── InvalidRequest       400  invalid_request       the request cannot be routed as it stands
+    ├── InvalidApiKey        401  invalid_api_key
+    ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
+    ├── RequestTooLarge      413  request_too_large
+    ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP
+    ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early
+    ├── ModelLoading         503  model_loading         with Retry-After
+    ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
+    │   └── WorkerUnreachable                           nothing of the request reached the worker
+    └── WorkerTimeout        504  worker_timeout
+
+A worker's own error response is never turned into one of these: it passes through unchanged.
+`ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2.
+"""
+
+import orjson
+
+
+class ConfigError(Exception):
+    """The operator's input is wrong; the message says what and what to do. Exit code 2."""
+
+
+class PortInUse(Exception):
+    """A listening port is taken; the message names it and the remedy. Exit code 3."""
+
+
+class GatewayError(Exception):
+    """An error the gateway answers with. `message` is for people, `code` is stable for programs."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self) -> bytes:
+        """The OpenAI error object as JSON bytes."""
+        return orjson.dumps({"error": self._fields()})
+
+    def sse_event(self) -> bytes:
+        """The same object as one server-sent event, for a stream that has already begun."""
+        return b"data: " + self.body() + b"\n\n"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers that go with the body; `x-gateway-error` tells our errors from a worker's."""
+        extra = [(b"content-type", b"application/json"), (b"x-gateway-error", self.code.encode())]
+        if self.retry_after_s is not None:
+            extra.append((b"retry-after", str(self.retry_after_s).encode()))
+        return extra
+
+    def _fields(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+class InvalidRequest(GatewayError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class RouteNotFound(InvalidRequest):
+    status = 404
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+
+
+class InvalidApiKey(GatewayError):
+    status, code, type = 401, "invalid_api_key", "invalid_request_error"
+
+
+class ModelNotFound(GatewayError):
+    status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class RequestTooLarge(GatewayError):
+    status, code, type = 413, "request_too_large", "invalid_request_error"
+
+
+class BadWorkerResponse(GatewayError):
+    status, code = 502, "bad_worker_response"
+
+
+class WorkerDisconnected(GatewayError):
+    status, code = 502, "upstream_disconnected"
+
+
+class ModelLoading(GatewayError):
+    status, code, retry_after_s = 503, "model_loading", 15
+
+
+class NoWorkerAvailable(GatewayError):
+    status, code, retry_after_s = 503, "no_worker_available", 5
+
+
+class WorkerUnreachable(NoWorkerAvailable):
+    """The connection could not be made: nothing of the request reached the worker."""
+
+
+class WorkerTimeout(GatewayError):
+    status, code = 504, "worker_timeout"

@@ -1,0 +1,58 @@
+"""Which headers travel, both ways, and the request head sent to a worker. Pure.
+
+Towards the worker the list is of what may pass: nothing of the client's connection, identity or keys reaches a worker.
+Towards the client it is of what may not: hop-by-hop fields, those that `Connection` names, and what we add.
+"""
+
+from collections.abc import Iterable
+
+Headers = list[tuple[bytes, bytes]]
+
+TO_WORKER = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
+NOT_TO_CLIENT = frozenset(
+    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade", b"server", b"date", b"x-request-id", b"cache-control", b"x-accel-buffering"}
+)  # fmt: skip
+
+
+def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    """The first value of the header named `wanted` (lower case), or None."""
+    return next((value for name, value in headers if name == wanted), None)
+
+
+def request_bytes(
+    target: bytes, host: bytes, client_headers: Headers, body: bytes, request_id: bytes
+) -> bytes:
+    """The whole request to a worker: a POST of `body` to `target`, framed anew."""
+    parts = [b"POST ", target, b" HTTP/1.1\r\nhost: ", host]
+    for name, value in client_headers:
+        if name in TO_WORKER:
+            parts += (b"\r\n", name, b": ", value)
+    parts += (
+        b"\r\nx-request-id: ",
+        request_id,
+        b"\r\ncontent-length: ",
+        str(len(body)).encode(),
+        b"\r\n\r\n",
+        body,
+    )
+    return b"".join(parts)
+
+
+def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
+    """The worker's headers as the client gets them, with our request id and no caching or buffering on the way."""
+    banned = NOT_TO_CLIENT | _named_by_connection(worker_headers)
+    kept = [(name, value) for name, value in worker_headers if name not in banned]
+    return [*kept, *ours(request_id)]
+
+
+def ours(request_id: bytes) -> Headers:
+    """The headers every response of the gateway's data path carries."""
+    return [(b"x-request-id", request_id), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    value = get(headers, b"connection")
+    if value is None or value in (b"close", b"keep-alive"):
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b","))

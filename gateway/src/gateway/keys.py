@@ -1,0 +1,89 @@
+"""API keys: one SHA-256 of a key a line, read again when the file changes. A key itself is never stored or logged.
+
+The keys that `make api-key` writes are 256 random bits, so a fast hash is enough: there is nothing to guess.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.errors import ConfigError, InvalidApiKey
+from gateway.headers import get
+
+LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
+
+
+class KeyRing:
+    """The accepted keys. Without a file every request passes: the bind rule has decided that this is meant."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._digests: frozenset[str] = frozenset()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Reads the file if it has changed; returns whether it had. A bad file raises ConfigError, the keys stay."""
+        if self._path is None:
+            return False
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return False
+        self._digests = parse_keys(_read(self._path), self._path)
+        self._stamp = stamp
+        return True
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises InvalidApiKey unless the request carries `Authorization: Bearer <an accepted key>`."""
+        if self._path is None:
+            return
+        scheme, _, key = (get(headers, b"authorization") or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or hash_key(key.strip()) not in self._digests:
+            raise InvalidApiKey("No accepted API key was sent; send `Authorization: Bearer <key>`")
+
+
+def hash_key(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
+
+
+def new_key() -> str:
+    """A fresh key of 256 random bits."""
+    return "sk-octet-" + secrets.token_urlsafe(32)
+
+
+def parse_keys(text: str, path: Path) -> frozenset[str]:
+    """The digests in a key file. Raises ConfigError naming the line; a file without a key is an error too."""
+    digests = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = LINE.fullmatch(line.strip())
+        if match is None:
+            raise ConfigError(
+                f"{path}:{number} is not `sha256:<64 hex digits> [name]`; make api-key prints such a line"
+            )
+        digests.add(match.group(1))
+    if not digests:
+        raise ConfigError(
+            f"{path} holds no key: nobody could use the gateway; make api-key prints a line for it"
+        )
+    return frozenset(digests)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"GATEWAY_API_KEYS_FILE={path}: {error.strerror}; make api-key writes one"
+        ) from error
+    return status.st_mtime_ns, status.st_size
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"GATEWAY_API_KEYS_FILE={path} cannot be read: {error}") from error

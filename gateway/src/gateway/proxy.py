@@ -1,0 +1,293 @@
+"""The hot path: one request from its head to its last byte, read top-down.
+
+context -> route -> card -> lease -> send (-> once more on a stale connection) -> relay -> release and log
+
+The body's bytes are parsed once, to learn the model, and sent on untouched. Once a byte of the answer has been relayed
+an error can no longer be a status: a stream gets an error event, and the body is left without its end, so that a broken
+answer never looks finished.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway import headers
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTooLarge,
+    WorkerDisconnected,
+    WorkerTimeout,
+    WorkerUnreachable,
+)
+from gateway.fleet import Fleet
+from gateway.keys import KeyRing
+from gateway.logs import EventLog
+from gateway.metrics import Metrics
+from gateway.selection import least_in_flight
+from gateway.settings import Settings
+from gateway.upstream import Exchange, StaleConnection, Upstream
+from gateway.workers import Worker, after_failure
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+ROUTES = {"/v1/chat/completions": "chat_completions", "/v1/completions": "completions"}
+END_OF_STREAM = b"data: [DONE]"
+TAIL_BYTES = 32  # enough to see END_OF_STREAM and the line ends after it
+UNKNOWN = "unknown"  # the label of a model that no card declares
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one request while it runs: the context of its log line and metrics."""
+
+    route: str
+    id: bytes
+    started: float
+    model: str = UNKNOWN
+    worker: Worker | None = None
+    exchange: Exchange | None = None
+    attempts: int = 0
+    status: int = 0
+    stream: bool = False
+    ending: str = "complete"
+    code: str | None = None
+    first_byte: float | None = None
+    tail: bytes = b""
+    gone: bool = field(default=False)
+
+    @property
+    def begun(self) -> bool:
+        return self.first_byte is not None
+
+
+class Proxy:
+    """Serves the proxied routes as a plain ASGI application."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        upstream: Upstream,
+        keys: KeyRing,
+        metrics: Metrics,
+        log: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._upstream = upstream
+        self._keys = keys
+        self._metrics = metrics
+        self._log = log
+        self._turn = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(ROUTES[scope["path"]], secrets.token_hex(16).encode(), time.monotonic())
+        try:
+            await self._serve(call, scope, receive, send)
+        except GatewayError as error:
+            await self._answer_error(call, error, send)
+        except ClientGone:
+            call.status, call.ending = 499, "client_gone"
+        except asyncio.CancelledError:
+            await self._answer_error(call, WorkerDisconnected("The gateway is shutting down"), send)
+            raise
+        finally:
+            self._finish(call)
+
+    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
+        self._keys.check(scope["headers"])
+        body = await read_body(scope, receive, self._settings.max_body_bytes)
+        model = model_of(body)
+        worker = self._choose(call, model)
+        watcher = asyncio.create_task(watch_client(call, receive))
+        try:
+            with worker.lease():
+                await self._forward(call, worker, scope, body, send)
+        finally:
+            watcher.cancel()
+
+    def _choose(self, call: Call, model: str) -> Worker:
+        cards = self._fleet.catalog.resolve(model)
+        call.model = model if cards else UNKNOWN
+        ready = self._fleet.ready_workers(cards)
+        if not ready:
+            raise self._fleet.why_unavailable(model)
+        self._turn += 1
+        call.worker = least_in_flight(ready, self._turn)
+        return call.worker
+
+    async def _forward(self, call: Call, worker: Worker, scope: Scope, body: bytes, send: Send) -> None:
+        request = headers.request_bytes(
+            scope["raw_path"], worker.host_header, scope["headers"], body, call.id
+        )
+        exchange = await self._send(call, worker, request)
+        try:
+            await relay(call, exchange, send)
+        finally:
+            exchange.release()
+
+    async def _send(self, call: Call, worker: Worker, request: bytes) -> Exchange:
+        """An exchange whose head has come. A stale pooled connection is answered with one fresh attempt."""
+        try:
+            return await self._attempt(call, worker, request, fresh=False)
+        except StaleConnection:
+            self._metrics.stale_retries.inc()
+            return await self._attempt(call, worker, request, fresh=True)
+        except WorkerUnreachable as error:
+            worker.state = after_failure(worker, error.message, self._settings.probe_fall)
+            raise
+
+    async def _attempt(self, call: Call, worker: Worker, request: bytes, *, fresh: bool) -> Exchange:
+        call.attempts += 1
+        exchange = await self._upstream.start(worker, request, fresh=fresh)
+        call.exchange = exchange
+        if call.gone:
+            exchange.fail(ClientGone())
+        deadline = self._arm_deadline(exchange, worker)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.release()
+            raise
+        finally:
+            deadline.cancel()
+        return exchange
+
+    def _arm_deadline(self, exchange: Exchange, worker: Worker) -> asyncio.TimerHandle:
+        limit = self._settings.first_byte_timeout_s
+        error = WorkerTimeout(f"A worker of {worker.slug} sent nothing for {limit:g} s")
+        return asyncio.get_running_loop().call_later(limit, exchange.fail, error)
+
+    async def _answer_error(self, call: Call, error: GatewayError, send: Send) -> None:
+        call.code = error.code
+        self._metrics.count_error(call.model, error.code)
+        if call.begun:
+            call.ending = "broken"
+            if call.stream:
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": frame_end(call.tail) + error.sse_event(),
+                        "more_body": True,
+                    }
+                )
+            return
+        call.status, call.ending = error.status, "refused"
+        await send_error(error, call.id, send)
+
+    def _finish(self, call: Call) -> None:
+        seconds = time.monotonic() - call.started
+        self._metrics.count_request(call.model, call.route, call.status, call.ending, seconds)
+        ttfb = None
+        if call.first_byte is not None:
+            ttfb = call.first_byte - call.started
+            self._metrics.count_first_byte(call.model, call.route, ttfb)
+        worker = call.worker
+        self._log.info(
+            "request", id=call.id.decode(), route=call.route, model=call.model, slug=worker and worker.slug,
+            worker=worker and worker.address, status=call.status, ending=call.ending, code=call.code,
+            attempts=call.attempts, stream=call.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
+            duration_ms=round(seconds * 1e3, 1),
+        )  # fmt: skip
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole request body. Raises RequestTooLarge past `limit` bytes, ClientGone if the client leaves meanwhile."""
+    declared = headers.get(scope["headers"], b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise RequestTooLarge(f"The request body has {int(declared)} bytes; at most {limit} are taken")
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            raise RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def model_of(body: bytes) -> str:
+    """The request's `model`. Raises InvalidRequest saying what is wrong with the body."""
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
+    model = request.get("model") if isinstance(request, dict) else None
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest(
+            "The request body must be a JSON object with the name of a model in `model`", "model"
+        )
+    return model
+
+
+async def watch_client(call: Call, receive: Receive) -> None:
+    """Ends the call's exchange as soon as the client has closed its connection, which frees the engine."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    call.gone = True
+    if call.exchange is not None:
+        call.exchange.fail(ClientGone())
+
+
+async def relay(call: Call, exchange: Exchange, send: Send) -> None:
+    """Hands the worker's answer on as it comes. Raises WorkerDisconnected for a stream that ends without [DONE]."""
+    call.status = exchange.status
+    call.first_byte = time.monotonic()
+    call.stream = (headers.get(exchange.headers, b"content-type") or b"").startswith(b"text/event-stream")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": exchange.status,
+            "headers": headers.response_headers(exchange.headers, call.id),
+        }
+    )
+    last = False
+    while not last:
+        data = await exchange.read()
+        last = exchange.complete
+        call.tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (call.tail + data)[-TAIL_BYTES:]
+        whole = last and not (call.stream and is_truncated(call))
+        await send({"type": "http.response.body", "body": data, "more_body": not whole})
+    if not whole:
+        raise WorkerDisconnected("The worker ended its stream early, without [DONE]")
+
+
+def is_truncated(call: Call) -> bool:
+    return call.status == 200 and not call.tail.rstrip().endswith(END_OF_STREAM)
+
+
+def frame_end(tail: bytes) -> bytes:
+    """What closes an event that was cut in the middle, so that the next one is read as its own."""
+    return b"" if not tail or tail.endswith(b"\n\n") else b"\n\n"
+
+
+async def send_error(error: GatewayError, request_id: bytes, send: Send) -> None:
+    """Answers with `error` as status and OpenAI object."""
+    body = error.body()
+    length = (b"content-length", str(len(body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [*error.headers(), length, *headers.ours(request_id)],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

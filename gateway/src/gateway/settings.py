@@ -1,0 +1,89 @@
+"""Settings of the gateway: the only reader of its environment. Every field is documented in docs/configuration.md."""
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """One frozen value object; field `x` is the variable `GATEWAY_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True, extra="ignore")
+
+    bind: str = Field("127.0.0.1", description="Address under which clients reach the data port.")
+    listen: str | None = Field(
+        None, description="Address the process listens on; default GATEWAY_BIND. 0.0.0.0 inside a container."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Data port.")
+    ops_port: int = Field(8001, ge=0, le=65535, description="Port of /metrics and /workers, never published.")
+    open: bool = Field(
+        False,
+        description="1 allows a bind other than loopback without keys. Whoever reaches the port may use it.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with one hashed key a line; see `make api-key`."
+    )
+    cards_dir: Path = Field(Path("/etc/octet/docker"), description="Directory with one directory per slug.")
+    workers_file: Path | None = Field(
+        None, description="File with lines `<slug> http://host:port`: workers that DNS does not know."
+    )
+    dns: bool = Field(
+        True, description="Discover workers by resolving each slug; 0 leaves the static list alone."
+    )
+    interval_s: float = Field(2.0, gt=0, description="Seconds between rounds of discovery and probes.")
+    probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a probe may take.")
+    probe_fall: int = Field(3, ge=1, description="Failed probes in a row after which a ready worker is down.")
+    connect_timeout_s: float = Field(2.0, gt=0, description="Seconds to open a connection to a worker.")
+    first_byte_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds a worker may take until the first byte of its answer."
+    )
+    pool_idle_s: float = Field(
+        3.0, gt=0, description="Seconds an idle worker connection is kept: below vLLM's own 5 s."
+    )
+    max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
+    drain_delay_s: float = Field(
+        1.0, ge=0, description="Seconds between /ready turning 503 and the listener closing, at SIGTERM."
+    )
+    drain_s: int = Field(60, ge=1, description="Seconds that open requests get to finish at SIGTERM.")
+
+    @property
+    def listen_address(self) -> str:
+        return self.listen or self.bind
+
+
+def load_settings() -> Settings:
+    """Reads `GATEWAY_*`. Raises ConfigError naming the first wrong variable, or the unmet bind rule."""
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # the values come from the environment
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from error
+    check_bind_rule(settings)
+    return settings
+
+
+def check_bind_rule(settings: Settings) -> None:
+    """Any bind but loopback needs a key file or an explicit GATEWAY_OPEN=1; raises ConfigError naming both."""
+    if is_loopback(settings.bind) or settings.api_keys_file is not None or settings.open:
+        return
+    raise ConfigError(
+        f"GATEWAY_BIND={settings.bind} would let anybody who reaches it use the models. Either set "
+        "GATEWAY_API_KEYS_FILE (make api-key writes one), or say GATEWAY_OPEN=1 if that is meant"
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` is reachable from this host alone; a name other than localhost is not trusted to be."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = "GATEWAY_" + "_".join(str(part) for part in problem["loc"]).upper()
+    return f"{name}={problem['input']!r}: {problem['msg']}; see docs/configuration.md"

@@ -1,0 +1,62 @@
+"""Workers, their states, and the lease that one request holds on one of them. No I/O."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """STARTING: seen, never ready yet. READY: takes requests. DOWN: was ready and failed its probes."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DOWN = "down"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One running vLLM server. Identity is the object: an address that comes back is a new worker."""
+
+    slug: str
+    host: str
+    port: int
+    state: WorkerState = WorkerState.STARTING
+    in_flight: int = 0
+    failures: int = 0
+    reason: str = "not probed yet"
+    host_header: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.host_header = f"{self.host}:{self.port}".encode()
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Counts one request on this worker until the block ends."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+def after_success(worker: Worker) -> WorkerState:
+    """The state after a probe that passed."""
+    worker.failures, worker.reason = 0, ""
+    return WorkerState.READY
+
+
+def after_failure(worker: Worker, reason: str, fall: int) -> WorkerState:
+    """The state after a failed probe or connection: a ready worker falls after `fall` failures in a row."""
+    worker.failures, worker.reason = worker.failures + 1, reason
+    if worker.state is WorkerState.READY and worker.failures >= fall:
+        return WorkerState.DOWN
+    return worker.state
