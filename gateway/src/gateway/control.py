@@ -11,6 +11,7 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, Route
 from gateway.fleet import Fleet, ModelState
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
+from gateway.probes import WEIGHTS_PORT
 from gateway.workers import Worker
 
 Json = dict[str, Any]
@@ -62,7 +63,23 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
         """Every slug with its state, workers and weights job."""
         return {"slugs": [describe_slug(fleet, slug) for slug in fleet.slugs]}
 
+    @app.get("/targets/worker")
+    async def worker_targets() -> list[Json]:
+        """Every worker as a Prometheus http_sd target, whatever its state."""
+        return [target(worker.slug, worker.address) for worker in fleet.workers()]
+
+    @app.get("/targets/weights")
+    async def weights_targets() -> list[Json]:
+        """Every weights job that runs now, likewise."""
+        running = (slug for slug, status in fleet.slugs.items() if status.weights is not None)
+        return [target(slug, f"{slug}-weights:{WEIGHTS_PORT}") for slug in running]
+
     return app
+
+
+def target(slug: str, address: str) -> Json:
+    """One target group in Prometheus' HTTP service discovery format."""
+    return {"targets": [address], "labels": {"slug": slug}}
 
 
 def bare_app(title: str) -> FastAPI:

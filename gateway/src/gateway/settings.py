@@ -12,7 +12,9 @@ from gateway.errors import ConfigError
 class Settings(BaseSettings):
     """One frozen value object; field `x` is the variable `GATEWAY_X`."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     bind: str = Field("127.0.0.1", description="Address under which clients reach the data port.")
     listen: str | None = Field(
