@@ -10,6 +10,7 @@ connection that ends before any response byte raises `StaleConnection`, which th
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import cast
 
 import httptools
 
@@ -181,8 +182,7 @@ class Connection(asyncio.Protocol):
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None or self._parser is None:
