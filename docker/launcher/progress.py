@@ -1,4 +1,4 @@
-"""Where the present run stands: keeps the timeline, writes the state file, logs each change of phase."""
+"""Where the present run stands: keeps the timeline, writes the state file, logs the start-up."""
 
 from __future__ import annotations
 
@@ -64,30 +64,29 @@ class Progress:
             self.advance(phase)
 
     def advance(self, phase: Phase) -> None:
-        """The start-up has come as far as `phase`."""
-        self._move(self._timeline.advance(phase, self._clock()), None)
+        """The start-up has come as far as `phase`; the log says so, once."""
+        before, self._timeline = self._timeline, self._timeline.advance(phase, self._clock())
+        if self._timeline is before:
+            return
+        self._percent = None
+        self._write(None)
+        self._log.info(
+            "phase",
+            phase=phase,
+            previous=before.phase,
+            previous_s=self._timeline.seconds[before.phase],
+            start_s=round(sum(self._timeline.seconds.values()), 3) if phase is Phase.READY else None,
+        )
 
     def enter(self, phase: Phase, problem: str | None = None) -> None:
         """Leave the start-up, or readiness, for `phase`; `problem` is one line for a person."""
-        self._move(self._timeline.enter(phase, self._clock()), problem)
+        self._timeline = self._timeline.enter(phase, self._clock())
+        self._percent = None
+        self._write(problem)
 
     def blocked(self, problem: str) -> None:
         """The present phase cannot go on; `problem` is one line for a person."""
         self._write(problem)
-
-    def _move(self, timeline: Timeline, problem: str | None) -> None:
-        before, self._timeline = self._timeline, timeline
-        if timeline is before:
-            return
-        self._percent = None
-        self._write(problem)
-        self._log.info(
-            "phase",
-            phase=timeline.phase,
-            previous=before.phase,
-            previous_s=timeline.seconds[before.phase],
-            start_s=round(sum(timeline.seconds.values()), 3) if timeline.phase is Phase.READY else None,
-        )
 
     def _write(self, problem: str | None) -> None:
         now = State(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from launcher import health, process, weights
@@ -91,14 +91,10 @@ class Supervisor:
         return snapshot
 
     def _command(self, snapshot: Snapshot) -> tuple[str, ...]:
-        own = ("--config", str(self._settings.serve_config), "--host", "0.0.0.0", "--port")
-        return (
-            *self._settings.command,
-            str(snapshot.directory),
-            *own,
-            str(self._settings.port),
-            *self._arguments,
-        )
+        ours = self._settings
+        listen = ("--host", "0.0.0.0", "--port", str(ours.port))
+        config = ("--config", str(ours.serve_config))
+        return (*ours.command, str(snapshot.directory), *config, *listen, *self._arguments)
 
     def _serve(self, vllm: Process) -> int | None:
         """Follow vLLM until it ends; returns its exit code, None when told to stop."""
@@ -107,30 +103,36 @@ class Supervisor:
         while vllm.exit_code is None and not self._init.stopping:
             self._turn(vllm, _PROBE_EVERY_S if self._progress.is_starting else None)
             if self._progress.is_starting and vllm.exit_code is None and time.monotonic() >= next_probe:
-                self._probe()
+                self._probe(vllm)
                 next_probe = time.monotonic() + _PROBE_EVERY_S
         return None if self._init.stopping else vllm.exit_code
 
-    def _probe(self) -> None:
+    def _probe(self, vllm: Process) -> None:
         if health.problem(self._settings.port, _PROBE_TIMEOUT_S) is None:
+            self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
             self._progress.advance(Phase.READY)
 
     def _turn(self, vllm: Process, seconds: float | None) -> None:
         """Wait for one thing to happen, at most `seconds`, and take note of it."""
         wake = self._init.wait(seconds, vllm.readers())
-        for line in vllm.pump(wake.readable):
-            self._progress.observe(line)
+        self._observe(vllm, wake.readable)
         if vllm.pid in wake.ended:
             vllm.ended(wake.ended[vllm.pid])
 
+    def _observe(self, vllm: Process, readable: Iterable[int]) -> None:
+        for line in vllm.pump(readable):
+            self._progress.observe(line)
+
     def _stop(self, vllm: Process) -> int:
         """Pass the stop signal on and give vLLM its grace; returns the launcher's exit code."""
+        number, grace_s = self._init.stop_signal or signal.SIGTERM, self._settings.stop_grace_s
         self._progress.enter(Phase.STOPPING)
-        vllm.signal(self._init.stop_signal or signal.SIGTERM)
-        if self._ends_within(vllm, self._settings.stop_grace_s):
+        self._log.info("stopping", signal=number.name, grace_s=grace_s)
+        vllm.signal(number)
+        if self._ends_within(vllm, grace_s):
             self._log.info("stopped", exit_code=vllm.exit_code)
             return STOPPED
-        self._log.error("killed", grace_s=self._settings.stop_grace_s)
+        self._log.error("killed", grace_s=grace_s)
         vllm.kill_group()
         self._ends_within(vllm, _KILL_TAKES_AT_MOST_S)
         return KILLED
