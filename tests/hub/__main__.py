@@ -23,7 +23,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     with Hub(options.root, options.host, options.port, options.rate, options.token).running() as hub:
-        print(f"hub: {options.root} on http://{options.host}:{hub.server_port}", flush=True)
+        print(f"hub: {options.root} on http://{options.host}:{hub.port}", flush=True)
         stopped.wait()
 
 

@@ -14,8 +14,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingTCPServer
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,9 +29,10 @@ _BLOCK_BYTES = 64 << 10
 REVISIONS = ("master", "main")
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(ThreadingTCPServer):
     """A hub over *root*. *rate* is bytes a second per connection, 0 for no limit; *token*, if set, is due."""
 
+    allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 64
 
@@ -48,7 +50,12 @@ class Hub(ThreadingHTTPServer):
     @property
     def endpoint(self) -> str:
         """The address to give to a client on this machine."""
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.server_address[1])
 
     @contextmanager
     def running(self) -> Iterator["Hub"]:

@@ -4,7 +4,6 @@ Importing this module imports the SDK, which reads its knobs from the environmen
 ``settings.export_to_sdk`` comes first.
 """
 
-import errno
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,6 +150,5 @@ def _cause(error: BaseException) -> str:
     """What went wrong at the bottom: ``Connection refused``, rather than five layers of libraries."""
     while deeper := error.__cause__ or error.__context__:
         error = deeper
-    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
-        return "connection refused"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:200] or type(error).__name__

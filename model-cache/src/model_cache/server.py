@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -55,17 +56,23 @@ def serving(progress: Progress, port: int) -> Iterator[int]:
     Raises ConfigError when the port is in use.
     """
     try:
-        server = ThreadingHTTPServer(("0.0.0.0", port), _handler(progress))
+        server = _Server(("0.0.0.0", port), _handler(progress))
     except OSError as error:
         raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield server.server_port
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingTCPServer):
+    # not http.server's own, which looks up the host's name and waits for a DNS server that may not answer
+    allow_reuse_address = True
+    daemon_threads = True
 
 
 def _handler(progress: Progress) -> type[BaseHTTPRequestHandler]:

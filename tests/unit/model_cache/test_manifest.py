@@ -1,0 +1,145 @@
+"""A listing is judged before anything is fetched."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_cache.errors import IntegrityError
+from model_cache.manifest import INDEX, ListedFile, Manifest, from_listing
+
+HASH = "ab" * 32
+
+
+def listing(*more: ListedFile) -> list[ListedFile]:
+    """A good listing, and *more*."""
+    return [ListedFile("config.json", 2, HASH), ListedFile("model.safetensors", 5, HASH), *more]
+
+
+def refusal(listed: list[ListedFile]) -> str:
+    """Why the listing is refused."""
+    with pytest.raises(IntegrityError) as caught:
+        from_listing(listed)
+    return str(caught.value)
+
+
+def test_files_are_sorted_and_hashes_lower_case() -> None:
+    """The order and the case that the hub happens to use do not change the manifest."""
+    shouting = [file._replace(sha256=HASH.upper()) for file in reversed(listing())]
+
+    assert from_listing(shouting) == from_listing(listing())
+
+
+def test_digest_is_of_the_canonical_lines() -> None:
+    """The digest is the sha256 of path NUL size NUL sha256 newline, by path."""
+    text = f"config.json\0002\0{HASH}\nmodel.safetensors\0005\0{HASH}\n"
+
+    assert from_listing(listing()).digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_total_bytes_counts_every_file() -> None:
+    """The size of the snapshot is the sum of its files."""
+    assert from_listing(listing()).total_bytes == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "empty"),
+        (".", "'.'"),
+        ("..", "'..'"),
+        ("../x", "'..'"),
+        ("a/../../x", "'..'"),
+        ("./x", "'.'"),
+        ("a//x", "empty"),
+        ("a/", "empty"),
+        ("/etc/passwd", "absolute"),
+        ("a\\b", "backslash"),
+        ("C:\\x", "backslash"),
+        ("a\0b", "control character"),
+        ("a\nb", "control character"),
+        ("\ud800", "Unicode"),
+        ("x" * 256, "255 bytes"),
+        ("模" * 86, "255 bytes"),
+        ("READY.json", "reserved"),
+        ("ready.JSON", "reserved"),
+        ("READY.json/x", "reserved"),
+        ("config.json", "collide"),
+        ("Config.JSON", "collide"),
+        ("config.json/x", "both a file and the directory"),
+    ],
+)
+def test_an_unsafe_path_is_refused(path: str, reason: str) -> None:
+    """A path that could leave the directory, or become another file, stops the run and is quoted."""
+    assert reason in refusal(listing(ListedFile(path, 1, HASH)))
+
+
+def test_paths_that_differ_in_normal_form_collide() -> None:
+    """The composed and the decomposed é are one name on some file systems."""
+    assert "collide" in refusal(listing(ListedFile("caf\u00e9", 1, HASH), ListedFile("cafe\u0301", 1, HASH)))
+
+
+@pytest.mark.parametrize("sha256", [None, "", "ab" * 31, "ab" * 33, "zz" * 32, HASH + "\n"])
+def test_a_file_that_cannot_be_verified_is_refused(sha256: str | None) -> None:
+    """Every file needs a sha256 of 64 hex digits."""
+    assert "'x' has no sha256" in refusal(listing(ListedFile("x", 1, sha256)))
+
+
+def test_a_negative_size_is_refused() -> None:
+    """A size below zero would spoil every sum."""
+    assert "size -1" in refusal(listing(ListedFile("x", -1, HASH)))
+
+
+def test_an_empty_listing_is_refused() -> None:
+    """A hub that answers with nothing has not served a model."""
+    assert "no files" in refusal([])
+
+
+@pytest.mark.parametrize(("kept", "missing"), [(0, "*.safetensors"), (1, "config.json")])
+def test_a_listing_that_is_no_model_is_refused(kept: int, missing: str) -> None:
+    """A model has a config.json and at least one safetensors file."""
+    assert missing in refusal([listing()[kept]])
+
+
+@given(st.text())
+def test_an_accepted_path_stays_inside(path: str) -> None:
+    """Whatever text a hub sends, an accepted path has only plain parts."""
+    try:
+        manifest = from_listing(listing(ListedFile(path, 1, HASH)))
+    except IntegrityError:
+        return
+    parts = next(file.path for file in manifest.files if file.path == path).split("/")
+    assert not {"", ".", ".."} & set(parts)
+    assert not set("\0\\") & set(path)
+
+
+def sharded(*shards: str) -> bytes:
+    """A shard index over *shards*."""
+    return json.dumps({"weight_map": {f"layer.{i}": shard for i, shard in enumerate(shards)}}).encode()
+
+
+def test_listed_shards_pass() -> None:
+    """An index whose shards are all listed raises nothing."""
+    manifest = from_listing(listing(ListedFile(INDEX, 3, HASH)))
+
+    assert manifest.index is not None
+    manifest.check_shards(sharded("model.safetensors"))
+
+
+def test_a_missing_shard_is_named() -> None:
+    """A shard that the hub does not list makes the model incomplete."""
+    with pytest.raises(IntegrityError, match=r"gone-1, gone-2, gone-3 and 1 more"):
+        from_listing(listing()).check_shards(
+            sharded("model.safetensors", *(f"gone-{i}" for i in range(1, 5)))
+        )
+
+
+@pytest.mark.parametrize(
+    "index", [b"", b"\xff", b"[]", b"{}", b'{"weight_map": 3}', b'{"weight_map": {"a": []}}']
+)
+def test_an_unreadable_index_is_refused(index: bytes) -> None:
+    """An index without a weight map says nothing about the shards."""
+    with pytest.raises(IntegrityError, match="weight_map"):
+        Manifest(()).check_shards(index)

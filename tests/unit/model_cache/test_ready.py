@@ -1,0 +1,95 @@
+"""READY.json: written from what lies on disk, trusted only if it is whole and about this directory."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from model_cache import ready
+from model_cache.manifest import READY, Manifest, ManifestFile
+
+MANIFEST = Manifest((ManifestFile("config.json", 2, "ab" * 32), ManifestFile("sub/x", 3, "cd" * 32)))
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A published directory with its record."""
+    root = tmp_path / MANIFEST.digest[:16]
+    (root / "sub").mkdir(parents=True)
+    (root / "config.json").write_text("{}")
+    (root / "sub" / "x").write_text("abc")
+    (root / READY).write_text(ready.record(root, MANIFEST, "owner/name", "v1").to_json(), encoding="utf-8")
+    return root
+
+
+def test_a_record_survives_being_written_and_read(snapshot: Path) -> None:
+    """Reading gives the manifest, the name it was listed under, and nothing changed."""
+    record = ready.read(snapshot)
+
+    assert record is not None
+    assert record.manifest() == MANIFEST
+    assert record.is_for("owner/name", "v1")
+    assert not record.is_for("owner/name", "master")
+    assert record.changed(snapshot) == []
+
+
+def touch(path: Path) -> None:
+    """Same bytes, other time."""
+    os.utime(path, ns=(1, 1))
+
+
+def replace(path: Path) -> None:
+    """Same bytes and time, other inode."""
+    stat = path.stat()
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    copy.replace(path)
+
+
+def lengthen(path: Path) -> None:
+    """One byte more."""
+    with path.open("a") as file:
+        file.write("x")
+
+
+@pytest.mark.parametrize(
+    "change", [touch, replace, lengthen, Path.unlink], ids=lambda change: change.__name__
+)
+def test_a_change_shows_in_the_stat(snapshot: Path, change: object) -> None:
+    """Time, inode, size and presence are compared, file by file."""
+    change(snapshot / "sub" / "x")  # type: ignore[operator]
+
+    record = ready.read(snapshot)
+    assert record is not None
+    assert [file.path for file in record.changed(snapshot)] == ["sub/x"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"x"', "{}", '{"schema": 1}', '{"schema": 1, "files": [1]}', "\u00ff" * 3],
+)
+def test_a_broken_record_is_no_record(snapshot: Path, text: str) -> None:
+    """Whatever lies there, reading it does not fail."""
+    (snapshot / READY).write_text(text, encoding="latin-1")
+
+    assert ready.read(snapshot) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("schema", 2), ("digest", "00" * 32), ("files", []), ("extra", 1)]
+)
+def test_a_record_that_contradicts_itself_is_no_record(snapshot: Path, field: str, value: object) -> None:
+    """Another schema, or a digest that is not that of its files, is not trusted."""
+    document = json.loads((snapshot / READY).read_text(encoding="utf-8"))
+    (snapshot / READY).write_text(json.dumps(document | {field: value}), encoding="utf-8")
+
+    assert ready.read(snapshot) is None
+
+
+def test_a_record_of_another_directory_is_no_record(snapshot: Path) -> None:
+    """A directory that was renamed is not what its record says."""
+    moved = snapshot.rename(snapshot.with_name("0" * 16))
+
+    assert ready.read(moved) is None

@@ -1,0 +1,148 @@
+"""The volume's steps, each on a real directory."""
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from model_cache import ready
+from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
+from model_cache.manifest import READY, Manifest, ManifestFile
+from model_cache.verify import wrong_files
+from model_cache.volume import Volume, explain
+
+CONTENT = {"config.json": b"{}", "sub/deep/model.safetensors": b"weights"}
+MANIFEST = Manifest(tuple(ManifestFile(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in CONTENT.items()))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    """An empty volume."""
+    volume = Volume(tmp_path, "owner/name", "slug")
+    volume.prepare()
+    return volume
+
+
+def fill(staging: Path) -> None:
+    """Put the manifest's files there."""
+    for path, content in CONTENT.items():
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+        (staging / path).write_bytes(content)
+
+
+def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
+    """The staging directory becomes the snapshot; strays and empty directories do not come along."""
+    staging = volume.stage(MANIFEST)
+    fill(staging)
+    (staging / "sub" / "stray_0_99").touch()
+    (staging / "empty" / "directory").mkdir(parents=True)
+
+    snapshot = volume.publish(MANIFEST, "master")
+
+    found = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()}
+    assert found == {*CONTENT, READY}
+    assert not (snapshot / "empty").exists()
+    assert volume.linked() == snapshot
+    assert not staging.exists()
+
+
+def test_unpublishing_gives_the_files_back(volume: Volume) -> None:
+    """A snapshot that is not trusted is staged again, without its record."""
+    fill(volume.stage(MANIFEST))
+    snapshot = volume.publish(MANIFEST, "master")
+
+    staging = volume.stage(MANIFEST)
+
+    assert not snapshot.exists()
+    assert (staging / "config.json").read_bytes() == b"{}"
+    assert not (staging / READY).exists()
+    assert volume.linked() is None
+
+
+def test_a_link_out_of_the_repository_is_not_followed(volume: Volume, tmp_path: Path) -> None:
+    """A slug that served another repository has nothing to say about this one."""
+    other = tmp_path / "models" / "other" / "model" / "0123456789abcdef"
+    other.mkdir(parents=True)
+    (tmp_path / "slugs" / "slug").symlink_to(other)
+
+    assert volume.linked() is None
+
+
+def test_the_record_is_replaced_whole(volume: Volume) -> None:
+    """Marking a snapshot again leaves one record and no draft."""
+    fill(volume.stage(MANIFEST))
+    snapshot = volume.publish(MANIFEST, "master")
+
+    volume.mark_ready(snapshot, MANIFEST, "v2")
+
+    record = ready.read(snapshot)
+    assert record is not None
+    assert record.revision == "v2"
+    assert list((snapshot.parents[3] / ".staging").iterdir()) == []
+
+
+def test_the_lock_lets_one_in_at_a_time(volume: Volume, tmp_path: Path) -> None:
+    """The second holder is told that it waits, and gets in when the first leaves."""
+    waiting, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with Volume(tmp_path, "owner/name", "other").lock(on_wait=waiting.set):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with volume.lock(on_wait=lambda: pytest.fail("nobody else is here")):
+        thread.start()
+        assert waiting.wait(5)
+        assert not entered.is_set()
+    assert entered.wait(5)
+    thread.join()
+
+
+def test_space_is_asked_for_what_is_missing_only(volume: Volume, tmp_path: Path) -> None:
+    """What is staged, whole or in part, needs no room a second time."""
+    stat = os.statvfs(tmp_path)
+    free = stat.f_bavail * stat.f_frsize
+    manifest = Manifest((ManifestFile("huge", 2 * free, "ab" * 32),))
+    staging = volume.stage(manifest)
+    with pytest.raises(NoSpaceError, match=rf"needs {2 * free + free // 10:,} more"):
+        volume.require_space(staging, manifest)
+
+    with (staging / "huge.incomplete").open("wb") as part:
+        part.truncate(2 * free - 1000)
+    volume.require_space(staging, manifest)
+
+
+def test_wrong_files_are_found_by_their_bytes(volume: Volume) -> None:
+    """Missing, short, long, altered and linked files are wrong; right ones are counted as they are read."""
+    staging = volume.stage(MANIFEST)
+    fill(staging)
+    read: list[int] = []
+    assert wrong_files(staging, MANIFEST.files, lambda _, count: read.append(count)) == []
+    assert sum(read) == MANIFEST.total_bytes
+
+    (staging / "config.json").write_bytes(b"[]")
+    weights = staging / "sub" / "deep" / "model.safetensors"
+    weights.rename(staging / "elsewhere")
+    weights.symlink_to(staging / "elsewhere")
+    assert wrong_files(staging, MANIFEST.files, lambda *_: None) == list(MANIFEST.files)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "remedy"),
+    [
+        (errno.ENOSPC, NoSpaceError, "free space"),
+        (errno.EDQUOT, NoSpaceError, "free space"),
+        (errno.EACCES, ConfigError, "chown -R"),
+        (errno.EROFS, ConfigError, "read-write"),
+        (errno.EIO, RetryableError, "check the disk"),
+    ],
+)
+def test_an_error_of_the_disk_has_a_remedy(number: int, kind: type[JobError], remedy: str) -> None:
+    """Each kind of failure gets its exit code and what to do."""
+    error = explain(OSError(number, os.strerror(number), "/weights/x"), Path("/weights"))
+
+    assert type(error) is kind
+    assert remedy in str(error)
