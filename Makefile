@@ -1,0 +1,58 @@
+# `make` lists the targets. Each is thin: what it does lives in scripts/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+MODEL ?= qwen3-0p6b-cpu
+export INSTALL FORCE DEBIAN_MIRROR
+
+.PHONY: help demo demo-down docker-engine base-image wheelhouse up down status api-key \
+        setup lock fmt check test test-e2e test-full bench-gateway twin clean
+
+##@ Try it
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+demo: ## The whole stack with a tiny twin of Qwen3, no GPU needed (INSTALL=1 also installs Docker)
+	@scripts/demo up
+demo-down: ## Remove all that `make demo` made
+	@scripts/demo down
+
+##@ Prepare a host
+docker-engine: ## Use the Docker Engine that answers, or print the steps to get one (INSTALL=1 carries them out)
+	@scripts/docker-engine
+base-image: ## Make a Debian base image where no image registry answers (FORCE=1: even where one does)
+	@scripts/base-image
+wheelhouse: ## Fetch the pinned vLLM and PyTorch wheels with this host's pip, for builds (MODEL=slug)
+	@scripts/wheelhouse $(MODEL)
+api-key: ## Print a new API key, and its hashed line for GATEWAY_API_KEYS_FILE
+	@docker compose run --rm --no-deps gateway new-key
+
+##@ Operate
+up: ## Start a model and all it needs (MODEL=slug)
+	docker compose up -d $(MODEL)
+down: ## Stop everything; weights and metrics stay
+	docker compose --profile '*' down
+status: ## Every slug with its state and workers, as JSON
+	@docker compose exec gateway python3 -c "from urllib.request import urlopen as get; print(get('http://127.0.0.1:8001/workers').read().decode())"
+
+##@ Develop
+setup: .venv/.ready ## Python environment from the hash-locked requirements
+.venv/.ready: requirements-dev.lock gateway/pyproject.toml model-cache/pyproject.toml
+	@scripts/setup
+lock: ## Write the requirements locks anew
+	@scripts/lock
+fmt: setup ## Format and fix what ruff can fix
+	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
+check: setup ## Lint, format, types, import layers, Compose files, promises of the repository
+	@scripts/check
+test: setup ## Unit, integration and contract tests; no Docker, no GPU
+	$(PYTHON) -m pytest
+test-e2e: setup ## The real stack in containers, driven by the openai client
+	@scripts/test-e2e
+test-full: setup ## Every bar at full count; writes docs/test-report.md
+	@scripts/test-full
+bench-gateway: setup ## What a request and a chunk cost the gateway, in CPU microseconds
+	$(PYTHON) -m bench.gateway --rounds 7 --max-us-per-request 90 --max-us-per-chunk 30
+twin: ## Train the twin of Qwen3 anew
+	@scripts/twin
+clean: ## Remove caches and the Python environment
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache out

@@ -1,0 +1,80 @@
+"""What happens over time: a worker dies and comes back, a second start downloads nothing, a stopped model says so."""
+
+import json
+import os
+import signal
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.e2e.conftest import MODEL, SLUG
+from tests.e2e.stack import GATEWAY, Stack, get, wait_for
+from tests.twins import dialogues
+
+
+def ask(client: OpenAI) -> str:
+    turn = dialogues.CHINESE
+    return (
+        client.chat.completions.create(model=MODEL, temperature=0, **turn.request())
+        .choices[0]
+        .message.content
+    )
+
+
+def test_killed_worker_comes_back_by_itself(stack: Stack, client: OpenAI) -> None:
+    """SIGKILL to a worker's process 1: clients get an OpenAI error, then the model serves again, with no human."""
+    before = stack.container(SLUG)
+    os.kill(before.attrs["State"]["Pid"], signal.SIGKILL)
+    wait_for("the gateway to notice", lambda: get(f"{GATEWAY}/ready")[0] == 503, 30, every_s=0.1)
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(client)
+    assert caught.value.code in ("model_loading", "no_worker_available", "model_not_found")
+    stack.wait_ready()
+    assert ask(client).strip() == dialogues.CHINESE.answer.content
+    after = stack.container(SLUG)
+    after.reload()
+    assert after.id == before.id
+    assert after.attrs["RestartCount"] >= 1
+
+
+def test_killed_engine_is_restarted_inside_the_container(stack: Stack, client: OpenAI) -> None:
+    """SIGKILL to vLLM's own processes: the launcher starts vLLM again; the container stays."""
+    container = stack.container(SLUG)
+    pids = [int(row[1]) for row in container.top()["Processes"] if "vllm" in row[-1].lower()]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("the gateway to notice", lambda: get(f"{GATEWAY}/ready")[0] == 503, 60, every_s=0.1)
+    stack.wait_ready()
+    assert ask(client).strip() == dialogues.CHINESE.answer.content
+    assert stack.container(SLUG).id == container.id
+
+
+def test_second_up_downloads_nothing(stack: Stack, client: OpenAI) -> None:
+    """With the weights on the volume a start needs no hub: all goes down, the hub stays away, the job is content."""
+    stack.down()
+    stack.compose("up", "-d", "--no-deps", f"{SLUG}-weights")
+    job = stack.container(f"{SLUG}-weights")
+    assert job.wait(timeout=60)["StatusCode"] == 0, job.logs().decode()
+    stack.up()
+    assert ask(client).strip() == dialogues.CHINESE.answer.content
+    assert "GET /api/v1/models" not in stack.logs("hub")
+
+
+def test_stopped_model_says_how_to_start_it(stack: Stack) -> None:
+    """A declared model that is not started is a 404 that names the command; it is ready again after that command."""
+    stack.compose("stop", SLUG)
+
+    def refusal() -> httpx.Response | None:
+        response = httpx.post(
+            f"{GATEWAY}/v1/chat/completions", json={"model": MODEL, "messages": []}, timeout=10
+        )
+        return response if response.status_code == 404 else None
+
+    error = wait_for("the 404", refusal, 30).json()["error"]
+    assert error["code"] == "model_not_found"
+    assert f"docker compose up -d {SLUG}" in error["message"]
+    assert json.loads(get(f"{GATEWAY}/v1/models")[1])["data"] == []
+    stack.up()

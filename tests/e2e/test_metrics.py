@@ -1,0 +1,65 @@
+"""What the person on call sees: live targets, vLLM's own metrics, ours, and dashboards whose queries answer."""
+
+import json
+import re
+
+import pytest
+from openai import OpenAI
+
+from tests.e2e.conftest import MODEL, SLUG
+from tests.e2e.stack import ROOT, Stack, wait_for
+from tests.twins import dialogues
+
+DASHBOARDS = sorted((ROOT / "observability/grafana/dashboards").glob("*.json"))
+
+
+def queries(dashboard: dict[str, object]) -> list[str]:
+    """Every panel's expressions, Grafana's variables filled as Grafana would."""
+    panels = dashboard["panels"]
+    assert isinstance(panels, list)
+    found = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [re.sub(r"\$__rate_interval", "1m", expression) for expression in found]
+
+
+@pytest.fixture(scope="module")
+def traffic(stack: Stack, client: OpenAI) -> None:
+    """A few requests, one of them wrong, long enough ago that every rate has two samples."""
+    for _ in range(3):
+        client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
+    wait_for("the first samples", lambda: stack.query("gateway_requests_total"), 60)
+    for _ in range(3):
+        client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
+    rate = 'sum(rate(gateway_requests_total{ending="complete"}[1m])) > 0'
+    wait_for("a rate", lambda: stack.query(rate) or None, 60)
+
+
+def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
+    """Prometheus finds both by itself and both are up; the worker carries its slug."""
+    up = {
+        (entry["metric"]["job"], entry["metric"].get("slug")): entry["value"][1]
+        for entry in stack.query("up")
+    }
+    assert up[("gateway", None)] == "1"
+    assert up[("worker", SLUG)] == "1"
+
+
+def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:
+    """vLLM's own counters are scraped from the worker, never copied by the gateway."""
+    found = stack.query("sum by (job, model_name) (vllm:generation_tokens_total)")
+    assert [(entry["metric"]["job"], entry["metric"]["model_name"]) for entry in found] == [("worker", MODEL)]
+    assert float(found[0]["value"][1]) > 0
+
+
+def test_gateway_counts_requests(stack: Stack, traffic: None) -> None:
+    """Our counters say what happened, by model and ending."""
+    found = stack.query(f'gateway_requests_total{{model="{MODEL}",status="200",ending="complete"}}')
+    assert sum(float(entry["value"][1]) for entry in found) >= 3
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_dashboard_query_returns_data(stack: Stack, traffic: None, path: object) -> None:
+    """Each panel of each dashboard has something to show on a running stack."""
+    expressions = queries(json.loads(path.read_text()))  # type: ignore[attr-defined]
+    empty = [expression for expression in expressions if not stack.query(expression)]
+    assert expressions
+    assert empty == []
