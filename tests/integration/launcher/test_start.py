@@ -62,6 +62,26 @@ def test_a_slug_without_ready_file_is_not_served(site: Site, start: Start) -> No
     worker.wait_event("phase", phase="ready")
 
 
+def test_the_same_problem_is_said_once_however_often_it_is_found(site: Site, start: Start) -> None:
+    """Each check opens READY.json, here a pipe that feeds the same nonsense to one check; then another pipe."""
+    ready = site.publish() / "READY.json"
+    right = ready.rename(ready.with_name("right"))
+    second = ready.with_name("second")
+    os.mkfifo(ready)
+    os.mkfifo(second)
+    worker = start()
+    with ready.open("w") as check:  # opens once the launcher has
+        second.replace(ready)
+        check.write("{}")
+    with ready.open("w") as check:
+        right.replace(ready)
+        check.write("{}")
+    worker.wait_event("phase", phase="ready")
+    assert [event["problem"] for event in worker.events("weights-not-ready")] == [
+        f"{ready} is not a READY file: KeyError: 'schema'"
+    ]
+
+
 def test_a_flipped_byte_is_named_and_its_mend_is_noticed(site: Site, start: Start) -> None:
     """Same size, new modification time, other bytes: hashed once, refused by name, served once mended."""
     shard = site.publish() / SHARD
