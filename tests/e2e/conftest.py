@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import docker
 import pytest
 from openai import OpenAI
 
+import docker
 from tests.e2e.stack import GATEWAY, ROOT, Stack
 
 SLUG, MODEL = "qwen3-0p6b-cpu", "qwen3-0.6b"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 
-import docker
 from docker.models.containers import Container
+
+import docker
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "octet-e2e"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.integration.launcher.harness import PATIENCE_S, SLUG, Site, Worker
 
 Start = Callable[..., Worker]

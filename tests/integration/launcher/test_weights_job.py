@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 
 from launcher.weights import Check, File, find
-from tests.integration.launcher.harness import SLUG
-
 from model_cache.manifest import ListedFile, from_listing
 from model_cache.volume import Volume
+from tests.integration.launcher.harness import SLUG
 
 # paths whose order as text differs from their order as path components
 FILES = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.hub.server import Hub
 
 REPO = "twins/tiny"

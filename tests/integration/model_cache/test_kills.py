@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.hub.server import Hub
 
 from .conftest import Job, hashes

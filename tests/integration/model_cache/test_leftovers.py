@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.hub.server import Hub
 
 from .conftest import SHARDS, Job, hashes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.hub.faults import LISTING, Fault
 from tests.hub.server import Hub
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from launcher.classify import Kind, Verdict, classify, signal_name
 
 _USAGE = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from launcher.phases import Phase, Timeline, percent_in, phase_in
 
 _CORE = "(EngineCore pid=87) INFO 11-20 20:00:00 "

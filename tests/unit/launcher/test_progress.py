@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from launcher import state
 from launcher.logs import Log
 from launcher.phases import Phase

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from launcher import state
 from launcher.phases import Phase
 from launcher.state import State

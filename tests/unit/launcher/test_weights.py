@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from launcher.weights import CancelledError, Check, Stat, WeightsError, find
 from tests.unit.launcher.published import FILES, publish
 

@@ -1,0 +1,102 @@
+"""Docs that a program can check: every setting, metric, error code, target and link is what the code says it is."""
+
+import re
+from pathlib import Path
+
+from gateway import errors
+from gateway.cards import Catalog
+from gateway.fleet import Fleet
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from model_cache.settings import Settings as JobSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+LAUNCHER = (ROOT / "docker/launcher/settings.py").read_text()
+
+
+def documented(prefix: str) -> set[str]:
+    """The settings that have a row of their own in docs/configuration.md."""
+    return set(re.findall(rf"^\| `({prefix}[A-Z0-9_]+)`", CONFIGURATION, re.MULTILINE))
+
+
+def test_every_gateway_setting_has_a_row() -> None:
+    """docs/configuration.md lists exactly the gateway's settings."""
+    assert documented("GATEWAY_") == {f"GATEWAY_{name}".upper() for name in Settings.model_fields}
+
+
+def test_every_gateway_setting_describes_itself() -> None:
+    """Each field of the settings says what it means."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_weights_job_setting_has_a_row() -> None:
+    """docs/configuration.md lists exactly the weights job's settings."""
+    assert documented("MODEL_CACHE_") == {f"MODEL_CACHE_{name}".upper() for name in JobSettings.model_fields}
+
+
+def test_every_launcher_setting_has_a_row() -> None:
+    """docs/configuration.md lists exactly the launcher's settings."""
+    assert documented("LAUNCHER_") == set(re.findall(r'"(LAUNCHER_[A-Z0-9_]+)"', LAUNCHER))
+
+
+def test_every_metric_has_a_row() -> None:
+    """docs/metrics.md lists exactly the gateway's metrics."""
+    families = Metrics(Fleet.of(Catalog((), {}))).registry.collect()
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    rows = set(re.findall(r"^\| `(gateway_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    assert rows == exposed
+
+
+def test_every_error_code_has_a_row() -> None:
+    """docs/operations.md says of every error code what causes it and what to do."""
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.GatewayError)
+    ]
+    codes = {kind.code for kind in kinds if kind is not errors.GatewayError}
+    rows = set(re.findall(r"^\| `(\w+)` \|", OPERATIONS, re.MULTILINE))
+    assert codes <= rows
+
+
+def test_every_make_target_named_in_the_docs_exists() -> None:
+    """No page tells a reader to run a target that is not there."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [
+        ROOT / "README.md",
+        ROOT / "README.zh-CN.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("docker/*.md"),
+    ]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"(?:`|^\$ )make ([a-z][a-z0-9-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert {(page, name) for page, name in named if name not in targets} == set()
+
+
+def test_every_link_in_the_docs_leads_somewhere() -> None:
+    """Relative links point at files that exist."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docker/*.md")]
+    broken = {
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+        if not (page.parent / link).exists()
+    }
+    assert broken == set()
+
+
+def test_the_example_env_names_settings_that_are_read() -> None:
+    """Every variable of .env.example is used by a Compose file and explained in docs/configuration.md."""
+    names = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    files = [ROOT / "compose.yaml", *ROOT.glob("docker/*.yaml"), *ROOT.glob("docker/*/compose.yaml")]
+    text = "\n".join(path.read_text() for path in files)
+    assert names
+    assert {name for name in names if f"${{{name}" not in text} == set()
+    assert {name for name in names if f"`{name}`" not in CONFIGURATION} == set()
