@@ -1,13 +1,18 @@
 """Docs that a program can check: every setting, metric, error code, target and link is what the code says it is."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from prometheus_client import Metric
 
 from gateway import errors
 from gateway.cards import Catalog
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from model_cache.progress import Progress
+from model_cache.server import ProgressCollector
 from model_cache.settings import Settings as JobSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,11 +47,17 @@ def test_every_launcher_setting_has_a_row() -> None:
 
 
 def test_every_metric_has_a_row() -> None:
-    """docs/metrics.md lists exactly the gateway's metrics."""
-    families = Metrics(Fleet.of(Catalog((), {}))).registry.collect()
-    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    rows = set(re.findall(r"^\| `(gateway_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
-    assert rows == exposed
+    """docs/metrics.md lists exactly the metrics of gateway and weights job."""
+    assert metric_rows("gateway_") == names(Metrics(Fleet.of(Catalog((), {}))).registry.collect())
+    assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())
+
+
+def names(families: Iterable[Metric]) -> set[str]:
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}
+
+
+def metric_rows(prefix: str) -> set[str]:
+    return set(re.findall(rf"^\| `({prefix}\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
 
 
 def test_every_error_code_has_a_row() -> None:
