@@ -52,7 +52,5 @@ def ours(request_id: bytes) -> Headers:
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    value = get(headers, b"connection")
-    if value is None or value in (b"close", b"keep-alive"):
-        return frozenset()
-    return frozenset(token.strip().lower() for token in value.split(b","))
+    fields = (value for name, value in headers if name == b"connection")
+    return frozenset(token.strip().lower() for value in fields for token in value.split(b","))

@@ -133,7 +133,7 @@ class Proxy:
 
     async def _forward(self, call: Call, worker: Worker, scope: Scope, body: bytes, send: Send) -> None:
         request = headers.request_bytes(
-            scope["raw_path"], worker.host_header, scope["headers"], body, call.id
+            scope["path"].encode(), worker.host_header, scope["headers"], body, call.id
         )
         exchange = await self._send(call, worker, request)
         try:
@@ -148,14 +148,10 @@ class Proxy:
         except StaleConnection:
             self._metrics.stale_retries.inc()
             return await self._attempt(call, worker, request, fresh=True)
-        except WorkerUnreachable as error:
-            worker.state = after_failure(worker, error.message, self._settings.probe_fall)
-            raise
 
     async def _attempt(self, call: Call, worker: Worker, request: bytes, *, fresh: bool) -> Exchange:
         call.attempts += 1
-        exchange = await self._upstream.start(worker, request, fresh=fresh)
-        call.exchange = exchange
+        call.exchange = exchange = await self._start(worker, request, fresh)
         if call.gone:
             exchange.fail(ClientGone())
         deadline = self._arm_deadline(exchange, worker)
@@ -167,6 +163,14 @@ class Proxy:
         finally:
             deadline.cancel()
         return exchange
+
+    async def _start(self, worker: Worker, request: bytes, fresh: bool) -> Exchange:
+        """Sends the request. A connection that cannot be made counts like a failed probe."""
+        try:
+            return await self._upstream.start(worker, request, fresh=fresh)
+        except WorkerUnreachable as error:
+            worker.state = after_failure(worker, error.message, self._settings.probe_fall)
+            raise
 
     def _arm_deadline(self, exchange: Exchange, worker: Worker) -> asyncio.TimerHandle:
         limit = self._settings.first_byte_timeout_s

@@ -103,10 +103,10 @@ class Exchange:
         self._failure = self._failure or error
         self._wake()
 
-    def on_connection_lost(self, fresh: bool) -> None:
+    def on_connection_lost(self, stale: bool) -> None:
         if self.complete:
             return
-        if not (fresh or self._head_done):
+        if stale:
             self._on_failure(StaleConnection())
         else:
             self._on_failure(
@@ -137,6 +137,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._used = False
+        self._silent = True
         self.reusable = False
         self.idle_since = 0.0
 
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange = Exchange(self)
         self._exchange_headers = self._exchange.headers
+        self._silent = True
         self.reusable = False
         self._transport.write(request)
         return self._exchange
@@ -185,20 +187,27 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None or self._parser is None:
+        if self._exchange is None or self._parser is None or self._exchange.complete:
             self.close()  # a worker that speaks out of turn cannot be trusted with the next exchange
             return
+        self._silent = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._exchange is not None:
-            self._exchange.on_connection_lost(fresh=not self._used)
+            self._exchange.on_connection_lost(stale=self._used and self._silent)
 
-    # the parser's callbacks
+    # the parser's callbacks; an interim answer (1xx) is passed over
+
+    def on_message_begin(self) -> None:
+        assert self._exchange is not None
+        if self._exchange.complete:
+            raise BadWorkerResponse("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._exchange_headers.append((name.lower(), value))
@@ -206,7 +215,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self._exchange is not None
         assert self._parser is not None
-        self._exchange.on_head(self._parser.get_status_code())
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._exchange_headers.clear()
+        else:
+            self._exchange.on_head(status)
 
     def on_body(self, body: bytes) -> None:
         assert self._exchange is not None
@@ -215,8 +228,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._exchange is not None
         assert self._parser is not None
-        self.reusable = self._parser.should_keep_alive()
-        self._exchange.on_complete()
+        if self._parser.get_status_code() >= 200:
+            self.reusable = self._parser.should_keep_alive()
+            self._exchange.on_complete()
 
 
 @dataclass(slots=True, eq=False)
