@@ -83,8 +83,15 @@ def parse_env(text: str, path: Path) -> dict[str, str]:
         key, separator, value = line.partition("=")
         if not separator:
             raise ConfigError(f"{path}:{number}: {line!r} is not KEY=value")
-        values[key.strip()] = " ".join(shlex.split(value, comments=True))
+        values[key.strip()] = _unquoted(value, f"{path}:{number}")
     return values
+
+
+def _unquoted(value: str, where: str) -> str:
+    try:
+        return " ".join(shlex.split(value, comments=True))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {value!r} is not a value: {error}") from error
 
 
 def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
@@ -99,15 +106,15 @@ def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _mapping(path: Path) -> Mapping[str, object]:
     try:
         loaded = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must be a mapping of facts")
     return loaded

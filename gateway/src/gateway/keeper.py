@@ -1,6 +1,7 @@
 """The keeper: a round of discovery and probes every few seconds, and one log line for every change it sees."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gateway.settings import Settings
 from gateway.upstream import Upstream
 from gateway.workers import Worker, WorkerState, after_failure, after_success
 
+ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 StaticWorkers = Mapping[str, Sequence[Address]]
 
 
@@ -104,8 +106,8 @@ def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"GATEWAY_WORKERS_FILE={path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"GATEWAY_WORKERS_FILE={path} cannot be read: {error}") from error
     return parse_static(text, path, {card.slug for card in catalog.cards})
 
 
@@ -125,7 +127,7 @@ def parse_static(text: str, path: Path, slugs: set[str]) -> StaticWorkers:
 
 
 def parse_address(url: str, where: str) -> Address:
-    host, separator, port = url.removeprefix("http://").rstrip("/").rpartition(":")
-    if not url.startswith("http://") or not separator or not host or not port.isdigit():
+    match = ADDRESS.fullmatch(url)
+    if match is None or not 0 < int(match["port"]) < 65536:
         raise ConfigError(f"{where}: {url!r} is not http://host:port")
-    return host, int(port)
+    return match["host"], int(match["port"])

@@ -58,8 +58,9 @@ class Probes:
 
     async def _get(self, url: str) -> httpx.Response:
         try:
-            response = await self._client.get(url)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._client.get(url)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise ProbeFailed(f"{type(error).__name__} at {url}") from error
         if response.status_code != 200:
             raise ProbeFailed(f"{url} answered {response.status_code}")
@@ -69,7 +70,7 @@ class Probes:
 def check_names(response: httpx.Response, card: Card) -> None:
     """Raises ProbeFailed unless a worker's `/v1/models` lists every name of its card."""
     try:
-        served = {entry["id"] for entry in response.json()["data"]}
+        served = {str(entry["id"]) for entry in response.json()["data"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ProbeFailed(f"{response.url} is not a list of models") from error
     missing = [name for name in card.names if name not in served]

@@ -5,6 +5,7 @@ finish, what is left gets an error event. The ops port goes last, so that the dr
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from gateway.app import Gateway
-from gateway.errors import PortInUse
+from gateway.errors import ConfigError, PortInUse
 from gateway.logs import EventLog
 from gateway.settings import Settings
 
@@ -97,13 +98,14 @@ def make_server(app: object, grace_s: int) -> Server:
 
 
 def listen(settings: Settings, port: int, variable: str) -> socket.socket:
-    """A listening socket. Raises PortInUse naming the port and the variable to change."""
+    """A listening socket. Raises PortInUse or ConfigError naming the port and what to change."""
     try:
         return socket.create_server((settings.listen_address, port), backlog=BACKLOG)
     except OSError as error:
-        raise PortInUse(
-            f"cannot listen on {settings.listen_address}:{port} ({error.strerror}): stop what uses it or set {variable}"
-        ) from error
+        problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"{problem}: stop what uses it or set {variable}") from error
+        raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
 
 
 def address_of(listener: socket.socket) -> str:
