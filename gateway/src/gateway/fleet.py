@@ -78,7 +78,7 @@ class Fleet:
         """The error for a request whose model has no ready worker; says what to do."""
         cards = self.catalog.resolve(model)
         if not cards:
-            return ModelNotFound(f"The model {model!r} does not exist. {self._known_models()}", "model")
+            return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models()}", "model")
         return _unavailable(model, cards, self.model_state(model), self._progress(cards))
 
     def _known_models(self) -> str:

@@ -62,7 +62,7 @@ class Call:
     attempts: int = 0
     status: int = 0
     stream: bool = False
-    ending: str = "complete"
+    ending: str = "broken"
     code: str | None = None
     first_byte: float | None = None
     tail: bytes = b""
@@ -71,6 +71,11 @@ class Call:
     @property
     def begun(self) -> bool:
         return self.first_byte is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether the client has all of a stream: it may leave after [DONE], before the body's end."""
+        return self.stream and self.tail.rstrip().endswith(END_OF_STREAM)
 
 
 class Proxy:
@@ -97,13 +102,13 @@ class Proxy:
         call = Call(ROUTES[scope["path"]], secrets.token_hex(16).encode(), time.monotonic())
         try:
             await self._serve(call, scope, receive, send)
+            call.ending = "complete"
         except GatewayError as error:
             await self._answer_error(call, error, send)
         except ClientGone:
-            call.status, call.ending = 499, "client_gone"
-        except asyncio.CancelledError:
+            call.status, call.ending = (call.status, "complete") if call.done else (499, "client_gone")
+        except asyncio.CancelledError:  # the server's grace is over, and the request ends here
             await self._answer_error(call, WorkerDisconnected("The gateway is shutting down"), send)
-            raise
         finally:
             self._finish(call)
 
@@ -181,7 +186,6 @@ class Proxy:
         call.code = error.code
         self._metrics.count_error(call.model, error.code)
         if call.begun:
-            call.ending = "broken"
             if call.stream:
                 await send(
                     {
@@ -268,14 +272,14 @@ async def relay(call: Call, exchange: Exchange, send: Send) -> None:
         data = await exchange.read()
         last = exchange.complete
         call.tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (call.tail + data)[-TAIL_BYTES:]
-        whole = last and not (call.stream and is_truncated(call))
+        whole = last and not is_truncated(call)
         await send({"type": "http.response.body", "body": data, "more_body": not whole})
     if not whole:
-        raise WorkerDisconnected("The worker ended its stream early, without [DONE]")
+        raise WorkerDisconnected("The worker ended its stream before the last event")
 
 
 def is_truncated(call: Call) -> bool:
-    return call.status == 200 and not call.tail.rstrip().endswith(END_OF_STREAM)
+    return call.stream and call.status == 200 and not call.done
 
 
 def frame_end(tail: bytes) -> bytes:
