@@ -1,0 +1,208 @@
+"""The real gateway as a process on free loopback ports: its cards, its log, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from openai import OpenAI
+
+from tests.fake_worker import WAIT_S, FakeWorker
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+FAST = {
+    "GATEWAY_DNS": "0",
+    "GATEWAY_INTERVAL_S": "0.1",
+    "GATEWAY_PROBE_TIMEOUT_S": "1",
+    "GATEWAY_DRAIN_DELAY_S": "0",
+    "GATEWAY_PORT": "0",
+    "GATEWAY_OPS_PORT": "0",
+}
+Pools = Mapping[str, Sequence[FakeWorker]]
+T = TypeVar("T")
+
+
+def wait_until(look: Callable[[], T], what: str, wait_s: float = WAIT_S) -> T:
+    """Polls `look` until it is true, and returns what it said; fails after `wait_s` seconds."""
+    deadline = time.monotonic() + wait_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not within {wait_s} s: {what}"
+        time.sleep(0.01)
+    return seen
+
+
+def ask(model: str, do: str | None = None, **script: object) -> dict[str, Any]:
+    """The body of a chat request whose answer the fake worker makes as `script` says."""
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    return body | {"script": {"do": do, **script}} if do else body
+
+
+class Site:
+    """A folder with cards and the static list of workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.cards = path / "docker"
+        self.workers = path / "workers"
+        self.cards.mkdir()
+        self.workers.touch()
+
+    def declare(self, slug: str, *names: str) -> None:
+        """Writes the card of `slug`, served under `names`."""
+        directory = self.cards / slug
+        directory.mkdir()
+        (directory / "card.yaml").write_text(f"slug: {slug}\n")
+        (directory / "model.env").write_text(
+            f'WEIGHTS_REPO=o/{slug}\nSERVED_MODEL_NAMES="{" ".join(names)}"\n'
+        )
+
+    def attach(self, pools: Pools) -> None:
+        lines = [f"{slug} http://{worker.address}\n" for slug, pool in pools.items() for worker in pool]
+        self.workers.write_text("".join(lines))
+
+
+class Gateway:
+    """One gateway process. `settings` are GATEWAY_* variables beside those of FAST."""
+
+    def __init__(self, site: Site, **settings: object) -> None:
+        own = {"GATEWAY_CARDS_DIR": site.cards, "GATEWAY_WORKERS_FILE": site.workers, **settings}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment = inherited | FAST | {name: str(value) for name, value in own.items()}
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in end()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway"], env=environment, stdout=subprocess.PIPE, stderr=self._stderr
+        )
+        self.log: list[dict[str, Any]] = []
+        self.raw_log: list[bytes] = []
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        started = self.event("listening")
+        self.address, self.ops_address = started["data"], started["ops"]
+        self.http = httpx.Client(base_url=f"http://{self.address}", timeout=WAIT_S, trust_env=False)
+        self.ops = httpx.Client(base_url=f"http://{self.ops_address}", timeout=WAIT_S, trust_env=False)
+        self.openai = OpenAI(
+            base_url=f"http://{self.address}/v1", api_key="none", max_retries=0, timeout=WAIT_S,
+            http_client=httpx.Client(trust_env=False),
+        )  # fmt: skip
+
+    def event(self, name: str, **facts: object) -> dict[str, Any]:
+        """The first log line of this event with these facts; waits for it."""
+        return wait_until(
+            lambda: self.events(name, **facts) or self._has_ended(), f"log line {name} {facts}"
+        )[0]
+
+    def events(self, name: str, **facts: object) -> list[dict[str, Any]]:
+        wanted = {"event": name, **facts}
+        return [line for line in list(self.log) if wanted.items() <= line.items()]
+
+    def logged(self, response: httpx.Response) -> dict[str, Any]:
+        """The log line of the request that got `response`."""
+        return self.event("request", id=response.headers["x-request-id"])
+
+    def chat(self, model: str, do: str | None = None, **script: object) -> httpx.Response:
+        return self.http.post(CHAT, json=ask(model, do, **script))
+
+    def slug(self, slug: str) -> dict[str, Any]:
+        """What /workers says of one slug."""
+        return next(one for one in self.ops.get("/workers").json()["slugs"] if one["slug"] == slug)
+
+    def wait_for(self, slug: str, *states: str) -> None:
+        """Waits until the workers of `slug` are in these states."""
+        wait_until(
+            lambda: [one["state"] for one in self.slug(slug)["workers"]] == list(states), f"{slug} {states}"
+        )
+
+    def in_flight(self) -> int:
+        slugs = self.ops.get("/workers").json()["slugs"]
+        return sum(worker["in_flight"] for slug in slugs for worker in slug["workers"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of /metrics; 0 if it is not there yet."""
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        for line in self.ops.get("/metrics").text.splitlines():
+            match = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
+            if match and wanted <= set((match.group(1) or "").split(",")):
+                return float(match.group(2))
+        return 0.0
+
+    def rss_bytes(self) -> int:
+        statm = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        return int(statm[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def connect(self, request: bytes = b"") -> socket.socket:
+        """A raw connection to the data port, with `request` already sent."""
+        host, port = self.address.split(":")
+        connection = socket.create_connection((host, int(port)), timeout=WAIT_S)
+        connection.sendall(request)
+        return connection
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self, wait_s: float = WAIT_S) -> tuple[int, str]:
+        """Waits for the process; returns its exit code and standard error."""
+        self._close_clients()
+        try:
+            code = self.process.wait(wait_s)
+        finally:
+            self.process.kill()
+            self.process.wait(WAIT_S)
+            self._reader.join(WAIT_S)
+            self._stderr.seek(0)
+            told = self._stderr.read().decode()
+            self._stderr.close()
+        return code, told
+
+    def _close_clients(self) -> None:
+        self.http.close()
+        self.ops.close()
+        self.openai.close()
+
+    def _has_ended(self) -> list[dict[str, Any]]:
+        """Fails if the process is no more."""
+        assert self.process.poll() is None, f"the gateway has ended: {self.process.returncode}"
+        return []
+
+    def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.raw_log.append(line)
+                self.log.append(json.loads(line))
+
+
+def run_to_its_end(site: Site, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Runs a gateway that is expected to refuse to start."""
+    own = {"GATEWAY_CARDS_DIR": site.cards, "GATEWAY_WORKERS_FILE": site.workers, **settings}
+    environment = dict(os.environ) | FAST | {name: str(value) for name, value in own.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway"], env=environment, capture_output=True, text=True, timeout=WAIT_S
+    )
+
+
+def post(body: bytes, *extra: str) -> bytes:
+    """A chat request as raw bytes."""
+    lines = [f"POST {CHAT} HTTP/1.1", "host: gateway", f"content-length: {len(body)}", *extra]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """All bytes until the peer closes."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)

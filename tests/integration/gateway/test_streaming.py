@@ -1,0 +1,89 @@
+"""Streams: the worker's bytes, at the pace at which the worker sends them."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from openai import OpenAI, Stream
+from openai.types.chat import ChatCompletionChunk
+
+from tests.fake_worker import DONE, FakeWorker, event
+from tests.integration.gateway.harness import CHAT, Gateway, ask
+
+DELAY_S = 0.05
+WHOLE = b"".join(event(number) for number in range(5)) + DONE
+
+
+def test_a_stream_is_byte_identical(gateway: Gateway, worker: FakeWorker) -> None:
+    """A stream's bytes are the worker's, with [DONE] and under its content type."""
+    answer = gateway.chat("alpha", "sse", chunks=5)
+    assert (answer.status_code, answer.content) == (200, WHOLE)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+def test_chunks_arrive_as_they_are_made(gateway: Gateway, worker: FakeWorker) -> None:
+    """Chunks that a worker makes 50 ms apart reach the client one by one, as far apart."""
+    with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=6, delay_s=DELAY_S)) as answer:
+        arrivals = [(time.monotonic(), chunk) for chunk in answer.iter_raw()]
+    events = [moment for moment, chunk in arrivals if b"word" in chunk]
+    assert len(events) == 6
+    assert all(later - earlier > DELAY_S / 2 for earlier, later in pairwise(events))
+
+
+def test_the_first_chunk_does_not_wait_for_the_second(gateway: Gateway, worker: FakeWorker) -> None:
+    """A chunk is in the client's hands while the worker holds the next one back."""
+    with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=2, hold=1)) as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) == event(0)
+        worker.next().go_on()
+        assert b"".join(chunks) == event(1) + DONE
+
+
+def test_the_head_does_not_wait_for_the_first_chunk(gateway: Gateway, worker: FakeWorker) -> None:
+    """Status and headers are relayed while the worker still prefills."""
+    with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=1, hold=0)) as answer:
+        assert answer.status_code == 200
+        worker.next().go_on()
+        assert answer.read() == event(0) + DONE
+
+
+def test_the_openai_client_reads_a_stream(gateway: Gateway, worker: FakeWorker) -> None:
+    """The openai client gets more than one chunk, at increasing times, in order."""
+    script = {"script": {"do": "sse", "chunks": 4, "delay_s": DELAY_S}}
+    moments, text = [], ""
+    for chunk in chat_stream(gateway.openai, script):
+        moments.append(time.monotonic())
+        text += chunk.choices[0].delta.content or ""
+    assert text == " word0 word1 word2 word3"
+    assert all(later - earlier > DELAY_S / 2 for earlier, later in pairwise(moments))
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_chunks_of_any_size_pass(gateway: Gateway, worker: FakeWorker, size: int) -> None:
+    """Many small chunks in one packet and chunks beyond the read-ahead come through whole."""
+    answer = (
+        gateway.chat("alpha", "flood", bytes=size * 100)
+        if size > 1
+        else gateway.chat("alpha", "sse", chunks=500)
+    )
+    assert answer.content.endswith(DONE)
+    assert len(answer.content) == worker.next().payload_bytes
+
+
+def test_a_client_that_stops_at_done_has_the_whole_answer(gateway: Gateway, worker: FakeWorker) -> None:
+    """A client that leaves after [DONE], before the body's end, as the openai client may, counts as complete."""
+    with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=1, end="done_held")) as answer:
+        for chunk in answer.iter_raw():
+            if chunk.endswith(DONE):
+                break
+    worker.next().gone.wait(5)
+    line = gateway.logged(answer)
+    assert (line["status"], line["ending"]) == (200, "complete")
+
+
+def chat_stream(client: OpenAI, script: dict[str, object]) -> Stream[ChatCompletionChunk]:
+    return client.chat.completions.create(
+        model="alpha", messages=[{"role": "user", "content": "x"}], stream=True, extra_body=script
+    )
