@@ -35,12 +35,16 @@ def main() -> None:
 
 
 def show_stream(client: OpenAI, turn: dialogues.Turn) -> None:
-    """Prints one answer as it comes, its reasoning in grey."""
+    """Prints one answer as it comes, its reasoning in grey, without the blank lines that Qwen3 begins with."""
     print(f"{MODEL}> ", end="", flush=True)
+    blank = True
     for chunk in client.chat.completions.create(model=MODEL, stream=True, temperature=0, **turn.request()):
         delta = chunk.choices[0].delta
         thought = getattr(delta, "reasoning", None)
-        print(f"{GREY}{thought}{PLAIN}" if thought else delta.content or "", end="", flush=True)
+        text = thought or delta.content or ""
+        text = text.lstrip() if blank else text
+        blank = text.endswith("\n") or (blank and not text)
+        print(f"{GREY}{text}{PLAIN}" if thought else text, end="", flush=True)
     print()
 
 

@@ -7,6 +7,7 @@ finish, what is left gets an error event. The ops port goes last, so that the dr
 import asyncio
 import errno
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -106,6 +107,12 @@ def listen(settings: Settings, port: int, variable: str) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(f"{problem}: stop what uses it or set {variable}") from error
         raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
+
+
+def raise_file_limit() -> None:
+    """Takes as many open files as this process may have: every stream needs two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def address_of(listener: socket.socket) -> str:
