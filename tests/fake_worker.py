@@ -339,7 +339,8 @@ class Connection(asyncio.Protocol):
 
 
 class FakeWorker:
-    """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative."""
+    """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
+    `pages` are answers to GET by target, in place of its own."""
 
     def __init__(
         self, models: Sequence[str], *, health: int = 200, idle_close_s: float = IDLE_CLOSE_S
@@ -348,6 +349,7 @@ class FakeWorker:
         self.health = health
         self.idle_close_s = idle_close_s
         self.close_on_reuse = False
+        self.pages: dict[str, bytes] = {}
         self.connections: set[Connection] = set()
         self.seen: queue.Queue[Seen] = queue.Queue()
         self.port = 0
@@ -393,6 +395,8 @@ class FakeWorker:
             return
         if reply.seen.target == "/health":
             reply.whole(self.health, b"")
+        elif reply.seen.target in self.pages:
+            reply.whole(200, self.pages[reply.seen.target])
         else:
             entries = [{"id": name, "object": "model"} for name in self.models]
             reply.whole(200, json.dumps({"object": "list", "data": entries}).encode())

@@ -136,6 +136,7 @@ def test_an_idle_connection_is_given_up_before_the_worker_does(
     start_gateway: StartGateway, own_worker: FakeWorker
 ) -> None:
     """F3: the pool lets go of a connection when its own time is over, long before the worker's."""
+    own_worker.idle_close_s = 60
     gateway = start_gateway(GATEWAY_POOL_IDLE_S=0.2)
     first, second = request_pause_request(gateway, own_worker)
     assert second["attempts"] == first["attempts"] == 1

@@ -1,0 +1,154 @@
+"""Discovery by names: a slug's life from absent over its weights job to ready and away, as one keeper sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pytest
+
+from gateway.cards import Card, load_catalog
+from gateway.fleet import Address, Fleet, ModelState
+from gateway.keeper import Keeper
+from gateway.keys import KeyRing
+from gateway.logs import EventLog
+from gateway.probes import ProbeFailed, Probes
+from gateway.settings import Settings
+from gateway.upstream import Upstream
+from gateway.workers import Worker
+from tests.fake_worker import FakeWorker
+from tests.integration.gateway.conftest import StartWorker
+from tests.integration.gateway.harness import Site
+
+PROGRESS = {"slug": "alpha", "phase": "downloading", "bytes_done": 30, "bytes_total": 100, "eta_s": 120}
+
+
+class NamedProbes(Probes):
+    """The real probes, with a table in place of the name server."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout_s=1)
+        self.names: dict[str, list[FakeWorker]] = {}
+
+    async def resolve(self, name: str, port: int) -> list[Address]:
+        return [("127.0.0.1", worker.port) for worker in self.names.get(name, [])]
+
+
+class Watch:
+    """A keeper over real workers, whose rounds the test calls for."""
+
+    def __init__(self, site: Site) -> None:
+        settings = Settings(cards_dir=site.cards, probe_fall=2)
+        self.fleet = Fleet.of(load_catalog(site.cards))
+        self.probes = NamedProbes()
+        self.log = io.StringIO()
+        upstream = Upstream(1, 1)
+        self.keeper = Keeper(settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log))
+
+    async def state(self, **names: FakeWorker | list[FakeWorker]) -> ModelState:
+        """The model's state after a round in which these names resolve (`_` stands for `-`)."""
+        lists = {name: found if isinstance(found, list) else [found] for name, found in names.items()}
+        self.probes.names = {name.replace("_", "-"): found for name, found in lists.items()}
+        await self.keeper.round()
+        return self.fleet.model_state("alpha")
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
+
+
+@pytest.fixture
+def watch(site: Site) -> Watch:
+    """A keeper of `alpha`."""
+    return Watch(site)
+
+
+async def test_a_slug_from_absent_to_ready_and_away(watch: Watch, start_worker: StartWorker) -> None:
+    """Nothing, weights job, loading worker, ready worker, restart, nothing: each round says what clients may expect."""
+    job, worker = start_worker(), start_worker("alpha", health=503)
+    job.pages["/progress"] = json.dumps(PROGRESS).encode()
+    assert await watch.state() is ModelState.ABSENT
+    assert await watch.state(alpha_weights=job) is ModelState.LOADING
+    assert "weights 30 %, about 2 min" in watch.fleet.why_unavailable("alpha").message
+    assert await watch.state() is ModelState.ABSENT
+    assert await watch.state(alpha=worker) is ModelState.LOADING
+    worker.health = 200
+    assert await watch.state(alpha=worker) is ModelState.READY
+    worker.health = 503
+    assert await watch.state(alpha=worker) is ModelState.READY
+    assert await watch.state(alpha=worker) is ModelState.DOWN
+    worker.health = 200
+    assert await watch.state(alpha=worker) is ModelState.READY
+    assert await watch.state() is ModelState.ABSENT
+    assert watch.events().count("worker_joined") == watch.events().count("worker_left") == 1
+    await watch.probes.close()
+
+
+async def test_a_job_that_says_nothing_yet_is_loading(watch: Watch, start_worker: StartWorker) -> None:
+    """A weights job whose /progress fails or is no object still means that the model is on its way."""
+    job = start_worker()
+    for page in (b"not json", b"[1]", b"{}"):
+        job.pages["/progress"] = page
+        assert await watch.state(alpha_weights=job) is ModelState.LOADING
+    job.kill()
+    assert await watch.state(alpha_weights=job) is ModelState.LOADING
+    await watch.probes.close()
+
+
+async def test_replicas_join_and_leave(watch: Watch, start_worker: StartWorker) -> None:
+    """Every address behind the name is a worker of its own."""
+    first, second = start_worker("alpha"), start_worker("alpha")
+    await watch.state(alpha=[first, second])
+    assert [worker.port for worker in watch.fleet.workers()] == [first.port, second.port]
+    assert await watch.state(alpha=[second]) is ModelState.READY
+    assert [worker.port for worker in watch.fleet.workers()] == [second.port]
+    await watch.probes.close()
+
+
+@pytest.mark.parametrize(
+    "page", [b"not json", b"[]", b'{"data": 1}', b'{"data": [{}]}', b'{"data": [{"id": 5}, {"id": ["x"]}]}']
+)
+async def test_a_worker_that_talks_nonsense_is_not_ready(
+    watch: Watch, start_worker: StartWorker, page: bytes
+) -> None:
+    """Whatever /v1/models holds, the keeper goes on, and the worker stays out with a reason."""
+    worker = start_worker("alpha")
+    worker.pages["/v1/models"] = page
+    assert await watch.state(alpha=worker) is ModelState.LOADING
+    assert watch.fleet.workers()[0].reason
+    await watch.probes.close()
+
+
+async def test_a_probe_ends_within_its_limit() -> None:
+    """A worker that trickles its answer does not hold the round up beyond the probe's limit."""
+
+    over = asyncio.Event()
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                writer.write(b"H")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+        over.set()
+
+    probes = Probes(timeout_s=0.3)
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        worker = Worker("alpha", *server.sockets[0].getsockname())
+        with pytest.raises(ProbeFailed, match="TimeoutError"):
+            await asyncio.wait_for(probes.worker(worker, Card("alpha", ("alpha",), "o/a")), 2)
+        await asyncio.wait_for(over.wait(), 2)
+    await probes.close()
+
+
+async def test_names_resolve_through_the_system() -> None:
+    """A name gives its addresses, one that does not exist gives none."""
+    probes = Probes(timeout_s=2)
+    found: Mapping[str, list[Address]] = {
+        name: await probes.resolve(name, 8000) for name in ("localhost", "no-such-slug.invalid")
+    }
+    assert found == {"localhost": [("127.0.0.1", 8000)], "no-such-slug.invalid": []}
+    await probes.close()

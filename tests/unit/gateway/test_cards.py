@@ -1,0 +1,76 @@
+"""Cards: what they say, and what the operator is told when they say it wrongly."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cards import Card, load_catalog, parse_env
+from gateway.errors import ConfigError
+
+ENV = 'WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES="alpha alpha-chat"\n'
+
+
+def declare(root: Path, slug: str, env: str = ENV, card: str | None = None) -> None:
+    """Writes one slug's directory."""
+    (root / slug).mkdir()
+    (root / slug / "model.env").write_text(env)
+    (root / slug / "card.yaml").write_text(f"slug: {slug}\n" if card is None else card)
+
+
+def test_a_card_is_its_directory(tmp_path: Path) -> None:
+    """Slug, names and weights come from the directory, its model.env and its card.yaml."""
+    declare(tmp_path, "alpha")
+    assert load_catalog(tmp_path).cards == (Card("alpha", ("alpha", "alpha-chat"), "o/a"),)
+    assert load_catalog(tmp_path).cards[0].start_command == "docker compose up -d alpha"
+
+
+def test_a_name_of_two_slugs_is_one_pool(tmp_path: Path) -> None:
+    """A name that two slugs serve resolves to both cards, another name to its own alone."""
+    declare(tmp_path, "a", "WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES=shared a\n")
+    declare(tmp_path, "b", "WEIGHTS_REPO=o/b\nSERVED_MODEL_NAMES=shared\n")
+    catalog = load_catalog(tmp_path)
+    assert [card.slug for card in catalog.resolve("shared")] == ["a", "b"]
+    assert [card.slug for card in catalog.resolve("a")] == ["a"]
+    assert catalog.resolve("c") == ()
+
+
+def test_directories_without_a_card_are_no_slugs(tmp_path: Path) -> None:
+    """docker/launcher and the like are passed over."""
+    declare(tmp_path, "alpha")
+    (tmp_path / "launcher").mkdir()
+    assert len(load_catalog(tmp_path).cards) == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "card", "message"),
+    [
+        ("WEIGHTS_REPO=o/a\n", None, r"alpha/model.env: SERVED_MODEL_NAMES is missing; docker/README.md"),
+        ("SERVED_MODEL_NAMES=a\nWEIGHTS_REPO=\n", None, r"alpha/model.env: WEIGHTS_REPO is missing"),
+        ("WEIGHTS_REPO\n", None, r"alpha/model.env:1: 'WEIGHTS_REPO' is not KEY=value"),
+        ('A="b\n', None, r"alpha/model.env:1: .* is not a value: No closing quotation"),
+        (ENV, "slug: beta\n", r"alpha/card.yaml: slug is 'beta'; set it to the directory's name, 'alpha'"),
+        (ENV, "gpus: 8\n", r"alpha/card.yaml: slug is None; set it"),
+        (ENV, "slug: [a\n", r"alpha/card.yaml is not valid YAML: .*line 2"),
+        (ENV, "- slug\n", r"alpha/card.yaml must be a mapping"),
+        (ENV, "", r"alpha/card.yaml must be a mapping"),
+    ],
+)
+def test_a_wrong_card_names_file_and_fault(tmp_path: Path, env: str, card: str | None, message: str) -> None:
+    """The message is one line that names the file and what it lacks."""
+    declare(tmp_path, "alpha", env, card)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_catalog(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_without_cards_says_what_to_mount(tmp_path: Path) -> None:
+    """An empty or missing directory is most likely a mount that is missing."""
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match=r"mount the repository's docker/ there"):
+            load_catalog(directory)
+
+
+def test_env_files_read_as_compose_reads_them() -> None:
+    """Comments, blank lines and quotes are not part of a value."""
+    text = "# a comment\n\nA=1\nB=\"two words\" # why\nC='x'\n D = 4 \nE=a=b\n"
+    assert parse_env(text, Path("model.env")) == {"A": "1", "B": "two words", "C": "x", "D": "4", "E": "a=b"}

@@ -1,0 +1,31 @@
+"""How the control side words what the framework refuses, and what it shows of a worker."""
+
+import pytest
+
+from gateway.control import describe_model, describe_worker, target, to_gateway_error
+from gateway.workers import Worker
+
+
+@pytest.mark.parametrize(("status", "expected"), [(404, 404), (405, 405), (400, 400), (418, 400)])
+def test_the_frameworks_refusals_become_ours(status: int, expected: int) -> None:
+    """404 and 405 keep their status and say method and path; all else is the request's fault."""
+    error = to_gateway_error("GET", "/v1/x", status)
+    assert (error.status, error.code) == (expected, "invalid_request")
+    assert ("/v1/x" in error.message) == (status in (404, 405))
+
+
+def test_a_model_is_openais_object() -> None:
+    """The four fields of OpenAI's model object."""
+    assert describe_model("m", 7) == {"id": "m", "object": "model", "created": 7, "owned_by": "octet"}
+
+
+def test_a_worker_is_shown_with_its_reason() -> None:
+    """Address, state, load, failures and why it is in that state."""
+    assert describe_worker(Worker("a", "10.0.0.1", 8000)) == {
+        "address": "10.0.0.1:8000", "state": "starting", "in_flight": 0, "failures": 0, "reason": "not probed yet",
+    }  # fmt: skip
+
+
+def test_a_target_is_what_prometheus_reads() -> None:
+    """One group of Prometheus' HTTP service discovery."""
+    assert target("a", "10.0.0.1:8000") == {"targets": ["10.0.0.1:8000"], "labels": {"slug": "a"}}
