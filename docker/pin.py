@@ -1,0 +1,134 @@
+"""Prints what a card pins as pip requirements with hashes, or checks a folder of wheels against it.
+
+usage: pin.py [--vllm REQUIREMENT] [--have DIRECTORY] CARD
+
+Where pip takes a file from (a wheelhouse, an index, a URL) is its caller's choice; other bytes it refuses.
+Exit codes: 0 · 2 the card or the requirement is wrong · 3 DIRECTORY lacks a pinned wheel, or holds other bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASHED = re.compile(r"--hash=sha256:[0-9a-f]{64}(\s|$)")
+_WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl")
+
+
+class CardError(Exception):
+    """The card cannot be built from; the text is the one line to print."""
+
+
+class WheelError(Exception):
+    """A pinned wheel is not there, or is another file; the text is the one line to print."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One pinned file: its distribution, its full version as its name spells it, and its content."""
+
+    distribution: str
+    version: str
+    file: str
+    sha256: str
+
+    @property
+    def requirement(self) -> str:
+        """A line of a pip requirements file that only these bytes satisfy."""
+        return f"{self.distribution}=={self.version} --hash=sha256:{self.sha256}"
+
+
+def read(card: Path) -> tuple[Wheel, Wheel]:
+    """The pinned wheels of vLLM and torch. Raises CardError naming the card and what is wrong with it."""
+    try:
+        facts = yaml.safe_load(card.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(f"{card} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CardError(f"{card} is not valid YAML: {str(error).splitlines()[0]}") from error
+    try:
+        pins = _section(facts, "pin")
+        return _wheel(pins, "vllm"), _wheel(pins, "torch")
+    except CardError as error:
+        raise CardError(f"{card}: {error}") from error
+
+
+def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
+    facts = _section(pins, part, above="pin.")
+    distribution = facts.get("distribution", part)
+    version, file, sha256 = (_text(facts, key, f"pin.{part}.") for key in ("version", "wheel", "sha256"))
+    named = _WHEEL.fullmatch(file)
+    if not named:
+        raise CardError(f"pin.{part}.wheel is {file!r}: it must be a wheel's file name")
+    if (_plain(named["name"]), named["version"].split("+")[0]) != (_plain(str(distribution)), version):
+        raise CardError(f"pin.{part}.wheel is {file!r}: that is not {distribution} {version}")
+    if not _SHA256.fullmatch(sha256):
+        raise CardError(f"pin.{part}.sha256 is {sha256!r}: it must be 64 lower-case hexadecimal digits")
+    return Wheel(str(distribution), named["version"], file, sha256)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _section(facts: object, key: str, above: str = "") -> Mapping[str, object]:
+    section = facts.get(key) if isinstance(facts, dict) else None
+    if not isinstance(section, dict):
+        raise CardError(f"{above}{key} is missing: it must be a section")
+    return section
+
+
+def _text(facts: Mapping[str, object], key: str, above: str) -> str:
+    value = facts.get(key)
+    if not isinstance(value, str):
+        raise CardError(f"{above}{key} is {value!r}: it must be a text (quote a version or hash)")
+    return value
+
+
+def requirements(vllm: Wheel, torch: Wheel, instead_of_vllm: str = "") -> list[str]:
+    """The lines for pip; `instead_of_vllm` is a full requirement that replaces the card's. Raises CardError."""
+    if instead_of_vllm and not _HASHED.search(instead_of_vllm):
+        raise CardError(f"the requirement {instead_of_vllm!r} has no hash: add --hash=sha256:<64 digits>")
+    return [torch.requirement, instead_of_vllm or vllm.requirement]
+
+
+def check(directory: Path, wheel: Wheel) -> None:
+    """Raises WheelError unless `directory` holds `wheel`, byte for byte."""
+    try:
+        with (directory / wheel.file).open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise WheelError(f"{directory / wheel.file} cannot be read: {error.strerror}") from error
+    if found != wheel.sha256:
+        raise WheelError(f"{directory / wheel.file} is another file: sha256 {found}, not {wheel.sha256}")
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="pin.py", description=__doc__.splitlines()[0])
+    parser.add_argument("card", type=Path, metavar="CARD")
+    parser.add_argument("--vllm", default="", metavar="REQUIREMENT", help="instead of the card's vLLM")
+    parser.add_argument("--have", type=Path, metavar="DIRECTORY", help="only check that the wheels are there")
+    asked = parser.parse_args(words)
+    try:
+        wheels = read(asked.card)
+        if asked.have:
+            for wheel in wheels:
+                check(asked.have, wheel)
+        else:
+            sys.stdout.writelines(f"{line}\n" for line in requirements(*wheels, asked.vllm))
+    except (CardError, WheelError) as error:
+        sys.stderr.write(f"pin.py: {error}\n")
+        return 2 if isinstance(error, CardError) else 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
