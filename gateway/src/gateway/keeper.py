@@ -64,7 +64,16 @@ class Keeper:
 
     async def _addresses(self, card: Card) -> list[Address]:
         found = await self._probes.resolve(card.slug, WORKER_PORT) if self._settings.dns else []
-        return [*found, *self._static.get(card.slug, ())]
+        found += self._static.get(card.slug, ())
+        return [*found, *await self._still_serving(card, found)]
+
+    async def _still_serving(self, card: Card, found: list[Address]) -> list[Address]:
+        """Workers that the resolver no longer names but that serve on: a resolver that fails takes no model away."""
+        missing = [
+            worker for address, worker in self._fleet.slugs[card.slug].workers.items() if address not in found
+        ]
+        answers = await asyncio.gather(*(self._probes.passes(worker, card) for worker in missing))
+        return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
     async def _probe(self, worker: Worker, card: Card) -> None:
         before, reason_before = worker.state, worker.reason

@@ -23,6 +23,10 @@ class KeyRing:
         self._stamp: tuple[int, int] | None = None
         self._digests: frozenset[str] = frozenset()
         self.refresh()
+        if path is not None and not self._digests:  # later, an emptied file is how the last key is taken back
+            raise ConfigError(
+                f"{path} holds no key: nobody could use the gateway; make api-key prints a line for it"
+            )
 
     def refresh(self) -> bool:
         """Reads the file if it has changed; returns whether it had. A bad file raises ConfigError, the keys stay."""
@@ -54,7 +58,7 @@ def new_key() -> str:
 
 
 def parse_keys(text: str, path: Path) -> frozenset[str]:
-    """The digests in a key file. Raises ConfigError naming the line; a file without a key is an error too."""
+    """The digests in a key file. Raises ConfigError naming the line that is wrong."""
     digests = set()
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -65,10 +69,6 @@ def parse_keys(text: str, path: Path) -> frozenset[str]:
                 f"{path}:{number} is not `sha256:<64 hex digits> [name]`; make api-key prints such a line"
             )
         digests.add(match.group(1))
-    if not digests:
-        raise ConfigError(
-            f"{path} holds no key: nobody could use the gateway; make api-key prints a line for it"
-        )
     return frozenset(digests)
 
 

@@ -46,6 +46,14 @@ class Probes:
         await self._get(worker.url + "/health")
         check_names(await self._get(worker.url + "/v1/models"), card)
 
+    async def passes(self, worker: Worker, card: Card) -> bool:
+        """Whether `worker` would pass."""
+        try:
+            await self.worker(worker, card)
+        except ProbeFailed:
+            return False
+        return True
+
     async def weights(self, slug: str) -> Mapping[str, object] | None:
         """The progress report of `slug`'s weights job, an empty one if it runs but says nothing yet, or None."""
         for host, port in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):

@@ -118,33 +118,46 @@ class Proxy:
         self._keys.check(scope["headers"])
         body = await read_body(scope, receive, self._settings.max_body_bytes)
         model = model_of(body)
-        worker = self._choose(call, model)
+        pool = self._pool(call, model)
         watcher = asyncio.create_task(watch_client(call, receive))
         try:
-            with worker.lease():
-                await self._forward(call, worker, scope, body, send)
+            await self._forward_to_pool(call, pool, scope, body, send)
         finally:
             watcher.cancel()
 
-    def _choose(self, call: Call, model: str) -> Worker:
+    def _pool(self, call: Call, model: str) -> list[Worker]:
         cards = self._fleet.catalog.resolve(model)
         call.model = model if cards else UNKNOWN
         ready = self._fleet.ready_workers(cards)
         if not ready:
             raise self._fleet.why_unavailable(model)
+        return ready
+
+    async def _forward_to_pool(
+        self, call: Call, pool: list[Worker], scope: Scope, body: bytes, send: Send
+    ) -> None:
+        """Forwards to a worker of the pool. One that cannot be reached has seen nothing, so another gets one try."""
         self._turn += 1
-        call.worker = least_in_flight(ready, self._turn)
-        return call.worker
+        worker = least_in_flight(pool, self._turn)
+        others = [other for other in pool if other is not worker]
+        try:
+            await self._forward(call, worker, scope, body, send)
+        except WorkerUnreachable:
+            if not others:
+                raise
+            await self._forward(call, least_in_flight(others, self._turn), scope, body, send)
 
     async def _forward(self, call: Call, worker: Worker, scope: Scope, body: bytes, send: Send) -> None:
+        call.worker = worker
         request = headers.request_bytes(
             scope["path"].encode(), worker.host_header, scope["headers"], body, call.id
         )
-        exchange = await self._send(call, worker, request)
-        try:
-            await relay(call, exchange, send)
-        finally:
-            exchange.release()
+        with worker.lease():
+            exchange = await self._send(call, worker, request)
+            try:
+                await relay(call, exchange, send)
+            finally:
+                exchange.release()
 
     async def _send(self, call: Call, worker: Worker, request: bytes) -> Exchange:
         """An exchange whose head has come. A stale pooled connection is answered with one fresh attempt."""
@@ -186,14 +199,8 @@ class Proxy:
         call.code = error.code
         self._metrics.count_error(call.model, error.code)
         if call.begun:
-            if call.stream:
-                await send(
-                    {
-                        "type": "http.response.body",
-                        "body": frame_end(call.tail) + error.sse_event(),
-                        "more_body": True,
-                    }
-                )
+            if call.stream and at_event_end(call.tail):
+                await send({"type": "http.response.body", "body": error.sse_event(), "more_body": True})
             return
         call.status, call.ending = error.status, "refused"
         await send_error(error, call.id, send)
@@ -282,9 +289,9 @@ def is_truncated(call: Call) -> bool:
     return call.stream and call.status == 200 and not call.done
 
 
-def frame_end(tail: bytes) -> bytes:
-    """What closes an event that was cut in the middle, so that the next one is read as its own."""
-    return b"" if not tail or tail.endswith(b"\n\n") else b"\n\n"
+def at_event_end(tail: bytes) -> bool:
+    """Whether an event of ours can follow; behind one that was cut in the middle the abort alone must tell."""
+    return not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
 
 
 async def send_error(error: GatewayError, request_id: bytes, send: Send) -> None:

@@ -101,7 +101,8 @@ def make_server(app: object, grace_s: int) -> Server:
 def listen(settings: Settings, port: int, variable: str) -> socket.socket:
     """A listening socket. Raises PortInUse or ConfigError naming the port and what to change."""
     try:
-        return socket.create_server((settings.listen_address, port), backlog=BACKLOG)
+        family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
+        return socket.create_server((settings.listen_address, port), family=family, backlog=BACKLOG)
     except OSError as error:
         problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
         if error.errno == errno.EADDRINUSE:

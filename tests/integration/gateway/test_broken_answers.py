@@ -24,7 +24,7 @@ def raw_stream(gateway: Gateway, end: str) -> bytes:
         return read_to_end(connection)
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", ["drop", "clean"])
 def test_a_broken_stream_ends_with_an_error_event(gateway: Gateway, worker: FakeWorker, end: str) -> None:
     """After the worker's own bytes comes one error event, no [DONE], and no end of the chunked body."""
     received = raw_stream(gateway, end)
@@ -34,6 +34,14 @@ def test_a_broken_stream_ends_with_an_error_event(gateway: Gateway, worker: Fake
     assert event(0) in received
     assert event(1) in received
     assert b"[DONE]" not in received
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_behind_half_an_event_comes_nothing(gateway: Gateway, worker: FakeWorker) -> None:
+    """An error event behind half an event could not be read as one: the abort alone tells."""
+    received = raw_stream(gateway, "half")
+    assert event(1) in received
+    assert b"error" not in received
     assert not received.endswith(b"0\r\n\r\n")
 
 

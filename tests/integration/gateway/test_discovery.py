@@ -81,6 +81,7 @@ async def test_a_slug_from_absent_to_ready_and_away(watch: Watch, start_worker: 
     assert await watch.state(alpha=worker) is ModelState.DOWN
     worker.health = 200
     assert await watch.state(alpha=worker) is ModelState.READY
+    worker.kill()
     assert await watch.state() is ModelState.ABSENT
     assert watch.events().count("worker_joined") == watch.events().count("worker_left") == 1
     await watch.probes.close()
@@ -102,8 +103,19 @@ async def test_replicas_join_and_leave(watch: Watch, start_worker: StartWorker) 
     first, second = start_worker("alpha"), start_worker("alpha")
     await watch.state(alpha=[first, second])
     assert [worker.port for worker in watch.fleet.workers()] == [first.port, second.port]
+    first.kill()
     assert await watch.state(alpha=[second]) is ModelState.READY
     assert [worker.port for worker in watch.fleet.workers()] == [second.port]
+    await watch.probes.close()
+
+
+async def test_a_resolver_that_fails_takes_no_worker_away(watch: Watch, start_worker: StartWorker) -> None:
+    """A worker whose name is gone stays as long as it serves its model, and no longer."""
+    worker = start_worker("alpha")
+    assert await watch.state(alpha=worker) is ModelState.READY
+    assert await watch.state() is ModelState.READY
+    worker.pages["/v1/models"] = b'{"data": [{"id": "another"}]}'
+    assert await watch.state() is ModelState.ABSENT
     await watch.probes.close()
 
 

@@ -39,10 +39,20 @@ def test_a_wrong_line_is_named(line: str) -> None:
     assert line not in str(caught.value)
 
 
-def test_a_file_without_a_key_is_an_error() -> None:
-    """An empty file would lock everybody out: it is refused, with the remedy."""
-    with pytest.raises(ConfigError, match=r"k holds no key.*make api-key"):
-        parse_keys("# nobody yet\n", Path("k"))
+def test_a_file_without_a_key_is_an_error_at_start(file: Path) -> None:
+    """An empty file would lock everybody out: the gateway does not start with it, and says the remedy."""
+    file.write_text("# nobody yet\n")
+    with pytest.raises(ConfigError, match=r"keys holds no key.*make api-key"):
+        KeyRing(file)
+
+
+def test_emptying_the_file_takes_the_last_key_back(file: Path) -> None:
+    """At run time a file without a key is obeyed: nobody passes."""
+    ring = KeyRing(file)
+    file.write_text("# taken back\n")
+    assert ring.refresh() is True
+    with pytest.raises(InvalidApiKey):
+        ring.check(bearer("Bearer sk-octet-mine"))
 
 
 @pytest.mark.parametrize("sent", ["Bearer sk-octet-mine", "bearer sk-octet-mine", "BEARER  sk-octet-mine "])
@@ -79,7 +89,7 @@ def test_a_changed_file_counts_at_the_next_look(file: Path) -> None:
         ring.check(bearer("Bearer sk-octet-mine"))
 
 
-@pytest.mark.parametrize("content", [b"?\n", b"\xff", b"", None])
+@pytest.mark.parametrize("content", [b"?\n", b"\xff", None])
 def test_a_spoilt_file_leaves_the_keys_in_force(file: Path, content: bytes | None) -> None:
     """A file that turns bad or vanishes is an error, and the keys read before stay."""
     ring = KeyRing(file)

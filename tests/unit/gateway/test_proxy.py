@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.errors import InvalidRequest
-from gateway.proxy import Call, frame_end, is_truncated, model_of
+from gateway.proxy import Call, at_event_end, is_truncated, model_of
 
 anything = some.recursive(
     some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(max_size=5),
@@ -48,10 +48,16 @@ def test_a_stream_is_whole_with_its_last_event(tail: bytes, truncated: bool) -> 
     assert is_truncated(call) is False
 
 
-CUTS = {b"": b"", b"data: x\n\n": b"", b"data: x\n": b"\n\n", b"data: {": b"\n\n"}
-
-
-@pytest.mark.parametrize(("tail", "end"), CUTS.items())
-def test_a_cut_event_is_closed(tail: bytes, end: bytes) -> None:
-    """The error event after a cut one is an event of its own."""
-    assert frame_end(tail) == end
+@pytest.mark.parametrize(
+    ("tail", "ended"),
+    [
+        (b"", True),
+        (b"data: {}\n\n", True),
+        (b"data: {}\r\n\r\n", True),
+        (b"data: {}\n", False),
+        (b"data: {", False),
+    ],
+)
+def test_an_error_event_follows_whole_events_only(tail: bytes, ended: bool) -> None:
+    """Behind an event cut in the middle an error event could not be read as one: the abort alone tells."""
+    assert at_event_end(tail) is ended
