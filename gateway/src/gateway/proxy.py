@@ -8,7 +8,7 @@ answer never looks finished.
 """
 
 import asyncio
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -96,10 +96,11 @@ class Proxy:
         self._keys = keys
         self._metrics = metrics
         self._log = log
+        self._random = random.Random()  # noqa: S311  # for ids, which must be unique, not secret
         self._turn = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(ROUTES[scope["path"]], secrets.token_hex(16).encode(), time.monotonic())
+        call = Call(ROUTES[scope["path"]], b"%032x" % self._random.getrandbits(128), time.monotonic())
         try:
             await self._serve(call, scope, receive, send)
             call.ending = "complete"
@@ -119,7 +120,7 @@ class Proxy:
         body = await read_body(scope, receive, self._settings.max_body_bytes)
         model = model_of(body)
         pool = self._pool(call, model)
-        watcher = asyncio.create_task(watch_client(call, receive))
+        watcher = self._upstream.loop.create_task(watch_client(call, receive))
         try:
             await self._forward_to_pool(call, pool, scope, body, send)
         finally:
@@ -172,7 +173,8 @@ class Proxy:
         call.exchange = exchange = await self._start(worker, request, fresh)
         if call.gone:
             exchange.fail(ClientGone())
-        deadline = self._arm_deadline(exchange, worker)
+        limit = self._settings.first_byte_timeout_s
+        deadline = self._upstream.loop.call_later(limit, time_out, exchange, worker.slug, limit)
         try:
             await exchange.head()
         except BaseException:
@@ -189,11 +191,6 @@ class Proxy:
         except WorkerUnreachable as error:
             worker.state = after_failure(worker, error.message, self._settings.probe_fall)
             raise
-
-    def _arm_deadline(self, exchange: Exchange, worker: Worker) -> asyncio.TimerHandle:
-        limit = self._settings.first_byte_timeout_s
-        error = WorkerTimeout(f"A worker of {worker.slug} sent nothing for {limit:g} s")
-        return asyncio.get_running_loop().call_later(limit, exchange.fail, error)
 
     async def _answer_error(self, call: Call, error: GatewayError, send: Send) -> None:
         call.code = error.code
@@ -213,8 +210,8 @@ class Proxy:
             ttfb = call.first_byte - call.started
             self._metrics.count_first_byte(call.model, call.route, ttfb)
         worker = call.worker
-        self._log.info(
-            "request", id=call.id.decode(), route=call.route, model=call.model, slug=worker and worker.slug,
+        self._log.request(
+            self._upstream.loop, id=call.id.decode(), route=call.route, model=call.model, slug=worker and worker.slug,
             worker=worker and worker.address, status=call.status, ending=call.ending, code=call.code,
             attempts=call.attempts, stream=call.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
             duration_ms=round(seconds * 1e3, 1),
@@ -260,6 +257,10 @@ async def watch_client(call: Call, receive: Receive) -> None:
     call.gone = True
     if call.exchange is not None:
         call.exchange.fail(ClientGone())
+
+
+def time_out(exchange: Exchange, slug: str, limit_s: float) -> None:
+    exchange.fail(WorkerTimeout(f"A worker of {slug} sent nothing for {limit_s:g} s"))
 
 
 async def relay(call: Call, exchange: Exchange, send: Send) -> None:

@@ -10,6 +10,7 @@ connection that ends before any response byte raises `StaleConnection`, which th
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 import httptools
@@ -270,23 +271,27 @@ class Upstream:
         self._pool_idle_s = pool_idle_s
         self._pools: dict[Worker, Pool] = {}
 
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop all connections live on. Kept, since asking for it is a system call on Python 3.11."""
+        return asyncio.get_running_loop()
+
     async def start(self, worker: Worker, request: bytes, *, fresh: bool = False) -> Exchange:
         """Sends `request` to `worker` and returns the exchange. Raises WorkerUnreachable if no connection can be made.
 
         fresh: do not reuse a pooled connection.
         """
-        loop = asyncio.get_running_loop()
         pool = self._pools.get(worker) or self._pools.setdefault(worker, Pool(self._pool_idle_s))
-        connection = None if fresh else pool.take(loop.time())
+        connection = None if fresh else pool.take(self.loop.time())
         if connection is None:
-            connection = await self._connect(loop, worker, pool)
+            connection = await self._connect(worker, pool)
         return connection.start(request)
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, worker: Worker, pool: Pool) -> Connection:
+    async def _connect(self, worker: Worker, pool: Pool) -> Connection:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, pool), worker.host, worker.port
+                _, connection = await self.loop.create_connection(
+                    lambda: Connection(self.loop, pool), worker.host, worker.port
                 )
         except TimeoutError as error:
             raise _unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
@@ -296,7 +301,7 @@ class Upstream:
 
     def sweep(self) -> None:
         """Closes idle connections past their time; called once a round."""
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         for pool in self._pools.values():
             pool.sweep(now)
 

@@ -1,7 +1,5 @@
 """Workers, their states, and the lease that one request holds on one of them. No I/O."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -25,27 +23,35 @@ class Worker:
     in_flight: int = 0
     failures: int = 0
     reason: str = "not probed yet"
+    address: str = field(init=False)
     host_header: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.host_header = f"{self.host}:{self.port}".encode()
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
+        self.address = f"{self.host}:{self.port}"
+        self.host_header = self.address.encode()
 
     @property
     def url(self) -> str:
         return f"http://{self.address}"
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """Counts one request on this worker until the block ends."""
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+    def lease(self) -> "Lease":
+        """A context that counts one request on this worker until its block ends."""
+        return Lease(self)
+
+
+class Lease:
+    """One request's hold on a worker."""
+
+    __slots__ = ("_worker",)
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        self._worker.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.in_flight -= 1
 
 
 def after_success(worker: Worker) -> WorkerState:
