@@ -33,17 +33,20 @@ class WheelError(Exception):
 
 @dataclass(frozen=True)
 class Wheel:
-    """One pinned file: its distribution, its full version as its name spells it, and its content."""
+    """A pinned distribution: its full version as its files' names spell it, and their contents, by name.
+
+    Several files are the same build for several Pythons; one of them is installed.
+    """
 
     distribution: str
     version: str
-    file: str
-    sha256: str
+    files: Mapping[str, str]
 
     @property
     def requirement(self) -> str:
         """A line of a pip requirements file that only these bytes satisfy."""
-        return f"{self.distribution}=={self.version} --hash=sha256:{self.sha256}"
+        hashes = " ".join(f"--hash=sha256:{sha256}" for sha256 in self.files.values())
+        return f"{self.distribution}=={self.version} {hashes}"
 
 
 def read(card: Path) -> tuple[Wheel, Wheel]:
@@ -63,16 +66,27 @@ def read(card: Path) -> tuple[Wheel, Wheel]:
 
 def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
     facts = _section(pins, part, above="pin.")
-    distribution = facts.get("distribution", part)
-    version, file, sha256 = (_text(facts, key, f"pin.{part}.") for key in ("version", "wheel", "sha256"))
+    distribution, version = str(facts.get("distribution", part)), _text(facts, "version", f"pin.{part}.")
+    files = {_text(facts, "wheel", f"pin.{part}."): _text(facts, "sha256", f"pin.{part}.")}
+    if "variants" in facts:
+        variants = _section(facts, "variants", above=f"pin.{part}.")
+        files |= {file: _text(variants, file, f"pin.{part}.variants.") for file in variants}
+    spelt = {_checked(file, sha256, distribution, version, part) for file, sha256 in files.items()}
+    if len(spelt) > 1:
+        raise CardError(f"pin.{part} mixes builds: {', '.join(sorted(spelt))}")
+    return Wheel(distribution, spelt.pop(), files)
+
+
+def _checked(file: str, sha256: str, distribution: str, version: str, part: str) -> str:
+    """The full version that the file's name spells. Raises CardError if it is not that of the pin."""
     named = _WHEEL.fullmatch(file)
     if not named:
         raise CardError(f"pin.{part}.wheel is {file!r}: it must be a wheel's file name")
-    if (_plain(named["name"]), named["version"].split("+")[0]) != (_plain(str(distribution)), version):
+    if (_plain(named["name"]), named["version"].split("+")[0]) != (_plain(distribution), version):
         raise CardError(f"pin.{part}.wheel is {file!r}: that is not {distribution} {version}")
     if not _SHA256.fullmatch(sha256):
         raise CardError(f"pin.{part}.sha256 is {sha256!r}: it must be 64 lower-case hexadecimal digits")
-    return Wheel(str(distribution), named["version"], file, sha256)
+    return named["version"]
 
 
 def _plain(name: str) -> str:
@@ -101,14 +115,22 @@ def requirements(vllm: Wheel, torch: Wheel, instead_of_vllm: str = "") -> list[s
 
 
 def check(directory: Path, wheel: Wheel) -> None:
-    """Raises WheelError unless `directory` holds `wheel`, byte for byte."""
+    """Raises WheelError unless `directory` holds one of the pin's files, and those it holds byte for byte."""
+    there = [file for file in wheel.files if (directory / file).exists()]
+    if not there:
+        raise WheelError(f"{directory} has no {' and no '.join(wheel.files)}")
+    for file in there:
+        found = _digest(directory / file)
+        if found != wheel.files[file]:
+            raise WheelError(f"{directory / file} is another file: sha256 {found}, not {wheel.files[file]}")
+
+
+def _digest(path: Path) -> str:
     try:
-        with (directory / wheel.file).open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise WheelError(f"{directory / wheel.file} cannot be read: {error.strerror}") from error
-    if found != wheel.sha256:
-        raise WheelError(f"{directory / wheel.file} is another file: sha256 {found}, not {wheel.sha256}")
+        raise WheelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def main(words: list[str]) -> int:

