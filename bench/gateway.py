@@ -122,6 +122,15 @@ def report(samples: Samples, scenarios: list[Scenario], servers: list[Server]) -
     return "\n\n".join([f"medians of {rounds} rounds (lowest-highest)", *tables, f"peak memory: {memory}"])
 
 
+def summary(samples: Samples, scenarios: list[Scenario], server: Server) -> str:
+    """The medians of the CPU time in one line."""
+    costs = (
+        f"{over_rounds(samples[scenario.name, server.name], 'us_per_unit').median:.1f} us/{scenario.unit}"
+        for scenario in scenarios
+    )
+    return f"{server.name}: median CPU {', '.join(costs)}"
+
+
 def section(samples: Samples, scenario: Scenario, servers: list[Server]) -> str:
     header = [scenario.name, f"CPU us/{scenario.unit}", f"{scenario.unit}s/s", "p50 ms", "p99 ms",
               "TTFB p50 ms", "TTFB p99 ms", "body pieces"]  # fmt: skip
@@ -179,6 +188,7 @@ def run(given: argparse.Namespace, gateway_core: int, load_core: int) -> int:
     ):
         samples = measure_all(servers, scenarios, given.rounds, given.seconds)
         print(report(samples, scenarios, servers))
+        print(summary(samples, scenarios, servers[0]))
     if given.json is not None:
         save(given.json, samples)
     missed = missed_bars(samples, scenarios, servers[0], bars)

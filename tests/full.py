@@ -68,7 +68,7 @@ def sum_up(lines: list[str], code: int) -> str:
     closing = [
         line.strip("= ") for line in lines if re.search(r"\d+ (passed|failed|deselected).* in [\d.]+s", line)
     ]
-    figures = [line.strip() for line in lines if re.search(r"median .*µs/(request|chunk)", line)]
+    figures = [line.strip() for line in lines if re.search(r"median CPU .* us/", line)]
     text = "; ".join(figures) or (
         closing[-1] if closing else next((line for line in reversed(lines) if line), "")
     )

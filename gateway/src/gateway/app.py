@@ -1,11 +1,8 @@
-"""The composition root: builds every part from the settings and says which path goes where."""
+"""The composition root: builds every part from the settings."""
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
-from fastapi import FastAPI
 
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
@@ -15,21 +12,9 @@ from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.probes import Probes
-from gateway.proxy import ROUTES, Proxy, Receive, Scope, Send
+from gateway.proxy import Proxy
 from gateway.settings import Settings
 from gateway.upstream import Upstream
-
-
-@dataclass(slots=True)
-class DataPlane:
-    """The application on the data port: proxied routes go straight to the proxy, all others to FastAPI."""
-
-    proxy: Proxy
-    control: FastAPI
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        target = self.proxy if scope["type"] == "http" and scope["path"] in ROUTES else self.control
-        await target(scope, receive, send)
 
 
 class Gateway:
@@ -43,8 +28,8 @@ class Gateway:
         self._probes = Probes(settings.probe_timeout_s)
         keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
         self.keeper = Keeper(settings, self.fleet, self._probes, self._upstream, keys, log)
-        proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
-        self.data = DataPlane(proxy, data_app(self.fleet, keys, int(time.time()), lambda: self.draining))
+        self.proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
+        self.data = data_app(self.fleet, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 
     @asynccontextmanager

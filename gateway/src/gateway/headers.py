@@ -17,7 +17,10 @@ NOT_TO_CLIENT = frozenset(
 
 def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
     """The first value of the header named `wanted` (lower case), or None."""
-    return next((value for name, value in headers if name == wanted), None)
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None
 
 
 def request_bytes(

@@ -10,18 +10,16 @@ answer never looks finished.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import orjson
 
 from gateway import headers
+from gateway.downstream import ClientGone, ClientRequest
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
-    RequestTooLarge,
     WorkerDisconnected,
     WorkerTimeout,
     WorkerUnreachable,
@@ -35,18 +33,10 @@ from gateway.settings import Settings
 from gateway.upstream import Exchange, StaleConnection, Upstream
 from gateway.workers import Worker, after_failure
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-ROUTES = {"/v1/chat/completions": "chat_completions", "/v1/completions": "completions"}
+ROUTES = {b"/v1/chat/completions": "chat_completions", b"/v1/completions": "completions"}
 END_OF_STREAM = b"data: [DONE]"
 TAIL_BYTES = 32  # enough to see END_OF_STREAM and the line ends after it
 UNKNOWN = "unknown"  # the label of a model that no card declares
-
-
-class ClientGone(Exception):
-    """The client closed its connection before the answer was complete."""
 
 
 @dataclass(slots=True)
@@ -66,20 +56,22 @@ class Call:
     code: str | None = None
     first_byte: float | None = None
     tail: bytes = b""
-    gone: bool = field(default=False)
-
-    @property
-    def begun(self) -> bool:
-        return self.first_byte is not None
+    gone: bool = False
 
     @property
     def done(self) -> bool:
         """Whether the client has all of a stream: it may leave after [DONE], before the body's end."""
         return self.stream and self.tail.rstrip().endswith(END_OF_STREAM)
 
+    def leave(self) -> None:
+        """The client has gone: ends the exchange, which frees the engine."""
+        self.gone = True
+        if self.exchange is not None:
+            self.exchange.fail(ClientGone())
+
 
 class Proxy:
-    """Serves the proxied routes as a plain ASGI application."""
+    """Serves the proxied routes."""
 
     def __init__(
         self,
@@ -99,32 +91,29 @@ class Proxy:
         self._random = random.Random()  # noqa: S311  # for ids, which must be unique, not secret
         self._turn = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(ROUTES[scope["path"]], b"%032x" % self._random.getrandbits(128), time.monotonic())
+    async def __call__(self, request: ClientRequest) -> None:
+        call = Call(ROUTES[request.path], b"%032x" % self._random.getrandbits(128), time.monotonic())
         try:
-            await self._serve(call, scope, receive, send)
+            await self._serve(call, request)
             call.ending = "complete"
         except GatewayError as error:
-            await self._answer_error(call, error, send)
+            self._answer_error(call, error, request)
         except ClientGone:
             call.status, call.ending = (call.status, "complete") if call.done else (499, "client_gone")
         except asyncio.CancelledError:  # the server's grace is over, and the request ends here
-            await self._answer_error(call, WorkerDisconnected("The gateway is shutting down"), send)
+            self._answer_error(call, WorkerDisconnected("The gateway is shutting down"), request)
         finally:
             self._finish(call)
 
-    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
-        self._keys.check(scope["headers"])
-        body = await read_body(scope, receive, self._settings.max_body_bytes)
+    async def _serve(self, call: Call, request: ClientRequest) -> None:
+        if request.method != b"POST":
+            raise MethodNotAllowed(f"{request.path.decode()} takes POST, not {request.method.decode()}")
+        self._keys.check(request.headers)
+        body = await request.body(self._settings.max_body_bytes)
         model = model_of(body)
         pool = self._pool(call, model)
-        watcher = self._upstream.loop.create_task(watch_client(call, receive))
-        try:
-            await self._forward_to_pool(call, pool, scope, body, send)
-        finally:
-            watcher.cancel()
+        request.on_gone = call.leave
+        await self._forward_to_pool(call, pool, request, body)
 
     def _pool(self, call: Call, model: str) -> list[Worker]:
         cards = self._fleet.catalog.resolve(model)
@@ -135,28 +124,26 @@ class Proxy:
         return ready
 
     async def _forward_to_pool(
-        self, call: Call, pool: list[Worker], scope: Scope, body: bytes, send: Send
+        self, call: Call, pool: list[Worker], request: ClientRequest, body: bytes
     ) -> None:
         """Forwards to a worker of the pool. One that cannot be reached has seen nothing, so another gets one try."""
         self._turn += 1
         worker = least_in_flight(pool, self._turn)
         others = [other for other in pool if other is not worker]
         try:
-            await self._forward(call, worker, scope, body, send)
+            await self._forward(call, worker, request, body)
         except WorkerUnreachable:
             if not others:
                 raise
-            await self._forward(call, least_in_flight(others, self._turn), scope, body, send)
+            await self._forward(call, least_in_flight(others, self._turn), request, body)
 
-    async def _forward(self, call: Call, worker: Worker, scope: Scope, body: bytes, send: Send) -> None:
+    async def _forward(self, call: Call, worker: Worker, request: ClientRequest, body: bytes) -> None:
         call.worker = worker
-        request = headers.request_bytes(
-            scope["path"].encode(), worker.host_header, scope["headers"], body, call.id
-        )
+        outgoing = headers.request_bytes(request.path, worker.host_header, request.headers, body, call.id)
         with worker.lease():
-            exchange = await self._send(call, worker, request)
+            exchange = await self._send(call, worker, outgoing)
             try:
-                await relay(call, exchange, send)
+                await relay(call, exchange, request)
             finally:
                 exchange.release()
 
@@ -192,15 +179,15 @@ class Proxy:
             worker.state = after_failure(worker, error.message, self._settings.probe_fall)
             raise
 
-    async def _answer_error(self, call: Call, error: GatewayError, send: Send) -> None:
+    def _answer_error(self, call: Call, error: GatewayError, request: ClientRequest) -> None:
         call.code = error.code
         self._metrics.count_error(call.model, error.code)
-        if call.begun:
+        if request.begun:
             if call.stream and at_event_end(call.tail):
-                await send({"type": "http.response.body", "body": error.sse_event(), "more_body": True})
+                request.write(error.sse_event())
             return
         call.status, call.ending = error.status, "refused"
-        await send_error(error, call.id, send)
+        send_error(error, call.id, request)
 
     def _finish(self, call: Call) -> None:
         seconds = time.monotonic() - call.started
@@ -218,24 +205,6 @@ class Proxy:
         )  # fmt: skip
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body. Raises RequestTooLarge past `limit` bytes, ClientGone if the client leaves meanwhile."""
-    declared = headers.get(scope["headers"], b"content-length")
-    if declared is not None and int(declared) > limit:
-        raise RequestTooLarge(f"The request body has {int(declared)} bytes; at most {limit} are taken")
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
 def model_of(body: bytes) -> str:
     """The request's `model`. Raises InvalidRequest saying what is wrong with the body."""
     try:
@@ -250,40 +219,31 @@ def model_of(body: bytes) -> str:
     return model
 
 
-async def watch_client(call: Call, receive: Receive) -> None:
-    """Ends the call's exchange as soon as the client has closed its connection, which frees the engine."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    call.gone = True
-    if call.exchange is not None:
-        call.exchange.fail(ClientGone())
-
-
 def time_out(exchange: Exchange, slug: str, limit_s: float) -> None:
     exchange.fail(WorkerTimeout(f"A worker of {slug} sent nothing for {limit_s:g} s"))
 
 
-async def relay(call: Call, exchange: Exchange, send: Send) -> None:
+async def relay(call: Call, exchange: Exchange, request: ClientRequest) -> None:
     """Hands the worker's answer on as it comes. Raises WorkerDisconnected for a stream that ends without [DONE]."""
-    call.status = exchange.status
-    call.first_byte = time.monotonic()
-    call.stream = (headers.get(exchange.headers, b"content-type") or b"").startswith(b"text/event-stream")
-    await send(
-        {
-            "type": "http.response.start",
-            "status": exchange.status,
-            "headers": headers.response_headers(exchange.headers, call.id),
-        }
-    )
-    last = False
-    while not last:
-        data = await exchange.read()
-        last = exchange.complete
+
+    def hand_on(data: bytes) -> None:
         call.tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (call.tail + data)[-TAIL_BYTES:]
-        whole = last and not is_truncated(call)
-        await send({"type": "http.response.body", "body": data, "more_body": not whole})
-    if not whole:
+        write(data)
+
+    write = request.write
+    call.status, call.first_byte = exchange.status, time.monotonic()
+    call.stream = (headers.get(exchange.headers, b"content-type") or b"").startswith(b"text/event-stream")
+    request.source = exchange
+    first = exchange.take()
+    call.tail = first[-TAIL_BYTES:]
+    request.begin(exchange.status, headers.response_headers(exchange.headers, call.id), first)
+    try:
+        await exchange.pour(hand_on)
+    finally:
+        request.source = None
+    if is_truncated(call):
         raise WorkerDisconnected("The worker ended its stream before the last event")
+    request.end()
 
 
 def is_truncated(call: Call) -> bool:
@@ -295,15 +255,9 @@ def at_event_end(tail: bytes) -> bool:
     return not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
 
 
-async def send_error(error: GatewayError, request_id: bytes, send: Send) -> None:
+def send_error(error: GatewayError, request_id: bytes, request: ClientRequest) -> None:
     """Answers with `error` as status and OpenAI object."""
     body = error.body()
     length = (b"content-length", str(len(body)).encode())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [*error.headers(), length, *headers.ours(request_id)],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+    request.begin(error.status, [*error.headers(), length, *headers.ours(request_id)], body)
+    request.end()

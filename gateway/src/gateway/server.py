@@ -10,14 +10,18 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from gateway.app import Gateway
+from gateway.downstream import ClientConnection
 from gateway.errors import ConfigError, PortInUse
 from gateway.logs import EventLog
+from gateway.proxy import ROUTES
 from gateway.settings import Settings
 
 BACKLOG = 2048
@@ -37,7 +41,8 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
     stop = stop_event()
-    data, ops = make_server(gateway.data, gateway.settings.drain_s), make_server(gateway.ops, 1)
+    connection = partial(ClientConnection, ROUTES, gateway.proxy)
+    data, ops = make_server(gateway.data, gateway.settings.drain_s, connection), make_server(gateway.ops, 1)
     async with gateway.resources():
         keeper = asyncio.create_task(gateway.keeper.run())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
@@ -87,12 +92,16 @@ def stop_event() -> asyncio.Event:
     return stop
 
 
-def make_server(app: object, grace_s: int) -> Server:
-    """A uvicorn server for `app` that leaves at most `grace_s` seconds to open requests when it ends."""
+def make_server(app: object, grace_s: int, http: Callable[..., Any] | str = "httptools") -> Server:
+    """A uvicorn server for `app` that leaves at most `grace_s` seconds to open requests when it ends.
+
+    http: what makes the protocol of a client's connection.
+    """
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
-            http="httptools", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
+            http=http,  # type: ignore[arg-type]  # uvicorn takes any callable, and declares classes alone
+            ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
             proxy_headers=False, timeout_keep_alive=CLIENT_KEEP_ALIVE_S, timeout_graceful_shutdown=grace_s,
         )
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The worker connection: a thin pooled HTTP/1.1 client over httptools, and nothing that a proxy does not need.
 
-An exchange is one request and its response on one connection. Its bytes are handed on as they come, without a
-framework object per chunk; a slow reader pauses the worker's socket once 64 KiB wait.
+An exchange is one request and its response on one connection. The body's bytes are poured into a function as they come,
+without an object or a task per chunk; a slow reader pauses the worker's socket.
 
 vLLM closes idle connections after 5 s. The pool forgets them after 3 s (`pool_idle_s`), and an exchange on a reused
 connection that ends before any response byte raises `StaleConnection`, which the caller answers with a fresh one.
@@ -9,6 +9,7 @@ connection that ends before any response byte raises `StaleConnection`, which th
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
@@ -27,7 +28,7 @@ class StaleConnection(Exception):
 
 
 class Exchange:
-    """One request's response on one connection: first `head()`, then `read()` until it returns b""."""
+    """One request's response on one connection: first `head()`, then `take()`, then `pour()`."""
 
     __slots__ = (
         "_chunks",
@@ -60,20 +61,29 @@ class Exchange:
             self._raise_failure()
             await self._wait()
 
-    async def read(self) -> bytes:
-        """The body bytes that have come since the last call, joined; b"" at the end of a complete body.
-
-        Raises as `head` does; bytes that came before a failure are returned first.
-        """
-        while not self._chunks:
-            if self.complete:
-                return b""
-            self._raise_failure()
-            await self._wait()
+    def take(self) -> bytes:
+        """The body bytes that came with the head; may be b""."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks, self._size = [], 0
         self._connection.resume()
         return data
+
+    async def pour(self, sink: Callable[[bytes], None]) -> None:
+        """Hands `sink` the bytes not yet taken, as they come, until the body is complete. Raises as `head` does."""
+        if self._chunks:
+            sink(self.take())
+        self._connection.deliver = sink
+        while not self.complete:
+            self._raise_failure()
+            await self._wait()
+
+    def pause(self) -> None:
+        """Stops reading from the worker, while the client does not keep up."""
+        if not self.complete:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        self._connection.resume()
 
     def fail(self, error: BaseException) -> None:
         """Ends the exchange from outside (the client left, a deadline passed) and closes its connection."""
@@ -90,7 +100,6 @@ class Exchange:
         self._size += len(data)
         if self._size > HIGH_WATER_BYTES:
             self._connection.pause()
-        self._wake()
 
     def on_head(self, status: int) -> None:
         self.status, self._head_done = status, True
@@ -135,6 +144,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._parser: httptools.HttpResponseParser | None = None
         self._exchange: Exchange | None = None
+        self.deliver: Callable[[bytes], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._used = False
@@ -152,6 +162,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange = Exchange(self)
         self._exchange_headers = self._exchange.headers
+        self.deliver = self._exchange.feed
         self._silent = True
         self.reusable = False
         self._transport.write(request)
@@ -160,8 +171,9 @@ class Connection(asyncio.Protocol):
     def release(self, exchange: Exchange) -> None:
         if exchange is not self._exchange:
             return
-        self._exchange = None
+        self._exchange = self.deliver = None
         self._used = True
+        self.resume()
         if exchange.complete and self.reusable and not self.closed:
             self.idle_since = self.loop.time()
             self._pool.put(self)
@@ -223,8 +235,8 @@ class Connection(asyncio.Protocol):
             self._exchange.on_head(status)
 
     def on_body(self, body: bytes) -> None:
-        assert self._exchange is not None
-        self._exchange.feed(body)
+        assert self.deliver is not None
+        self.deliver(body)
 
     def on_message_complete(self) -> None:
         assert self._exchange is not None

@@ -47,6 +47,18 @@ def test_a_client_that_resets_frees_the_worker(gateway: Gateway, worker: FakeWor
     assert seen.gone.wait(WITHIN_S)
 
 
+def test_a_second_request_behind_does_not_hide_that_the_client_left(
+    gateway: Gateway, worker: FakeWorker
+) -> None:
+    """With another request pipelined behind it, the one that runs is still ended; the other never reaches a worker."""
+    request = post(json.dumps(ask("alpha", "sse", hold=1)).encode())
+    connection = gateway.connect(request + request)
+    seen = worker.next()
+    connection.close()
+    assert seen.gone.wait(WITHIN_S)
+    assert worker.seen.empty()
+
+
 def test_a_client_that_leaves_before_its_body_is_sent(gateway: Gateway, worker: FakeWorker) -> None:
     """Half a request reaches no worker, and ends as client_gone."""
     before = gateway.metric("gateway_requests_total", model="unknown", ending="client_gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from openai import OpenAI, Stream
 from openai.types.chat import ChatCompletionChunk
 
 from tests.fake_worker import DONE, FakeWorker, event
-from tests.integration.gateway.harness import CHAT, Gateway, ask
+from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end
 
 DELAY_S = 0.05
 WHOLE = b"".join(event(number) for number in range(5)) + DONE
@@ -81,6 +82,15 @@ def test_a_client_that_stops_at_done_has_the_whole_answer(gateway: Gateway, work
     worker.next().gone.wait(5)
     line = gateway.logged(answer)
     assert (line["status"], line["ending"]) == (200, "complete")
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(gateway: Gateway, worker: FakeWorker) -> None:
+    """HTTP/1.0 knows no chunked bodies: the stream's end is the connection's."""
+    request = post(json.dumps(ask("alpha", "sse", chunks=5)).encode()).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    with gateway.connect(request) as connection:
+        head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == WHOLE
 
 
 def chat_stream(client: OpenAI, script: dict[str, object]) -> Stream[ChatCompletionChunk]:

@@ -1,0 +1,222 @@
+"""The client's connection: uvicorn's own protocol, on which proxied requests take a shorter way.
+
+uvicorn parses, keeps connections alive, queues pipelined requests and drains. A request for a proxied route becomes a
+`ClientRequest` in place of uvicorn's ASGI cycle: the answer's head and first bytes leave in one system call, later
+bytes leave without waking a task, and a client that goes is noticed without a task that waits for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway import headers
+from gateway.errors import RequestTooLarge
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+Headers = list[tuple[bytes, bytes]]
+Serve = Callable[["ClientRequest"], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+class Source(Protocol):
+    """Where an answer's bytes come from; a client that reads slowly pauses it."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class ClientRequest:
+    """One proxied request, and its answer: `begin`, any number of `write`, `end`. Without `end` it is broken off.
+
+    uvicorn's protocol sees it as its own cycle: it sets `more_body`, `disconnected` and `keep_alive`, calls
+    `message_event.set()` when one of them has changed, and reads `response_complete`.
+    """
+
+    def __init__(self, connection: "ClientConnection", path: bytes, version: str) -> None:
+        self._connection = connection
+        self._transport = connection.transport
+        self._http_1_0 = version == "1.0"
+        self._expects_continue = connection.expect_100_continue
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._chunked = False
+        self._changed: asyncio.Future[None] | None = None
+        self.path = path
+        self.method: bytes = connection.parser.get_method()
+        self.headers: Headers = connection.headers
+        self.keep_alive = not self._http_1_0 and connection.parser.should_keep_alive()
+        self.more_body = True
+        self.disconnected = False
+        self.response_complete = False
+        self.begun = False
+        self.on_gone: Callable[[], None] | None = None
+        self.source: Source | None = None
+
+    @property
+    def message_event(self) -> "ClientRequest":
+        return self
+
+    async def run_asgi(self, serve: Serve) -> None:
+        """What the request's task runs. An answer without its end is broken off, so that it never looks finished."""
+        try:
+            await serve(self)
+        finally:
+            if not self.response_complete:
+                self._break_off()
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises RequestTooLarge past `limit` bytes, ClientGone if the client leaves meanwhile."""
+        declared = headers.get(self.headers, b"content-length")
+        if declared is not None and int(declared) > limit:
+            raise RequestTooLarge(f"The request body has {int(declared)} bytes; at most {limit} are taken")
+        while self.more_body and self._size <= limit:
+            await self._change()
+        if self._size > limit:
+            raise RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def feed(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        self.set()
+
+    def set(self) -> None:
+        """Something has changed."""
+        if self.disconnected and self.on_gone is not None:
+            self.on_gone()
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def begin(self, status: int, fields: Headers, data: bytes) -> None:
+        """Sends the head and, in the same write, the first bytes."""
+        self.begun = True
+        unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
+        self._chunked = not (unframed or self._http_1_0)
+        head = [STATUS_LINE[status]]
+        for name, value in (*self._connection.server_state.default_headers, *fields):
+            head += (name, b": ", value, b"\r\n")
+        if self._chunked:
+            head.append(b"transfer-encoding: chunked\r\n")
+        if not self.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"\r\n")
+        if data and self.method != b"HEAD":
+            head += (b"%x\r\n" % len(data), data, b"\r\n") if self._chunked else (data,)
+        self._send(b"".join(head))
+
+    def write(self, data: bytes) -> None:
+        """Sends more of the body."""
+        if self._chunked and data:
+            data = b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
+        self._send(data)
+
+    def end(self) -> None:
+        if self._chunked:
+            self._send(b"0\r\n\r\n")
+        self.response_complete = True
+        if not self.keep_alive:
+            self._transport.close()
+        self._connection.on_response_complete()
+
+    async def _change(self) -> None:
+        if self._expects_continue:
+            self._expects_continue = False
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.disconnected:
+            self._changed = self._connection.loop.create_future()
+            await self._changed
+        if self.disconnected:
+            raise ClientGone
+
+    def _send(self, data: bytes) -> None:
+        if not self.disconnected and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _break_off(self) -> None:
+        if self.begun or self.disconnected:
+            self._transport.close()
+        else:
+            self.keep_alive = False
+            self.begin(500, [(b"content-length", b"0")], b"")
+            self.end()
+
+
+class ClientConnection(HttpToolsProtocol):
+    """One client's connection. Requests for `routes` go to `serve`, all others to uvicorn's ASGI application."""
+
+    def __init__(self, routes: Container[bytes], serve: Serve, **of_uvicorn: Any) -> None:  # noqa: ANN401  # handed on
+        super().__init__(**of_uvicorn)
+        self._routes = routes
+        self._serve = serve
+        self._running: RequestResponseCycle | ClientRequest | None = None
+
+    def on_message_begin(self) -> None:
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
+    def on_headers_complete(self) -> None:
+        path = self.url.partition(b"?")[0]
+        if path not in self._routes:
+            path = plain_path(self.url)
+        if path in self._routes:
+            self._take(ClientRequest(self, path, self.parser.get_http_version()))
+        else:
+            self._leave_to_uvicorn()
+
+    def on_body(self, body: bytes) -> None:
+        if not isinstance(self.cycle, ClientRequest):
+            super().on_body(body)
+        elif not self.cycle.response_complete:
+            self.cycle.feed(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn tells the newest request only; with pipelined ones behind it, the one that runs is another."""
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if isinstance(self._running, ClientRequest) and self._running.source is not None:
+            self._running.source.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if isinstance(self._running, ClientRequest) and self._running.source is not None:
+            self._running.source.resume()
+
+    def _take(self, request: Any) -> None:  # noqa: ANN401  # a ClientRequest, which looks like uvicorn's cycle
+        before, self.cycle = self.cycle, request
+        serve: Any = self._serve
+        if before is None or before.response_complete:
+            self._start_asgi_task(request, serve)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((request, serve))
+
+    def _leave_to_uvicorn(self) -> None:
+        url, fields, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, fields, expects
+        self.scope["headers"] = fields
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+
+def plain_path(target: bytes) -> bytes:
+    """The path of a request's target in its plain form, decoded, whatever the client has spelt around it."""
+    return unquote_to_bytes(httptools.parse_url(target).path or b"")
