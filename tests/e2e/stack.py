@@ -78,16 +78,18 @@ class Stack:
 
     def container(self, service: str) -> Container:
         """The service's container, running or not. Raises LookupError."""
-        labels = [f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}"]
-        found = self.client.containers.list(all=True, filters={"label": labels})
+        found = self._labelled(f"com.docker.compose.service={service}")
         if not found:
             raise LookupError(f"no container of {service}")
         return found[0]
 
     def containers(self) -> list[Container]:
-        return self.client.containers.list(
-            all=True, filters={"label": f"com.docker.compose.project={PROJECT}"}
-        )
+        return self._labelled()
+
+    def _labelled(self, *labels: str) -> list[Container]:
+        """Compose's own containers: one started by hand from its image has the image's labels, but no number."""
+        wanted = [f"com.docker.compose.project={PROJECT}", "com.docker.compose.container-number", *labels]
+        return self.client.containers.list(all=True, filters={"label": wanted})
 
     def run_in(self, service: str, code: str) -> tuple[int, str]:
         """Runs Python in a running container; returns exit code and output."""

@@ -29,16 +29,24 @@ def test_chat_answers_with_reasoning_apart(client: OpenAI, name: str) -> None:
     assert choice.finish_reason == "stop"
 
 
-def test_stream_arrives_piece_by_piece(client: OpenAI) -> None:
-    """A stream is more than one chunk, and the chunks arrive one after another, not all at the end."""
+def arrivals_of_a_stream(client: OpenAI) -> list[float]:
+    """When each chunk of a stream came, by a clock in seconds; its text is checked."""
     turn, arrivals, text = dialogues.ENGLISH, [], ""
     for chunk in client.chat.completions.create(model=MODEL, stream=True, temperature=0, **turn.request()):
         arrivals.append(time.monotonic())
         text += chunk.choices[0].delta.content or ""
     assert text.strip() == turn.answer.content
-    assert len(arrivals) > 10
-    assert len(set(arrivals)) == len(arrivals)
-    assert arrivals[-1] - arrivals[0] > 0.1
+    return arrivals
+
+
+def test_stream_arrives_piece_by_piece(client: OpenAI) -> None:
+    """A stream is more than one chunk, and the chunks arrive one after another, not all at the end.
+
+    A busy host may hand a reader everything at once, now and then; one that buffers does so each time.
+    """
+    streams = [arrivals_of_a_stream(client) for _ in range(3)]
+    assert all(len(arrivals) > 10 and arrivals == sorted(set(arrivals)) for arrivals in streams)
+    assert max(arrivals[-1] - arrivals[0] for arrivals in streams) > 0.1
 
 
 def test_stream_carries_reasoning(client: OpenAI) -> None:
