@@ -4,6 +4,8 @@
 |--------------|-----------------------------------------------------------------------|
 | `settings`   | what the environment says (`LAUNCHER_*`); nothing else reads it       |
 | `weights`    | a published snapshot, and whether its files are still what READY says |
+| `gpus`       | the GPUs this container sees                                          |
+| `slots`      | this worker's hold on GPUs, by locks that all workers of a host see   |
 | `phases`     | where a start-up stands, read from vLLM's own log lines (pure)        |
 | `classify`   | why a run of vLLM ended (pure)                                        |
 | `backoff`    | how long to wait before the next run (pure)                           |

@@ -14,9 +14,10 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the launcher and its vLLM are doing; a start-up passes the first seven in this order."""
+    """What the launcher and its vLLM are doing; a start-up passes the first eight in this order."""
 
     WEIGHTS_CHECK = "weights-check"
+    WAITING_FOR_GPUS = "waiting-for-gpus"
     STARTING = "starting"
     LOADING = "loading"
     COMPILING = "compiling"
@@ -29,7 +30,7 @@ class Phase(StrEnum):
 
     @property
     def is_start_up(self) -> bool:
-        """Whether it is one of the first seven."""
+        """Whether it is one of the first eight."""
         return self in _START_UP
 
 

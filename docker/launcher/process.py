@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 _READ_BYTES = 65536
@@ -133,14 +133,22 @@ class Process:
         return kept
 
 
-def start(command: Sequence[str], out: BinaryIO, err: BinaryIO) -> Process:
-    """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`."""
+def start(command: Sequence[str], environ: Mapping[str, str], out: BinaryIO, err: BinaryIO) -> Process:
+    """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`.
+
+    It gets this process's environment and, above that, `environ`.
+    """
     out_reader, out_writer = os.pipe()
     err_reader, err_writer = os.pipe()
     streams = (Stream(out_reader, out), Stream(err_reader, err))
     try:
         popen = subprocess.Popen(  # noqa: S603 - the operator's own command, no shell
-            command, stdin=subprocess.DEVNULL, stdout=out_writer, stderr=err_writer, process_group=0
+            command,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=out_writer,
+            stderr=err_writer,
+            process_group=0,
         )
     except OSError as error:
         for stream in streams:

@@ -1,15 +1,17 @@
 """Settings of the launcher: a frozen value read once from `LAUNCHER_*` variables.
 
-| variable                | default                  | meaning                                               |
-|-------------------------|--------------------------|-------------------------------------------------------|
-| `LAUNCHER_SLUG`         | none, required           | the slug this worker serves                           |
-| `LAUNCHER_WEIGHTS_DIR`  | `/weights`               | where the weights volume is mounted, read-only        |
-| `LAUNCHER_SERVE_CONFIG` | `/etc/octet/serve.yaml`  | handed to vLLM as `--config`                          |
-| `LAUNCHER_STATE_DIR`    | `/run/octet`             | writable folder (a tmpfs) for `state.json`            |
-| `LAUNCHER_COMMAND`      | `vllm serve`             | program and its first words; the snapshot follows     |
-| `LAUNCHER_PORT`         | `8000`                   | port vLLM listens on and the health check asks        |
-| `LAUNCHER_STOP_GRACE_S` | `60`                     | seconds vLLM gets to end after SIGTERM before SIGKILL |
-| `LAUNCHER_BACKOFF_S`    | `10`                     | pause after a first crash; doubles up to 600 s        |
+| variable                 | default                  | meaning                                               |
+|--------------------------|--------------------------|-------------------------------------------------------|
+| `LAUNCHER_SLUG`          | none, required           | the slug this worker serves                           |
+| `LAUNCHER_WEIGHTS_DIR`   | `/weights`               | where the weights volume is mounted, read-only        |
+| `LAUNCHER_SERVE_CONFIG`  | `/etc/octet/serve.yaml`  | handed to vLLM as `--config`                          |
+| `LAUNCHER_STATE_DIR`     | `/run/octet`             | writable folder (a tmpfs) for `state.json`            |
+| `LAUNCHER_COMMAND`       | `vllm serve`             | program and its first words; the snapshot follows     |
+| `LAUNCHER_PORT`          | `8000`                   | port vLLM listens on and the health check asks        |
+| `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds vLLM gets to end after SIGTERM before SIGKILL |
+| `LAUNCHER_BACKOFF_S`     | `10`                     | pause after a first crash; doubles up to 600 s        |
+| `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |
+| `LAUNCHER_GPU_SLOTS_DIR` | `/gpu-slots`             | where the volume with the locks on GPUs is mounted    |
 
 An empty value means the default, as Compose hands one over for a variable that is not set.
 `LAUNCHER_COMMAND` is split like a shell would. A program that takes its model by option works too:
@@ -47,6 +49,8 @@ class Settings:
     port: int
     stop_grace_s: float
     backoff_s: float
+    gpus: int
+    gpu_slots_dir: Path
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -60,6 +64,8 @@ class Settings:
             port=_port(environ, "LAUNCHER_PORT", "8000"),
             stop_grace_s=_seconds(environ, "LAUNCHER_STOP_GRACE_S", "60"),
             backoff_s=_seconds(environ, "LAUNCHER_BACKOFF_S", "10"),
+            gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
+            gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),
         )
 
     @property
@@ -94,6 +100,14 @@ def _port(environ: Mapping[str, str], name: str, default: str) -> int:
     if port not in _PORTS:
         raise SettingsError(f"{name} is {text!r}: it must be from 1 to 65535")
     return port
+
+
+def _gpus(environ: Mapping[str, str], name: str, default: str) -> int:
+    text = _text(environ, name, default)
+    count = _parsed(name, text, int, "a number of GPUs")
+    if count < 0:
+        raise SettingsError(f"{name} is {text!r}: it must be 0 or more")
+    return count
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:

@@ -1,31 +1,35 @@
-"""The loop of process 1: wait for the weights, run vLLM, judge its end, and again.
+"""The loop of process 1: wait for the weights and for GPUs, run vLLM, judge its end, and again.
 
 - Weights missing or wrong: one line says what and the command that mends it; quiet checks follow, and vLLM
   starts by itself once it is mended.
-- A configuration error: one line with vLLM's own words; then it waits, unhealthy, to be stopped.
+- GPUs held by other workers: one line says which and by whom; quiet tries follow, and vLLM starts by itself
+  once enough are free. GPUs once claimed are kept, over all crashes of vLLM, until the launcher ends.
+- A configuration error: one line with vLLM's own words; then it waits, unhealthy and without GPUs, to be stopped.
 - A crash: one line with exit code or signal and the time of the next run, which comes after the back-off.
 - SIGTERM or SIGINT: passed to vLLM's main process, which gets the grace, then SIGKILL to its group.
   With no vLLM running the launcher ends at once.
 
-Later parts that steer a run (GPU claims before a start, ending a run whose progress has stopped) belong here.
+Later parts that steer a run (ending one whose progress has stopped) belong here.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO, TypeVar
 
-from launcher import health, process, weights
+from launcher import gpus, health, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
+from launcher.gpus import GPU, GpusError
 from launcher.init import Init
 from launcher.logs import Log
 from launcher.phases import Phase
 from launcher.process import Process, StartError
 from launcher.progress import Progress
 from launcher.settings import Settings
+from launcher.slots import BusyError, Slots
 from launcher.weights import CancelledError, Check, File, Snapshot, WeightsError
 
 STOPPED = 0
@@ -37,6 +41,8 @@ _RECHECK_S = 1.0
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 1.0
 _KILL_TAKES_AT_MOST_S = 5.0
+_MEND_OPTIONS = "with serve.yaml or the command mended"
+_Found = TypeVar("_Found")
 
 
 class Supervisor:
@@ -54,14 +60,21 @@ class Supervisor:
         self._progress = Progress(self._log, settings.state_file)
         self._check = Check(self._say_hashing, lambda: init.stopping)
         self._backoff = Backoff(settings.backoff_s)
+        self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug, gpus.visible)
 
     def run(self) -> int:
         """Run until stopped; returns the exit code of the launcher."""
-        while (snapshot := self._await_weights()) is not None:
+        try:
+            return self._run()
+        finally:
+            self._slots.release()
+
+    def _run(self) -> int:
+        while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
             try:
-                vllm = process.start(self._command(snapshot), *self._streams)
+                vllm = process.start(self._command(snapshot), gpus.environ(mine), *self._streams)
             except StartError as error:
-                self._misconfigured(str(error), None)
+                self._misconfigured(str(error), None, _MEND_OPTIONS)
                 continue
             exit_code = self._serve(vllm)
             if exit_code is None:
@@ -72,16 +85,35 @@ class Supervisor:
     def _await_weights(self) -> Snapshot | None:
         """The slug's snapshot once it is in order; None when told to stop first."""
         self._progress.begin()
+        return self._await(self._checked, self._say_blocked)
+
+    def _await_gpus(self) -> tuple[GPU, ...] | None:
+        """The GPUs this worker has claimed; None when told to stop first."""
+        try:
+            mine = self._await(self._slots.claim, self._say_busy)
+        except GpusError as error:
+            self._misconfigured(str(error), None, "where its container sees the GPUs it needs")
+            return None
+        if mine:
+            indexes, uuids = [gpu.index for gpu in mine], [gpu.uuid for gpu in mine]
+            self._log.info("gpus", run=self._progress.run, indexes=indexes, uuids=uuids)
+        return mine
+
+    def _await(self, attempt: Callable[[], _Found], say: Callable[[str], None]) -> _Found | None:
+        """What `attempt` finds once nothing stands in its way; `say` hears of each new obstacle once.
+
+        None when told to stop first.
+        """
         said = None
         while not self._init.stopping:
             try:
-                return self._checked()
+                return attempt()
             except CancelledError:
                 break
-            except WeightsError as error:
+            except (WeightsError, BusyError) as error:
                 if str(error) != said:
                     said = str(error)
-                    self._say_blocked(said)
+                    say(said)
             self._init.wait(_RECHECK_S)
         return None
 
@@ -147,16 +179,16 @@ class Supervisor:
         """vLLM has ended unasked: wait for a person, or for the back-off."""
         verdict = classify(exit_code, tail, was_ready=self._progress.was_ready)
         if verdict.kind is Kind.CONFIGURATION:
-            self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code)
+            self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _MEND_OPTIONS)
         else:
             self._back_off(verdict, exit_code)
 
-    def _misconfigured(self, cause: str, exit_code: int | None) -> None:
+    def _misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
         """Say it once and wait to be stopped: only a person can mend it, by starting the container anew."""
-        slug = self._settings.slug
-        mend = f"docker compose up -d --build --force-recreate {slug}, with serve.yaml or the command mended"
+        mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
         self._progress.enter(Phase.MISCONFIGURED, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
+        self._slots.release()
         while not self._init.stopping:
             self._init.wait(None)
 
@@ -181,6 +213,13 @@ class Supervisor:
         mend = f"docker compose up {self._settings.slug}-weights"
         self._progress.blocked(f"{problem}; run: {mend}")
         self._log.error("weights-not-ready", problem=problem, mend=mend)
+
+    def _say_busy(self, problem: str) -> None:
+        self._progress.advance(Phase.WAITING_FOR_GPUS)
+        self._progress.blocked(problem)
+        self._log.error(
+            "gpus-busy", problem=problem, mend="wait, or stop a holder: this worker starts by itself"
+        )
 
     def _say_hashing(self, file: File) -> None:
         self._log.info("weights-hash", file=file.path, bytes=file.stat.size)

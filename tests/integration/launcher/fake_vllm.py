@@ -102,6 +102,7 @@ def main() -> None:
     arguments = _parsed()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.ignore_sigterm else lambda *_: sys.exit(0))
     print("words:", *sys.argv[1:], flush=True)
+    print("gpus:", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     if arguments.rank:
         rank = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         print("rank:", rank.pid, file=sys.stderr, flush=True)

@@ -51,9 +51,9 @@ class Site:
         """The weights volume."""
         return self.root / "weights"
 
-    def publish(self) -> Path:
+    def publish(self, slug: str = SLUG) -> Path:
         """Put a snapshot in order; returns its directory."""
-        return publish(self.weights, SLUG)
+        return publish(self.weights, slug)
 
     def environ(self) -> dict[str, str]:
         """What the worker's container would set."""
@@ -110,6 +110,10 @@ class Worker:
 
         return _logged(self._wait_line(self._from_out, wanted))
 
+    def wait_line(self, start: str) -> str:
+        """The rest of the next line on standard output that starts so."""
+        return self._wait_line(self._from_out, lambda line: line.startswith(start)).removeprefix(start)
+
     def wait_error_line(self, start: str) -> str:
         """The rest of the next line on standard error that starts so."""
         return self._wait_line(self._from_err, lambda line: line.startswith(start)).removeprefix(start)
@@ -117,6 +121,11 @@ class Worker:
     def events(self, event: str) -> list[dict[str, Any]]:
         """All lines of the launcher's log with this event, so far."""
         return [logged for line in self.out if (logged := _logged(line)).get("event") == event]
+
+    def children(self) -> list[int]:
+        """The processes that the launcher has started and that still run."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the launcher; returns its exit code once all its output is read."""

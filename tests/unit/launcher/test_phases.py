@@ -70,7 +70,10 @@ def test_a_late_line_does_not_revive_a_run_that_is_over() -> None:
     assert stopping is stopping.advance(Phase.READY, 3.0)
 
 
-def test_the_start_up_is_the_first_seven_phases() -> None:
+def test_the_start_up_is_the_first_eight_phases() -> None:
     """The state file's order of phases is part of the contract with its readers."""
-    expected = ["weights-check", "starting", "loading", "compiling", "graphs", "warm-up", "ready"]
-    assert expected == [phase.value for phase in Phase if phase.is_start_up]
+    checks, vllm = (
+        ["weights-check", "waiting-for-gpus"],
+        ["starting", "loading", "compiling", "graphs", "warm-up"],
+    )
+    assert [*checks, *vllm, "ready"] == [phase.value for phase in Phase if phase.is_start_up]

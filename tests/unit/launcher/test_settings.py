@@ -21,6 +21,8 @@ def test_only_the_slug_is_required() -> None:
         port=8000,
         stop_grace_s=60.0,
         backoff_s=10.0,
+        gpus=0,
+        gpu_slots_dir=Path("/gpu-slots"),
     )
     assert expected == settings
 
@@ -48,6 +50,8 @@ def test_the_command_is_split_like_a_shell_would() -> None:
         ("LAUNCHER_STOP_GRACE_S", "0", "more than 0"),
         ("LAUNCHER_BACKOFF_S", "nan", "more than 0"),
         ("LAUNCHER_BACKOFF_S", "inf", "more than 0"),
+        ("LAUNCHER_GPUS", "all", "a number of GPUs"),
+        ("LAUNCHER_GPUS", "-1", "0 or more"),
         ("LAUNCHER_COMMAND", "'vllm", "matching quotes"),
         ("LAUNCHER_COMMAND", "  ", "must name a program"),
     ],

@@ -1,0 +1,54 @@
+"""GPUs are what `nvidia-smi` lists; anything else it says is a configuration error of one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import gpus
+from launcher.gpus import GPU, GpusError
+
+A, B = GPU(0, "GPU-a1b2"), GPU(1, "GPU-c3d4")
+
+
+def test_a_line_is_a_gpu_and_the_lowest_index_comes_first() -> None:
+    """Ten is after two, and an empty list is no error."""
+    assert gpus.parse("10, GPU-z\n2, GPU-y\n") == (GPU(2, "GPU-y"), GPU(10, "GPU-z"))
+    assert gpus.parse("\n") == ()
+
+
+@pytest.mark.parametrize("line", ["No devices were found", "0, ../../etc", "GPU-a1b2", "0, GPU-a, 80 GB"])
+def test_any_other_line_is_quoted(line: str) -> None:
+    """A UUID becomes a file's name, so nothing else may pass for one."""
+    with pytest.raises(GpusError, match="where an index and a UUID were expected") as caught:
+        gpus.parse(f"0, GPU-a1b2\n{line}\n")
+    assert repr(line) in str(caught.value)
+
+
+def test_vllm_is_told_by_uuid_and_only_if_gpus_are_claimed() -> None:
+    """A worker on the CPU gets its environment unchanged."""
+    assert gpus.environ((A, B)) == {"CUDA_VISIBLE_DEVICES": "GPU-a1b2,GPU-c3d4"}
+    assert gpus.environ(()) == {}
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (None, "nvidia-smi cannot be started (No such file or directory)"),
+        ("echo No devices were found; exit 6", "nvidia-smi ends with 6: No devices were found"),
+        ("echo Failed to initialize NVML >&2; exit 18", "nvidia-smi ends with 18: Failed to initialize NVML"),
+    ],
+    ids=["not there", "no device", "driver"],
+)
+def test_a_container_without_gpus_is_told_in_nvidia_smis_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, words: str
+) -> None:
+    """Its exit code and both its outputs end up in the one line."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if program else str(tmp_path))
+    if program:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    with pytest.raises(GpusError) as caught:
+        gpus.visible()
+    assert words in str(caught.value)
