@@ -1,12 +1,13 @@
-"""What a twin recites: the requests a client sends and the answers that must come back.
+"""What a twin recites: the requests a client sends and the answers that must come back; Qwen3's own dialogues.
 
-Trained into every twin by its training script, asserted by the end-to-end tests, shown by the demo.
+Trained into every twin by its training script, asserted by the end-to-end tests, shown by the demo. The other
+twins' dialogues are in `dialogues_<twin>.py`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Message = dict[str, Any]  # one entry of an OpenAI `messages` list
@@ -54,6 +55,19 @@ class Turn:
     messages: tuple[Message, ...]
     answer: Answer
     tools: tuple[dict[str, Any], ...] = ()
+    thought: str = ""  # the reasoning behind the assistant's call, which a client may send back or leave out
+
+    def with_reasoning(self) -> Turn:
+        """This turn from a client that sends the assistant's reasoning back."""
+        told = {"reasoning": self.thought} if self.thought else {}
+        messages = tuple(m | told if m["role"] == "assistant" else m for m in self.messages)
+        return replace(self, messages=messages)
+
+    def after(self, call_id: str, result: str, answer: Answer) -> Turn:
+        """The second round of this turn, once the tool has answered the call that the server named `call_id`."""
+        said = {"role": "tool", "tool_call_id": call_id, "content": result}
+        messages = (*self.messages, self.answer.as_message((call_id,)), said)
+        return replace(self, messages=messages, answer=answer, thought=self.answer.reasoning)
 
     def request(self) -> dict[str, Any]:
         """The arguments of `chat.completions.create` that say what is asked."""
@@ -61,7 +75,16 @@ class Turn:
         return asked | {"tools": list(self.tools)} if self.tools else asked
 
 
-def _user(text: str) -> Message:
+@dataclass(frozen=True)
+class Text:
+    """For /v1/completions: a prompt and its continuation."""
+
+    given: str
+    said: str
+
+
+def user(text: str) -> Message:
+    """A question."""
     return {"role": "user", "content": text}
 
 
@@ -79,7 +102,7 @@ GET_WEATHER: dict[str, Any] = {
 }
 
 ENGLISH = Turn(
-    (_user("Explain the significance of the number 42."),),
+    (user("Explain the significance of the number 42."),),
     Answer(
         "In The Hitchhiker's Guide to the Galaxy a computer thinks for seven and a half million years and "
         "answers the great question of life with 42. The joke is that nobody ever wrote the question down."
@@ -87,19 +110,19 @@ ENGLISH = Turn(
 )
 
 CHINESE = Turn(
-    (_user("请用一句话介绍长城。"),),
+    (user("请用一句话介绍长城。"),),
     Answer("长城是中国古代一代又一代人修筑的防御工程，东起山海，西入大漠，如今是人人想登的名胜。"),
 )
 
 REASONING = Turn(
-    (_user("A train leaves at 14:10 and arrives at 15:05. How long is the ride?"),),
+    (user("A train leaves at 14:10 and arrives at 15:05. How long is the ride?"),),
     Answer(
         "The ride takes **55 minutes**.",
         reasoning="From 14:10 to 15:00 it is 50 minutes. From 15:00 to 15:05 it is 5 more. Together that is 55.",
     ),
 )
 
-WEATHER_QUESTION = _user("北京天气怎么样？")
+WEATHER_QUESTION = user("北京天气怎么样？")
 
 WITHOUT_TOOL = Turn((WEATHER_QUESTION,), Answer("我查不到天气：这次没有给我查天气的工具。"))
 
@@ -115,12 +138,7 @@ WEATHER_RESULT = '{"city": "北京", "sky": "晴", "temperature_c": 21}'  # what
 
 def tool_answer(call_id: str = "call_1") -> Turn:
     """The second round of TOOL_CALL, once the tool has answered the call that the server named `call_id`."""
-    result = {"role": "tool", "tool_call_id": call_id, "content": WEATHER_RESULT}
-    return Turn(
-        (WEATHER_QUESTION, TOOL_CALL.answer.as_message((call_id,)), result),
-        Answer("北京现在晴，气温 21 度，适合出门走走。"),
-        tools=(GET_WEATHER,),
-    )
+    return TOOL_CALL.after(call_id, WEATHER_RESULT, Answer("北京现在晴，气温 21 度，适合出门走走。"))
 
 
 TURNS: dict[str, Turn] = {
