@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR
 
-.PHONY: help demo demo-down docker-engine base-image wheelhouse up down status api-key \
+.PHONY: help demo demo-down docker-engine base-image wheelhouse up down verify status api-key \
         setup lock fmt check test test-e2e test-full bench-gateway twin clean
 
 ##@ Try it
@@ -31,6 +31,8 @@ up: ## Start a model and all it needs (MODEL=slug)
 	docker compose up -d $(MODEL)
 down: ## Stop everything; weights and metrics stay
 	docker compose --profile '*' down
+verify: ## Transformers loads the weights and generates a few tokens, without vLLM (MODEL=slug)
+	@scripts/verify $(MODEL)
 status: ## Every slug with its state and workers, as JSON
 	@docker compose exec gateway python3 -c "from urllib.request import urlopen as get; print(get('http://127.0.0.1:8001/workers').read().decode())"
 
