@@ -22,6 +22,7 @@ from typing import BinaryIO, TypeVar
 from launcher import gpus, health, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
+from launcher.command import command_line
 from launcher.gpus import GPU, GpusError
 from launcher.init import Init
 from launcher.logs import Log
@@ -71,8 +72,9 @@ class Supervisor:
 
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
+            command = command_line(self._settings, snapshot.directory, self._arguments)
             try:
-                vllm = process.start(self._command(snapshot), gpus.environ(mine), *self._streams)
+                vllm = process.start(command, gpus.environ(mine), *self._streams)
             except StartError as error:
                 self._misconfigured(str(error), None, _MEND_OPTIONS)
                 continue
@@ -121,12 +123,6 @@ class Supervisor:
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
         self._check.run(snapshot)
         return snapshot
-
-    def _command(self, snapshot: Snapshot) -> tuple[str, ...]:
-        ours = self._settings
-        listen = ("--host", "0.0.0.0", "--port", str(ours.port))
-        config = ("--config", str(ours.serve_config))
-        return (*ours.command, str(snapshot.directory), *config, *listen, *self._arguments)
 
     def _serve(self, vllm: Process) -> int | None:
         """Follow vLLM until it ends; returns its exit code, None when told to stop."""

@@ -1,0 +1,15 @@
+"""vLLM's whole command line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.settings import Settings
+
+
+def command_line(settings: Settings, snapshot: Path, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The program and its words: the weights, serve.yaml, where to listen, then `arguments`, which win."""
+    config = ("--config", str(settings.serve_config))
+    listen = ("--host", "0.0.0.0", "--port", str(settings.port))
+    return (*settings.command, str(snapshot), *config, *listen, *arguments)
