@@ -19,5 +19,5 @@ if response.status_code != 200 or not response.headers["content-type"].startswit
     refused(response.status_code, response.text)
 
 answer = response.json()
-print(answer["choices"][0]["message"]["content"].strip())
+print((answer["choices"][0]["message"]["content"] or "").strip())
 print(f"({answer['usage']['completion_tokens']} tokens)")

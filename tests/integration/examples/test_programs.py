@@ -174,6 +174,13 @@ def test_reasoning_under_both_names(field: str, serve: Serve) -> None:
     assert (done.returncode, done.stdout) == (0, "Reasoning: 6 by 7\nAnswer: 42\n")
 
 
+def test_answer_without_text(serve: Serve) -> None:
+    """A model that spent all its tokens on thinking has null for content; that is shown as empty."""
+    server = serve(message(content=None, reasoning="hm"))
+    assert run("chat_requests.py", server).stdout == "\n(2 tokens)\n"
+    assert run("chat.py", server).stdout == "Reasoning: hm\nAnswer: \n"
+
+
 def test_stream_that_breaks_off(serve: Serve) -> None:
     """A stream with an error in it, and one that ends early, are not taken for finished."""
     error = b'data: {"error": {"message": "worker died", "code": "upstream_disconnected"}}\n\n'
