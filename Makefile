@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR
 
-.PHONY: help demo demo-down docker-engine base-image wheelhouse up down verify status api-key \
+.PHONY: help bump pins demo demo-down docker-engine base-image wheelhouse up down verify status api-key \
         setup lock fmt check test test-e2e test-full bench-gateway twin clean
 
 ##@ Try it
@@ -36,11 +36,17 @@ verify: ## Transformers loads the weights and generates a few tokens, without vL
 status: ## Every slug with its state and workers, as JSON
 	@docker compose exec gateway python3 -c "from urllib.request import urlopen as get; print(get('http://127.0.0.1:8001/workers').read().decode())"
 
+##@ Pins
+pins: setup ## Every pinned vLLM: its age, whether it can still be fetched, whether it ran on a GPU
+	@scripts/pins
+bump: setup ## Pin another vLLM build: MODEL=slug and COMMIT=<40 hex> or VERSION=x.y.z
+	@scripts/bump "$(MODEL)" "$(COMMIT)" "$(VERSION)"
+
 ##@ Develop
 setup: .venv/.ready ## Python environment from the hash-locked requirements
 .venv/.ready: requirements-dev.lock gateway/pyproject.toml model-cache/pyproject.toml
 	@scripts/setup
-lock: ## Write the requirements locks anew
+lock: ## Write every requirements lock anew (scripts/lock SLUG: that of one image)
 	@scripts/lock
 fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .

@@ -1,8 +1,9 @@
 """Prints what a card pins as pip requirements with hashes, or checks a folder of wheels against it.
 
-usage: pin.py [--vllm REQUIREMENT] [--have DIRECTORY] CARD
+usage: pin.py [--vllm REQUIREMENT] [--index URL] [--have DIRECTORY] CARD
 
-Where pip takes a file from (a wheelhouse, an index, a URL) is its caller's choice; other bytes it refuses.
+Where pip takes a file from (a wheelhouse, an index, a URL) is its caller's choice; other bytes it refuses. A nightly is
+found in its commit's folder of URL, or of the vLLM project's own nightly index where no URL is given.
 Exit codes: 0 · 2 the card or the requirement is wrong · 3 DIRECTORY lacks a pinned wheel, or holds other bytes.
 """
 
@@ -20,6 +21,8 @@ import yaml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASHED = re.compile(r"--hash=sha256:[0-9a-f]{64}(\s|$)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_NIGHTLY_INDEX = "https://wheels.vllm.ai"
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl")
 
 
@@ -35,12 +38,13 @@ class WheelError(Exception):
 class Wheel:
     """A pinned distribution: its full version as its files' names spell it, and their contents, by name.
 
-    Several files are the same build for several Pythons; one of them is installed.
+    Several files are the same build for several Pythons; one of them is installed. `commit` is empty for torch.
     """
 
     distribution: str
     version: str
     files: Mapping[str, str]
+    commit: str = ""
 
     @property
     def requirement(self) -> str:
@@ -74,7 +78,7 @@ def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
     spelt = {_checked(file, sha256, distribution, version, part) for file, sha256 in files.items()}
     if len(spelt) > 1:
         raise CardError(f"pin.{part} mixes builds: {', '.join(sorted(spelt))}")
-    return Wheel(distribution, spelt.pop(), files)
+    return Wheel(distribution, spelt.pop(), files, str(facts.get("commit", "")))
 
 
 def _checked(file: str, sha256: str, distribution: str, version: str, part: str) -> str:
@@ -114,6 +118,18 @@ def requirements(vllm: Wheel, torch: Wheel, instead_of_vllm: str = "") -> list[s
     return [torch.requirement, instead_of_vllm or vllm.requirement]
 
 
+def indexes(vllm: Wheel, index: str) -> list[str]:
+    """Lines that name the indexes to ask besides pip's own; `index` may be empty. Raises CardError."""
+    if index.split() not in ([], [index]):
+        raise CardError(
+            f"the index {index!r} is not one address: set VLLM_WHEEL_INDEX to a URL without spaces"
+        )
+    if not _COMMIT.fullmatch(vllm.commit):
+        return [f"--extra-index-url {index}"] if index else []
+    root, variant = (index or _NIGHTLY_INDEX).rstrip("/"), "/cpu" if vllm.version.endswith("cpu") else ""
+    return [f"--extra-index-url {one}" for one in (index, f"{root}/{vllm.commit}{variant}") if one]
+
+
 def check(directory: Path, wheel: Wheel) -> None:
     """Raises WheelError unless `directory` holds one of the pin's files, and those it holds byte for byte."""
     there = [file for file in wheel.files if (directory / file).exists()]
@@ -137,6 +153,9 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="pin.py", description=__doc__.splitlines()[0])
     parser.add_argument("card", type=Path, metavar="CARD")
     parser.add_argument("--vllm", default="", metavar="REQUIREMENT", help="instead of the card's vLLM")
+    parser.add_argument(
+        "--index", default="", metavar="URL", help="one more index, and the one that has nightlies"
+    )
     parser.add_argument("--have", type=Path, metavar="DIRECTORY", help="only check that the wheels are there")
     asked = parser.parse_args(words)
     try:
@@ -145,7 +164,8 @@ def main(words: list[str]) -> int:
             for wheel in wheels:
                 check(asked.have, wheel)
         else:
-            sys.stdout.writelines(f"{line}\n" for line in requirements(*wheels, asked.vllm))
+            lines = indexes(wheels[0], asked.index) + requirements(*wheels, asked.vllm)
+            sys.stdout.writelines(f"{line}\n" for line in lines)
     except (CardError, WheelError) as error:
         sys.stderr.write(f"pin.py: {error}\n")
         return 2 if isinstance(error, CardError) else 3

@@ -1,9 +1,11 @@
 """Pins are content hashes: what pip is told, what it refuses, and that image, lock and card agree."""
 
+import datetime
 import hashlib
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,126 @@ def test_every_card_has_the_lock_its_image_installs(path: Path) -> None:
     locks = set(re.findall(r"locks/([\w.-]+\.lock)", (path.parent / "Dockerfile").read_text()))
     assert len(locks) == 1
     assert locks.pop().startswith(f"vllm-{version}-")
+    assert (ROOT / "docker" / "locks" / f"vllm-{version}-{variant(path)}.lock").is_file()
+
+
+def variant(card: Path) -> str:
+    """`cpu` or `cuda`, by the lock that the slug's Dockerfile installs."""
+    return re.findall(r"locks/vllm-[\w.]+-(cpu|cuda)\.lock", (card.parent / "Dockerfile").read_text())[0]
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_every_pin_has_its_day_and_every_candidate_is_unverified(path: Path) -> None:
+    """`make pins` shows the age by `pin.vllm.date`; a candidate is a full commit that is not the pin."""
+    card = yaml.safe_load(path.read_text())
+    assert isinstance(card["pin"]["vllm"].get("date"), datetime.date), "add `date: YYYY-MM-DD` to pin.vllm"
+    candidate = card.get("candidate", {"commit": "0" * 40, "verified": False})
+    assert re.fullmatch(r"[0-9a-f]{40}", candidate["commit"])
+    assert candidate["verified"] is False
+    assert candidate["commit"] != card["pin"]["vllm"]["commit"]
+
+
+def test_a_nightly_is_looked_for_in_its_commits_folder(card: Path) -> None:
+    """A full commit is an address of the nightly index; a release's first digits are none."""
+    index = "http://mirror.example/wheels"
+    assert pin("--index", index, card).stdout.splitlines()[0] == f"--extra-index-url {index}"
+    assert pin(card).stdout.splitlines()[0].startswith("torch==")
+    commit = "5df63a720" + "0" * 31
+    card.write_text(CARD.replace('version: "1.2.0"', f'version: "1.2.0", commit: "{commit}"'))
+    assert pin("--index", index, card).stdout.splitlines()[1] == f"--extra-index-url {index}/{commit}"
+    assert pin(card).stdout.splitlines()[0].endswith(f"/{commit}")
+    assert_refused(pin("--index", "http://a http://b", card), 2, "VLLM_WHEEL_INDEX", "not one address")
+
+
+def wheel(directory: Path, name: str, version: str) -> Path:
+    """A tiny wheel that pip can install."""
+    path = directory / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"]))
+    return path
+
+
+def build(card: Path, wheelhouse: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """What a build does with a card: pin.py's requirements, and pip as docker/build/pinned.sh calls it."""
+    requirements = card.with_name("pins.txt")
+    requirements.write_text(pin(card).stdout)
+    offline = [
+        "--isolated",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--no-cache-dir",
+        "--target",
+        target,
+    ]
+    words = [
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--find-links",
+        wheelhouse,
+        "-r",
+        requirements,
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "install", *offline, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def wheelhouse(card: Path, tmp_path: Path) -> Path:
+    """Both pinned wheels, and a card that pins them."""
+    folder = tmp_path / "wheelhouse"
+    folder.mkdir()
+    lines = ["pin:"]
+    for name, version in (("vllm", "1.2.0"), ("torch", "2.0.0")):
+        path = wheel(folder, name, version)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f'  {name}: {{version: "{version}", wheel: {path.name}, sha256: {sha256}}}')
+    card.write_text("\n".join(lines))
+    return folder
+
+
+def test_the_pinned_bytes_are_installed(card: Path, wheelhouse: Path, tmp_path: Path) -> None:
+    """The real pip takes exactly the wheels that the card names."""
+    outcome = build(card, wheelhouse, tmp_path / "target")
+    assert outcome.returncode == 0, outcome.stderr
+    assert {"torch.py", "vllm.py"} <= {path.name for path in (tmp_path / "target").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["vllm", "torch"])
+def test_a_changed_byte_of_a_wheel_fails_before_anything_is_installed(
+    card: Path, wheelhouse: Path, tmp_path: Path, name: str
+) -> None:
+    """One byte in one of two wheels, and pip installs neither."""
+    path = next(wheelhouse.glob(f"{name}-*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    outcome = build(card, wheelhouse, tmp_path / "target")
+    assert outcome.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in outcome.stderr
+    assert list(tmp_path.glob("target/*")) == []
+
+
+@pytest.mark.parametrize("name", ["vllm", "torch"])
+def test_a_changed_digit_of_a_pin_fails_before_anything_is_installed(
+    card: Path, wheelhouse: Path, tmp_path: Path, name: str
+) -> None:
+    """The wheels are right and the card is not: the same."""
+    sha256 = yaml.safe_load(card.read_text())["pin"][name]["sha256"]
+    card.write_text(card.read_text().replace(sha256, sha256[:-1] + ("0" if sha256[-1] != "0" else "1")))
+    outcome = build(card, wheelhouse, tmp_path / "target")
+    assert outcome.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in outcome.stderr
+    assert list(tmp_path.glob("target/*")) == []
