@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR
 
 .PHONY: help bump pins demo demo-down docker-engine base-image wheelhouse up down verify status api-key \
-        setup lock fmt check test test-e2e test-full bench-gateway twin clean
+        setup lock fmt check check-flags test test-e2e test-full bench-gateway twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -50,6 +50,8 @@ lock: ## Write every requirements lock anew (scripts/lock SLUG: that of one imag
 	@scripts/lock
 fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
+check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=slug; without: all slugs)
+	@$(PYTHON) scripts/check_flags.py $(if $(filter file,$(origin MODEL)),,$(MODEL))
 check: setup ## Lint, format, types, import layers, Compose files, promises of the repository
 	@scripts/check
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
