@@ -1,0 +1,88 @@
+"""Cards on the command line.
+
+    python3 -m cards show SLUG                     prints a card for people
+    python3 -m cards check SLUG [NAME=VALUE ...]   may SLUG run so? TP, EP (0 or 1), GPUS, GPU_MEMORY_GB
+    python3 -m cards host SLUG                     may SLUG run here? asks nvidia-smi and the weights volume
+
+Exit codes: 0 yes · 1 the combination is refused · 2 bad input or a wrong card · 3 the host does not fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cards import card, describe, host, legality, preflight, volume
+from cards.card import Card
+from cards.facts import CardError
+from cards.host import HostError
+from cards.wish import WishError, parse
+
+_REFUSED, _BAD_INPUT, _HOST = 1, 2, 3
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the words ask for; returns the exit code."""
+    asked = _arguments().parse_args(words)
+    try:
+        return _answer(asked, card.load(asked.cards, asked.slug))
+    except (CardError, WishError) as error:
+        return _say_no(_BAD_INPUT, f"cards: {error}")
+    except legality.Refused as refused:
+        return _say_no(_REFUSED, str(refused))
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cards", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--cards", type=Path, default=Path(__file__).parents[1], help="directory of the slugs"
+    )
+    parser.add_argument("--weights", type=Path, default=Path("/weights"), help="the weights volume")
+    parser.add_argument("--slots", type=Path, default=Path("/gpu-slots"), help="the volume of GPU slots")
+    parser.add_argument("verb", choices=["show", "check", "host"])
+    parser.add_argument("slug")
+    parser.add_argument("wishes", nargs="*", metavar="NAME=VALUE")
+    return parser
+
+
+def _answer(asked: argparse.Namespace, found: Card) -> int:
+    if asked.verb == "host":
+        return _host(asked, found)
+    said = describe.lines(found) if asked.verb == "show" else [legality.verdict(found, parse(asked.wishes))]
+    sys.stdout.writelines(f"{line}\n" for line in said)
+    return 0
+
+
+def _host(asked: argparse.Namespace, found: Card) -> int:
+    problems = _gpu_problems(asked, found) + _disk_problems(asked, found)
+    if problems:
+        return _say_no(_HOST, *problems)
+    sys.stdout.write(f"this host can run {found.slug}: GPUs, driver, memory and disk are as its card asks\n")
+    return 0
+
+
+def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
+    try:
+        return list(preflight.of_gpus(found, host.gpus(asked.slots))) if found.gpus else []
+    except HostError as error:
+        return [str(error)]
+
+
+def _disk_problems(asked: argparse.Namespace, found: Card) -> list[str]:
+    try:
+        return list(preflight.of_disk(found, volume.look(asked.weights, found.slug, found.weights.repo)))
+    except HostError as error:
+        return [str(error)]
+
+
+def _say_no(code: int, *sentences: str) -> int:
+    sys.stderr.writelines(f"{sentence}\n" for sentence in sentences)
+    return code
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,218 @@
+"""One slug's card, validated whole: what it says can be relied on without a second look."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cards import facts
+from cards.facts import CardError, Facts
+from cards.layout import Experts, Layout, Shape
+
+_SLUG = r"[a-z0-9][a-z0-9-]*"
+_VERSION = r"\d+(\.\d+)*"
+_BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
+VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
+_PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`repo` is owner/name on the hub, `bytes` the size of the whole snapshot."""
+
+    repo: str
+    format: str
+    bytes: int
+    licence: str
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs of one worker: `memory_bytes` is the least one must have, `driver` the oldest that will do."""
+
+    count: int
+    memory_bytes: int
+    driver: str
+    shape: Shape | None
+    layouts: tuple[Layout, ...]
+    layouts_because: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was seen to work: when, with which vLLM, on what, and how."""
+
+    date: datetime.date
+    vllm: str
+    gpus: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The declared facts of a slug that people and programs ask for.
+
+    `gpus` is None for a slug of the CPU; `memory_share` is the part of each GPU's memory that vLLM takes;
+    `context` is in tokens.
+    """
+
+    slug: str
+    weights: Weights
+    gpus: Gpus | None
+    context: int
+    memory_share: float
+    vllm: str
+    proven: tuple[Proof, ...]
+    not_proven: str
+
+
+def load(directory: Path, slug: str) -> Card:
+    """The card of `slug` below `directory`. Raises CardError naming the file and the fact that is wrong."""
+    known = sorted(path.parent.name for path in directory.glob("*/card.yaml"))
+    if slug not in known:
+        raise CardError(f"{slug!r} is no slug: {directory} has {', '.join(known) or 'none'}")
+    card = facts.read(directory / slug / "card.yaml")
+    if card.text("slug", _SLUG, "the directory's name") != slug:
+        raise card.wrong("slug", f"the directory's name, {slug!r}")
+    return _card(card, _memory_share(facts.read(directory / slug / "serve.yaml")))
+
+
+def _card(card: Facts, memory_share: float) -> Card:
+    card.only("slug", "weights", "hardware", "serving", "pin", "candidate", "proven", "not_proven")
+    vllm = _pins(card.section("pin"))
+    return Card(
+        slug=card.text("slug"),
+        weights=_weights(card.section("weights")),
+        gpus=_hardware(card.section("hardware")),
+        context=_serving(card.section("serving"), vllm),
+        memory_share=memory_share,
+        vllm=vllm + _candidate(card),
+        proven=tuple(_proof(entry) for entry in card.sections("proven")),
+        not_proven=card.text("not_proven") if "not_proven" in card else "",
+    )
+
+
+def _memory_share(options: Facts) -> float:
+    share = options.values.get("gpu-memory-utilization", VLLM_SHARE)
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise options.wrong("gpu-memory-utilization", "more than 0 and at most 1")
+    return share
+
+
+def _weights(weights: Facts) -> Weights:
+    weights.only("repo", "format", "bytes", "licence")
+    return Weights(
+        repo=weights.text("repo", r"[\w.-]+/[\w.-]+", "owner/name"),
+        format=weights.text("format"),
+        bytes=weights.whole("bytes"),
+        licence=weights.text("licence"),
+    )
+
+
+def _hardware(hardware: Facts) -> Gpus | None:
+    if hardware.whole("gpus", 0) == 0:
+        hardware.only("gpus", "cpu", "memory_bytes", "shm_bytes")
+        hardware.text("cpu")
+        hardware.whole("memory_bytes")
+        hardware.whole("shm_bytes")
+        return None
+    hardware.only("gpus", "gpu_memory_bytes", "driver", "shape", "layouts", "layouts_because", "load_s")
+    _seconds(hardware.section("load_s"))
+    shape = _shape(hardware.section("shape")) if "shape" in hardware else None
+    return Gpus(
+        count=hardware.whole("gpus"),
+        memory_bytes=hardware.whole("gpu_memory_bytes"),
+        driver=hardware.text("driver", _VERSION, 'a driver version in quotes, such as "580"'),
+        shape=shape,
+        layouts=_layouts(hardware, shape),
+        layouts_because=hardware.text("layouts_because"),
+    )
+
+
+def _seconds(times: Facts) -> None:
+    for name in times.values:
+        times.whole(name)
+
+
+def _shape(shape: Facts) -> Shape:
+    shape.only("heads", "kv_heads", "experts")
+    experts = _experts(shape.section("experts")) if "experts" in shape else None
+    return Shape(shape.whole("heads"), shape.whole("kv_heads"), experts)
+
+
+def _experts(experts: Facts) -> Experts:
+    experts.only("count", "intermediate", "block")
+    block = experts.whole("block") if "block" in experts else 1
+    return Experts(experts.whole("count"), experts.whole("intermediate"), block)
+
+
+def _layouts(hardware: Facts, shape: Shape | None) -> tuple[Layout, ...]:
+    """The declared layouts, first the one that is served. Raises CardError if the GPUs or the shape forbid one."""
+    layouts = tuple(_layout(entry) for entry in hardware.sections("layouts"))
+    if not layouts or layouts[0].tensor_parallel > hardware.whole("gpus"):
+        raise hardware.wrong("layouts", f"a list, first the layout on at most {hardware.whole('gpus')} GPUs")
+    for at, layout in enumerate(layouts):
+        if reason := next(shape.objections(layout), "") if shape else "":
+            raise CardError(f"{hardware.file}: hardware.layouts[{at}] is {layout}, but {reason}")
+    return layouts
+
+
+def _layout(layout: Facts) -> Layout:
+    layout.only("tensor_parallel", "expert_parallel")
+    return Layout(layout.whole("tensor_parallel"), layout.flag("expert_parallel"))
+
+
+def _serving(serving: Facts, vllm: str) -> int:
+    """The context that is served, in tokens. Raises CardError."""
+    serving.only("context", "model_context", "parsers", "sampling", "images", "vllm_minimum")
+    context, least = serving.whole("context"), serving.text("vllm_minimum", _VERSION, "a version in quotes")
+    if context > serving.whole("model_context"):
+        raise serving.wrong("context", f"at most model_context, {serving.whole('model_context')}")
+    if version(vllm) < version(least):
+        raise serving.wrong("vllm_minimum", f"at most the pinned version, {vllm}")
+    parsers = serving.section("parsers")
+    parsers.only("reasoning", "tools")
+    for name in parsers.values:
+        parsers.text(name)
+    return context
+
+
+def _pins(pins: Facts) -> str:
+    """The pinned version of vLLM. Raises CardError; docker/pin.py compares wheels' names with versions."""
+    pins.only("vllm", "torch")
+    for part in (pins.section("vllm"), pins.section("torch")):
+        part.only(*_PIN)
+        part.text("version", _BUILD, "a version in quotes")
+        part.text("wheel", r"\S+\.whl", "a wheel's file name")
+        part.text("sha256", r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
+    vllm = pins.section("vllm")
+    vllm.text("commit", r"[0-9a-f]{9,40}", "9 to 40 lower-case hexadecimal digits in quotes")
+    return vllm.text("version")
+
+
+def _candidate(card: Facts) -> str:
+    """A remark on the build that may follow the pin. Raises CardError."""
+    if "candidate" not in card:
+        return ""
+    candidate = card.section("candidate")
+    candidate.only("commit", "verified")
+    commit = candidate.text("commit", r"[0-9a-f]{40}", "40 lower-case hexadecimal digits in quotes")
+    if candidate.flag("verified"):
+        raise candidate.wrong("verified", "false: a verified candidate becomes the pin")
+    return f" (candidate {commit[:9]}, not verified)"
+
+
+def _proof(proof: Facts) -> Proof:
+    proof.only("date", "vllm", "gpus", "how")
+    date = proof.values.get("date")
+    if not isinstance(date, datetime.date):
+        raise proof.wrong("date", "a date such as 2026-11-20")
+    gpus = proof.text("gpus") if "gpus" in proof else ""
+    return Proof(date, proof.text("vllm"), gpus, proof.text("how"))
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The numbers that a version begins with, in comparable form; what marks a nightly build is left out."""
+    return tuple(int(number) for number in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if number)

@@ -1,0 +1,37 @@
+"""A card for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cards.card import Card, Gpus
+from cards.legality import gigabytes
+
+
+def lines(card: Card) -> Iterator[str]:
+    """The card, a fact a line."""
+    weights = card.weights
+    yield card.slug
+    yield _row("weights", f"{weights.repo}, {gigabytes(weights.bytes)}, {weights.licence}")
+    yield _row("format", weights.format)
+    yield from _gpus(card.gpus) if card.gpus else [_row("GPUs", "none: it runs on the CPU")]
+    yield _row("context", f"{card.context} tokens")
+    yield _row("vLLM", card.vllm)
+    for proof in card.proven:
+        where = f", {proof.gpus}" if proof.gpus else ""
+        yield _row("proven", f"{proof.date}, vLLM {proof.vllm}{where}: {proof.how}")
+    if card.not_proven:
+        yield _row("not proven", card.not_proven)
+
+
+def _gpus(gpus: Gpus) -> Iterator[str]:
+    yield _row(
+        "GPUs", f"{gpus.count} of at least {gigabytes(gpus.memory_bytes)}, driver {gpus.driver} or newer"
+    )
+    served, *others = map(str, gpus.layouts)
+    yield _row("layouts", ", ".join([f"{served} (served)", *others]))
+    yield _row("because", gpus.layouts_because)
+
+
+def _row(name: str, said: str) -> str:
+    return f"  {name:<11} {' '.join(said.split())}"

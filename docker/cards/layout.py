@@ -1,0 +1,59 @@
+"""Layouts: how a model is spread over GPUs, and which spreads its shape allows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`tensor_parallel` GPUs share each layer; with `expert_parallel` whole experts go to each of them."""
+
+    tensor_parallel: int
+    expert_parallel: bool
+
+    def __str__(self) -> str:
+        """As `make check-card` takes it."""
+        return f"TP={self.tensor_parallel} EP={int(self.expert_parallel)}"
+
+
+@dataclass(frozen=True)
+class Experts:
+    """`intermediate` is the width of one expert, `block` what each GPU's part of it must be a multiple of."""
+
+    count: int
+    intermediate: int
+    block: int
+
+    def objections(self, ways: int) -> Iterator[str]:
+        """Why each expert cannot be cut into `ways` parts; nothing if it can."""
+        if self.intermediate % ways:
+            yield f"experts {self.intermediate} wide cannot be cut evenly over {ways} GPUs"
+        elif (part := self.intermediate // ways) % self.block:
+            yield (
+                f"experts {self.intermediate} wide cut over {ways} GPUs are {part} wide each, "
+                f"and {part} is not a multiple of the quantisation block of {self.block}"
+            )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model's architecture decides over layouts."""
+
+    heads: int
+    kv_heads: int
+    experts: Experts | None
+
+    def objections(self, layout: Layout) -> Iterator[str]:
+        """Why vLLM would refuse the layout; nothing if it would not."""
+        ways = layout.tensor_parallel
+        if self.heads % ways:
+            yield f"{self.heads} attention heads cannot be shared out evenly over {ways} GPUs"
+        if self.kv_heads % ways and ways % self.kv_heads:
+            yield f"{self.kv_heads} key-value heads can be neither shared out nor repeated evenly over {ways} GPUs"
+        if layout.expert_parallel:
+            if self.experts is None:
+                yield "it has no experts to spread: use EP=0"
+        elif self.experts:
+            yield from self.experts.objections(ways)

@@ -1,0 +1,93 @@
+"""A host compared with a card: one sentence for each thing that would stop the model there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from cards.card import Card, Gpus, version
+from cards.host import Gpu
+from cards.legality import gigabytes
+from cards.volume import Disk
+
+
+def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
+    """What is wrong with the GPUs that the container sees; nothing for a slug of the CPU."""
+    if card.gpus is None:
+        return
+    if len(seen) < card.gpus.count:
+        yield (
+            f"{card.slug} takes {card.gpus.count} GPUs and this container sees {len(seen)}: look for the missing "
+            "ones with nvidia-smi on the host, or take a larger host"
+        )
+    yield from _driver(card.gpus, seen)
+    yield from _fabric(seen)
+    yield from _memory(card, card.gpus, seen)
+
+
+def of_disk(card: Card, disk: Disk) -> Iterator[str]:
+    """What is wrong with the weights volume: nothing if the snapshot is there already."""
+    missing = max(0, card.weights.bytes - disk.staged_bytes)
+    need = missing + missing // 20  # room for the file system's own blocks
+    if not disk.complete and disk.free_bytes < need:
+        yield (
+            f"the weights volume has {gigabytes(disk.free_bytes)} free and {card.weights.repo} needs about "
+            f"{gigabytes(need)} more: free space there, or set WEIGHTS_DIR to a larger file system"
+        )
+
+
+def _driver(gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
+    old = sorted({gpu.driver for gpu in seen if not _at_least(gpu.driver, gpus.driver)})
+    if old:
+        yield (
+            f"the driver is {', '.join(old)} and {gpus.driver} or newer is needed: update NVIDIA's driver on the host"
+        )
+
+
+def _at_least(driver: str, least: str) -> bool:
+    return bool(re.fullmatch(r"\d+(\.\d+)*", driver)) and version(driver) >= version(least)
+
+
+def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
+    for state in sorted({gpu.fabric for gpu in seen} - {"", "Completed"}):
+        yield (
+            f"the NVSwitch fabric of {_named(gpu for gpu in seen if gpu.fabric == state)} is {state!r}, so CUDA "
+            "would not start (error 802): wait, or restart nvidia-fabricmanager on the host"
+        )
+
+
+def _memory(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
+    """GPUs that are too small or in use, if the others are too few; our own worker may use them."""
+    small = [gpu for gpu in seen if gpu.total_bytes < gpus.memory_bytes]
+    in_use = [gpu for gpu in seen if gpu not in small and gpu.holder != card.slug and _is_in_use(card, gpu)]
+    if len(seen) - len(small) - len(in_use) >= gpus.count:
+        return
+    if small:
+        yield (
+            f"{_named(small)} has {_sizes(gpu.total_bytes for gpu in small)} of memory and {card.slug} takes "
+            f"{gigabytes(gpus.memory_bytes)} or more: take a host with larger GPUs"
+        )
+    for holder in sorted({gpu.holder for gpu in in_use}):
+        yield _used(card, holder, [gpu for gpu in in_use if gpu.holder == holder])
+
+
+def _is_in_use(card: Card, gpu: Gpu) -> bool:
+    return bool(gpu.holder) or gpu.free_bytes < card.memory_share * gpu.total_bytes
+
+
+def _used(card: Card, holder: str, in_use: Sequence[Gpu]) -> str:
+    if holder:
+        return f"{_named(in_use)} is held by {holder}: docker compose stop {holder}"
+    return (
+        f"{_named(in_use)} has {_sizes(gpu.free_bytes for gpu in in_use)} of memory free and vLLM takes "
+        f"{_sizes(card.memory_share * gpu.total_bytes for gpu in in_use)}: stop what uses it, which nvidia-smi "
+        "on the host lists"
+    )
+
+
+def _named(gpus: Iterable[Gpu]) -> str:
+    return f"GPU {', '.join(str(gpu.index) for gpu in gpus)}"
+
+
+def _sizes(counts: Iterable[float]) -> str:
+    return ", ".join(dict.fromkeys(map(gigabytes, counts)))

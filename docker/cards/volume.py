@@ -1,0 +1,61 @@
+"""The weights volume: is a slug's snapshot whole, how much of it has come, how much fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cards.host import HostError
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes free on the volume and bytes that already wait there, of an unfinished download.
+
+    `complete` means that a published snapshot lies there with every file at its size; the weights job looks closer.
+    """
+
+    free_bytes: int
+    staged_bytes: int
+    complete: bool
+
+
+def look(root: Path, slug: str, repo: str) -> Disk:
+    """The volume at `root` as far as it concerns `slug` and its repository. Raises HostError."""
+    try:
+        return Disk(shutil.disk_usage(root).free, _staged(root, repo), _complete(root / "slugs" / slug, repo))
+    except OSError as error:
+        raise HostError(
+            f"the weights volume cannot be looked at ({error.filename or root}: {error.strerror}): "
+            "check WEIGHTS_DIR and its owner, uid 10001"
+        ) from None
+
+
+def _staged(root: Path, repo: str) -> int:
+    """What the largest unfinished download of the repository has taken so far."""
+    downloads = (root / ".staging").glob(f"{repo.replace('/', '--')}-*")
+    return max(map(_size, downloads), default=0)
+
+
+def _size(directory: Path) -> int:
+    paths = (Path(parent, name) for parent, _, names in os.walk(directory) for name in names)
+    return sum(path.lstat().st_size for path in paths)
+
+
+def _complete(snapshot: Path, repo: str) -> bool:
+    """Whether READY.json is for the repository, and each file that it lists has its size."""
+    try:
+        ready = json.loads((snapshot / "READY.json").read_text(encoding="utf-8"))
+        return bool(ready["repo"] == repo and all(_present(snapshot, file) for file in ready["files"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _present(snapshot: Path, file: Mapping[str, Any]) -> bool:
+    path = Path(snapshot, file["path"])
+    return path.is_file() and path.stat().st_size == int(file["size"])

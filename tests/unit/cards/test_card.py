@@ -1,0 +1,124 @@
+"""Cards are validated whole, and what is wrong is said in one line with file, fact and value."""
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from cards import card, describe
+from cards.facts import CardError
+from cards.layout import Experts, Layout, Shape
+from tests.unit.cards.cards_on_disk import CARD, SLUG, write
+
+
+def refusal(directory: Path) -> str:
+    with pytest.raises(CardError) as wrong:
+        card.load(directory, SLUG)
+    assert len(str(wrong.value).splitlines()) == 1
+    return str(wrong.value)
+
+
+def test_a_whole_card_is_read(tmp_path: Path) -> None:
+    """Every fact that programs compute with arrives with its type."""
+    write(tmp_path)
+    found = card.load(tmp_path, SLUG)
+    assert found.gpus == card.Gpus(
+        8, 80_000_000_000, "580", Shape(64, 8, Experts(4, 1280, 128)), (Layout(8, True),), "blocks"
+    )
+    assert found.weights == card.Weights("owner/name", "BF16", 1_000_000, "MIT")
+    assert (found.context, found.memory_share) == (10, card.VLLM_SHARE)
+    assert found.proven[0].date == datetime.date(2026, 11, 20)
+
+
+def test_a_card_is_printed_a_fact_a_line(tmp_path: Path) -> None:
+    """A person finds weights, GPUs, layouts, the pin with its candidate, and what was proven and what not."""
+    write(tmp_path)
+    said = "\n".join(describe.lines(card.load(tmp_path, SLUG)))
+    for words in (
+        "owner/name",
+        "8 of at least 80 GB",
+        "TP=8 EP=1 (served)",
+        "candidate bbbbbbbbb, not verified",
+    ):
+        assert words in said
+    assert "2026-11-20, vLLM 1.10.0, 4 x H200: random weights" in said
+    assert "not proven  the real checkpoint" in said
+
+
+@pytest.mark.parametrize(
+    ("found", "written", "words"),
+    [
+        ("slug: big-model", "slug: other", ("slug is 'other'", "'big-model'")),
+        ("slug: big-model", "slug: 7", ("slug is 7",)),
+        ("repo: owner/name", "repo: name", ("weights.repo is 'name'", "owner/name")),
+        ("bytes: 1000000", "bytes: 1e6", ("weights.bytes is '1e6'", "whole number")),
+        ("bytes: 1000000", "bytes: 0", ("weights.bytes is 0", "from 1")),
+        (", licence: MIT", "", ("weights.licence is missing",)),
+        ("gpus: 8", "gpus: true", ("hardware.gpus is True", "whole number")),
+        ("gpus: 8", "gpus: 4", ("hardware.layouts", "at most 4 GPUs")),
+        ("gpu_memory_bytes", "gpu_memory", ("hardware.gpu_memory is not known", "gpu_memory_bytes")),
+        ('driver: "580"', "driver: 580", ("hardware.driver is 580", "quotes")),
+        ("heads: 64, ", "", ("hardware.shape.heads is missing",)),
+        ("block: 128", "block: 0", ("hardware.shape.experts.block is 0",)),
+        ("expert_parallel: true}]", "expert_parallel: 1}]", ("hardware.layouts[0].expert_parallel is 1",)),
+        ("expert_parallel: true}]", "expert_parallel: false}]", ("layouts[0] is TP=8 EP=0", "1280", "128")),
+        ("[{tensor_parallel: 8, expert_parallel: true}]", "[]", ("hardware.layouts is []",)),
+        ("[{tensor_parallel: 8, expert_parallel: true}]", "8", ("hardware.layouts is 8", "list")),
+        ("load_s: {at_1_gb_per_s: 1}", "load_s: {at_1_gb_per_s: soon}", ("hardware.load_s.at_1_gb_per_s",)),
+        ("context: 10", "context: 30", ("serving.context is 30", "20")),
+        ("parsers: {reasoning: x}", "parsers: {thinking: x}", ("serving.parsers.thinking is not known",)),
+        ('vllm_minimum: "1.2"', 'vllm_minimum: "1.11"', ("serving.vllm_minimum", "1.10.0")),
+        ('vllm_minimum: "1.2"', "vllm_minimum: 1.2", ("serving.vllm_minimum is 1.2", "quotes")),
+        ("a" * 64, "abc", ("pin.vllm.sha256 is 'abc'", "64")),
+        ('commit: "5df63a720"', "commit: 5df63", ("pin.vllm.commit is '5df63'",)),
+        ("torch: {", "troch: {", ("pin.troch is not known",)),
+        ("b" * 40, "b" * 39, ("candidate.commit", "40")),
+        ("verified: false", "verified: true", ("candidate.verified is True", "pin")),
+        ("date: 2026-11-20", "date: yesterday", ("proven[0].date is 'yesterday'",)),
+        ("not_proven:", "unproven:", ("unproven is not known", "not_proven")),
+        ("proven: [{", "proven: [7, {", ("proven is [7", "list of sections")),
+        ("weights: {", "weights: [", ("not valid YAML",)),
+        (CARD, "[1]", ("must be a mapping",)),
+        (CARD, "", ("must be a mapping",)),
+    ],
+)
+def test_a_wrong_fact_is_named(tmp_path: Path, found: str, written: str, words: tuple[str, ...]) -> None:
+    """Missing, mistyped, of another type, out of range, or in contradiction to another fact."""
+    assert found in CARD
+    path = write(tmp_path, CARD.replace(found, written, 1))
+    assert [word for word in (str(path), *words) if word not in refusal(tmp_path)] == []
+
+
+@pytest.mark.parametrize("build", ["1.2.0", "1.10.0rc1.dev143+g29468dde8", "2.0"])
+def test_a_pin_may_be_a_nightly_build(tmp_path: Path, build: str) -> None:
+    """The numbers in front are compared with vllm_minimum."""
+    write(tmp_path, CARD.replace('version: "1.10.0"', f'version: "{build}", date: 2026-11-20'))
+    assert card.load(tmp_path, SLUG).vllm.startswith(build)
+
+
+def test_an_unknown_slug_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    """A typing mistake is mended by reading on; a path is no slug."""
+    write(tmp_path)
+    for slug in ("big-modle", "../big-model", ""):
+        with pytest.raises(CardError, match=f"is no slug: .* has {SLUG}"):
+            card.load(tmp_path, slug)
+
+
+def test_the_share_of_memory_is_that_of_serve_yaml(tmp_path: Path) -> None:
+    """What vLLM is told to take of each GPU is what the check asks to be free."""
+    write(tmp_path, serve="gpu-memory-utilization: 0.5\n")
+    assert card.load(tmp_path, SLUG).memory_share == 0.5
+    write(tmp_path, serve="gpu-memory-utilization: 92\n")
+    assert "gpu-memory-utilization is 92" in refusal(tmp_path)
+
+
+def test_a_slug_of_the_cpu_needs_no_gpu_facts(tmp_path: Path) -> None:
+    """No layouts, no driver: memory of the container instead."""
+    head, _, tail = CARD.partition("hardware:")
+    hardware = (
+        "hardware: {gpus: 0, cpu: x86-64, memory_bytes: 6, shm_bytes: 2}\nserving:"
+        + tail.partition("serving:")[2]
+    )
+    write(tmp_path, head + hardware)
+    assert card.load(tmp_path, SLUG).gpus is None
+    assert "none: it runs on the CPU" in "\n".join(describe.lines(card.load(tmp_path, SLUG)))

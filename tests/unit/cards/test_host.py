@@ -1,0 +1,290 @@
+"""`cards host` as a process, before an nvidia-smi that says what real ones say, and a weights volume on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cards.cards_on_disk import CARD, SLUG, write
+
+ROOT = Path(__file__).resolve().parents[3]
+FITS = f"this host can run {SLUG}: GPUs, driver, memory and disk are as its card asks\n"
+
+
+class Node:
+    """A host with eight H200, as its container sees it; tests change what they are about."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.weights, self.slots = directory / "weights", directory / "gpu-slots"
+        self.gpus: list[dict[str, Any]] = [self._gpu(index) for index in range(8)]
+        self.unknown: list[str] = []
+        self.says: dict[str, Any] = {}
+        for path in (self.weights, self.slots, directory / "bin"):
+            path.mkdir()
+        shutil.copy(Path(__file__).with_name("fake_nvidia_smi.py"), self.program)
+        self.program.chmod(0o755)
+        write(directory)
+
+    @property
+    def program(self) -> Path:
+        return self.directory / "bin" / "nvidia-smi"
+
+    @staticmethod
+    def _gpu(index: int) -> dict[str, Any]:
+        memory = {"memory.total": 143771, "memory.free": 143156}
+        fabric = {"fabric.state": "Completed", "fabric.status": "Success"}
+        return {"index": index, "uuid": f"GPU-{index}", "driver_version": "580.159.04"} | memory | fabric
+
+    def set(self, field: str, value: object, *indexes: int) -> None:
+        """Changes a field of these GPUs, of all if none is named."""
+        for index in indexes or range(len(self.gpus)):
+            self.gpus[index][field] = value
+
+    def publish(self, repo: str = "owner/name", data: bytes = b"weights") -> Path:
+        """A snapshot as the weights job leaves it; returns its only file."""
+        snapshot = self.weights / "models" / repo / "0123456789abcdef"
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").write_bytes(data)
+        entry = {"path": "model.safetensors", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        (snapshot / "READY.json").write_text(json.dumps({"schema": 1, "repo": repo, "files": [entry]}))
+        (self.weights / "slugs").mkdir()
+        (self.weights / "slugs" / SLUG).symlink_to(snapshot)
+        return snapshot / "model.safetensors"
+
+    def need_more_than_there_is(self) -> None:
+        """Makes the card's weights larger than any disk."""
+        write(self.directory, CARD.replace("bytes: 1000000,", f"bytes: {10**18},"))
+
+    def check(self) -> subprocess.CompletedProcess[str]:
+        host = self.directory / "host.json"
+        host.write_text(json.dumps(self.says or {"gpus": self.gpus, "unknown": self.unknown}))
+        paths = f"{self.directory / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        env = os.environ | {"PATH": paths, "FAKE_NVIDIA_SMI": str(host), "PYTHONPATH": str(ROOT / "docker")}
+        where = ["--cards", self.directory, "--weights", self.weights, "--slots", self.slots]
+        words = [sys.executable, "-m", "cards", *where, "host", SLUG]
+        return subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=30)
+
+    def problems(self, count: int) -> str:
+        """What a check says that finds `count` problems, a line each, and ends with 3."""
+        done = self.check()
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", count), done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def assert_fits(node: Node) -> None:
+    done = node.check()
+    assert (done.returncode, done.stdout, done.stderr) == (0, FITS, "")
+
+
+def test_a_host_that_fits_gets_one_line(node: Node) -> None:
+    """Eight free H200, fabric completed, room on disk."""
+    assert_fits(node)
+
+
+@pytest.mark.parametrize("nothing", ["N/A", "[N/A]", "[Not Supported]"])
+def test_a_host_without_nvswitch_has_no_fabric_to_wait_for(node: Node, nothing: str) -> None:
+    """All spellings of nvidia-smi for what is not there."""
+    node.set("fabric.state", nothing)
+    node.set("fabric.status", nothing)
+    assert_fits(node)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("In Progress", "N/A"), ("Not Started", "N/A"), ("Completed", "Insufficient Resources")],
+)
+def test_a_fabric_that_is_not_up_is_named(node: Node, state: str, status: str) -> None:
+    """CUDA would fail with error 802 after hours of download: state, GPUs and the service to look at are said now."""
+    node.set("fabric.state", state, 2, 3)
+    node.set("fabric.status", status, 2, 3)
+    said = node.problems(1)
+    assert all(words in said for words in (state, "GPU 2, 3", "802", "nvidia-fabricmanager"))
+
+
+def test_an_old_driver_is_named_with_the_one_it_takes(node: Node) -> None:
+    """One sentence, also where that driver's nvidia-smi has never heard of a fabric."""
+    node.set("driver_version", "470.256.02")
+    node.unknown = ["fabric.state", "fabric.status"]
+    said = node.problems(1)
+    assert "470.256.02" in said
+    assert "580 or newer" in said
+
+
+def test_a_missing_gpu_is_counted(node: Node) -> None:
+    """Seven of eight."""
+    node.gpus.pop()
+    said = node.problems(1)
+    assert "takes 8 GPUs" in said
+    assert "sees 7" in said
+
+
+def test_a_gpu_in_use_is_named_with_what_is_free(node: Node) -> None:
+    """vLLM takes 92 % of each GPU's whole memory and refuses to start with less."""
+    node.set("memory.free", 1024, 5)
+    said = node.problems(1)
+    assert all(words in said for words in ("GPU 5", "1.1 GB", "138.7 GB", "nvidia-smi"))
+
+
+def test_a_gpu_that_is_too_small_is_named(node: Node) -> None:
+    """40 GB where the card asks for 80."""
+    node.set("memory.total", 40960)
+    node.set("memory.free", 40500)
+    said = node.problems(1)
+    assert all(words in said for words in ("GPU 0, 1, 2, 3, 4, 5, 6, 7", "43 GB", "80 GB"))
+
+
+def test_a_gpu_of_80_gb_has_80_gb(node: Node) -> None:
+    """What is sold as 80 GB reports 81,559 MiB."""
+    node.set("memory.total", 81559)
+    node.set("memory.free", 81008)
+    assert_fits(node)
+
+
+def test_more_gpus_than_needed_may_be_in_use(node: Node) -> None:
+    """A ninth and tenth GPU, the one small and the other full, are nobody's concern."""
+    node.gpus += [
+        node.gpus[0] | {"index": 8, "memory.total": 1},
+        node.gpus[0] | {"index": 9, "memory.free": 1},
+    ]
+    assert_fits(node)
+
+
+@pytest.mark.parametrize(("holder", "fits"), [(SLUG, True), ("kimi-k2p5", False)])
+def test_a_worker_that_holds_gpus_is_known_by_its_slots(node: Node, holder: str, fits: bool) -> None:
+    """`docker compose up` again, with the slug's own worker on the GPUs, is fine; another slug's worker is named."""
+    (node.slots / "turn.lock").touch()
+    node.set("memory.free", 9000)
+    with ExitStack() as worker:
+        for index in range(8):
+            slot = worker.enter_context((node.slots / f"GPU-{index}").open("w"))
+            slot.write(json.dumps({"slug": holder, "container": "c0ffee", "since": "2026-11-20T00:00:00Z"}))
+            slot.flush()
+            fcntl.flock(slot, fcntl.LOCK_EX)
+        if fits:
+            assert_fits(node)
+        else:
+            assert "held by kimi-k2p5: docker compose stop kimi-k2p5" in node.problems(1)
+
+
+def test_a_slot_that_nobody_locks_means_nothing(node: Node) -> None:
+    """What a dead worker left behind is not a holder."""
+    (node.slots / "turn.lock").touch()
+    (node.slots / "GPU-0").write_text('{"slug": "kimi-k2p5"}')
+    assert_fits(node)
+
+
+def test_no_nvidia_smi_is_said_with_what_brings_it(node: Node) -> None:
+    """Not installed, or not handed into the container."""
+    node.program.unlink()
+    said = node.problems(1)
+    assert "No such file" in said
+    assert "container toolkit" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure\nit runs.\n",
+            9,
+        ),
+        ("No devices were found\n", 6),
+        ("Unable to determine the device handle for GPU0000:3B:00.0: Unknown Error\n", 255),
+        ("", 139),
+    ],
+)
+def test_an_nvidia_smi_that_fails_is_quoted(node: Node, text: str, code: int) -> None:
+    """Its own words on one line, and its exit code."""
+    node.says = {"says": text, "code": code}
+    said = node.problems(1)
+    assert f"ended with {code}: {' '.join(text.split()) or 'it said nothing'}" in said
+
+
+@pytest.mark.parametrize("text", ["No devices were found\n", "�\n", "0, a\n", "0, a, b, c, d\n", "x, y, z\n"])
+def test_an_nvidia_smi_that_says_something_else_is_quoted(node: Node, text: str) -> None:
+    """Exit code 0 and words that tell nothing of a GPU."""
+    node.says = {"says": text, "code": 0}
+    assert "tells nothing of a GPU" in node.problems(1)
+
+
+def test_a_lost_gpu_is_quoted(node: Node) -> None:
+    """nvidia-smi puts words where numbers were asked for."""
+    node.set("memory.free", "[GPU is lost]", 4)
+    said = node.problems(1)
+    assert "[GPU is lost]" in said
+    assert "'4, GPU-4" in said
+
+
+def test_a_full_volume_is_named_with_the_numbers(node: Node) -> None:
+    """The card's size and five per cent against what is free."""
+    node.need_more_than_there_is()
+    said = node.problems(1)
+    assert "owner/name needs about 1.05e+09 GB more" in said
+    assert "WEIGHTS_DIR" in said
+
+
+def test_a_complete_snapshot_needs_no_disk(node: Node) -> None:
+    """The weights are there: nothing will be fetched."""
+    node.need_more_than_there_is()
+    node.publish()
+    assert_fits(node)
+
+
+@pytest.mark.parametrize("damage", ["shorter", "gone", "no record", "strange record", "another repository"])
+def test_a_snapshot_that_is_not_whole_needs_disk(node: Node, damage: str) -> None:
+    """A file cut short or gone, a record gone or unreadable, a snapshot of another repository."""
+    node.need_more_than_there_is()
+    file = node.publish("owner/other" if damage == "another repository" else "owner/name")
+    if damage == "shorter":
+        file.write_bytes(b"we")
+    if damage == "gone":
+        file.unlink()
+    if damage == "no record":
+        file.with_name("READY.json").unlink()
+    if damage == "strange record":
+        file.with_name("READY.json").write_text("[]")
+    assert "WEIGHTS_DIR" in node.problems(1)
+
+
+def test_what_has_been_fetched_already_needs_no_disk_again(node: Node) -> None:
+    """An unfinished download goes on where it stopped."""
+    staging = node.weights / ".staging" / "owner--name-0123456789abcdef"
+    staging.mkdir(parents=True)
+    with (staging / "model.safetensors").open("wb") as file:
+        file.truncate(10**12)
+    write(node.directory, CARD.replace("bytes: 1000000,", f"bytes: {10**12 + 1000},"))
+    assert_fits(node)
+
+
+def test_a_volume_that_is_not_there_is_said(node: Node) -> None:
+    """A mistyped WEIGHTS_DIR."""
+    node.weights.rmdir()
+    said = node.problems(1)
+    assert str(node.weights) in said
+    assert "WEIGHTS_DIR" in said
+
+
+def test_every_problem_has_a_sentence_of_its_own(node: Node) -> None:
+    """Whoever mends the host sees all of it at once."""
+    node.set("driver_version", "550.54.15")
+    node.set("fabric.state", "In Progress")
+    node.set("memory.free", 10, 0)
+    node.gpus.pop()
+    node.need_more_than_there_is()
+    node.problems(5)
