@@ -61,12 +61,27 @@ def test_a_commit_is_pinned_by_the_bytes_on_disk(index: Index, tree: Tree) -> No
 
 
 def test_a_pinned_nightly_is_built_from_its_commits_folder(index: Index, tree: Tree) -> None:
-    """The build asks the index where the wheel came from, and the vLLM project's own where none is set."""
+    """The build asks the index where the wheel came from, and pip finds it there; none set: the vLLM project's own."""
     index.nightly()
     tree.bump(GPU, COMMIT, VLLM_WHEEL_INDEX=index.address)
     words = [".venv/bin/python", "docker/pin.py", "--index"]
     lines = tree.run(*words, index.address, f"docker/{GPU}/card.yaml").stdout.splitlines()
     assert lines[:2] == [f"--extra-index-url {index.address}", f"--extra-index-url {index.address}/{COMMIT}"]
+    wanted = tree.root / "wanted.txt"
+    wanted.write_text("".join(f"{line}\n" for line in lines if not line.startswith("torch")))
+    pip = [
+        ".venv/bin/python",
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "-d",
+        "got",
+    ]
+    outcome = tree.run(*pip, "-r", str(wanted))
+    assert [path.name for path in tree.root.glob("got/*")] == [NIGHTLY], outcome
     default = tree.run(*words, "", f"docker/{GPU}/card.yaml").stdout.splitlines()
     assert default[0].endswith(f".ai/{COMMIT}")
 
