@@ -6,6 +6,8 @@ bytes leave without waking a task, and a client that goes is noticed without a t
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Container
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -14,12 +16,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway import headers
-from gateway.errors import RequestTooLarge
+from gateway.errors import GatewayError, RequestTooLarge
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+NO_LINGER = struct.pack("ii", 1, 0)  # close with a reset
+MOST_DIGITS = 19  # of a length: more say as much as these
 Headers = list[tuple[bytes, bytes]]
 Serve = Callable[["ClientRequest"], Awaitable[None]]
 
@@ -46,7 +50,7 @@ class ClientRequest:
         self._connection = connection
         self._transport = connection.transport
         self._http_1_0 = version == "1.0"
-        self._expects_continue = connection.expect_100_continue
+        self._expects_continue = connection.expect_100_continue and not self._http_1_0
         self._parts: list[bytes] = []
         self._size = 0
         self._chunked = False
@@ -67,18 +71,24 @@ class ClientRequest:
         return self
 
     async def run_asgi(self, serve: Serve) -> None:
-        """What the request's task runs. An answer without its end is broken off, so that it never looks finished."""
+        """What the request's task runs. An answer without its end is broken off, so that it never looks finished.
+
+        It starts once the client reads: who only asks, request behind request, gets no answer to keep for it.
+        """
         try:
-            await serve(self)
+            await self._connection.flow.drain()
+            if not self.disconnected:
+                await serve(self)
         finally:
+            self._parts = []
             if not self.response_complete:
                 self._break_off()
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises RequestTooLarge past `limit` bytes, ClientGone if the client leaves meanwhile."""
         declared = headers.get(self.headers, b"content-length")
-        if declared is not None and int(declared) > limit:
-            raise RequestTooLarge(f"The request body has {int(declared)} bytes; at most {limit} are taken")
+        if declared is not None and int(declared[:MOST_DIGITS]) > limit:
+            raise RequestTooLarge(f"The request body has more than {limit} bytes, the most that is taken")
         while self.more_body and self._size <= limit:
             await self._change()
         if self._size > limit:
@@ -101,6 +111,8 @@ class ClientRequest:
     def begin(self, status: int, fields: Headers, data: bytes) -> None:
         """Sends the head and, in the same write, the first bytes."""
         self.begun = True
+        if self._expects_continue and self.more_body:
+            self.keep_alive = False  # whether the body still comes, nobody knows
         unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
         self._chunked = not (unframed or self._http_1_0)
         head = [STATUS_LINE[status]]
@@ -129,6 +141,17 @@ class ClientRequest:
             self._transport.close()
         self._connection.on_response_complete()
 
+    def _reset(self) -> None:
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self._transport.abort()
+
+    def answer(self, error: GatewayError, *extra: tuple[bytes, bytes]) -> None:
+        """The whole answer: `error` as status and OpenAI object."""
+        body = error.body()
+        length = (b"content-length", b"%d" % len(body))
+        self.begin(error.status, [*error.headers(), length, *extra], body)
+        self.end()
+
     async def _change(self) -> None:
         if self._expects_continue:
             self._expects_continue = False
@@ -144,12 +167,13 @@ class ClientRequest:
             self._transport.write(data)
 
     def _break_off(self) -> None:
-        if self.begun or self.disconnected:
+        if self.begun and self._http_1_0:
+            self._reset()  # an orderly close is how an answer of HTTP/1.0 ends
+        elif self.begun or self.disconnected:
             self._transport.close()
         else:
             self.keep_alive = False
-            self.begin(500, [(b"content-length", b"0")], b"")
-            self.end()
+            self.answer(GatewayError("The gateway failed at this request; its log says how"))
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -164,7 +188,25 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser; a request that asks for an upgrade is parsed again without that wish, as if it had none."""
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._fed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def send_400_response(self, msg: str) -> None:
+        """In the middle of another answer nothing can be said."""
+        if self._running is None or self._running.response_complete:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         path = self.url.partition(b"?")[0]
         if path not in self._routes:
             path = plain_path(self.url)
@@ -179,12 +221,24 @@ class ClientConnection(HttpToolsProtocol):
         elif not self.cycle.response_complete:
             self.cycle.feed(body)
 
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """uvicorn reads on; with requests still queued, a client that does not read would queue ever more."""
+        super().on_response_complete()
+        if self.pipeline and not self.transport.is_closing():
+            self.flow.pause_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """uvicorn tells the newest request only; with pipelined ones behind it, the one that runs is another."""
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        self._running = self.cycle = None  # type: ignore[assignment]  # circles, left to the garbage collector
+        self.pipeline.clear()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -205,6 +259,17 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((request, serve))
 
+    def _fed(self, data: bytes) -> bytes:
+        """Feeds `data`; returns what is to be fed again. Raises HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as wish:
+            head = without_upgrade(self.parser.get_method(), self.url, self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            return head + data[wish.args[0] :]
+        return b""
+
     def _leave_to_uvicorn(self) -> None:
         url, fields, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -220,3 +285,14 @@ class ClientConnection(HttpToolsProtocol):
 def plain_path(target: bytes) -> bytes:
     """The path of a request's target in its plain form, decoded, whatever the client has spelt around it."""
     return unquote_to_bytes(httptools.parse_url(target).path or b"")
+
+
+def without_upgrade(method: bytes, target: bytes, fields: Headers) -> bytes:
+    """The head of a request without its wish to change the protocol. Raises HttpParserError if that was its purpose."""
+    kept = [(name, value) for name, value in fields if name not in (b"upgrade", b"connection")]
+    if len(kept) == len(fields):
+        raise httptools.HttpParserError(f"{method!r} asks for a tunnel")
+    if any(name == b"connection" and b"close" in value.lower() for name, value in fields):
+        kept.append((b"connection", b"close"))
+    lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % field for field in kept)]
+    return b"\r\n".join([*lines, b"", b""])

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -36,11 +37,11 @@ class EventLog:
         self._write("error", event, facts)
 
     def flush(self) -> None:
-        """Writes what waits."""
-        if self._lines:
-            self._stream.write(b"".join(self._lines).decode())
+        """Writes what waits. Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""
+        lines, self._lines = self._lines, []
+        with suppress(OSError):
+            self._stream.write(b"".join(lines).decode())
             self._stream.flush()
-            self._lines.clear()
 
     def _write(self, level: str, event: str, facts: dict[str, object]) -> None:
         self._add(level, event, facts)

@@ -187,7 +187,7 @@ class Proxy:
                 request.write(error.sse_event())
             return
         call.status, call.ending = error.status, "refused"
-        send_error(error, call.id, request)
+        request.answer(error, *headers.ours(call.id))
 
     def _finish(self, call: Call) -> None:
         seconds = time.monotonic() - call.started
@@ -253,11 +253,3 @@ def is_truncated(call: Call) -> bool:
 def at_event_end(tail: bytes) -> bool:
     """Whether an event of ours can follow; behind one that was cut in the middle the abort alone must tell."""
     return not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
-
-
-def send_error(error: GatewayError, request_id: bytes, request: ClientRequest) -> None:
-    """Answers with `error` as status and OpenAI object."""
-    body = error.body()
-    length = (b"content-length", str(len(body)).encode())
-    request.begin(error.status, [*error.headers(), length, *headers.ours(request_id)], body)
-    request.end()

@@ -109,6 +109,10 @@ class Exchange:
         self.complete = True
         self._wake()
 
+    def forget_failure(self) -> None:
+        """Once raised, it knows every frame up to the request's body: a circle, left to the garbage collector."""
+        self._failure = None
+
     def _on_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error
         self._wake()
@@ -169,6 +173,7 @@ class Connection(asyncio.Protocol):
         return self._exchange
 
     def release(self, exchange: Exchange) -> None:
+        exchange.forget_failure()
         if exchange is not self._exchange:
             return
         self._exchange = self.deliver = None
@@ -211,7 +216,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._parser = None
         if self._exchange is not None:
             self._exchange.on_connection_lost(stale=self._used and self._silent)
 
@@ -229,6 +234,8 @@ class Connection(asyncio.Protocol):
         assert self._exchange is not None
         assert self._parser is not None
         status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise BadWorkerResponse(f"status {status}")
         if status < 200:
             self._exchange_headers.clear()
         else:
@@ -252,9 +259,14 @@ class Pool:
 
     idle_s: float
     idle: deque[Connection] = field(default_factory=deque)
+    closed: bool = False
 
     def put(self, connection: Connection) -> None:
-        self.idle.append(connection)
+        """Keeps an idle connection, unless the worker has been given up meanwhile."""
+        if self.closed:
+            connection.close()
+        else:
+            self.idle.append(connection)
 
     def take(self, now: float) -> Connection | None:
         """The newest idle connection that is open and young enough, or None; older ones are closed."""
@@ -271,6 +283,7 @@ class Pool:
             self.idle.popleft().close()
 
     def close(self) -> None:
+        self.closed = True
         while self.idle:
             self.idle.pop().close()
 

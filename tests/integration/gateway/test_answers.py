@@ -76,9 +76,6 @@ def test_an_encoded_path_is_sent_in_its_plain_form(gateway: Gateway, worker: Fak
         assert worker.next().target == CHAT
 
 
-@pytest.mark.xfail(
-    reason="httptools takes any Upgrade header for the end of the request, so its body is lost"
-)
 def test_an_upgrade_that_is_not_taken_costs_nothing(start_gateway: StartGateway) -> None:
     """A client that offers HTTP/2 on every request, as Java's does, gets its answer over HTTP/1.1."""
     offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAB"}
