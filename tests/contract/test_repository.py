@@ -16,7 +16,13 @@ DOCKERFILES = sorted(
     path for path in ROOT.glob("**/Dockerfile*") if ".venv" not in path.parts and "out" not in path.parts
 )
 SLUGS = sorted(path.parent for path in ROOT.glob("docker/*/card.yaml"))
-PACKAGES = ["gateway/src/gateway", "model-cache/src/model_cache", "docker/launcher", "docker/cards", "docker/pins"]
+PACKAGES = [
+    "gateway/src/gateway",
+    "model-cache/src/model_cache",
+    "docker/launcher",
+    "docker/cards",
+    "docker/pins",
+]
 
 
 def tracked() -> list[Path]:
