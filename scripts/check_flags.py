@@ -89,6 +89,7 @@ def fetch(requirement: str) -> None:
     wanted.write_text(f"{requirement}\n")
     print(f"check-flags: fetching {requirement.split()[0]}", file=sys.stderr)
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", "3.12"]
+    options += ["--find-links", str(ROOT / "docker" / "wheelhouse")]  # where `make bump` leaves a nightly
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options]
     said(MISSING, [*words, "--dest", str(WHEELS), "--requirement", str(wanted)])
 
