@@ -66,7 +66,7 @@ test-full: setup ## Every bar at full count; writes docs/test-report.md
 	@scripts/test-full
 bench-gateway: setup ## What a request and a chunk cost the gateway, in CPU microseconds
 	$(PYTHON) -m bench.gateway --rounds 7 --max-us-per-request 90 --max-us-per-chunk 30
-twin: ## Train the twin of Qwen3 anew
+twin: ## Train the twins anew
 	@scripts/twin
 clean: ## Remove caches and the Python environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache out

@@ -36,12 +36,12 @@ class Outcome:
 BARS = (
     Bar("checks", ["make", "check"], HOUR),
     Bar("unit, integration, contract (`make test`: at most 5 minutes)", PYTEST, 300),
-    Bar("the same at full count", [*PYTEST, "-m", "full"], HOUR),
     Bar("end to end, default slug", ["scripts/test-e2e"], HOUR),
     Bar("gateway's cost (at most 90 µs/request, 30 µs/chunk)", ["make", "bench-gateway"], HOUR),
     Bar("`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
     Bar("`make demo-down`", ["make", "demo-down"], HOUR),
+    Bar("tests at full count", [*PYTEST, "-m", "full"], HOUR),
 )
 
 
