@@ -30,23 +30,25 @@ def test_chat_answers_with_reasoning_apart(client: OpenAI, name: str) -> None:
 
 
 def arrivals_of_a_stream(client: OpenAI) -> list[float]:
-    """When each chunk of a stream came, by a clock in seconds; its text is checked."""
-    turn, arrivals, text = dialogues.ENGLISH, [], ""
+    """When each chunk of a stream came, in seconds after the request; its text is checked."""
+    turn, arrivals, text, start = dialogues.ENGLISH, [], "", time.monotonic()
     for chunk in client.chat.completions.create(model=MODEL, stream=True, temperature=0, **turn.request()):
-        arrivals.append(time.monotonic())
+        arrivals.append(time.monotonic() - start)
         text += chunk.choices[0].delta.content or ""
     assert text.strip() == turn.answer.content
+    assert len(arrivals) > 1
+    assert arrivals == sorted(set(arrivals))
     return arrivals
 
 
 def test_stream_arrives_piece_by_piece(client: OpenAI) -> None:
     """A stream is more than one chunk, and the chunks arrive one after another, not all at the end.
 
-    A busy host may hand a reader everything at once, now and then; one that buffers does so each time.
+    On two cores vLLM itself may come to send only when its engine is done, now and then; with somebody on the way who
+    holds a stream back, none of twenty would have begun by half its time.
     """
-    streams = [arrivals_of_a_stream(client) for _ in range(3)]
-    assert all(len(arrivals) > 10 and arrivals == sorted(set(arrivals)) for arrivals in streams)
-    assert max(arrivals[-1] - arrivals[0] for arrivals in streams) > 0.1
+    streams = (arrivals_of_a_stream(client) for _ in range(20))
+    assert any(arrivals[0] < arrivals[-1] / 2 for arrivals in streams)
 
 
 def test_stream_carries_reasoning(client: OpenAI) -> None:
