@@ -69,9 +69,14 @@ def sum_up(lines: list[str], code: int) -> str:
     ]
     figures = [line.strip() for line in lines if re.search(r"median CPU .* us/", line)]
     text = "; ".join(figures) or (
-        closing[-1] if closing else next((line for line in reversed(lines) if line), "")
+        closing[-1] if closing else next((line for line in reversed(lines) if told(line)), "")
     )
     return text.replace("|", "/") if code == 0 else f"exit {code}: {text}"
+
+
+def told(line: str) -> bool:
+    """Whether a line says something: make's own remarks do not."""
+    return bool(line) and not re.match(r"make(\[\d+\])?: ", line)
 
 
 def memory_gib() -> float:
