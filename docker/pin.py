@@ -21,7 +21,7 @@ import yaml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASHED = re.compile(r"--hash=sha256:[0-9a-f]{64}(\s|$)")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _NIGHTLY_INDEX = "https://wheels.vllm.ai"
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl")
 
@@ -124,7 +124,7 @@ def indexes(vllm: Wheel, index: str) -> list[str]:
         raise CardError(
             f"the index {index!r} is not one address: set VLLM_WHEEL_INDEX to a URL without spaces"
         )
-    if not _COMMIT.fullmatch(vllm.commit):
+    if not COMMIT.fullmatch(vllm.commit):
         return [f"--extra-index-url {index}"] if index else []
     root, variant = (index or _NIGHTLY_INDEX).rstrip("/"), "/cpu" if vllm.version.endswith("cpu") else ""
     return [f"--extra-index-url {one}" for one in (index, f"{root}/{vllm.commit}{variant}") if one]

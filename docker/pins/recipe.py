@@ -16,7 +16,6 @@ import yaml
 import pin
 from pins import yamltext
 from pins.errors import RecipeError
-from pins.request import COMMIT
 
 _LOCK = re.compile(r"vllm-(?P<version>[\w.!]+)-(?P<variant>cpu|cuda)\.lock")
 
@@ -34,7 +33,7 @@ class Pin:
     @property
     def nightly(self) -> bool:
         """Whether it came from a commit's own index: releases are pinned by a commit's first digits."""
-        return COMMIT.fullmatch(self.commit) is not None
+        return pin.COMMIT.fullmatch(self.commit) is not None
 
 
 @dataclass(frozen=True)

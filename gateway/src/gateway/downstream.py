@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NO_LINGER = struct.pack("ii", 1, 0)  # close with a reset
 MOST_DIGITS = 19  # of a length: more say as much as these
+LOOK_S = 0.25  # between two looks at a connection that is not read
+TCP_INFO_BYTES = 1  # of which the first is the connection's state
+LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
 Headers = list[tuple[bytes, bytes]]
 Serve = Callable[["ClientRequest"], Awaitable[None]]
 
@@ -124,13 +127,13 @@ class ClientRequest:
             head.append(b"connection: close\r\n")
         head.append(b"\r\n")
         if data and self.method != b"HEAD":
-            head += (b"%x\r\n" % len(data), data, b"\r\n") if self._chunked else (data,)
+            head += chunk(data) if self._chunked else (data,)
         self._send(b"".join(head))
 
     def write(self, data: bytes) -> None:
         """Sends more of the body."""
         if self._chunked and data:
-            data = b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
+            data = b"".join(chunk(data))
         self._send(data)
 
     def end(self) -> None:
@@ -140,10 +143,6 @@ class ClientRequest:
         if not self.keep_alive:
             self._transport.close()
         self._connection.on_response_complete()
-
-    def _reset(self) -> None:
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        self._transport.abort()
 
     def answer(self, error: GatewayError, *extra: tuple[bytes, bytes]) -> None:
         """The whole answer: `error` as status and OpenAI object."""
@@ -175,6 +174,10 @@ class ClientRequest:
             self.keep_alive = False
             self.answer(GatewayError("The gateway failed at this request; its log says how"))
 
+    def _reset(self) -> None:
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self._transport.abort()
+
 
 class ClientConnection(HttpToolsProtocol):
     """One client's connection. Requests for `routes` go to `serve`, all others to uvicorn's ASGI application."""
@@ -184,6 +187,7 @@ class ClientConnection(HttpToolsProtocol):
         self._routes = routes
         self._serve = serve
         self._running: RequestResponseCycle | ClientRequest | None = None
+        self._next_look: asyncio.TimerHandle | None = None
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
@@ -258,6 +262,21 @@ class ClientConnection(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((request, serve))
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._next_look is None:
+            self._next_look = self.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """While requests are queued nothing is read, so a client's leaving is not seen either: the kernel knows it."""
+        self._next_look = None
+        if self.transport.is_closing():
+            return
+        if has_left(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+        elif self.pipeline:
+            self._look_later()
 
     def _fed(self, data: bytes) -> bytes:
         """Feeds `data`; returns what is to be fed again. Raises HttpParserError."""
@@ -280,6 +299,16 @@ class ClientConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the peer has closed its side. Linux's own answer, which does not wait for the bytes before the end."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT
+
+
+def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The parts of one chunk of a chunked body; `data` must not be empty, since that is the end's sign."""
+    return b"%x\r\n" % len(data), data, b"\r\n"
 
 
 def plain_path(target: bytes) -> bytes:

@@ -129,10 +129,10 @@ class Proxy:
         """Forwards to a worker of the pool. One that cannot be reached has seen nothing, so another gets one try."""
         self._turn += 1
         worker = least_in_flight(pool, self._turn)
-        others = [other for other in pool if other is not worker]
         try:
             await self._forward(call, worker, request, body)
         except WorkerUnreachable:
+            others = [other for other in pool if other is not worker]
             if not others:
                 raise
             await self._forward(call, least_in_flight(others, self._turn), request, body)

@@ -69,9 +69,7 @@ class Exchange:
         return data
 
     async def pour(self, sink: Callable[[bytes], None]) -> None:
-        """Hands `sink` the bytes not yet taken, as they come, until the body is complete. Raises as `head` does."""
-        if self._chunks:
-            sink(self.take())
+        """Hands `sink` the bytes after those taken, as they come, until the body is complete. Raises as `head` does."""
         self._connection.deliver = sink
         while not self.complete:
             self._raise_failure()

@@ -47,11 +47,14 @@ def test_a_client_that_resets_frees_the_worker(gateway: Gateway, worker: FakeWor
     assert seen.gone.wait(WITHIN_S)
 
 
+@pytest.mark.parametrize(
+    "body", [ask("alpha", "sse", hold=1), ask("alpha", "json", hold=True)], ids=["sse", "json"]
+)
 def test_a_second_request_behind_does_not_hide_that_the_client_left(
-    gateway: Gateway, worker: FakeWorker
+    gateway: Gateway, worker: FakeWorker, body: dict[str, object]
 ) -> None:
     """With another request pipelined behind it, the one that runs is still ended; the other never reaches a worker."""
-    request = post(json.dumps(ask("alpha", "sse", hold=1)).encode())
+    request = post(json.dumps(body).encode())
     connection = gateway.connect(request + request)
     seen = worker.next()
     connection.close()

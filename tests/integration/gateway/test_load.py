@@ -39,14 +39,17 @@ def test_two_hundred_streams_at_once_are_whole(gateway: Gateway, fleet: Pools) -
 def test_a_client_that_does_not_read_costs_no_memory(
     start_gateway: StartGateway, own_worker: FakeWorker
 ) -> None:
-    """The gateway stops reading from the worker when its client does not read; it holds no more than its buffers."""
+    """The gateway stops reading from the worker when its client does not read; the rest the kernel holds.
+
+    Its two connections take up to tcp_rmem and tcp_wmem each, 72 MB at Linux's largest defaults.
+    """
     gateway = start_gateway()
     gateway.chat("alpha", "flood", bytes=MIB)
     own_worker.forget()
     before, body = gateway.rss_bytes(), json.dumps(ask("alpha", "flood", bytes=512 * MIB)).encode()
     connections = [gateway.connect(post(body)) for _ in range(8)]
     taken = [settled(own_worker.next()) for _ in connections]
-    assert max(taken) < 32 * MIB
+    assert max(taken) < 128 * MIB
     assert gateway.rss_bytes() - before < 16 * MIB
     for connection in connections:
         connection.close()
