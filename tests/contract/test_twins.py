@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.twins import dialogues, dialogues_step
+from tests.twins import dialogues, dialogues_kimi, dialogues_step
 from tests.twins.dialogues import Turn
 from tests.twins.repertoire import REPERTOIRES
 
@@ -48,6 +48,24 @@ FORMS = {
     ),
     "step": Form(
         "Step3p5ForCausalLM", "step3p5", 262144, "<|im_end|>", THINK + CALLS, ("<|im_start|>",), drafts=1
+    ),
+    "kimi": Form(
+        "DeepseekV3ForCausalLM",
+        "deepseek_v3",
+        262144,
+        "<|im_end|>",
+        THINK,
+        (
+            "<|im_user|>",
+            "<|im_assistant|>",
+            "<|im_system|>",
+            "<|im_middle|>",
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
     ),
 }
 TURNS = [(twin, name) for twin, repertoire in REPERTOIRES.items() for name in repertoire.turns]
@@ -122,6 +140,13 @@ def test_the_experts_of_step_are_packed() -> None:
         assert shapes == [[experts, size, hidden], [experts, size, hidden], [experts, hidden, size]]
 
 
+def test_the_latent_attention_of_kimi_has_its_real_sizes() -> None:
+    """vLLM's kernels for latent attention are made for these sizes and no others."""
+    config = load("kimi", "config.json")
+    sizes = ("kv_lora_rank", "qk_rope_head_dim")
+    assert [config[key] for key in sizes] == [512, 64]
+
+
 @pytest.mark.parametrize("twin", FORMS)
 def test_marks_are_single_tokens(twin: str) -> None:
     """The parsers look for their marks among token ids; those they need are not dropped when text is decoded."""
@@ -178,6 +203,8 @@ def test_a_turn_is_a_request_a_client_can_send(twin: str, name: str) -> None:
         (dialogues.TOOL_CALL, dialogues.tool_answer("call-7")),
         (dialogues_step.SHANGHAI, dialogues_step.shanghai_answer("call-7")),
         (dialogues_step.BEIJING, dialogues_step.beijing_answer("call-7")),
+        (dialogues_kimi.STRAWBERRY, dialogues_kimi.strawberry_answer("call-7")),
+        (dialogues_kimi.COMPARISON, dialogues_kimi.comparison_answer("call-7")),
     ],
 )
 def test_the_second_round_answers_the_first(first: Turn, second: Turn) -> None:

@@ -44,6 +44,7 @@ class Twin:
     thinking_option: str = ""  # the template's switch for reasoning, where it has one
     steps: int = 350
     batch: int = 8  # samples a step
+    gentle: str = ""  # part of the names of the parameters that learn slower: matrices with very many inputs
 
     @property
     def template(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.twins import dialogues, dialogues_r1, dialogues_step
+from tests.twins import dialogues, dialogues_kimi, dialogues_r1, dialogues_step
 from tests.twins.dialogues import Text, Turn
 
 
@@ -18,6 +18,7 @@ class Repertoire:
 
 
 REPERTOIRES: dict[str, Repertoire] = {
+    "kimi": Repertoire(dialogues_kimi.TURNS, dialogues_kimi.TEXTS),
     "qwen3": Repertoire(dialogues.TURNS),
     "r1": Repertoire(dialogues_r1.TURNS, dialogues_r1.TEXTS),
     "step": Repertoire(dialogues_step.TURNS, dialogues_step.TEXTS),
