@@ -133,6 +133,22 @@ async def answer_sse(reply: Reply, script: Mapping[str, Any]) -> None:
     await ENDS[script.get("end", "done")](reply)
 
 
+async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
+    """The texts of `pieces` one after another, as a stream or, with `json`, as a body with a length."""
+    pieces = [piece.encode() for piece in script["pieces"]]
+    if script.get("json"):
+        reply.head(200, JSON, ("content-length", str(sum(map(len, pieces)))))
+    else:
+        reply.stream_head()
+    for piece in pieces:
+        (reply.raw if script.get("json") else reply.chunk)(piece)
+        await asyncio.sleep(0.01)
+    if script.get("drop"):
+        reply.close()
+    elif not script.get("json"):
+        reply.end()
+
+
 async def end_done(reply: Reply) -> None:
     reply.chunk(DONE)
     reply.end()
@@ -241,6 +257,7 @@ SCRIPTS: Mapping[str, Script] = {
     "json": answer_json,
     "sse": answer_sse,
     "flood": answer_flood,
+    "pieces": answer_pieces,
     "error": answer_error,
     "unauthorized": answer_unauthorized,
     "garbage": answer_garbage,

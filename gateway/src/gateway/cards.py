@@ -17,6 +17,7 @@ class Card:
     slug: str
     names: tuple[str, ...]
     weights_repo: str
+    reasons: bool = False  # vLLM tells its reasoning apart from its answer
 
     @property
     def start_command(self) -> str:
@@ -63,7 +64,14 @@ def load_card(directory: Path) -> Card:
             f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
         )
     names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
-    return Card(directory.name, names, _required(env, "WEIGHTS_REPO", directory))
+    return Card(directory.name, names, _required(env, "WEIGHTS_REPO", directory), has_reasoning_parser(facts))
+
+
+def has_reasoning_parser(facts: Mapping[str, object]) -> bool:
+    """Whether a card names one under serving.parsers.reasoning."""
+    serving = facts.get("serving")
+    parsers = serving.get("parsers") if isinstance(serving, dict) else None
+    return isinstance(parsers, dict) and bool(parsers.get("reasoning"))
 
 
 def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:

@@ -10,6 +10,7 @@ answer never looks finished.
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -28,12 +29,14 @@ from gateway.fleet import Fleet
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
+from gateway.reasoning import Lines, under_both_names
 from gateway.selection import least_in_flight
 from gateway.settings import Settings
 from gateway.upstream import Exchange, StaleConnection, Upstream
 from gateway.workers import Worker, after_failure
 
 ROUTES = {b"/v1/chat/completions": "chat_completions", b"/v1/completions": "completions"}
+REASONING_ROUTE = "chat_completions"  # the one whose answers have a field `reasoning`
 END_OF_STREAM = b"data: [DONE]"
 TAIL_BYTES = 32  # enough to see END_OF_STREAM and the line ends after it
 UNKNOWN = "unknown"  # the label of a model that no card declares
@@ -57,6 +60,7 @@ class Call:
     first_byte: float | None = None
     tail: bytes = b""
     gone: bool = False
+    both_names: bool = False  # of the reasoning
 
     @property
     def done(self) -> bool:
@@ -68,6 +72,9 @@ class Call:
         self.gone = True
         if self.exchange is not None:
             self.exchange.fail(ClientGone())
+
+
+Relay = Callable[[Call, Exchange, ClientRequest], Awaitable[None]]
 
 
 class Proxy:
@@ -118,6 +125,7 @@ class Proxy:
     def _pool(self, call: Call, model: str) -> list[Worker]:
         cards = self._fleet.catalog.resolve(model)
         call.model = model if cards else UNKNOWN
+        call.both_names = call.route == REASONING_ROUTE and any(card.reasons for card in cards)
         ready = self._fleet.ready_workers(cards)
         if not ready:
             raise self._fleet.why_unavailable(model)
@@ -224,26 +232,72 @@ def time_out(exchange: Exchange, slug: str, limit_s: float) -> None:
 
 
 async def relay(call: Call, exchange: Exchange, request: ClientRequest) -> None:
-    """Hands the worker's answer on as it comes. Raises WorkerDisconnected for a stream that ends without [DONE]."""
+    """Hands the worker's answer on. Raises WorkerDisconnected for a stream that ends without [DONE]."""
+    kind = headers.get(exchange.headers, b"content-type") or b""
+    call.status, call.first_byte = exchange.status, time.monotonic()
+    call.stream = kind.startswith(b"text/event-stream")
+    request.source = exchange  # a client that does not keep up pauses it
+    try:
+        await way_of(call, kind)(call, exchange, request)
+    finally:
+        request.source = None
+    if is_truncated(call):
+        raise WorkerDisconnected("The worker ended its stream before the last event")
+    request.end()
+
+
+def way_of(call: Call, content_type: bytes) -> Relay:
+    if call.both_names and call.stream:
+        return relay_lines
+    if call.both_names and content_type.startswith(b"application/json"):
+        return relay_whole
+    return relay_bytes
+
+
+async def relay_bytes(call: Call, exchange: Exchange, request: ClientRequest) -> None:
+    """Hands bytes on as they come."""
 
     def hand_on(data: bytes) -> None:
         call.tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (call.tail + data)[-TAIL_BYTES:]
         write(data)
 
     write = request.write
-    call.status, call.first_byte = exchange.status, time.monotonic()
-    call.stream = (headers.get(exchange.headers, b"content-type") or b"").startswith(b"text/event-stream")
-    request.source = exchange
-    first = exchange.take()
-    call.tail = first[-TAIL_BYTES:]
-    request.begin(exchange.status, headers.response_headers(exchange.headers, call.id), first)
+    begin(call, exchange, request, exchange.take())
+    await exchange.pour(hand_on)
+
+
+async def relay_lines(call: Call, exchange: Exchange, request: ClientRequest) -> None:
+    """Hands a stream on line by line, with the reasoning under both names."""
+
+    def hand_on(data: bytes) -> None:
+        send(feed(data))
+
+    def send(data: bytes) -> None:
+        call.tail = (call.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        request.write(data)
+
+    lines = Lines()
+    feed = lines.feed
+    begin(call, exchange, request, feed(exchange.take()))
     try:
         await exchange.pour(hand_on)
     finally:
-        request.source = None
-    if is_truncated(call):
-        raise WorkerDisconnected("The worker ended its stream before the last event")
-    request.end()
+        send(lines.rest())
+
+
+async def relay_whole(call: Call, exchange: Exchange, request: ClientRequest) -> None:
+    """Hands an answer of JSON on once it is whole, with the reasoning under both names and the length that makes."""
+    parts = [exchange.take()]
+    await exchange.pour(parts.append)
+    body = under_both_names(b"".join(parts))
+    kept = [field for field in exchange.headers if field[0] != b"content-length"]
+    exchange.headers = [*kept, (b"content-length", b"%d" % len(body))]
+    begin(call, exchange, request, body)
+
+
+def begin(call: Call, exchange: Exchange, request: ClientRequest, first: bytes) -> None:
+    call.tail = first[-TAIL_BYTES:]
+    request.begin(exchange.status, headers.response_headers(exchange.headers, call.id), first)
 
 
 def is_truncated(call: Call) -> bool:

@@ -30,10 +30,11 @@ def start_worker() -> Iterator[StartWorker]:
 
 @pytest.fixture(scope="session")
 def fleet(start_worker: StartWorker) -> Pools:
-    """`alpha` and `pair` are ready, `starting` is loading, the worker of `misnamed` serves another name."""
+    """`alpha`, `pair`, `thinker` (it reasons) are ready, `starting` is loading, `misnamed` serves another name."""
     return {
         "alpha": [start_worker("alpha", "alpha-chat")],
         "pair": [start_worker("pair"), start_worker("pair")],
+        "thinker": [start_worker("thinker")],
         "starting": [start_worker("starting", health=503)],
         "misnamed": [start_worker("somebody-else")],
     }
@@ -44,6 +45,7 @@ def gateway(fleet: Pools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A gateway in front of the fleet; `absent` is declared and has no worker. It ends cleanly and quietly."""
     site = Site(tmp_path_factory.mktemp("site"))
     site.declare("alpha", "alpha", "alpha-chat")
+    site.declare("thinker", "thinker", reasons=True)
     for slug in ("pair", "starting", "misnamed", "absent"):
         site.declare(slug, slug)
     site.attach(fleet)

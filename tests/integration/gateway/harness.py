@@ -58,11 +58,12 @@ class Site:
         self.cards.mkdir()
         self.workers.touch()
 
-    def declare(self, slug: str, *names: str) -> None:
-        """Writes the card of `slug`, served under `names`."""
+    def declare(self, slug: str, *names: str, reasons: bool = False) -> None:
+        """Writes the card of `slug`, served under `names`; with `reasons` it names a reasoning parser."""
         directory = self.cards / slug
         directory.mkdir()
-        (directory / "card.yaml").write_text(f"slug: {slug}\n")
+        parsers = "serving: {parsers: {reasoning: qwen3}}\n" if reasons else ""
+        (directory / "card.yaml").write_text(f"slug: {slug}\n{parsers}")
         (directory / "model.env").write_text(
             f'WEIGHTS_REPO=o/{slug}\nSERVED_MODEL_NAMES="{" ".join(names)}"\n'
         )

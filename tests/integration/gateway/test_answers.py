@@ -184,7 +184,7 @@ def test_the_client_may_wait_for_100_continue(gateway: Gateway, worker: FakeWork
 
 def test_models_are_a_list_in_openais_shape(gateway: Gateway) -> None:
     """/v1/models lists ready models by every name of theirs, and nothing else."""
-    assert [model.id for model in gateway.openai.models.list()] == ["alpha", "alpha-chat", "pair"]
+    assert [model.id for model in gateway.openai.models.list()] == ["alpha", "alpha-chat", "pair", "thinker"]
     assert gateway.openai.models.retrieve("alpha-chat").id == "alpha-chat"
     missing = gateway.http.get("/v1/models/absent")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")

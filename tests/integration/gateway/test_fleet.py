@@ -23,7 +23,7 @@ def test_an_undeclared_model_is_not_found(gateway: Gateway) -> None:
     status, code, message = refusal(answer)
     assert (status, code, answer.json()["error"]["param"]) == (404, "model_not_found", "model")
     assert "'gpt-4'" in message
-    assert "alpha, alpha-chat, pair" in message
+    assert "alpha, alpha-chat, pair, thinker" in message
 
 
 def test_a_model_that_is_not_started_names_the_command(gateway: Gateway) -> None:
@@ -53,6 +53,7 @@ def test_workers_lists_every_slug(gateway: Gateway, fleet: Pools) -> None:
     slugs = {one["slug"]: one for one in gateway.ops.get("/workers").json()["slugs"]}
     assert {slug: one["state"] for slug, one in slugs.items()} == {
         "absent": "absent", "alpha": "ready", "misnamed": "loading", "pair": "ready", "starting": "loading",
+        "thinker": "ready",
     }  # fmt: skip
     assert slugs["alpha"]["models"] == ["alpha", "alpha-chat"]
     assert [worker["address"] for worker in slugs["pair"]["workers"]] == [
@@ -63,7 +64,7 @@ def test_workers_lists_every_slug(gateway: Gateway, fleet: Pools) -> None:
 def test_ready_with_one_ready_model(gateway: Gateway) -> None:
     """/ready is 200 as soon as one model is, whatever the others do."""
     answer = gateway.http.get("/ready")
-    assert (answer.status_code, answer.json()["models"]) == (200, ["alpha", "alpha-chat", "pair"])
+    assert (answer.status_code, answer.json()["models"]) == (200, ["alpha", "alpha-chat", "pair", "thinker"])
 
 
 def test_two_workers_share_the_load(gateway: Gateway, fleet: Pools) -> None:

@@ -108,4 +108,4 @@ def test_targets_list_every_worker(gateway: Gateway, worker: FakeWorker) -> None
     """Prometheus discovers workers at the ops port, ready or not."""
     targets = gateway.ops.get("/targets/worker").json()
     assert {"targets": [worker.address], "labels": {"slug": "alpha"}} in targets
-    assert len(targets) == 5
+    assert len(targets) == 6
