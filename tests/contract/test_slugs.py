@@ -68,6 +68,13 @@ def test_served_options_are_those_of_the_card(slug: Path) -> None:
     assert set(limits.values()) == {images["per_prompt"] for images in [facts.get("images")] if images}
 
 
+@each_slug
+def test_each_slug_has_a_variable_of_its_own_for_another_vllm(slug: Path) -> None:
+    """Who builds one slug with another vLLM changes no other slug's image."""
+    argument = worker(slug)["build"]["args"]["VLLM_REQUIREMENT"]
+    assert argument == f"${{{slug.name.upper().replace('-', '_')}_VLLM_REQUIREMENT:-}}"
+
+
 @each_gpu_slug
 def test_the_first_declared_layout_is_served(slug: Path) -> None:
     """serve.yaml spreads the model over all of the slug's GPUs as the card's first layout says."""
