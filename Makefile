@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR
 
-.PHONY: help bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down verify status api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down verify status api-key \
         setup lock fmt check check-flags test test-e2e test-full bench-gateway twin clean
 
 ##@ Try it
@@ -27,6 +27,8 @@ api-key: ## Print a new API key, and its hashed line for GATEWAY_API_KEYS_FILE
 	@docker compose run --rm --no-deps gateway new-key
 
 ##@ Operate
+build: setup ## Build a model's images, and ask the worker's vLLM what it can (MODEL=slug)
+	@scripts/build '$(MODEL)'
 card: setup ## What a model needs, and what was proven (MODEL=slug)
 	@PYTHONPATH=docker $(PYTHON) -m cards show '$(MODEL)'
 check-card: setup ## May a model run so? (MODEL=slug, and any of TP= EP=0|1 GPUS= GPU_MEMORY_GB=)

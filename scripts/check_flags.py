@@ -1,9 +1,10 @@
 """Asks each slug's pinned vLLM, on this machine without a GPU, whether it accepts the slug's options.
 
 usage: check_flags.py [SLUG [SERVE_YAML]]     SERVE_YAML: to be tried in place of the slug's own; without SLUG: all
+       check_flags.py --built SLUG            asks the slug's own image, which must have been built
 
 The parser runs in the CPU worker's image, with the Python files of the wheel that the slug's card pins. That wheel is
-fetched once, by hash, into out/wheels.
+fetched once, by hash, into out/wheels. The classes that the card names must be in that vLLM, too.
 Exit codes: 0 all are accepted · 1 one is refused · 2 no such slug or file · 3 the image or the wheel could not be had.
 """
 
@@ -31,6 +32,8 @@ class CannotCheck(Exception):
 
 def main(words: list[str]) -> int:
     try:
+        if words[:1] == ["--built"]:
+            return ask_built(composed(), *words[1:2])
         project = composed()
         services = project["services"]
         asked = [request(services, slug, words[1:]) for slug in words[:1] or slugs()]
@@ -61,8 +64,25 @@ def request(services: dict[str, Any], slug: str, instead: list[str]) -> dict[str
     if instead and not Path(instead[0]).is_file():
         raise CannotCheck(WRONG, f"there is no file {instead[0]}")
     serve = "/tried.yaml" if instead else f"/slugs/{slug}/serve.yaml"
-    environment = services[slug]["environment"] | {"LAUNCHER_SERVE_CONFIG": serve}
-    return {"slug": slug, "environment": environment, "arguments": services[slug]["command"]}
+    return {
+        "slug": slug,
+        "environment": services[slug]["environment"] | {"LAUNCHER_SERVE_CONFIG": serve},
+        "arguments": services[slug]["command"],
+        "architectures": card(slug)["weights"]["architectures"],
+    }
+
+
+def card(slug: str) -> dict[str, Any]:
+    facts: dict[str, Any] = yaml.safe_load((ROOT / "docker" / slug / "card.yaml").read_text())
+    return facts
+
+
+def ask_built(project: dict[str, Any], slug: str = "") -> int:
+    """Asks the vLLM inside the slug's own image. Raises CannotCheck."""
+    asked = request(project["services"], slug, [])
+    image = f"{project['name']}-{slug}"
+    said(MISSING, ["docker", "image", "inspect", image])
+    return ask(image, None, [asked], [])
 
 
 def built_image(project: dict[str, Any]) -> str:
@@ -73,7 +93,7 @@ def built_image(project: dict[str, Any]) -> str:
 
 def pinned_wheel(slug: str) -> Path | None:
     """The wheel that the slug's card pins, fetched if need be; None: that of the image. Raises CannotCheck."""
-    pin = yaml.safe_load((ROOT / "docker" / slug / "card.yaml").read_text())["pin"]["vllm"]
+    pin = card(slug)["pin"]["vllm"]
     if slug == PARSER:
         return None
     wheel = WHEELS / str(pin["wheel"])

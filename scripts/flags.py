@@ -1,9 +1,10 @@
 """Whether vLLM's own program accepts what the launcher calls it with. Runs in a worker image: check_flags.py starts it.
 
-usage: flags.py [WHEEL] < JSON     a list of {slug, environment, arguments}: what Compose hands to each slug's launcher
+usage: flags.py [WHEEL] < JSON     a list of {slug, environment, arguments, architectures}: what Compose hands to each
+                                   slug's launcher, and the classes of vLLM that the card names
 
 With WHEEL its Python files are put before those of the image. vLLM's program runs up to the point where it would load
-the model; what it prints is its own. One process a slug, since vLLM keeps what it was told.
+the model, and imports the classes; what it prints is its own. One process a slug, since vLLM keeps what it was told.
 Exit codes: 0 all are accepted · 10 one is refused.
 """
 
@@ -16,6 +17,7 @@ import tempfile
 import zipfile
 from argparse import Namespace
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ def main(words: list[str]) -> int:
     if words:
         sys.path.insert(0, unpacked(Path(words[0])))
     import vllm.entrypoints.cli.serve  # noqa: F401  - once, not in every child
+    from vllm import platforms
+    from vllm.platforms.cpu import CpuPlatform
+
+    platforms._current_platform = CpuPlatform()  # a build for GPUs finds none, and would not begin to parse
 
     return max([refused(asked) for asked in json.load(sys.stdin)], default=0)
 
@@ -60,14 +66,14 @@ def call(asked: dict[str, Any]) -> None:
     from launcher.settings import Settings
 
     settings = Settings.from_environ(asked["environment"])
-    ServeSubcommand.cmd = staticmethod(would_load)
+    ServeSubcommand.cmd = staticmethod(partial(would_load, asked["architectures"]))
     sys.argv = list(command_line(settings, Path("/weights/snapshot"), asked["arguments"]))
     vllm_program()
     sys.exit(f"{sys.argv}: that does not serve")  # `would_load` was not reached
 
 
-def would_load(arguments: Namespace) -> None:
-    """vLLM's further checks of names that its parser lets pass, then the end."""
+def would_load(architectures: list[str], arguments: Namespace) -> None:
+    """vLLM's further checks of names that its parser lets pass, its classes for the model, then the end."""
     from vllm.config import SpeculativeConfig
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
 
@@ -75,7 +81,20 @@ def would_load(arguments: Namespace) -> None:
     validate_api_server_args(arguments)
     draft = arguments.speculative_config or {}
     unknown = set(draft) - {field.name for field in fields(SpeculativeConfig)}
-    sys.exit(f"speculative-config: {', '.join(sorted(unknown))} is not known" if unknown else 0)
+    if unknown:
+        sys.exit(f"speculative-config: {', '.join(sorted(unknown))} is not known")
+    for name in architectures:
+        import_class(name)
+    sys.exit(0)
+
+
+def import_class(architecture: str) -> None:
+    """Ends the program if vLLM has no such class; an import that fails says so itself."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    if architecture not in ModelRegistry.models:
+        sys.exit(f"weights.architectures: {architecture} is no model class of this vLLM")
+    ModelRegistry.models[architecture].load_model_cls()
 
 
 def identity() -> str:

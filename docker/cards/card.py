@@ -20,12 +20,16 @@ _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "
 
 @dataclass(frozen=True)
 class Weights:
-    """`repo` is owner/name on the hub, `bytes` the size of the whole snapshot."""
+    """`repo` is owner/name on the hub, `bytes` the size of the whole snapshot.
+
+    `architectures` are the classes of vLLM that run it: config.json's own, and that of a draft.
+    """
 
     repo: str
     format: str
     bytes: int
     licence: str
+    architectures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,13 @@ def _memory_share(options: Facts) -> float:
 
 
 def _weights(weights: Facts) -> Weights:
-    weights.only("repo", "format", "bytes", "licence")
+    weights.only("repo", "format", "bytes", "licence", "architectures")
     return Weights(
         repo=weights.text("repo", r"[\w.-]+/[\w.-]+", "owner/name"),
         format=weights.text("format"),
         bytes=weights.whole("bytes"),
         licence=weights.text("licence"),
+        architectures=weights.texts("architectures"),
     )
 
 

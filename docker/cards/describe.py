@@ -13,6 +13,7 @@ def lines(card: Card) -> Iterator[str]:
     weights = card.weights
     yield card.slug
     yield _row("weights", f"{weights.repo}, {gigabytes(weights.bytes)}, {weights.licence}")
+    yield _row("classes", ", ".join(weights.architectures))
     yield _row("format", weights.format)
     yield from _gpus(card.gpus) if card.gpus else [_row("GPUs", "none: it runs on the CPU")]
     yield _row("context", f"{card.context} tokens")

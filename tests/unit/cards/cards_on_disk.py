@@ -7,7 +7,7 @@ from pathlib import Path
 SLUG = "big-model"
 CARD = """
 slug: big-model
-weights: {repo: owner/name, format: BF16, bytes: 1000000, licence: MIT}
+weights: {repo: owner/name, format: BF16, bytes: 1000000, licence: MIT, architectures: [TinyForCausalLM]}
 hardware:
   gpus: 8
   gpu_memory_bytes: 80000000000

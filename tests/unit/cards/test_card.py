@@ -25,7 +25,7 @@ def test_a_whole_card_is_read(tmp_path: Path) -> None:
     assert found.gpus == card.Gpus(
         8, 80_000_000_000, "580", Shape(64, 8, Experts(4, 1280, 128)), (Layout(8, True),), "blocks"
     )
-    assert found.weights == card.Weights("owner/name", "BF16", 1_000_000, "MIT")
+    assert found.weights == card.Weights("owner/name", "BF16", 1_000_000, "MIT", ("TinyForCausalLM",))
     assert (found.context, found.memory_share) == (10, card.VLLM_SHARE)
     assert found.proven[0].date == datetime.date(2026, 11, 20)
 
@@ -54,6 +54,11 @@ def test_a_card_is_printed_a_fact_a_line(tmp_path: Path) -> None:
         ("bytes: 1000000", "bytes: 1e6", ("weights.bytes is '1e6'", "whole number")),
         ("bytes: 1000000", "bytes: 0", ("weights.bytes is 0", "from 1")),
         (", licence: MIT", "", ("weights.licence is missing",)),
+        (
+            "[TinyForCausalLM]",
+            "TinyForCausalLM",
+            ("weights.architectures is 'TinyForCausalLM'", "a list of texts"),
+        ),
         ("gpus: 8", "gpus: true", ("hardware.gpus is True", "whole number")),
         ("gpus: 8", "gpus: 4", ("hardware.layouts", "at most 4 GPUs")),
         ("gpu_memory_bytes", "gpu_memory", ("hardware.gpu_memory is not known", "gpu_memory_bytes")),

@@ -20,7 +20,7 @@ def card(
     share: float = 0.92,
 ) -> Card:
     hardware = Gpus(gpus, int(memory), "580", shape, LAYOUTS, "because") if gpus else None
-    return Card("a-slug", Weights("o/n", "FP8", int(weights), "MIT"), hardware, 1, share, "1", (), "")
+    return Card("a-slug", Weights("o/n", "FP8", int(weights), "MIT", ("A",)), hardware, 1, share, "1", (), "")
 
 
 def refusal(card: Card, *words: str) -> str:
