@@ -15,6 +15,10 @@ _SLUG = r"[a-z0-9][a-z0-9-]*"
 _VERSION = r"\d+(\.\d+)*"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
 VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
+_ON_GPUS = (
+    *("gpus", "gpu_memory_bytes", "compute_capabilities", "driver"),
+    *("shape", "layouts", "layouts_because", "load_s"),
+)
 _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
 
 
@@ -34,7 +38,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Gpus:
-    """GPUs of one worker: `memory_bytes` is the least one must have, `driver` the oldest that will do."""
+    """GPUs of one worker: `memory_bytes` is the least one must have, `driver` the oldest that will do.
+
+    `compute_capabilities` are the kinds of GPU that the recipe is for, none if it is for any.
+    """
 
     count: int
     memory_bytes: int
@@ -42,6 +49,7 @@ class Gpus:
     shape: Shape | None
     layouts: tuple[Layout, ...]
     layouts_because: str
+    compute_capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def _hardware(hardware: Facts) -> Gpus | None:
         hardware.whole("memory_bytes")
         hardware.whole("shm_bytes")
         return None
-    hardware.only("gpus", "gpu_memory_bytes", "driver", "shape", "layouts", "layouts_because", "load_s")
+    hardware.only(*_ON_GPUS)
     _seconds(hardware.section("load_s"))
     shape = _shape(hardware.section("shape")) if "shape" in hardware else None
     return Gpus(
@@ -133,7 +141,13 @@ def _hardware(hardware: Facts) -> Gpus | None:
         shape=shape,
         layouts=_layouts(hardware, shape),
         layouts_because=hardware.text("layouts_because"),
+        compute_capabilities=_compute_capabilities(hardware),
     )
+
+
+def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
+    name, wanted = "compute_capabilities", 'a list of compute capabilities in quotes, such as ["9.0"]'
+    return hardware.texts(name, r"[1-9][0-9]*\.[0-9]", wanted) if name in hardware else ()
 
 
 def _seconds(times: Facts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cards.card import Card, Gpus
-from cards.legality import gigabytes
+from cards.legality import gigabytes, kind
 
 
 def lines(card: Card) -> Iterator[str]:
@@ -26,9 +26,8 @@ def lines(card: Card) -> Iterator[str]:
 
 
 def _gpus(gpus: Gpus) -> Iterator[str]:
-    yield _row(
-        "GPUs", f"{gpus.count} of at least {gigabytes(gpus.memory_bytes)}, driver {gpus.driver} or newer"
-    )
+    least = f"{gpus.count} of at least {gigabytes(gpus.memory_bytes)}"
+    yield _row("GPUs", f"{least}{kind(gpus)}, driver {gpus.driver} or newer")
     served, *others = map(str, gpus.layouts)
     yield _row("layouts", ", ".join([f"{served} (served)", *others]))
     yield _row("because", gpus.layouts_because)

@@ -59,6 +59,15 @@ class Facts:
             raise self.wrong(key, "true or false")
         return value
 
+    def texts(self, key: str, pattern: str, wanted: str) -> tuple[str, ...]:
+        """A list of at least one text; `pattern` describes the whole of each. Raises CardError."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not value:
+            raise self.wrong(key, wanted)
+        if not all(isinstance(entry, str) and re.fullmatch(pattern, entry) for entry in value):
+            raise self.wrong(key, wanted)
+        return tuple(value)
+
     def section(self, key: str) -> Facts:
         """Raises CardError."""
         value = self.values.get(key)

@@ -14,6 +14,7 @@ _MIB = 1 << 20
 _TAKES_AT_MOST_S = 60.0  # without the persistence daemon the driver wakes each GPU first
 _GPU = ("index", "uuid", "driver_version", "memory.total", "memory.free")
 _FABRIC = ("index", "fabric.state", "fabric.status")
+_KIND = ("index", "compute_cap")
 _NOT_THERE = ("N/A", "[N/A]", "Not Supported", "[Not Supported]")
 
 
@@ -27,6 +28,7 @@ class Gpu:
 
     `fabric` is the state of its NVSwitch fabric: `Completed` where that works, empty where there is none.
     `holder` is the slug of the worker that holds it, empty if nobody does.
+    `compute_capability` is such as `9.0`, empty where the driver does not tell.
     """
 
     index: int
@@ -35,31 +37,29 @@ class Gpu:
     free_bytes: int
     fabric: str = ""
     holder: str = ""
+    compute_capability: str = ""
 
 
 def gpus(slots: Path, nvidia_smi: str = "nvidia-smi") -> tuple[Gpu, ...]:
     """Every GPU that this container sees. Raises HostError."""
-    fabric = _fabric(nvidia_smi)
-    return tuple(_gpu(row, fabric, slots) for row in _rows(nvidia_smi, _GPU))
+    fabric, kinds = _fabric(nvidia_smi), _kinds(nvidia_smi)
+    return tuple(_gpu(row, fabric, kinds, slots) for row in _rows(nvidia_smi, _GPU))
 
 
-def _gpu(row: list[str], fabric: dict[str, str], slots: Path) -> Gpu:
+def _gpu(row: list[str], fabric: dict[str, str], kinds: dict[str, str], slots: Path) -> Gpu:
     index, uuid, driver, total, free = row
     try:
         sizes = int(total) * _MIB, int(free) * _MIB
-        return Gpu(int(index), driver, *sizes, fabric.get(index, ""), _holder(slots, uuid))
+        return Gpu(
+            int(index), driver, *sizes, fabric.get(index, ""), _holder(slots, uuid), kinds.get(index, "")
+        )
     except ValueError:
         raise _strange(", ".join(row)) from None
 
 
 def _fabric(nvidia_smi: str) -> dict[str, str]:
-    """By a GPU's index the state of its fabric; empty with a driver too old to know the question."""
-    try:
-        rows = _rows(nvidia_smi, _FABRIC)
-    except HostError as error:
-        if "not a valid field" in str(error):
-            return {}
-        raise
+    """By a GPU's index the state of its fabric."""
+    rows = _rows_if_known(nvidia_smi, _FABRIC)
     return {index: _fabric_state(state, status) for index, state, status in rows}
 
 
@@ -67,6 +67,22 @@ def _fabric_state(state: str, status: str) -> str:
     if state in _NOT_THERE:
         return ""
     return state if status in ("Success", *_NOT_THERE) else f"{state}, {status}"
+
+
+def _kinds(nvidia_smi: str) -> dict[str, str]:
+    """By a GPU's index its compute capability."""
+    rows = _rows_if_known(nvidia_smi, _KIND)
+    return {index: "" if kind in _NOT_THERE else kind for index, kind in rows}
+
+
+def _rows_if_known(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
+    """As `_rows`; no row from a driver too old to know the question."""
+    try:
+        return _rows(nvidia_smi, fields)
+    except HostError as error:
+        if "not a valid field" in str(error):
+            return []
+        raise
 
 
 def _rows(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:

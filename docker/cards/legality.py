@@ -31,7 +31,9 @@ def verdict(card: Card, wish: Wish) -> str:
     need = memory_needed(card, card.gpus, layout)
     gpus = "1 GPU" if layout.tensor_parallel == 1 else f"{layout.tensor_parallel} GPUs"
     remark = "" if layout in card.gpus.layouts else f"; its card declares {_declared(card.gpus)} only"
-    return f"{card.slug} can run with {layout} on {gpus} of at least {gigabytes(need)}{remark}"
+    return (
+        f"{card.slug} can run with {layout} on {gpus} of at least {gigabytes(need)}{kind(card.gpus)}{remark}"
+    )
 
 
 def _on_the_cpu(card: Card, wish: Wish) -> str:
@@ -76,6 +78,12 @@ def _instead(gpus: Gpus) -> str:
 
 def _declared(gpus: Gpus) -> str:
     return ", ".join(map(str, gpus.layouts))
+
+
+def kind(gpus: Gpus) -> str:
+    """The kinds of GPU that the recipe is for, as the end of a list; nothing if it is for any."""
+    kinds = " or ".join(gpus.compute_capabilities)
+    return f", compute capability {kinds}" if kinds else ""
 
 
 def gigabytes(count: float) -> str:

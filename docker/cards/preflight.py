@@ -22,7 +22,7 @@ def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
         )
     yield from _driver(card.gpus, seen)
     yield from _fabric(seen)
-    yield from _memory(card, card.gpus, seen)
+    yield from _unfit(card, card.gpus, seen)
 
 
 def of_disk(card: Card, disk: Disk) -> Iterator[str]:
@@ -56,12 +56,19 @@ def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
         )
 
 
-def _memory(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
-    """GPUs that are too small or in use, if the others are too few; our own worker may use them."""
-    small = [gpu for gpu in seen if gpu.total_bytes < gpus.memory_bytes]
-    in_use = [gpu for gpu in seen if gpu not in small and gpu.holder != card.slug and _is_in_use(card, gpu)]
-    if len(seen) - len(small) - len(in_use) >= gpus.count:
+def _unfit(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
+    """GPUs of another kind, too small or in use, if the others are too few; our own worker may use them."""
+    others = [gpu for gpu in seen if _is_of_another_kind(gpus, gpu)]
+    meant = [gpu for gpu in seen if gpu not in others]
+    small = [gpu for gpu in meant if gpu.total_bytes < gpus.memory_bytes]
+    in_use = [gpu for gpu in meant if gpu not in small and gpu.holder != card.slug and _is_in_use(card, gpu)]
+    if len(meant) - len(small) - len(in_use) >= gpus.count:
         return
+    if others:
+        yield (
+            f"{_named(others)} has compute capability {_kinds(others)} and the recipe of {card.slug} is for "
+            f"{' or '.join(gpus.compute_capabilities)}: take a host with such GPUs"
+        )
     if small:
         yield (
             f"{_named(small)} has {_sizes(gpu.total_bytes for gpu in small)} of memory and {card.slug} takes "
@@ -69,6 +76,15 @@ def _memory(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
         )
     for holder in sorted({gpu.holder for gpu in in_use}):
         yield _used(card, holder, [gpu for gpu in in_use if gpu.holder == holder])
+
+
+def _is_of_another_kind(gpus: Gpus, gpu: Gpu) -> bool:
+    kinds = gpus.compute_capabilities
+    return bool(kinds and gpu.compute_capability) and gpu.compute_capability not in kinds
+
+
+def _kinds(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(dict.fromkeys(gpu.compute_capability for gpu in gpus))
 
 
 def _is_in_use(card: Card, gpu: Gpu) -> bool:

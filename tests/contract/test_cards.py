@@ -84,6 +84,14 @@ def test_make_check_card_says_yes() -> None:
     assert done.stdout == "step3p5-fp8 can run with TP=8 EP=1 on 8 GPUs of at least 80 GB\n"
 
 
+def test_kimi_is_for_hopper_alone() -> None:
+    """On Blackwell the pinned vLLM takes kernels that a worker without a network cannot get, and ends."""
+    assert "141 GB, compute capability 9.0, driver" in make("card", "MODEL=kimi-k2p5").stdout
+    assert make("check-card", "MODEL=kimi-k2p5").stdout.endswith(
+        "of at least 141 GB, compute capability 9.0\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

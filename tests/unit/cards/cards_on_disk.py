@@ -26,6 +26,8 @@ proven: [{date: 2026-11-20, vllm: "1.10.0", gpus: 4 x H200, how: random weights}
 not_proven: the real checkpoint
 """.replace("HASH", "a" * 64).replace("COMMIT", "b" * 40)
 
+FOR_HOPPER = CARD.replace('driver: "580"', 'driver: "580"\n  compute_capabilities: ["9.0"]')
+
 
 def write(directory: Path, text: str = CARD, serve: str = "tensor-parallel-size: 8\n") -> Path:
     """Writes the card of SLUG below `directory`; returns the card's path."""

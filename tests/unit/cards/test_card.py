@@ -8,7 +8,7 @@ import pytest
 from cards import card, describe
 from cards.facts import CardError
 from cards.layout import Experts, Layout, Shape
-from tests.unit.cards.cards_on_disk import CARD, SLUG, write
+from tests.unit.cards.cards_on_disk import CARD, FOR_HOPPER, SLUG, write
 
 
 def refusal(directory: Path) -> str:
@@ -43,6 +43,24 @@ def test_a_card_is_printed_a_fact_a_line(tmp_path: Path) -> None:
         assert words in said
     assert "2026-11-20, vLLM 1.10.0, 4 x H200: random weights" in said
     assert "not proven  the real checkpoint" in said
+
+
+def test_a_recipe_may_be_for_some_kinds_of_gpu(tmp_path: Path) -> None:
+    """The card says for which; one that says nothing is for any, and its print has no word of it."""
+    write(tmp_path)
+    assert "capability" not in "\n".join(describe.lines(card.load(tmp_path, SLUG)))
+    write(tmp_path, FOR_HOPPER)
+    said = "\n".join(describe.lines(card.load(tmp_path, SLUG)))
+    assert "8 of at least 80 GB, compute capability 9.0, driver 580 or newer" in said
+
+
+@pytest.mark.parametrize("kinds", ["9.0", "[9.0]", '"9.0"', '["9"]', '["9.0", ""]', "[]"])
+def test_a_wrong_compute_capability_is_named(tmp_path: Path, kinds: str) -> None:
+    """YAML takes 9.0 without quotes for a number; an empty list would allow no GPU at all."""
+    write(tmp_path, FOR_HOPPER.replace('["9.0"]', kinds))
+    said = refusal(tmp_path)
+    assert "hardware.compute_capabilities is" in said
+    assert 'in quotes, such as ["9.0"]' in said
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cards.cards_on_disk import CARD, SLUG, write
+from tests.unit.cards.cards_on_disk import CARD, FOR_HOPPER, SLUG, write
 
 ROOT = Path(__file__).resolve().parents[3]
 FITS = f"this host can run {SLUG}: GPUs, driver, memory and disk are as its card asks\n"
@@ -42,7 +42,7 @@ class Node:
 
     @staticmethod
     def _gpu(index: int) -> dict[str, Any]:
-        memory = {"memory.total": 143771, "memory.free": 143156}
+        memory = {"memory.total": 143771, "memory.free": 143156, "compute_cap": "9.0"}
         fabric = {"fabric.state": "Completed", "fabric.status": "Success"}
         return {"index": index, "uuid": f"GPU-{index}", "driver_version": "580.159.04"} | memory | fabric
 
@@ -118,9 +118,9 @@ def test_a_fabric_that_is_not_up_is_named(node: Node, state: str, status: str) -
 
 
 def test_an_old_driver_is_named_with_the_one_it_takes(node: Node) -> None:
-    """One sentence, also where that driver's nvidia-smi has never heard of a fabric."""
+    """One sentence, also where that driver's nvidia-smi has never heard of a fabric or a compute capability."""
     node.set("driver_version", "470.256.02")
-    node.unknown = ["fabric.state", "fabric.status"]
+    node.unknown = ["fabric.state", "fabric.status", "compute_cap"]
     said = node.problems(1)
     assert "470.256.02" in said
     assert "580 or newer" in said
@@ -154,6 +154,48 @@ def test_a_gpu_of_80_gb_has_80_gb(node: Node) -> None:
     node.set("memory.total", 81559)
     node.set("memory.free", 81008)
     assert_fits(node)
+
+
+def test_gpus_of_another_kind_are_named_with_the_kind_the_recipe_is_for(node: Node) -> None:
+    """Eight B200 would fetch hundreds of GB before vLLM ends at a kernel that it has for Hopper alone."""
+    write(node.directory, FOR_HOPPER)
+    node.set("compute_cap", "10.0")
+    assert node.problems(1) == (
+        f"GPU 0, 1, 2, 3, 4, 5, 6, 7 has compute capability 10.0 and the recipe of {SLUG} is for 9.0: "
+        "take a host with such GPUs\n"
+    )
+
+
+def test_gpus_of_the_kind_the_recipe_is_for_are_accepted(node: Node) -> None:
+    """Eight H200."""
+    write(node.directory, FOR_HOPPER)
+    assert_fits(node)
+
+
+def test_a_card_without_compute_capabilities_accepts_any(node: Node) -> None:
+    """Also one that came after the card was written."""
+    node.set("compute_cap", "10.0")
+    assert_fits(node)
+
+
+def test_a_compute_capability_that_is_not_told_is_not_judged(node: Node) -> None:
+    """The driver does not know the field, or has no value for it."""
+    write(node.directory, FOR_HOPPER)
+    node.set("compute_cap", "[N/A]")
+    assert_fits(node)
+    node.unknown = ["compute_cap"]
+    assert_fits(node)
+
+
+def test_gpus_of_another_kind_do_not_stand_in_for_those_in_use(node: Node) -> None:
+    """Nine GPUs, one of another kind and one full, are seven: both are named."""
+    write(node.directory, FOR_HOPPER)
+    node.gpus.append(node.gpus[0] | {"index": 8, "compute_cap": "10.0"})
+    assert_fits(node)
+    node.set("memory.free", 1024, 5)
+    said = node.problems(2)
+    assert "GPU 8 has compute capability 10.0" in said
+    assert "GPU 5 has 1.1 GB" in said
 
 
 def test_more_gpus_than_needed_may_be_in_use(node: Node) -> None:

@@ -18,8 +18,9 @@ def card(
     memory: float = 80e9,
     gpus: int = 8,
     share: float = 0.92,
+    kinds: tuple[str, ...] = (),
 ) -> Card:
-    hardware = Gpus(gpus, int(memory), "580", shape, LAYOUTS, "because") if gpus else None
+    hardware = Gpus(gpus, int(memory), "580", shape, LAYOUTS, "because", kinds) if gpus else None
     return Card("a-slug", Weights("o/n", "FP8", int(weights), "MIT", ("A",)), hardware, 1, share, "1", (), "")
 
 
@@ -34,6 +35,12 @@ def refusal(card: Card, *words: str) -> str:
 def test_the_served_layout_is_meant_when_nothing_is_said() -> None:
     """The first layout of the card is the default, and the answer says what it takes."""
     assert verdict(card(), Wish()) == "a-slug can run with TP=8 EP=1 on 8 GPUs of at least 80 GB"
+
+
+def test_the_answer_says_which_kinds_of_gpu_a_recipe_is_for() -> None:
+    """A yes for eight GPUs of that size is none for every eight of them."""
+    said = verdict(card(kinds=("9.0", "10.0")), Wish())
+    assert said.endswith("on 8 GPUs of at least 80 GB, compute capability 9.0 or 10.0")
 
 
 @pytest.mark.parametrize(
