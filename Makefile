@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
-export INSTALL FORCE DEBIAN_MIRROR
+export INSTALL FORCE DEBIAN_MIRROR MODELS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down verify status api-key \
         setup lock fmt check check-flags test test-e2e test-full bench-gateway twin clean
@@ -62,7 +62,7 @@ check: setup ## Lint, format, types, import layers, Compose files, promises of t
 	@scripts/check
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
 	$(PYTHON) -m pytest
-test-e2e: setup ## The real stack in containers, driven by the openai client
+test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
 test-full: setup ## Every bar at full count; writes docs/test-report.md
 	@scripts/test-full

@@ -36,7 +36,9 @@ class Outcome:
 BARS = (
     Bar("checks", ["make", "check"], HOUR),
     Bar("unit, integration, contract (`make test`: at most 5 minutes)", PYTEST, 300),
-    Bar("end to end, default slug", ["scripts/test-e2e"], HOUR),
+    Bar("end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
+    Bar("CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
+    Bar("CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar("gateway's cost (at most 90 µs/request, 30 µs/chunk)", ["make", "bench-gateway"], HOUR),
     Bar("`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("second `make demo` (at most 2 minutes)", ["make", "demo"], 120),

@@ -120,7 +120,7 @@ def _weights(weights: Facts) -> Weights:
         format=weights.text("format"),
         bytes=weights.whole("bytes"),
         licence=weights.text("licence"),
-        architectures=weights.texts("architectures"),
+        architectures=weights.texts("architectures", r"[A-Z]\w+", "a list of class names"),
     )
 
 

@@ -38,13 +38,6 @@ class Facts:
             raise self.wrong(key, wanted)
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """One or more texts. Raises CardError."""
-        values = self.values.get(key)
-        if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-            raise self.wrong(key, "a list of texts")
-        return tuple(values)
-
     def whole(self, key: str, least: int = 1) -> int:
         """A whole number of at least `least`. Raises CardError."""
         value = self.values.get(key)

@@ -155,3 +155,6 @@ TURNS: dict[str, Turn] = {
 TEXTS: tuple[str, ...] = tuple(
     f"{turn.messages[-1]['content']}\n{turn.answer.content}" for turn in (ENGLISH, CHINESE, REASONING)
 )
+COMPLETIONS: tuple[Text, ...] = tuple(
+    Text(f"{turn.messages[-1]['content']}\n", turn.answer.content) for turn in (ENGLISH, CHINESE, REASONING)
+)

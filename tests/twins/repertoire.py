@@ -19,7 +19,7 @@ class Repertoire:
 
 REPERTOIRES: dict[str, Repertoire] = {
     "kimi": Repertoire(dialogues_kimi.TURNS, dialogues_kimi.TEXTS),
-    "qwen3": Repertoire(dialogues.TURNS),
+    "qwen3": Repertoire(dialogues.TURNS, dialogues.COMPLETIONS),
     "r1": Repertoire(dialogues_r1.TURNS, dialogues_r1.TEXTS),
     "step": Repertoire(dialogues_step.TURNS, dialogues_step.TEXTS),
 }

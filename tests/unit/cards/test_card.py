@@ -75,7 +75,7 @@ def test_a_wrong_compute_capability_is_named(tmp_path: Path, kinds: str) -> None
         (
             "[TinyForCausalLM]",
             "TinyForCausalLM",
-            ("weights.architectures is 'TinyForCausalLM'", "a list of texts"),
+            ("weights.architectures is 'TinyForCausalLM'", "a list of class names"),
         ),
         ("gpus: 8", "gpus: true", ("hardware.gpus is True", "whole number")),
         ("gpus: 8", "gpus: 4", ("hardware.layouts", "at most 4 GPUs")),
