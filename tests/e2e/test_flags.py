@@ -13,9 +13,9 @@ SLUGS = sorted(path.parent.name for path in ROOT.glob("docker/*/card.yaml"))
 SERVE = (ROOT / "docker/deepseek-r1-distill-qwen-7b/serve.yaml").read_text()
 
 
-def check_flags(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def check_flags(*words: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts/check_flags.py", *words]
-    env = os.environ | {"COMPOSE_PROJECT_NAME": PROJECT}
+    env = os.environ | {"COMPOSE_PROJECT_NAME": PROJECT} | extra
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
 
 
@@ -26,6 +26,18 @@ def test_every_slug_is_accepted_by_its_pinned_vllm() -> None:
         0,
         [f"{slug}: accepted" for slug in SLUGS],
     ), done.stderr[-3000:]
+
+
+def test_quantising_at_load_is_accepted() -> None:
+    """The other source of step3p5-fp8 brings an option of its own, which the service's command must carry."""
+    settings = {"STEP3P5_FP8_SOURCE": "online"}
+    done = check_flags("step3p5-fp8", **settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = ["docker", "compose", "--profile", "step3p5-fp8", "config"]
+    service = subprocess.run(
+        files, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=True
+    )
+    assert "- --quantization\n      - fp8\n" in service.stdout
 
 
 @pytest.mark.parametrize(

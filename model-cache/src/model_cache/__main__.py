@@ -20,7 +20,7 @@ def main() -> int:
         settings = load()
     except JobError as error:
         return _refused(error)
-    progress = Progress(settings.slug, settings.repo)
+    progress = Progress(settings.slug, settings.chosen_repo)
     report = Reporter(progress, sys.stdout, renderer(settings.progress, terminal=sys.stdout.isatty()))
     try:
         Job(settings, progress, report).run()

@@ -33,15 +33,23 @@ _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableE
 class Hub:
     """One repository at one revision on the hub at *endpoint*.
 
-    *on_retry* is called with a line about each request or file that the SDK tries again.
+    *on_retry* is called with a line about each request or file that the SDK tries again; *if_missing* is
+    said where the hub does not know the repository.
     """
 
     def __init__(
-        self, endpoint: str, token: str | None, repo: str, revision: str, on_retry: Callable[[str], None]
+        self,
+        endpoint: str,
+        token: str | None,
+        repo: str,
+        revision: str,
+        on_retry: Callable[[str], None],
+        if_missing: str = "",
     ) -> None:
         self._endpoint = endpoint
         self._repo = repo
         self._revision = revision
+        self._if_missing = f". {if_missing}" if if_missing else ""
         self._api = HubApi(endpoint=endpoint, token=token)
         log = logging.getLogger("modelscope_hub")
         log.handlers[:] = [_RetryHandler(on_retry)]
@@ -92,7 +100,7 @@ class Hub:
             return AccessError(
                 f"{self._endpoint} has no {path + ' in ' if path else ''}{self._repo} at revision "
                 f"{self._revision} (404); check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, "
-                "or set MODEL_CACHE_TOKEN_FILE if it is private"
+                f"or set MODEL_CACHE_TOKEN_FILE if it is private{self._if_missing}"
             )
         if isinstance(error, FileIntegrityError):
             return IntegrityError(

@@ -26,7 +26,7 @@ class Job:
         self._settings = settings
         self._progress = progress
         self._report = report
-        self._volume = Volume(settings.dir, settings.repo, settings.slug)
+        self._volume = Volume(settings.dir, settings.chosen_repo, settings.slug)
 
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
@@ -47,7 +47,11 @@ class Job:
         """The snapshot that the slug links to, if it is of the repository and revision asked for."""
         snapshot = self._volume.linked()
         record = ready.read(snapshot) if snapshot else None
-        return snapshot if record and record.is_for(self._settings.repo, self._settings.revision) else None
+        return (
+            snapshot
+            if record and record.is_for(self._settings.chosen_repo, self._settings.revision)
+            else None
+        )
 
     def _mended_or_fetched(self) -> Path:
         with serving(self._progress, self._settings.port), self._report.ticking():
@@ -95,7 +99,14 @@ class Job:
             # time, and it reads its environment once, when imported.
             from model_cache.hub import Hub
 
-            yield Hub(settings.endpoint, token, settings.repo, settings.revision, self._say_retry)
+            yield Hub(
+                settings.endpoint,
+                token,
+                settings.chosen_repo,
+                settings.revision,
+                self._say_retry,
+                settings.if_missing,
+            )
 
     def _fill(self, hub: "Hub", staging: Path, manifest: Manifest) -> None:
         """Download and verify until every file in *staging* is right; wrong ones get a second chance."""
@@ -137,7 +148,9 @@ class Job:
 
     def _say_listing(self) -> None:
         settings = self._settings
-        self._report.enter("listing", remark=f"{settings.repo} at {settings.revision} on {settings.endpoint}")
+        self._report.enter(
+            "listing", remark=f"{settings.chosen_repo} at {settings.revision} on {settings.endpoint}"
+        )
 
     def _say_ready(self, snapshot: Path) -> None:
         record = ready.read(snapshot)

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     """Names the link under slugs/ that workers follow."""
     repo: Annotated[str, AfterValidator(_repo)]
     """ModelScope repository, owner/name."""
+    source: Literal["published", "online"] = "published"
+    """online: fetch ``online_repo`` in the place of ``repo``; vLLM quantises it when it loads."""
+    online_repo: Annotated[str, AfterValidator(_repo)] | None = None
+    """Repository of the unquantised weights, for slugs that can do with them."""
+    if_missing: str = ""
+    """What an operator may do if the hub does not know the repository; said after the hub's 404."""
     revision: Annotated[str, Field(min_length=1)] = "master"
     """Branch, tag or commit on the hub. A branch is read once: a complete snapshot is not looked up again."""
     dir: Path = Path("/weights")
@@ -70,6 +76,11 @@ class Settings(BaseSettings):
     """Port of /progress and /metrics while the job runs; 0 takes any free one."""
     progress: Literal["auto", "json", "text"] = "auto"
     """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
+
+    @property
+    def chosen_repo(self) -> str:
+        """The repository to fetch."""
+        return self.online_repo if self.source == "online" and self.online_repo else self.repo
 
     def token(self) -> str | None:
         """The token in ``token_file``, or None when no file is set.
@@ -92,10 +103,15 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
     try:
-        return Settings.model_validate({})
+        settings = Settings.model_validate({})
     except ValidationError as error:
         faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
         raise ConfigError(faults) from error
+    if settings.source == "online" and settings.online_repo is None:
+        raise ConfigError(
+            f"{_PREFIX}SOURCE: {settings.slug} has no weights that are quantised at load; unset it"
+        )
+    return settings
 
 
 def _fault(field: str, kind: str, message: str) -> str:

@@ -88,6 +88,13 @@ def test_an_unknown_model_is_named(job: Job) -> None:
     assert_refused(job, outcome, 6, "twins/unknown", "master", "404", "MODEL_CACHE_REPO")
 
 
+def test_an_unknown_model_comes_with_the_slugs_own_advice(job: Job) -> None:
+    """What the slug's directory knows of other sources stands at the end of the line."""
+    outcome = job.run(MODEL_CACHE_REPO="twins/unknown", MODEL_CACHE_IF_MISSING="It is known elsewhere")
+
+    assert_refused(job, outcome, 6, "404", "It is known elsewhere")
+
+
 def test_an_unknown_revision_is_named(job: Job) -> None:
     """Exit 6 naming the revision."""
     assert_refused(job, job.run(MODEL_CACHE_REVISION="v9"), 6, "v9", "MODEL_CACHE_REVISION")

@@ -33,6 +33,24 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert (load().revision, load().token_file) == ("master", None)
 
 
+def test_online_chooses_the_other_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is fetched only when asked for, and a slug without one says so."""
+    monkeypatch.setenv("MODEL_CACHE_ONLINE_REPO", "Qwen/unquantised")
+    assert load().chosen_repo == "Qwen/Qwen3-0.6B"
+    monkeypatch.setenv("MODEL_CACHE_SOURCE", "online")
+    assert load().chosen_repo == "Qwen/unquantised"
+    monkeypatch.delenv("MODEL_CACHE_ONLINE_REPO")
+    with pytest.raises(ConfigError, match=r"qwen3-0p6b-cpu has no weights that are quantised at load"):
+        load()
+
+
+def test_a_source_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped source must not fetch 399 GB."""
+    monkeypatch.setenv("MODEL_CACHE_SOURCE", "on-line")
+    with pytest.raises(ConfigError, match=r"MODEL_CACHE_SOURCE: .*'published' or 'online'"):
+        load()
+
+
 def test_settings_do_not_change() -> None:
     """What was read at the start holds for the run."""
     with pytest.raises(ValidationError):
