@@ -4,7 +4,7 @@ usage: check_flags.py [SLUG [SERVE_YAML]]     SERVE_YAML: to be tried in place o
        check_flags.py --built SLUG            asks the slug's own image, which must have been built
 
 The parser runs in the CPU worker's image, with the Python files of the wheel that the slug's card pins. That wheel is
-fetched once, by hash, into out/wheels. The classes that the card names must be in that vLLM, too.
+fetched once, by hash, into out/wheels. That vLLM must know the classes that the card names, too; --built imports them.
 Exit codes: 0 all are accepted · 1 one is refused · 2 no such slug or file · 3 the image or the wheel could not be had.
 """
 

@@ -1,10 +1,11 @@
 """Whether vLLM's own program accepts what the launcher calls it with. Runs in a worker image: check_flags.py starts it.
 
 usage: flags.py [WHEEL] < JSON     a list of {slug, environment, arguments, architectures}: what Compose hands to each
-                                   slug's launcher, and the classes of vLLM that the card names
+                                   slug's launcher, and the classes of vLLM that the card names. Without WHEEL, when
+                                   the image is the slug's own, they are imported too
 
 With WHEEL its Python files are put before those of the image. vLLM's program runs up to the point where it would load
-the model, and imports the classes; what it prints is its own. One process a slug, since vLLM keeps what it was told.
+the model; what it prints is its own. One process a slug, since vLLM keeps what it was told.
 Exit codes: 0 all are accepted · 10 one is refused.
 """
 
@@ -34,7 +35,7 @@ def main(words: list[str]) -> int:
 
     platforms._current_platform = CpuPlatform()  # a build for GPUs finds none, and would not begin to parse
 
-    return max([refused(asked) for asked in json.load(sys.stdin)], default=0)
+    return max([refused(asked, imports=not words) for asked in json.load(sys.stdin)], default=0)
 
 
 def unpacked(wheel: Path) -> str:
@@ -45,19 +46,19 @@ def unpacked(wheel: Path) -> str:
     return folder
 
 
-def refused(asked: dict[str, Any]) -> int:
+def refused(asked: dict[str, Any], *, imports: bool) -> int:
     """0 if vLLM accepts it, else REFUSED; one line says so, after vLLM's own."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        call(asked)
+        call(asked, imports)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     verdict = "accepted" if code == 0 else "REFUSED"
     print(f"{asked['slug']}: {verdict} by vLLM {identity()}", flush=True)
     return REFUSED if code else 0
 
 
-def call(asked: dict[str, Any]) -> None:
+def call(asked: dict[str, Any], imports: bool) -> None:
     """Runs vLLM's program with the launcher's command line, in place of this one. Never returns."""
     from vllm.entrypoints.cli.main import main as vllm_program
     from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -66,13 +67,13 @@ def call(asked: dict[str, Any]) -> None:
     from launcher.settings import Settings
 
     settings = Settings.from_environ(asked["environment"])
-    ServeSubcommand.cmd = staticmethod(partial(would_load, asked["architectures"]))
+    ServeSubcommand.cmd = staticmethod(partial(would_load, asked["architectures"], imports))
     sys.argv = list(command_line(settings, Path("/weights/snapshot"), asked["arguments"]))
     vllm_program()
     sys.exit(f"{sys.argv}: that does not serve")  # `would_load` was not reached
 
 
-def would_load(architectures: list[str], arguments: Namespace) -> None:
+def would_load(architectures: list[str], imports: bool, arguments: Namespace) -> None:
     """vLLM's further checks of names that its parser lets pass, its classes for the model, then the end."""
     from vllm.config import SpeculativeConfig
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
@@ -84,17 +85,18 @@ def would_load(architectures: list[str], arguments: Namespace) -> None:
     if unknown:
         sys.exit(f"speculative-config: {', '.join(sorted(unknown))} is not known")
     for name in architectures:
-        import_class(name)
+        look_up(name, imports)
     sys.exit(0)
 
 
-def import_class(architecture: str) -> None:
+def look_up(architecture: str, imports: bool) -> None:
     """Ends the program if vLLM has no such class; an import that fails says so itself."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     if architecture not in ModelRegistry.models:
         sys.exit(f"weights.architectures: {architecture} is no model class of this vLLM")
-    ModelRegistry.models[architecture].load_model_cls()
+    if imports:
+        ModelRegistry.models[architecture].load_model_cls()
 
 
 def identity() -> str:
