@@ -134,8 +134,8 @@ async def answer_sse(reply: Reply, script: Mapping[str, Any]) -> None:
 
 
 async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
-    """The texts of `pieces` one after another, as a stream or, with `json`, as a body with a length."""
-    pieces = [piece.encode() for piece in script["pieces"]]
+    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length."""
+    pieces = [b"x" * piece if isinstance(piece, int) else piece.encode() for piece in script["pieces"]]
     if script.get("json"):
         reply.head(200, JSON, ("content-length", str(sum(map(len, pieces)))))
     else:
@@ -185,8 +185,8 @@ ENDS: Mapping[str, Callable[[Reply], Awaitable[None]]] = {
 
 
 async def answer_flood(reply: Reply, script: Mapping[str, Any]) -> None:
-    """A stream of `bytes` bytes in events of 16 KiB, as fast as the client takes them."""
-    reply.stream_head()
+    """A stream of `bytes` bytes in events of 16 KiB, as fast as the client takes them; `kind` is its content type."""
+    reply.head(200, script.get("kind", SSE), ("transfer-encoding", "chunked"))
     block = event(0, "x" * 16 * 1024)
     for _ in range(script["bytes"] // len(block)):
         await reply.room()

@@ -3,6 +3,7 @@
 set -eu
 [ ! -e /usr/local/cuda ] || exit 0
 parts=$(python3 -c "import sysconfig; print(sysconfig.get_path('purelib'))")/nvidia/cu13
+[ -x "$parts/bin/nvcc" ] || { echo "cuda-home: no nvcc in $parts, where the lock should have put it" >&2; exit 1; }
 mkdir -p /usr/local/cuda/lib64/stubs
 ln -s "$parts/bin" "$parts/include" "$parts/nvvm" /usr/local/cuda/
 for library in "$parts"/lib/lib*; do

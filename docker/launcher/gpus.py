@@ -1,4 +1,4 @@
-"""The GPUs that this container sees, as `nvidia-smi` lists them."""
+"""The GPUs that this container sees, as `nvidia-smi` lists them. A node's GPUs are taken to be of one kind."""
 
 from __future__ import annotations
 

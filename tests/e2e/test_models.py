@@ -29,10 +29,15 @@ TWINS = {
     "deepseek-r1-distill-qwen-7b": "r1",
 }
 CHOSEN = os.environ.get("MODELS", "").replace(",", " ").split() or [SLUG]
-SLUGS = [slug for slug in TWINS if slug in CHOSEN or "all" in CHOSEN]
+ALL = sorted(path.parent.name for path in ROOT.glob("docker/*/card.yaml"))
+SLUGS = [slug for slug in ALL if slug in CHOSEN or "all" in CHOSEN]
 POOL, POOLED = ("step3p5-fp8", "step3p5-bf16-mtp"), "step3p5-flash"
 A_TOOL = {"type": "function", "function": {"name": "any", "parameters": {"type": "object", "properties": {}}}}
-every_model = pytest.mark.skipif(len(SLUGS) < len(TWINS), reason="asks for MODELS=all")
+every_model = pytest.mark.skipif(SLUGS != ALL, reason="asks for MODELS=all")
+
+
+if unknown := {*CHOSEN} - {*ALL, "all"}:
+    raise pytest.UsageError(f"MODELS: {', '.join(unknown)} is no slug; there are: all, {', '.join(ALL)}")
 
 
 @dataclass(frozen=True)

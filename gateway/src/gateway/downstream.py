@@ -295,6 +295,8 @@ class ClientConnection(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, fields, expects
         self.scope["headers"] = fields
         super().on_headers_complete()
+        if self.pipeline:
+            self._look_later()
 
     def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
         self._running = cycle

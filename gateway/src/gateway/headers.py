@@ -42,6 +42,12 @@ def request_bytes(
     return b"".join(parts)
 
 
+def with_length(headers: Headers, length: int) -> Headers:
+    """The headers, for a body of `length` bytes."""
+    kept = [field for field in headers if field[0] != b"content-length"]
+    return [*kept, (b"content-length", b"%d" % length)]
+
+
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
     """The worker's headers as the client gets them, with our request id and no caching or buffering on the way."""
     banned = NOT_TO_CLIENT | _named_by_connection(worker_headers)

@@ -29,7 +29,7 @@ from gateway.fleet import Fleet
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
-from gateway.reasoning import Lines, under_both_names
+from gateway.reasoning import Lines, Whole
 from gateway.selection import least_in_flight
 from gateway.settings import Settings
 from gateway.upstream import Exchange, StaleConnection, Upstream
@@ -247,11 +247,11 @@ async def relay(call: Call, exchange: Exchange, request: ClientRequest) -> None:
 
 
 def way_of(call: Call, content_type: bytes) -> Relay:
-    if call.both_names and call.stream:
+    if not call.both_names or call.status != 200:
+        return relay_bytes
+    if call.stream:
         return relay_lines
-    if call.both_names and content_type.startswith(b"application/json"):
-        return relay_whole
-    return relay_bytes
+    return relay_whole if content_type.startswith(b"application/json") else relay_bytes
 
 
 async def relay_bytes(call: Call, exchange: Exchange, request: ClientRequest) -> None:
@@ -267,7 +267,7 @@ async def relay_bytes(call: Call, exchange: Exchange, request: ClientRequest) ->
 
 
 async def relay_lines(call: Call, exchange: Exchange, request: ClientRequest) -> None:
-    """Hands a stream on line by line, with the reasoning under both names."""
+    """Hands a stream on line by line, with the reasoning under both names; of a line that breaks off, nothing."""
 
     def hand_on(data: bytes) -> None:
         send(feed(data))
@@ -279,20 +279,27 @@ async def relay_lines(call: Call, exchange: Exchange, request: ClientRequest) ->
     lines = Lines()
     feed = lines.feed
     begin(call, exchange, request, feed(exchange.take()))
-    try:
-        await exchange.pour(hand_on)
-    finally:
-        send(lines.rest())
+    await exchange.pour(hand_on)
+    send(lines.rest())
 
 
 async def relay_whole(call: Call, exchange: Exchange, request: ClientRequest) -> None:
     """Hands an answer of JSON on once it is whole, with the reasoning under both names and the length that makes."""
-    parts = [exchange.take()]
-    await exchange.pour(parts.append)
-    body = under_both_names(b"".join(parts))
-    kept = [field for field in exchange.headers if field[0] != b"content-length"]
-    exchange.headers = [*kept, (b"content-length", b"%d" % len(body))]
-    begin(call, exchange, request, body)
+
+    def hand_on(data: bytes) -> None:
+        data = feed(data)
+        if request.begun:
+            request.write(data)
+        elif data:
+            begin(call, exchange, request, data)
+
+    feed, head = (whole := Whole()).feed, [*exchange.headers]  # a trailer is no part of the head
+    hand_on(exchange.take())
+    await exchange.pour(hand_on)
+    if not request.begun:
+        body = whole.rest()
+        exchange.headers = headers.with_length(head, len(body))
+        begin(call, exchange, request, body)
 
 
 def begin(call: Call, exchange: Exchange, request: ClientRequest, first: bytes) -> None:

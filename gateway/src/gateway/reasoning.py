@@ -9,7 +9,7 @@ import re
 KEY, FORMER_KEY = b'"reasoning":', b'"reasoning_content":'
 FIELD = re.compile(KEY + rb'(\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))')
 BOTH = KEY + rb"\1," + FORMER_KEY + rb"\1"
-MOST_HELD = 1 << 20  # bytes of a line; what is longer passes as it is
+MOST_HELD = 1 << 20  # bytes of a line, or of a whole answer; what is longer passes as it is
 
 
 def under_both_names(data: bytes) -> bytes:
@@ -40,3 +40,27 @@ class Lines:
         """What is still held when the stream ends."""
         held, self._held = self._held, b""
         return under_both_names(held)
+
+
+class Whole:
+    """An answer's bytes, held back until it is whole; one that is longer than MOST_HELD passes as it is."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be handed on now: b"" until the answer is too long, then everything."""
+        self._parts.append(data)
+        self._size += len(data)
+        return self._taken() if self._size > MOST_HELD else b""
+
+    def rest(self) -> bytes:
+        """The whole answer, if all of it is held."""
+        return under_both_names(self._taken())
+
+    def _taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)

@@ -61,7 +61,7 @@ class Site:
     def declare(self, slug: str, *names: str, reasons: bool = False) -> None:
         """Writes the card of `slug`, served under `names`; with `reasons` it names a reasoning parser."""
         directory = self.cards / slug
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         parsers = "serving: {parsers: {reasoning: qwen3}}\n" if reasons else ""
         (directory / "card.yaml").write_text(f"slug: {slug}\n{parsers}")
         (directory / "model.env").write_text(

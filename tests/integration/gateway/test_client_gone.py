@@ -13,6 +13,7 @@ from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, post, wait_until
 
 WITHIN_S = 1.0
+HEALTH = b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n"
 WAITS = {
     "for the answer": ask("alpha", "json", hold=True),
     "for the first token": ask("alpha", "sse", hold=-1),
@@ -47,15 +48,13 @@ def test_a_client_that_resets_frees_the_worker(gateway: Gateway, worker: FakeWor
     assert seen.gone.wait(WITHIN_S)
 
 
-@pytest.mark.parametrize(
-    "body", [ask("alpha", "sse", hold=1), ask("alpha", "json", hold=True)], ids=["sse", "json"]
-)
+@pytest.mark.parametrize("behind", [post(json.dumps(ask("alpha")).encode()), HEALTH], ids=["chat", "health"])
+@pytest.mark.parametrize("do", [{"do": "sse", "hold": 1}, {"do": "json", "hold": True}], ids=["sse", "json"])
 def test_a_second_request_behind_does_not_hide_that_the_client_left(
-    gateway: Gateway, worker: FakeWorker, body: dict[str, object]
+    gateway: Gateway, worker: FakeWorker, do: dict[str, object], behind: bytes
 ) -> None:
     """With another request pipelined behind it, the one that runs is still ended; the other never reaches a worker."""
-    request = post(json.dumps(body).encode())
-    connection = gateway.connect(request + request)
+    connection = gateway.connect(post(json.dumps(ask("alpha") | {"script": do}).encode()) + behind)
     seen = worker.next()
     connection.close()
     assert seen.gone.wait(WITHIN_S)

@@ -7,10 +7,11 @@ import json
 from collections import Counter
 
 import httpx
+import pytest
 
 from tests.fake_worker import DONE, FakeWorker, Seen, event
 from tests.integration.gateway.conftest import StartGateway
-from tests.integration.gateway.harness import CHAT, Gateway, Pools, ask, post
+from tests.integration.gateway.harness import CHAT, Gateway, Pools, Site, ask, post
 
 STREAMS, CHUNKS = 200, 20
 MIB = 1 << 20
@@ -36,17 +37,21 @@ def test_two_hundred_streams_at_once_are_whole(gateway: Gateway, fleet: Pools) -
     assert gateway.in_flight() == 0
 
 
+@pytest.mark.parametrize("reasons", [False, True], ids=["plain", "reasoning"])
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
 def test_a_client_that_does_not_read_costs_no_memory(
-    start_gateway: StartGateway, own_worker: FakeWorker
+    site: Site, start_gateway: StartGateway, own_worker: FakeWorker, reasons: bool, kind: str
 ) -> None:
     """The gateway stops reading from the worker when its client does not read; the rest the kernel holds.
 
     Its two connections take up to tcp_rmem and tcp_wmem each, 72 MB at Linux's largest defaults.
     """
+    site.declare("alpha", "alpha", reasons=reasons)
     gateway = start_gateway()
     gateway.chat("alpha", "flood", bytes=MIB)
     own_worker.forget()
-    before, body = gateway.rss_bytes(), json.dumps(ask("alpha", "flood", bytes=512 * MIB)).encode()
+    asked = ask("alpha", "flood", bytes=512 * MIB, kind=kind)
+    before, body = gateway.rss_bytes(), json.dumps(asked).encode()
     connections = [gateway.connect(post(body)) for _ in range(8)]
     taken = [settled(own_worker.next()) for _ in connections]
     assert max(taken) < 128 * MIB

@@ -40,13 +40,23 @@ def test_a_stream(gateway: Gateway) -> None:
     assert [(delta.reasoning, delta.reasoning_content) for delta in deltas] == [('a "b"', 'a "b"')] * 3
 
 
-def test_a_broken_stream_loses_nothing(gateway: Gateway) -> None:
-    """What came before the break arrives, half events too, and the body has no end."""
+def test_a_broken_stream_ends_with_an_error_event(gateway: Gateway) -> None:
+    """Whole events arrive, of the one that broke off nothing, and the body has no end."""
     request = post(json.dumps(ask("thinker", "pieces", pieces=[DELTA, DELTA[:40]], drop=True)).encode())
     with gateway.connect(request) as connection:
         answer = read_to_end(connection)
-    assert DELTA[:40].encode() + b"\r\n" in answer
+    assert answer.count(b"data: ") == 2
+    assert b'"reasoning_content":"a \\"b\\""' in answer
+    assert b"upstream_disconnected" in answer
     assert not answer.endswith(b"0\r\n\r\n")
+
+
+def test_an_answer_too_long_to_hold_passes_as_it_is(gateway: Gateway) -> None:
+    """Some memory, not any amount, is spent on the second name."""
+    begin, end = PLAIN.split("4 ", 1)
+    answer = gateway.chat("thinker", "pieces", pieces=[begin, 900_000, 900_000, end], json=True)
+    assert answer.text == begin + "x" * 1_800_000 + end
+    assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 def test_a_broken_answer_is_an_error(gateway: Gateway) -> None:
@@ -72,3 +82,4 @@ def test_a_client_that_leaves_frees_the_worker(gateway: Gateway, fleet: Pools) -
     seen = worker.next()
     connection.close()
     assert seen.gone.wait(1)
+    gateway.event("request", model="thinker", ending="client_gone")
