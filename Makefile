@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down verify status api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
         setup lock fmt check check-flags test test-e2e test-full bench-gateway twin clean
 
 ##@ Try it
@@ -37,6 +37,8 @@ up: ## Start a model and all it needs (MODEL=slug)
 	docker compose up -d $(MODEL)
 down: ## Stop everything; weights and metrics stay
 	docker compose --profile '*' down
+weights: ## What the weights volume holds, and whether it is still what was verified
+	@scripts/weights
 verify: ## Transformers loads the weights and generates a few tokens, without vLLM (MODEL=slug)
 	@scripts/verify $(MODEL)
 status: ## Every slug with its state and workers, as JSON

@@ -1,0 +1,36 @@
+"""What the weights volume holds, a line for each slug. usage: python3 -m model_cache.inventory"""
+
+import os
+import sys
+from pathlib import Path
+
+from model_cache import ready
+
+
+def lines(root: Path) -> list[str]:
+    """A line for each slug that has been linked to a snapshot below *root*, in the slugs' order."""
+    return [_line(link) for link in sorted(root.glob("slugs/*"))]
+
+
+def _line(link: Path) -> str:
+    snapshot = link.resolve()
+    found = ready.read(snapshot)
+    if found is None:
+        return f"{link.name}: not verified: docker compose up {link.name}-weights"
+    changed = found.changed(snapshot)
+    state = f"{len(changed)} files have changed since" if changed else "unchanged since"
+    return (
+        f"{link.name}: {found.repo} at {found.revision}, {found.bytes / 1e9:.1f} GB in {len(found.files)} files, "
+        f"digest {snapshot.name}, trust on first use, verified {found.published_at}, {state}"
+    )
+
+
+def main() -> None:
+    """Print the lines, or one that says that there are none."""
+    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
+    found = lines(root) or [f"{root} holds no weights yet: docker compose up <slug>-weights"]
+    sys.stdout.writelines(f"{line}\n" for line in found)
+
+
+if __name__ == "__main__":
+    main()
