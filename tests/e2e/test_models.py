@@ -84,10 +84,12 @@ def start(stack: Stack, *slugs: str) -> None:
 
 
 def stop(stack: Stack, *slugs: str) -> None:
-    """The default slug stays, for the tests of other modules."""
+    """Until the gateway has noticed; the default slug stays, for the tests of other modules."""
     models = [slug for slug in slugs if slug != SLUG]
     if models:
         stack.compose("stop", *models)
+    for slug in models:
+        wait_for(f"{slug} gone", lambda slug=slug: stack.slug_status(slug)["state"] != "ready" or None, 60)
 
 
 @pytest.fixture(scope="module", params=SLUGS)
