@@ -5,18 +5,31 @@
     ├── InvalidApiKey        401  invalid_api_key
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
     ├── RequestTooLarge      413  request_too_large
+    ├── HeadTooLarge         431  request_too_large     more headers, or bytes of them, than are taken
+    ├── RequestTimeout       408  invalid_request       the client sent its request too slowly
+    ├── QueueFull            429  overloaded            with Retry-After: as many wait as may
     ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP
     ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early
     ├── ModelLoading         503  model_loading         with Retry-After
+    ├── Overloaded           503  overloaded            with Retry-After: the wait for a worker was over
     ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
     │   └── WorkerUnreachable                           nothing of the request reached the worker
     └── WorkerTimeout        504  worker_timeout
 
+Told in the words of the route's dialect: OpenAI's object, or Anthropic's.
 A worker's own error response is never turned into one of these: it passes through unchanged.
 `ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2.
 """
 
 import orjson
+
+from gateway.routes import Dialect
+
+
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+}  # fmt: skip
 
 
 class ConfigError(Exception):
@@ -40,13 +53,17 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
 
-    def body(self) -> bytes:
-        """The OpenAI error object as JSON bytes."""
+    def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
+        """The error object as JSON bytes."""
+        if dialect is Dialect.ANTHROPIC:
+            kind = ANTHROPIC_TYPES.get(self.status, "api_error")
+            return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})
         return orjson.dumps({"error": self._fields()})
 
-    def sse_event(self) -> bytes:
+    def sse_event(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
         """The same object as one server-sent event, for a stream that has already begun."""
-        return b"data: " + self.body() + b"\n\n"
+        name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
+        return b"%bdata: %b\n\n" % (name, self.body(dialect))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Response headers that go with the body; `x-gateway-error` tells our errors from a worker's."""
@@ -81,6 +98,22 @@ class ModelNotFound(GatewayError):
 
 class RequestTooLarge(GatewayError):
     status, code, type = 413, "request_too_large", "invalid_request_error"
+
+
+class HeadTooLarge(RequestTooLarge):
+    status = 431
+
+
+class RequestTimeout(InvalidRequest):
+    status = 408
+
+
+class Overloaded(GatewayError):
+    status, code, retry_after_s = 503, "overloaded", 2
+
+
+class QueueFull(Overloaded):
+    status = 429
 
 
 class BadWorkerResponse(GatewayError):

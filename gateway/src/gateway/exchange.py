@@ -1,0 +1,286 @@
+"""One request and its answer on one connection to a worker.
+
+What comes is told to a `Receiver` as it comes, without a task or an object per chunk; `pause` stops reading from the
+worker while the client does not keep up.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.errors import BadWorkerResponse, WorkerDisconnected
+from gateway.framing import BadFraming, Chunked, Framing, Sized, UntilClose
+
+RECEIVE_BYTES = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
+MOST_HEAD_BYTES = 64 * 1024
+JOINED_BYTES = 64 * 1024  # a larger body is written behind its head, without a copy of both in one piece
+BODILESS = (204, 304)
+Headers = list[tuple[bytes, bytes]]
+
+
+class StaleConnection(Exception):
+    """A reused connection was closed by the worker before the first byte of its answer: send again on a new one."""
+
+
+class Receiver(Protocol):
+    """Who is told of an answer: head, any number of pieces, then end or failure, and nothing after one of these."""
+
+    def on_head(self) -> None: ...
+
+    def on_chunk(self, framed: bytes) -> None:
+        """A piece of a chunked body that came as one whole chunk, with its frame."""
+        ...
+
+    def on_payload(self, data: bytes) -> None:
+        """A piece of the body, without any frame."""
+        ...
+
+    def on_end(self) -> None: ...
+
+    def on_failure(self, error: Exception) -> None: ...
+
+
+class Exchange:
+    """One request and its answer on one connection."""
+
+    __slots__ = ("_connection", "_over", "_receiver", "complete", "framing", "headers", "stale", "status")
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver: Receiver | None = receiver
+        self._connection: Connection | None = None
+        self._over = False
+        self.complete = False
+        self.status = 0
+        self.headers: Headers = []
+        self.framing: Framing | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended or was given up."""
+        return self._over
+
+    @property
+    def chunked(self) -> bool:
+        return isinstance(self.framing, Chunked)
+
+    def pause(self) -> None:
+        """Stops reading from the worker."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume()
+
+    def cancel(self) -> None:
+        """Gives it up, which frees the engine: the connection is closed, and the receiver hears no more."""
+        connection, self._connection, self._over = self._connection, None, True
+        self._receiver = None
+        if connection is not None:
+            connection.drop()
+
+    def run_on(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def fail(self, error: Exception) -> None:
+        """Ends it with `error`."""
+        receiver = self._receiver
+        self.cancel()
+        if receiver is not None:
+            receiver.on_failure(error)
+
+    def finish(self) -> None:
+        """The answer is whole."""
+        receiver, self._receiver, self._connection = self._receiver, None, None
+        self.complete = self._over = True
+        if receiver is not None:
+            receiver.on_end()
+
+    def tell_head(self) -> None:
+        if self._receiver is not None:
+            self._receiver.on_head()
+
+    def tell_chunk(self, framed: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.on_chunk(framed)
+
+    def tell_payload(self, data: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.on_payload(data)
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection to a worker; carries one exchange at a time. `keep`: takes it when it can be used again."""
+
+    def __init__(self, keep: "Callable[[Connection], None]") -> None:
+        self._keep = keep
+        self._parser: httptools.HttpResponseParser | None = None
+        self._exchange: Exchange | None = None
+        self._chunks: Chunked | None = None  # the exchange's framing, if it is this one
+        self._head: bytes = b""
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._used = False
+        self._silent = True
+        self._keep_alive = False
+        self.idle_since = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def start(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """Sends a request. The connection must be open and idle."""
+        assert self._transport is not None
+        self._exchange, self._silent, self._head = exchange, True, b""
+        self._parser = httptools.HttpResponseParser(self)
+        exchange.run_on(self)
+        if len(body) < JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    def drop(self) -> None:
+        """Closes; whoever waits for the exchange is not told."""
+        self._exchange = None
+        self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if not self._paused and not self.closed and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self.closed and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # a worker that speaks out of turn cannot be trusted with the next exchange
+        elif self._chunks is not None and self._chunks.is_one_chunk(data):
+            exchange.tell_chunk(data)
+        elif exchange.framing is not None:
+            self._feed_body(exchange, exchange.framing, data)
+        else:
+            self._feed_head(exchange, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = self._parser = None
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
+            self._end(exchange)
+        elif self._used and self._silent:
+            exchange.fail(StaleConnection())
+        else:
+            exchange.fail(
+                WorkerDisconnected("The worker closed the connection before its answer was complete")
+            )
+
+    # the parser's callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        assert self._exchange is not None
+        self._exchange.headers.append((name.lower(), value))
+
+    # the answer's parts
+
+    def _feed_head(self, exchange: Exchange, data: bytes) -> None:
+        self._silent = False
+        data = self._head + data if self._head else data
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 and len(data) <= MOST_HEAD_BYTES and b"HTTP/1.1 ".startswith(data[:9]):
+            self._head = data
+            return
+        try:
+            self._read_head(exchange, data[: end if end >= 4 else None])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadFraming) as error:
+            exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
+        else:
+            self._go_on(exchange, data[end:])
+
+    def _read_head(self, exchange: Exchange, head: bytes) -> None:
+        """Raises BadFraming or httptools' errors."""
+        assert self._parser is not None
+        self._head = b""
+        self._parser.feed_data(head)
+        status = self._parser.get_status_code()
+        if not 100 <= status <= 599 or self._parser.get_http_version() != "1.1" or not head.endswith(b"\r\n\r\n"):
+            raise BadFraming(f"it begins with {head[:40]!r}")
+        if status >= 200:
+            exchange.status = status
+            exchange.framing = framing_of(status, exchange.headers)
+            self._keep_alive = self._parser.should_keep_alive()
+        else:  # an interim answer is passed over
+            exchange.headers.clear()
+            self._parser = httptools.HttpResponseParser(self)
+
+    def _go_on(self, exchange: Exchange, rest: bytes) -> None:
+        """After a head, with the bytes that came behind it."""
+        framing = exchange.framing
+        if framing is None:
+            if rest:
+                self._feed_head(exchange, rest)
+            return
+        self._chunks = framing if isinstance(framing, Chunked) else None
+        exchange.tell_head()
+        if not exchange.over:
+            self._feed_body(exchange, framing, rest)
+
+    def _feed_body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
+        try:
+            payload = framing.feed(data)
+        except BadFraming as error:
+            exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
+            return
+        if payload:
+            exchange.tell_payload(payload)
+        if framing.complete and not exchange.over:
+            self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        """Gives the connection back, to the pool if it can be used again, and tells the end."""
+        assert exchange.framing is not None
+        reusable = self._keep_alive and not exchange.framing.surplus
+        self._exchange = self._chunks = self._parser = None
+        self._used = True
+        self.resume()
+        if reusable and not self.closed:
+            self._keep(self)
+        else:
+            self.close()
+        exchange.finish()
+
+
+def framing_of(status: int, headers: Headers) -> Framing:
+    """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
+    lengths = {value for name, value in headers if name == b"content-length"}
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings:
+        if codings != [b"chunked"] or lengths:
+            raise BadFraming("its transfer-encoding is not chunked alone")
+        return Chunked()
+    if status in BODILESS:
+        return Sized(0)
+    if not lengths:
+        return UntilClose()
+    length = lengths.pop()
+    if lengths or not length.isdigit() or len(length) > 18:
+        raise BadFraming("its content-length is no number")
+    return Sized(int(length))

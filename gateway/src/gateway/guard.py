@@ -1,0 +1,44 @@
+"""What a request's head must be before anything is done with it. llhttp refuses the rest. Pure.
+
+A head that two parsers could read differently is refused: behind a proxy it could carry a second request.
+"""
+
+import re
+
+from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest
+
+MOST_HEADERS = 64
+MOST_HEAD_BYTES = 16 * 1024
+HOST = re.compile(rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
+Headers = list[tuple[bytes, bytes]]
+
+
+def problem(target: bytes, version: str, fields: Headers) -> GatewayError | None:
+    """Why a head is refused, or None. `fields` have lower-case names."""
+    size = len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
+    if len(fields) > MOST_HEADERS or size > MOST_HEAD_BYTES:
+        return too_large()
+    hosts = [value for name, value in fields if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
+        return InvalidRequest("The request must have one Host header")
+    if hosts and HOST.fullmatch(hosts[0]) is None:
+        return InvalidRequest("The Host header is not a host and port")
+    return framing_problem(version, fields)
+
+
+def framing_problem(version: str, fields: Headers) -> GatewayError | None:
+    """Whether the body's length could be read in two ways."""
+    framing = [(name, value) for name, value in fields if name in FRAMING_FIELDS]
+    if len(framing) > 1:
+        return InvalidRequest("The request must have one Content-Length or one Transfer-Encoding header")
+    if framing and framing[0][0] == b"transfer-encoding":
+        if version == "1.0":
+            return InvalidRequest("HTTP/1.0 knows no Transfer-Encoding")
+        if framing[0][1].lower() != b"chunked":
+            return InvalidRequest("The only Transfer-Encoding that is taken is chunked")
+    return None
+
+
+def too_large() -> GatewayError:
+    return HeadTooLarge(f"The request has more than {MOST_HEADERS} headers or {MOST_HEAD_BYTES} bytes of them")

@@ -1,0 +1,92 @@
+"""The proxied routes: a table of what differs between them. What is not in the table is 404."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+PREFIX = b"/v1"
+
+
+class Dialect(Enum):
+    """Whose words errors are told in."""
+
+    OPENAI = "openai"
+    RESPONSES = "responses"
+    ANTHROPIC = "anthropic"
+
+
+class Kind(Enum):
+    """What a request's body is, and so where it names its model."""
+
+    JSON = "json"
+    FORM = "form"
+    STORED = "stored"  # no body: it names a stored response
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. `target`: the path at the worker; `ends`: what a whole stream contains, one of them."""
+
+    name: str
+    path: bytes
+    summary: str
+    method: bytes = b"POST"
+    target: bytes = b""
+    kind: Kind = Kind.JSON
+    dialect: Dialect = Dialect.OPENAI
+    ends: tuple[bytes, ...] = (b"data: [DONE]",)
+    asks_usage: bool = False  # a stream tells its tokens only if `stream_options` asks
+    reasons: bool = False  # its answers have a field `reasoning`
+    stores: bool = False  # its answers have an id that later requests name
+
+    @property
+    def at_worker(self) -> bytes:
+        return self.target or self.path
+
+
+RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+TABLE = (
+    Route("chat_completions", b"/v1/chat/completions", "A chat", asks_usage=True, reasons=True),
+    Route("completions", b"/v1/completions", "The continuation of a text", asks_usage=True),
+    Route("responses", b"/v1/responses", "A response", dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, stores=True),
+    Route("response", b"/v1/responses/{id}", "A stored response", b"GET", kind=Kind.STORED,
+          dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS),
+    Route("response_cancel", b"/v1/responses/{id}/cancel", "Ends a response that is being made", kind=Kind.STORED,
+          dialect=Dialect.RESPONSES),
+    Route("messages", b"/v1/messages", "A message, as Anthropic's clients ask for one", dialect=Dialect.ANTHROPIC,
+          ends=(b"event: message_stop",)),
+    Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
+    Route("embeddings", b"/v1/embeddings", "Embeddings of texts"),
+    Route("rerank", b"/v1/rerank", "Documents in the order of their relevance"),
+    Route("score", b"/v1/score", "How similar texts are"),
+    Route("pooling", b"/v1/pooling", "The pooled output of a model", target=b"/pooling"),
+    Route("classify", b"/v1/classify", "The classes of texts", target=b"/classify"),
+    Route("tokenize", b"/v1/tokenize", "The tokens of a text or chat", target=b"/tokenize"),
+    Route("detokenize", b"/v1/detokenize", "The text of tokens", target=b"/detokenize"),
+    Route("transcriptions", b"/v1/audio/transcriptions", "The text of a recording", kind=Kind.FORM),
+    Route("translations", b"/v1/audio/translations", "The English text of a recording", kind=Kind.FORM),
+)  # fmt: skip
+
+
+class Routes:
+    """The table by path. vLLM's own paths outside /v1 are served under both spellings."""
+
+    def __init__(self, table: Iterable[Route] = TABLE) -> None:
+        self.table = tuple(table)
+        plain = [route for route in self.table if b"{" not in route.path]
+        spellings = {route.target: route for route in plain if route.target}
+        self._by_path: Mapping[bytes, Route] = spellings | {route.path: route for route in plain}
+        self._stored = [route for route in self.table if route.kind is Kind.STORED]
+
+    def find(self, path: bytes) -> Route | None:
+        """The row of a path, or None."""
+        return self._by_path.get(path) or next((r for r in self._stored if stored_id(r, path)), None)
+
+
+def stored_id(route: Route, path: bytes) -> bytes | None:
+    """The id that a path of a stored response names, or None if it is no such path."""
+    before, _, after = route.path.partition(b"{id}")
+    if not path.startswith(before) or not path.endswith(after):
+        return None
+    found = path[len(before) : len(path) - len(after)]
+    return found if found and b"/" not in found else None
