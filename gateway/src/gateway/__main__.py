@@ -13,7 +13,7 @@ from gateway.app import Gateway
 from gateway.errors import ConfigError, PortInUse
 from gateway.keys import hash_key, new_key
 from gateway.logs import EventLog
-from gateway.server import listen, quiet_logs, raise_file_limit, serve
+from gateway.server import listen, log_warnings, raise_file_limit, serve
 from gateway.settings import Settings, load_settings
 
 
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def run(settings: Settings) -> int:
-    quiet_logs()
+    log_warnings()
     raise_file_limit()
     log = EventLog()
     with (

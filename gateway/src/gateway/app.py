@@ -1,11 +1,14 @@
 """The composition root: builds every part from the settings."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway.bridge import BODY_BYTES, ControlCall
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
+from gateway.downstream import Door
 from gateway.fleet import Fleet
 from gateway.keeper import Keeper
 from gateway.keys import KeyRing
@@ -13,6 +16,8 @@ from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.probes import Probes
 from gateway.proxy import Proxy
+from gateway.request import ClientRequest
+from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.upstream import Upstream
 
@@ -28,9 +33,20 @@ class Gateway:
         self._probes = Probes(settings.probe_timeout_s)
         keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
         self.keeper = Keeper(settings, self.fleet, self._probes, self._upstream, keys, log)
-        self.proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
-        self.data = data_app(self.fleet, keys, int(time.time()), lambda: self.draining)
+        self._proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
+        self._data = data_app(self.fleet, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
+
+    def door(self, loop: asyncio.AbstractEventLoop) -> Door:
+        """The data port's side for clients."""
+
+        def prepare(request: ClientRequest) -> None:
+            if request.route is not None:
+                self._proxy.prepare(request, request.route)
+            else:
+                request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
+
+        return Door(Routes(), self.settings, prepare, loop)
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -24,7 +25,7 @@ class Card:
         return f"docker compose up -d {self.slug}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalog:
     """Every card, and by served model name the cards that serve it (a name served by two slugs is one pool)."""
 
@@ -34,6 +35,10 @@ class Catalog:
     def resolve(self, model: str) -> tuple[Card, ...]:
         """The cards that serve `model`; empty if none is declared."""
         return self.by_name.get(model, ())
+
+    @cached_property
+    def by_slug(self) -> Mapping[str, Card]:
+        return {card.slug: card for card in self.cards}
 
     @property
     def names(self) -> tuple[str, ...]:

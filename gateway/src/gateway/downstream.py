@@ -1,306 +1,353 @@
-"""The client's connection: uvicorn's own protocol, on which proxied requests take a shorter way.
+"""The clients' side of the data port: connections, the requests on them, and how long a client may take.
 
-uvicorn parses, keeps connections alive, queues pipelined requests and drains. A request for a proxied route becomes a
-`ClientRequest` in place of uvicorn's ASGI cycle: the answer's head and first bytes leave in one system call, later
-bytes leave without waking a task, and a client that goes is noticed without a task that waits for it.
+httptools parses; requests are answered one after another, in their order. Deadlines cost nothing per request: every
+connection is looked at several times a second.
 """
 
 import asyncio
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Container
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway import headers
-from gateway.errors import GatewayError, RequestTooLarge
+from gateway import guard
+from gateway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
+from gateway.request import ClientRequest, head_of
+from gateway.routes import Routes
+from gateway.settings import Settings
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-NO_LINGER = struct.pack("ii", 1, 0)  # close with a reset
-MOST_DIGITS = 19  # of a length: more say as much as these
-LOOK_S = 0.25  # between two looks at a connection that is not read
+LOOK_S = 0.25  # between two looks at every connection
 TCP_INFO_BYTES = 1  # of which the first is the connection's state
 LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
+WRITE_BUFFER_BYTES = 64 * 1024  # of an answer, beyond what the kernel holds
+SLOWEST_BODY = 64 * 1024  # bytes a second that a body must bring once its time is over
+MOST_DISCARDED = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
+LINGER_S = 2.0  # how long they are read
 Headers = list[tuple[bytes, bytes]]
-Serve = Callable[["ClientRequest"], Awaitable[None]]
 
 
-class ClientGone(Exception):
-    """The client closed its connection before the answer was complete."""
+@dataclass(slots=True)
+class Door:
+    """What all connections of the data port share. `prepare`: gives a request its limit, handler or refusal."""
+
+    routes: Routes
+    settings: Settings
+    prepare: Callable[[ClientRequest], None]
+    loop: asyncio.AbstractEventLoop
+    connections: "set[ClientConnection]" = field(default_factory=set)
+    closing: bool = False
+    empty: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # set once it closes and the last connection has gone
+
+    def connection(self) -> "ClientConnection":
+        return ClientConnection(self)
+
+    async def watch(self) -> None:
+        """Looks at every connection again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self.loop.time()
+            for connection in list(self.connections):
+                connection.look(now)
+
+    def close_idle(self) -> None:
+        """From now on a connection closes with its last answer."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        self.forget(None)
+
+    def forget(self, connection: "ClientConnection | None") -> None:
+        """A connection has gone."""
+        if connection is not None:
+            self.connections.discard(connection)
+        if self.closing and not self.connections:
+            self.empty.set()
+
+    def shut(self) -> int:
+        """Ends every request that is left; returns how many were."""
+        left = [connection for connection in self.connections if connection.busy]
+        for connection in list(self.connections):
+            connection.shut()
+        return len(left)
 
 
-class Source(Protocol):
-    """Where an answer's bytes come from; a client that reads slowly pauses it."""
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
 
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-class ClientRequest:
-    """One proxied request, and its answer: `begin`, any number of `write`, `end`. Without `end` it is broken off.
-
-    uvicorn's protocol sees it as its own cycle: it sets `more_body`, `disconnected` and `keep_alive`, calls
-    `message_event.set()` when one of them has changed, and reads `response_complete`.
-    """
-
-    def __init__(self, connection: "ClientConnection", path: bytes, version: str) -> None:
-        self._connection = connection
-        self._transport = connection.transport
-        self._http_1_0 = version == "1.0"
-        self._expects_continue = connection.expect_100_continue and not self._http_1_0
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._chunked = False
-        self._changed: asyncio.Future[None] | None = None
-        self.path = path
-        self.method: bytes = connection.parser.get_method()
-        self.headers: Headers = connection.headers
-        self.keep_alive = not self._http_1_0 and connection.parser.should_keep_alive()
-        self.more_body = True
-        self.disconnected = False
-        self.response_complete = False
-        self.begun = False
-        self.on_gone: Callable[[], None] | None = None
-        self.source: Source | None = None
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._loop = door.loop
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._headers: Headers = []
+        self._in_head = False  # a head has begun and is not whole
+        self._head_bytes = 0
+        self._expects = False
+        self._paused = False  # nothing is read while requests are queued
+        self._reading: ClientRequest | None = None  # whose body comes in
+        self._running: ClientRequest | None = None  # whose answer is due
+        self._queue: deque[ClientRequest] = deque()
+        self._since = door.loop.time()  # when the head, the body or the silence began
+        self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
+        self._discarded = -1  # bytes, once nothing is read as a request any more
 
     @property
-    def message_event(self) -> "ClientRequest":
-        return self
+    def busy(self) -> bool:
+        return self._running is not None
 
-    async def run_asgi(self, serve: Serve) -> None:
-        """What the request's task runs. An answer without its end is broken off, so that it never looks finished.
-
-        It starts once the client reads: who only asks, request behind request, gets no answer to keep for it.
-        """
-        try:
-            await self._connection.flow.drain()
-            if not self.disconnected:
-                await serve(self)
-        finally:
-            self._parts = []
-            if not self.response_complete:
-                self._break_off()
-
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestTooLarge past `limit` bytes, ClientGone if the client leaves meanwhile."""
-        declared = headers.get(self.headers, b"content-length")
-        if declared is not None and int(declared[:MOST_DIGITS]) > limit:
-            raise RequestTooLarge(f"The request body has more than {limit} bytes, the most that is taken")
-        while self.more_body and self._size <= limit:
-            await self._change()
-        if self._size > limit:
-            raise RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def feed(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
-        self.set()
-
-    def set(self) -> None:
-        """Something has changed."""
-        if self.disconnected and self.on_gone is not None:
-            self.on_gone()
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-
-    def begin(self, status: int, fields: Headers, data: bytes) -> None:
-        """Sends the head and, in the same write, the first bytes."""
-        self.begun = True
-        if self._expects_continue and self.more_body:
-            self.keep_alive = False  # whether the body still comes, nobody knows
-        unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
-        self._chunked = not (unframed or self._http_1_0)
-        head = [STATUS_LINE[status]]
-        for name, value in (*self._connection.server_state.default_headers, *fields):
-            head += (name, b": ", value, b"\r\n")
-        if self._chunked:
-            head.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        if data and self.method != b"HEAD":
-            head += chunk(data) if self._chunked else (data,)
-        self._send(b"".join(head))
-
-    def write(self, data: bytes) -> None:
-        """Sends more of the body."""
-        if self._chunked and data:
-            data = b"".join(chunk(data))
-        self._send(data)
-
-    def end(self) -> None:
-        if self._chunked:
-            self._send(b"0\r\n\r\n")
-        self.response_complete = True
-        if not self.keep_alive:
-            self._transport.close()
-        self._connection.on_response_complete()
-
-    def answer(self, error: GatewayError, *extra: tuple[bytes, bytes]) -> None:
-        """The whole answer: `error` as status and OpenAI object."""
-        body = error.body()
-        length = (b"content-length", b"%d" % len(body))
-        self.begin(error.status, [*error.headers(), length, *extra], body)
-        self.end()
-
-    async def _change(self) -> None:
-        if self._expects_continue:
-            self._expects_continue = False
-            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.disconnected:
-            self._changed = self._connection.loop.create_future()
-            await self._changed
-        if self.disconnected:
-            raise ClientGone
-
-    def _send(self, data: bytes) -> None:
-        if not self.disconnected and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def _break_off(self) -> None:
-        if self.begun and self._http_1_0:
-            self._reset()  # an orderly close is how an answer of HTTP/1.0 ends
-        elif self.begun or self.disconnected:
-            self._transport.close()
+    def look(self, now: float) -> None:
+        """Ends what takes too long."""
+        if self._running is not None:
+            handler = self._running.handler
+            if handler is not None:
+                handler.look(now)
+        if self._discarded >= 0:
+            if now - self._since > LINGER_S:
+                self.transport.abort()
+        elif self._stuck is not None:
+            self._look_at_writing(self._stuck, now)
+        elif self._queue:
+            self._look_for_leaving()
         else:
-            self.keep_alive = False
-            self.answer(GatewayError("The gateway failed at this request; its log says how"))
+            self._look_at_reading(now - self._since)
 
-    def _reset(self) -> None:
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        self._transport.abort()
+    def close_when_idle(self) -> None:
+        if self._running is None and self._reading is None:
+            self.transport.close()
 
+    def shut(self) -> None:
+        """Ends the request that runs, and the connection."""
+        if self._running is not None and self._running.handler is not None:
+            self._running.handler.shut()
+        self.transport.close()
 
-class ClientConnection(HttpToolsProtocol):
-    """One client's connection. Requests for `routes` go to `serve`, all others to uvicorn's ASGI application."""
+    # asyncio's callbacks
 
-    def __init__(self, routes: Container[bytes], serve: Serve, **of_uvicorn: Any) -> None:  # noqa: ANN401  # handed on
-        super().__init__(**of_uvicorn)
-        self._routes = routes
-        self._serve = serve
-        self._running: RequestResponseCycle | ClientRequest | None = None
-        self._next_look: asyncio.TimerHandle | None = None
-
-    def on_message_begin(self) -> None:
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._door.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser; a request that asks for an upgrade is parsed again without that wish, as if it had none."""
-        self._unset_keepalive_if_required()
+        if self._discarded >= 0:
+            self._discard(len(data))
+            return
+        if self._reading is None:
+            self._head_bytes += len(data)
         try:
             while data:
                 data = self._fed(data)
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-
-    def send_400_response(self, msg: str) -> None:
-        """In the middle of another answer nothing can be said."""
-        if self._running is None or self._running.response_complete:
-            super().send_400_response(msg)
-        else:
-            self.transport.abort()
-
-    def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return
-        path = self.url.partition(b"?")[0]
-        if path not in self._routes:
-            path = plain_path(self.url)
-        if path in self._routes:
-            self._take(ClientRequest(self, path, self.parser.get_http_version()))
-        else:
-            self._leave_to_uvicorn()
-
-    def on_body(self, body: bytes) -> None:
-        if not isinstance(self.cycle, ClientRequest):
-            super().on_body(body)
-        elif not self.cycle.response_complete:
-            self.cycle.feed(body)
-
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """uvicorn reads on; with requests still queued, a client that does not read would queue ever more."""
-        super().on_response_complete()
-        if self.pipeline and not self.transport.is_closing():
-            self.flow.pause_reading()
+            self._refuse(InvalidRequest("The request is not HTTP/1.1 as it should be"))
+        if self._in_head and self._head_bytes > guard.MOST_HEAD_BYTES:
+            self._refuse(guard.too_large())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """uvicorn tells the newest request only; with pipelined ones behind it, the one that runs is another."""
-        super().connection_lost(exc)
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
-        self._running = self.cycle = None  # type: ignore[assignment]  # circles, left to the garbage collector
-        self.pipeline.clear()
+        self._door.forget(self)
+        running, self._running, self._reading, self._parser = self._running, None, None, None
+        self._queue.clear()
+        if running is not None and running.handler is not None:
+            handler, running.handler = running.handler, None
+            handler.on_gone()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        if isinstance(self._running, ClientRequest) and self._running.source is not None:
-            self._running.source.pause()
+        self._stuck = self.transport.get_write_buffer_size(), self._loop.time()
+        if self._running is not None and self._running.handler is not None:
+            self._running.handler.pause()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if isinstance(self._running, ClientRequest) and self._running.source is not None:
-            self._running.source.resume()
+        self._stuck = None
+        if self._running is None:
+            self._run_next()
+        elif self._running.handler is not None:
+            self._running.handler.resume()
 
-    def _take(self, request: Any) -> None:  # noqa: ANN401  # a ClientRequest, which looks like uvicorn's cycle
-        before, self.cycle = self.cycle, request
-        serve: Any = self._serve
-        if before is None or before.response_complete:
-            self._start_asgi_task(request, serve)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((request, serve))
-            self._look_later()
+    # the parser's callbacks
 
-    def _look_later(self) -> None:
-        if self._next_look is None:
-            self._next_look = self.loop.call_later(LOOK_S, self._look)
+    def on_message_begin(self) -> None:
+        self._url, self._headers, self._in_head, self._expects = b"", [], True, False
+        if self._running is None:
+            self._since = self._loop.time()
 
-    def _look(self) -> None:
-        """While requests are queued nothing is read, so a client's leaving is not seen either: the kernel knows it."""
-        self._next_look = None
-        if self.transport.is_closing():
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._headers.append((name, value))
+        if name == b"expect":
+            self._expects = True
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser is None or self._discarded >= 0 or parser.should_upgrade():
             return
+        self._in_head, self._head_bytes = False, 0
+        problem = guard.problem(self._url, parser.get_http_version(), self._headers)
+        if problem is not None:
+            self._refuse(problem)
+        else:
+            self._enqueue(self._request(parser))
+
+    def on_body(self, body: bytes) -> None:
+        request = self._reading
+        if request is None:
+            return
+        request.take(body)
+        if request.size > request.limit and request.refusal is None:
+            request.refusal = too_large(request.limit)
+            self._run_next()
+
+    def on_message_complete(self) -> None:
+        if self._parser is None or self._parser.should_upgrade():
+            return
+        request, self._reading = self._reading, None
+        if request is not None and not request.over:
+            request.whole = True
+            self._run_next()
+
+    # requests, one after another
+
+    def _request(self, parser: httptools.HttpRequestParser) -> ClientRequest:
+        path = self._url.partition(b"?")[0]
+        route = self._door.routes.find(path)
+        if route is None:
+            path = plain_path(self._url)
+            route = self._door.routes.find(path)
+        http_1_0 = parser.get_http_version() == "1.0"
+        return ClientRequest(
+            self.transport, self._finished, route, self._url, path, parser.get_method(), self._headers,
+            http_1_0, not http_1_0 and parser.should_keep_alive(), self._loop.time(),
+        )  # fmt: skip
+
+    def _enqueue(self, request: ClientRequest) -> None:
+        self._reading = request
+        request.expects = self._expects and not request.http_1_0
+        self._door.prepare(request)
+        if request.refusal is None and request.is_too_large():
+            request.refusal = too_large(request.limit)
+        self._queue.append(request)
+        if self._running is None:
+            self._run_next()
+        elif not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _run_next(self) -> None:
+        """Takes the request whose turn it is; only for a client that reads.
+
+        Who only asks, request behind request, gets no answer to keep for it.
+        """
+        if self._running is None and self._queue and self._stuck is None:
+            self._running = self._queue.popleft()
+        if self._paused and not self._queue and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+        if self._running is not None and not self._running.started:
+            self._run(self._running)
+
+    def _run(self, request: ClientRequest) -> None:
+        if request.refusal is not None:
+            request.started = True
+            if request.handler is not None:
+                request.handler.fail(request.refusal)
+        elif request.whole and request.handler is not None:
+            request.started = True
+            request.handler.start()
+        elif request.expects:
+            request.expects = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _finished(self) -> None:
+        """The running request is over."""
+        request, self._running = self._running, None
+        self._since = self._loop.time()
+        if request is None or self.transport.is_closing():
+            return
+        if not request.keep_alive or self._door.closing:
+            self._end(request)
+        elif self._queue:
+            self._loop.call_soon(self._run_next)
+
+    def _end(self, request: ClientRequest) -> None:
+        """After the last answer. What is still sent is read a while: a reset would take the answer away."""
+        if request.whole:
+            self.transport.close()
+        else:
+            self._linger()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answers what is no request, and reads no more. In the middle of another answer nothing can be said."""
+        if self._running is not None or self._queue or self._discarded >= 0:
+            self.transport.abort()
+            return
+        body = error.body()
+        fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        self.transport.write(head_of(error.status, fields) + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Says that no more answers come, and reads on a while: bytes that nobody reads would reset the connection."""
+        self._discarded, self._since = 0, self._loop.time()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > MOST_DISCARDED:
+            self.transport.abort()
+
+    # deadlines
+
+    def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:
+        """A client that has taken nothing for too long is cut off."""
+        size = self.transport.get_write_buffer_size()
+        if size != stuck[0]:
+            self._stuck = size, now
+        elif now - stuck[1] > self._door.settings.write_timeout_s:
+            self.transport.abort()
+
+    def _look_for_leaving(self) -> None:
+        """While requests are queued nothing is read, so a client's leaving is not seen either: the kernel knows it."""
         if has_left(self.transport.get_extra_info("socket")):
             self.transport.abort()
-        elif self.pipeline:
-            self._look_later()
+
+    def _look_at_reading(self, seconds: float) -> None:
+        settings, body = self._door.settings, self._reading
+        if self._in_head:
+            if seconds > settings.head_timeout_s and self._running is None:
+                self._refuse(
+                    RequestTimeout(f"The request's head took more than {settings.head_timeout_s:g} s")
+                )
+        elif body is not None:
+            if seconds > settings.body_timeout_s + body.size / SLOWEST_BODY:
+                body.refusal = RequestTimeout(
+                    f"The request's body took more than {settings.body_timeout_s:g} s"
+                )
+                self._run_next()
+        elif self._running is None and seconds > settings.keep_alive_s:
+            self.transport.close()
 
     def _fed(self, data: bytes) -> bytes:
-        """Feeds `data`; returns what is to be fed again. Raises HttpParserError."""
+        """Feeds `data`; returns what is to be fed again. Raises HttpParserError.
+
+        A request that asks for an upgrade is parsed again without that wish, as if it had none.
+        """
+        if self._parser is None or self._discarded >= 0:
+            return b""
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as wish:
-            head = without_upgrade(self.parser.get_method(), self.url, self.headers)
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            head = without_upgrade(self._parser.get_method(), self._url, self._headers)
+            self._parser = httptools.HttpRequestParser(self)
             return head + data[wish.args[0] :]
         return b""
-
-    def _leave_to_uvicorn(self) -> None:
-        url, fields, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, fields, expects
-        self.scope["headers"] = fields
-        super().on_headers_complete()
-        if self.pipeline:
-            self._look_later()
-
-    def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
 
 
 def has_left(connection: socket.socket) -> bool:
@@ -308,14 +355,12 @@ def has_left(connection: socket.socket) -> bool:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT
 
 
-def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """The parts of one chunk of a chunked body; `data` must not be empty, since that is the end's sign."""
-    return b"%x\r\n" % len(data), data, b"\r\n"
-
-
 def plain_path(target: bytes) -> bytes:
     """The path of a request's target in its plain form, decoded, whatever the client has spelt around it."""
-    return unquote_to_bytes(httptools.parse_url(target).path or b"")
+    try:
+        return unquote_to_bytes(httptools.parse_url(target).path or b"")
+    except httptools.HttpParserInvalidURLError:
+        return b""
 
 
 def without_upgrade(method: bytes, target: bytes, fields: Headers) -> bytes:
@@ -327,3 +372,7 @@ def without_upgrade(method: bytes, target: bytes, fields: Headers) -> bytes:
         kept.append((b"connection", b"close"))
     lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % field for field in kept)]
     return b"\r\n".join([*lines, b"", b""])
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")

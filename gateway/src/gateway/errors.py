@@ -25,7 +25,6 @@ import orjson
 
 from gateway.routes import Dialect
 
-
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
@@ -81,6 +80,10 @@ class InvalidRequest(GatewayError):
 
 
 class RouteNotFound(InvalidRequest):
+    status = 404
+
+
+class ResponseNotFound(InvalidRequest):
     status = 404
 
 

@@ -221,7 +221,11 @@ class Connection(asyncio.Protocol):
         self._head = b""
         self._parser.feed_data(head)
         status = self._parser.get_status_code()
-        if not 100 <= status <= 599 or self._parser.get_http_version() != "1.1" or not head.endswith(b"\r\n\r\n"):
+        if (
+            not 100 <= status <= 599
+            or self._parser.get_http_version() != "1.1"
+            or not head.endswith(b"\r\n\r\n")
+        ):
             raise BadFraming(f"it begins with {head[:40]!r}")
         if status >= 200:
             exchange.status = status

@@ -41,4 +41,6 @@ def framing_problem(version: str, fields: Headers) -> GatewayError | None:
 
 
 def too_large() -> GatewayError:
-    return HeadTooLarge(f"The request has more than {MOST_HEADERS} headers or {MOST_HEAD_BYTES} bytes of them")
+    return HeadTooLarge(
+        f"The request has more than {MOST_HEADERS} headers or {MOST_HEAD_BYTES} bytes of them"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 Headers = list[tuple[bytes, bytes]]
 
 TO_WORKER = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
+STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 NOT_TO_CLIENT = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
      b"transfer-encoding", b"upgrade", b"server", b"date", b"x-request-id", b"cache-control", b"x-accel-buffering"}
@@ -23,29 +24,22 @@ def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
     return None
 
 
-def request_bytes(
-    target: bytes, host: bytes, client_headers: Headers, body: bytes, request_id: bytes
+def request_head(
+    method: bytes, target: bytes, host: bytes, client_headers: Headers, length: int, request_id: bytes
 ) -> bytes:
-    """The whole request to a worker: a POST of `body` to `target`, framed anew."""
-    parts = [b"POST ", target, b" HTTP/1.1\r\nhost: ", host]
+    """The head of a request to a worker with a body of `length` bytes, framed anew."""
+    parts = [method, b" ", target, b" HTTP/1.1\r\nhost: ", host]
     for name, value in client_headers:
         if name in TO_WORKER:
             parts += (b"\r\n", name, b": ", value)
-    parts += (
-        b"\r\nx-request-id: ",
-        request_id,
-        b"\r\ncontent-length: ",
-        str(len(body)).encode(),
-        b"\r\n\r\n",
-        body,
-    )
+    parts.append(b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, length))
     return b"".join(parts)
 
 
-def with_length(headers: Headers, length: int) -> Headers:
-    """The headers, for a body of `length` bytes."""
+def with_length(headers: Headers, length: int | None) -> Headers:
+    """The headers, for a body of `length` bytes; None: a length that is not known yet."""
     kept = [field for field in headers if field[0] != b"content-length"]
-    return [*kept, (b"content-length", b"%d" % length)]
+    return kept if length is None else [*kept, (b"content-length", b"%d" % length)]
 
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:

@@ -40,11 +40,17 @@ class KeyRing:
         return True
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises InvalidApiKey unless the request carries `Authorization: Bearer <an accepted key>`."""
+        """Raises InvalidApiKey unless the request carries an accepted key.
+
+        As `Authorization: Bearer <key>`, or as Anthropic's clients send it, `x-api-key: <key>`.
+        """
         if self._path is None:
             return
+        headers = list(headers)
         scheme, _, key = (get(headers, b"authorization") or b"").partition(b" ")
-        if scheme.lower() != b"bearer" or hash_key(key.strip()) not in self._digests:
+        if scheme.lower() != b"bearer":
+            key = get(headers, b"x-api-key") or b""
+        if hash_key(key.strip()) not in self._digests:
             raise InvalidApiKey("No accepted API key was sent; send `Authorization: Bearer <key>`")
 
 

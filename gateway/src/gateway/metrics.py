@@ -40,10 +40,11 @@ class Metrics:
             "gateway_errors", "Errors that the gateway itself answered with, by code.",
             ["model", "code"], registry=self.registry,
         )  # fmt: skip
-        self.stale_retries = Counter(
-            "gateway_stale_connection_retries", "Requests sent again after the worker had closed a pooled connection.",
+        self.retries = Counter(
+            "gateway_retries",
+            "Requests sent a second time, before any byte of an answer.",
             registry=self.registry,
-        )  # fmt: skip
+        )
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )

@@ -10,22 +10,18 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any
 
 import uvicorn
 
 from gateway.app import Gateway
-from gateway.downstream import ClientConnection
+from gateway.downstream import Door
 from gateway.errors import ConfigError, PortInUse
 from gateway.logs import EventLog
-from gateway.proxy import ROUTES
 from gateway.settings import Settings
 
 BACKLOG = 2048
-CLIENT_KEEP_ALIVE_S = 75
 
 
 class Server(uvicorn.Server):
@@ -41,32 +37,40 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
     stop = stop_event()
-    connection = partial(ClientConnection, ROUTES, gateway.proxy)
-    data, ops = make_server(gateway.data, gateway.settings.drain_s, connection), make_server(gateway.ops, 1)
+    loop = asyncio.get_running_loop()
+    door, ops = gateway.door(loop), ops_server(gateway.ops)
     async with gateway.resources():
         keeper = asyncio.create_task(gateway.keeper.run())
+        watch = asyncio.create_task(door.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
-        data_task = asyncio.create_task(data.serve([data_socket]))
+        listener = await loop.create_server(door.connection, sock=data_socket, backlog=BACKLOG)
         log.info(
             "listening",
             data=address_of(data_socket),
             ops=address_of(ops_socket),
             models=gateway.fleet.catalog.names,
         )
-        await wait_for_any(stop, keeper, ops_task, data_task)
-        await drain(gateway, data, data_task, log)
+        await wait_for_any(stop, keeper, watch, ops_task)
+        await drain(gateway, door, listener, log)
         ops.should_exit = True
         await ops_task
         await end(keeper)
+        await end(watch)
 
 
-async def drain(gateway: Gateway, data: Server, data_task: asyncio.Task[None], log: EventLog) -> None:
+async def drain(gateway: Gateway, door: Door, listener: asyncio.Server, log: EventLog) -> None:
+    """cut, in the log: how many requests had to be ended."""
+    settings = gateway.settings
     gateway.draining = True
-    log.info("draining", delay_s=gateway.settings.drain_delay_s, grace_s=gateway.settings.drain_s)
-    await asyncio.sleep(gateway.settings.drain_delay_s)
-    data.should_exit = True
-    await data_task
-    log.info("drained")
+    log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
+    await asyncio.sleep(settings.drain_delay_s)
+    listener.close()
+    door.close_idle()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_s):
+            await door.empty.wait()
+    log.info("drained", cut=door.shut())
+    await asyncio.sleep(0)  # the last bytes leave
 
 
 async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
@@ -92,17 +96,13 @@ def stop_event() -> asyncio.Event:
     return stop
 
 
-def make_server(app: object, grace_s: int, http: Callable[..., Any] | str = "httptools") -> Server:
-    """A uvicorn server for `app` that leaves at most `grace_s` seconds to open requests when it ends.
-
-    http: what makes the protocol of a client's connection.
-    """
+def ops_server(app: object) -> Server:
+    """A uvicorn server for the ops port."""
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
-            http=http,  # type: ignore[arg-type]  # uvicorn takes any callable, and declares classes alone
             ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
-            proxy_headers=False, timeout_keep_alive=CLIENT_KEEP_ALIVE_S, timeout_graceful_shutdown=grace_s,
+            proxy_headers=False, timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
 
@@ -130,9 +130,6 @@ def address_of(listener: socket.socket) -> str:
     return f"{host}:{port}"
 
 
-def quiet_logs() -> None:
-    """Sends uvicorn's warnings to standard error, but for the one that our deliberate aborts would cause each time."""
+def log_warnings() -> None:
+    """Sends uvicorn's warnings to standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: "without completing response" not in record.getMessage()
-    )

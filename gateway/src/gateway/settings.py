@@ -43,6 +43,21 @@ class Settings(BaseSettings):
     first_byte_timeout_s: float = Field(
         600.0, gt=0, description="Seconds a worker may take until the first byte of its answer."
     )
+    idle_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds a worker may be silent within an answer that has begun."
+    )
+    total_timeout_s: float = Field(3600.0, gt=0, description="Seconds a request may take in all.")
+    keep_alive_s: float = Field(75.0, gt=0, description="Seconds a client's idle connection is kept.")
+    head_timeout_s: float = Field(10.0, gt=0, description="Seconds a request's head may take to arrive.")
+    body_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds a request's body may take to arrive, and one more per 64 KiB of it."
+    )
+    write_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds after which a client that takes nothing of its answer is cut off."
+    )
+    comment_s: float = Field(
+        15.0, gt=0, description="Seconds of silence in a stream after which a comment keeps it alive."
+    )
     pool_idle_s: float = Field(
         3.0, gt=0, description="Seconds an idle worker connection is kept: below vLLM's own 5 s."
     )

@@ -110,7 +110,9 @@ class Upstream:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:
             if error.errno in OUR_OWN_LIMITS:
-                raise Overloaded(f"The gateway has no room for another connection: {error.strerror}") from error
+                raise Overloaded(
+                    f"The gateway has no room for another connection: {error.strerror}"
+                ) from error
             raise unreachable(worker, error.strerror or str(error)) from error
         return connection
 

@@ -1,0 +1,220 @@
+"""What is read from an answer while it passes, and the little that is changed in it. Bytes in, bytes out. No I/O.
+
+Read: whether it is whole, and how many tokens it tells. Changed: a chat's `reasoning` gets its former name beside it,
+and the usage that the gateway itself has asked for is taken out again. All other bytes stay the worker's own. No JSON
+is read or written for it: `"reasoning":` cannot stand inside a string of JSON, where a backslash comes before each
+quote, so it is a key.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import orjson
+
+KEY, FORMER_KEY = b'"reasoning":', b'"reasoning_content":'
+FIELD = re.compile(KEY + rb'(\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))')
+USAGE_KEY = b'"usage":{'
+USAGE = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+USAGE_EVENT = re.compile(rb'^data: \{[^\n]*"choices":\[\],[^\n]*"usage":\{[^\n]*\}\r?\n\r?\n', re.MULTILINE)
+MOST_HELD = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
+TAIL_BYTES = 4096  # of an answer, where its usage is looked for
+FRAGMENT_BYTES = 64  # of an unfinished line: longer than any end's mark
+
+
+class Names(Enum):
+    """Under which name or names a model's reasoning goes out."""
+
+    BOTH = "both"
+    REASONING = "reasoning"
+    REASONING_CONTENT = "reasoning_content"
+
+
+REPLACEMENTS = {
+    Names.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
+    Names.REASONING_CONTENT: FORMER_KEY + rb"\1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An answer's usage, in tokens."""
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What is changed. hide_usage: the event with it, in a stream."""
+
+    names: Names = Names.REASONING
+    hide_usage: bool = False
+
+    @property
+    def any(self) -> bool:
+        return self.hide_usage or self.renames
+
+    @property
+    def renames(self) -> bool:
+        return self.names is not Names.REASONING
+
+    def apply(self, data: bytes) -> bytes:
+        """`data`, whole events or a whole body, with the changes."""
+        if self.renames and KEY in data and FORMER_KEY not in data:
+            data = FIELD.sub(REPLACEMENTS[self.names], data)
+        if self.hide_usage and USAGE_KEY in data:
+            data = USAGE_EVENT.sub(b"", data)
+        return data
+
+
+class Reading(Protocol):
+    """One answer on its way."""
+
+    def passes(self, framed: bytes) -> bool:
+        """Whether a whole chunk may go out as it came, with its frame; it is then taken for read."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the payload can go out now; may be b""."""
+        ...
+
+    def rest(self) -> bytes:
+        """What is still held when the answer ends."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer's own last word has come."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens | None: ...
+
+
+class Stream:
+    """Server-sent events. They are held back only where something is changed, and only until they are whole."""
+
+    def __init__(self, ends: tuple[bytes, ...], edits: Edits) -> None:
+        self._edits = edits
+        self._end = re.compile(rb"^(?:%b)[ \r]*$" % b"|".join(map(re.escape, ends)), re.MULTILINE)
+        self._marks = (*ends, USAGE_KEY, *((KEY,) if edits.renames else ()))
+        self._held = b""
+        self._fragment = b""
+        self._usage: bytes | None = None
+        self.whole = False
+        self.between_events = True
+
+    def passes(self, framed: bytes) -> bool:
+        if self._held or not self.between_events or not framed.endswith(b"\n\n\r\n"):
+            return False
+        for mark in self._marks:  # noqa: SIM110  # all() would make a generator for every chunk
+            if mark in framed:
+                return False
+        return True
+
+    def feed(self, data: bytes) -> bytes:
+        if not self._edits.any:
+            return self._read(data)
+        data = self._held + data if self._held else data
+        end = event_end(data)
+        if len(data) - end > MOST_HELD:
+            end = len(data)
+        self._held = data[end:]
+        return self._edits.apply(self._read(data[:end]))
+
+    def rest(self) -> bytes:
+        held, self._held = self._held, b""
+        return self._edits.apply(self._read(held))
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return tokens_in(self._usage) if self._usage is not None else None
+
+    def _read(self, data: bytes) -> bytes:
+        if not data:
+            return data
+        self.whole = self.whole or self._end.search(self._fragment + data) is not None
+        if USAGE_KEY in data:
+            self._usage = data
+        line = data[data.rfind(b"\n") + 1 :]
+        self._fragment = (self._fragment + line if line == data else line)[:FRAGMENT_BYTES]
+        self.between_events = data.endswith((b"\n\n", b"\r\n\r\n"))
+        return data
+
+
+class Document:
+    """An answer that is one JSON document; held back until it is whole where something is changed."""
+
+    def __init__(self, edits: Edits) -> None:
+        self._edits = edits
+        self._parts: list[bytes] | None = [] if edits.renames else None
+        self._size = 0
+        self._tail = b""
+        self.whole = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether its length is not known before its end."""
+        return self._parts is not None
+
+    def passes(self, framed: bytes) -> bool:
+        return False
+
+    def feed(self, data: bytes) -> bytes:
+        self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
+        if self._parts is None:
+            return data
+        self._parts.append(data)
+        self._size += len(data)
+        return self._taken(self._parts) if self._size > MOST_HELD else b""
+
+    def rest(self) -> bytes:
+        return self._edits.apply(self._taken(self._parts)) if self._parts is not None else b""
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return tokens_in(self._tail)
+
+    def _taken(self, parts: list[bytes]) -> bytes:
+        self._parts = None
+        return b"".join(parts)
+
+
+class Opaque:
+    """An answer of which nothing is read: an error, or something that is neither JSON nor a stream."""
+
+    whole = True
+    tokens = None
+
+    def passes(self, framed: bytes) -> bool:
+        return True
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def rest(self) -> bytes:
+        return b""
+
+
+def event_end(data: bytes) -> int:
+    """Where the last whole event in `data` ends; 0 if none does."""
+    if data.endswith(b"\n\n"):
+        return len(data)
+    return max(
+        data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0,
+        data.rfind(b"\n\r\n") + 3 if b"\n\r\n" in data else 0,
+    )
+
+
+def tokens_in(data: bytes) -> Tokens | None:
+    """The last usage in `data`, by OpenAI's names or Anthropic's; None if there is none to be read."""
+    found = USAGE.findall(data)
+    try:
+        usage = orjson.loads(found[-1]) if found else {}
+    except orjson.JSONDecodeError:
+        return None
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    return Tokens(prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None

@@ -1,0 +1,153 @@
+"""What a request's body says that the gateway must know: its model, whether it streams, what it wants told. Pure.
+
+The body's bytes go to the worker as they are, but for one field: a stream whose client does not ask for its usage is
+asked for it in the client's place.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+
+import orjson
+
+from gateway.errors import InvalidRequest
+from gateway.routes import Kind, Route
+
+MOST_DEPTH = 64
+ASK_FOR_USAGE = b'"stream_options":{"include_usage":true},'
+MEDIA = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"')
+Fields = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told."""
+
+    model: str
+    body: bytes
+    fields: Fields
+    stream: bool = False
+    hides_usage: bool = False
+
+
+def read(body: bytes, content_type: bytes, route: Route) -> Asked:
+    """Reads a body. Raises InvalidRequest saying what is wrong with it."""
+    if route.kind is Kind.STORED:
+        return Asked("", body, {})
+    if route.kind is Kind.FORM:
+        return Asked(form_model(body, content_type), body, {})
+    fields = parse(body)
+    model, stream = fields.get("model"), fields.get("stream") is True
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest(
+            "The request body must be a JSON object with the name of a model in `model`", "model"
+        )
+    if stream and route.asks_usage and not wants_usage(fields):
+        return Asked(model, asking_for_usage(body, fields), fields, stream, hides_usage=True)
+    return Asked(model, body, fields, stream)
+
+
+def parse(body: bytes) -> Fields:
+    """The object in a body. Raises InvalidRequest."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
+    if body.count(b"{") + body.count(b"[") > MOST_DEPTH and is_deeper(fields, MOST_DEPTH):
+        raise InvalidRequest(f"The request body is nested deeper than {MOST_DEPTH} levels")
+    if not isinstance(fields, dict):
+        raise InvalidRequest(
+            "The request body must be a JSON object with the name of a model in `model`", "model"
+        )
+    if body.count(b'"model"') > 1:
+        refuse_two_models(body)
+    return fields
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether `value` has more than `levels` levels of objects and lists."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [inner for outer in layer for inner in inside(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def inside(value: object) -> Iterable[object]:
+    """The objects and lists in an object or list."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [inner for inner in held if isinstance(inner, dict | list)]
+
+
+def refuse_two_models(body: bytes) -> None:
+    """Two parsers may take two values for the model of one object with both: then neither is right."""
+    pairs: list[tuple[str, object]] = json.loads(body, object_pairs_hook=lambda found: Pairs(found))
+    if [name for name, _ in pairs].count("model") > 1:
+        raise InvalidRequest("The request body names `model` twice", "model")
+
+
+class Pairs(list[tuple[str, object]]):
+    """An object's names and values, in their order and with repetitions."""
+
+
+def wants_usage(fields: Fields) -> bool:
+    options = fields.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def asking_for_usage(body: bytes, fields: Fields) -> bytes:
+    """The body with `stream_options.include_usage`; bytes stay as they are where they can."""
+    options = fields.get("stream_options")
+    if "stream_options" in fields:
+        if options is not None and not isinstance(options, dict):
+            return body  # the worker says what is wrong with it
+        return orjson.dumps({**fields, "stream_options": {"include_usage": True}})
+    start = body.index(b"{") + 1
+    return body[:start] + ASK_FOR_USAGE + body[start:]
+
+
+def form_model(body: bytes, content_type: bytes) -> str:
+    """The field `model` of a multipart body. Raises InvalidRequest."""
+    header = Message()
+    header["content-type"] = content_type.decode("latin-1")
+    boundary = header.get_param("boundary")
+    if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
+        raise InvalidRequest("The request body must be multipart/form-data with a boundary")
+    found = [
+        model for part in body.split(b"--" + boundary.encode("latin-1")) if (model := model_in_part(part))
+    ]
+    if len(found) != 1:
+        raise InvalidRequest("The request body must have one field `model` with the name of a model", "model")
+    return found[0]
+
+
+def model_in_part(part: bytes) -> str | None:
+    """The value of a part that is the field `model`."""
+    head, _, value = part.partition(b"\r\n\r\n")
+    if re.search(rb'(?i)content-disposition:[^\r\n]*;\s*name="?model"?(?:[;\r\n]|$)', head) is None:
+        return None
+    return value.removesuffix(b"\r\n").decode(errors="replace")
+
+
+def remote_media(asked: Asked) -> str | None:
+    """The first address of media in a request that is not a data: URI, or None."""
+    if MEDIA.search(asked.body) is None:
+        return None
+    return next((url for url in urls_in(asked.fields) if not url.lower().startswith("data:")), None)
+
+
+def urls_in(value: object) -> Iterable[str]:
+    """Every address under a key that ends in `_url`."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            url = inner.get("url") if isinstance(inner, dict) else inner
+            if name.endswith("_url") and isinstance(url, str):
+                yield url
+            else:
+                yield from urls_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from urls_in(inner)

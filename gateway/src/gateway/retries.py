@@ -1,0 +1,25 @@
+"""How many requests may be sent a second time: a share of all, so that a failing fleet is not hit twice as hard."""
+
+SHARE = 0.2  # of the requests
+RESERVE = 3.0  # retries that a quiet gateway may begin with
+MOST = 100.0  # retries saved up at most
+
+
+class Budget:
+    """Every request earns a share of a retry."""
+
+    __slots__ = ("_balance",)
+
+    def __init__(self) -> None:
+        self._balance = RESERVE
+
+    def earn(self) -> None:
+        """A request has been sent for the first time."""
+        self._balance = min(self._balance + SHARE, MOST)
+
+    def spend(self) -> bool:
+        """Takes one retry, if there is one."""
+        if self._balance < 1:
+            return False
+        self._balance -= 1
+        return True
