@@ -69,7 +69,7 @@ def parse(body: bytes) -> Fields:
 def is_deeper(value: object, levels: int) -> bool:
     """Whether `value` has more than `levels` levels of objects and lists."""
     layer = [value]
-    for _ in range(levels + 1):
+    for _ in range(levels):
         layer = [inner for outer in layer for inner in inside(outer)]
         if not layer:
             return False

@@ -8,10 +8,11 @@ from gateway import errors
 from gateway.errors import GatewayError
 
 STATUSES = {
-    "invalid_request": {400, 404, 405},
+    "invalid_request": {400, 404, 405, 408},
     "invalid_api_key": {401},
     "model_not_found": {404},
-    "request_too_large": {413},
+    "request_too_large": {413, 431},
+    "overloaded": {429, 503},
     "bad_worker_response": {502},
     "upstream_disconnected": {502},
     "model_loading": {503},
@@ -50,7 +51,7 @@ def test_the_body_is_openais_object(kind: type[GatewayError]) -> None:
     assert json.loads(error.body()) == {"error": expected}
     headers = dict(error.headers())
     assert headers[b"x-gateway-error"] == kind.code.encode()
-    assert (b"retry-after" in headers) == (kind.status == 503)
+    assert (b"retry-after" in headers) == (kind.status in (429, 503))
 
 
 def test_an_event_holds_the_same_object() -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
 
-from gateway.upstream import Connection, Pool
+from gateway.exchange import Connection
+from gateway.upstream import Pool
 
 IDLE_S = 3.0
 
@@ -17,7 +18,7 @@ class Line:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.pool = Pool(IDLE_S)
+        self.pool = Pool(IDLE_S, asyncio.get_running_loop())
         self.peers: list[socket.socket] = []
 
     async def idle_since(self, moment: float) -> Connection:
@@ -25,14 +26,14 @@ class Line:
         ours, theirs = socket.socketpair()
         self.peers.append(self._stack.enter_context(theirs))
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(loop, self.pool), sock=ours)
-        connection.idle_since = moment
+        _, connection = await loop.create_connection(lambda: Connection(self.pool.put), sock=ours)
         self.pool.put(connection)
+        connection.idle_since = moment
         return connection
 
 
 @pytest.fixture
-def line() -> Iterator[Line]:
+async def line() -> AsyncIterator[Line]:
     """An empty pool."""
     with ExitStack() as stack:
         yield Line(stack)
