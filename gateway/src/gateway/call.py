@@ -149,7 +149,7 @@ class Call:
 
     # the way back
 
-    def on_head(self) -> None:
+    def on_head(self, *, alone: bool) -> None:
         exchange, request = self._exchange, self._request
         assert exchange is not None
         if exchange.status == 503 and self._goes_elsewhere():
@@ -164,6 +164,8 @@ class Call:
                 )
         elif not (isinstance(self._reading, Document) and self._reading.holds):
             request.begin(exchange.status, headers.response_headers(exchange.headers, self.id))
+            if alone:
+                request.flush()
 
     def on_chunk(self, framed: bytes) -> None:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
@@ -180,13 +182,13 @@ class Call:
             self._learns = not self._shared.stored.learn(data, self.worker)
         data = self._reading.feed(data)
         if data and not self._request.begun:
-            self._begin_document(None)
+            self._begin_document()  # in parts, and as it is
         self._request.write(data)
 
     def on_end(self) -> None:
         request, rest = self._request, self._reading.rest()
         if not request.begun:
-            self._begin_document(len(rest))
+            self._begin_document(rest)
         request.write(rest)
         if not self._reading.whole:
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
@@ -208,11 +210,11 @@ class Call:
             return Stream(self.route.ends, Edits(names, self._asked.hides_usage))
         return Document(Edits(names)) if kind.startswith(b"application/json") else Opaque()
 
-    def _begin_document(self, length: int | None) -> None:
-        """The head of an answer that was held back: with its length, or, if it goes out in parts, without."""
+    def _begin_document(self, whole: bytes | None = None) -> None:
+        """The head of an answer that was held back; one that is whole has another length than the worker said."""
         assert self._exchange is not None
         fields = headers.response_headers(self._exchange.headers, self.id)
-        self._request.begin(self.status, headers.with_length(fields, length))
+        self._request.begin(self.status, fields if whole is None else headers.with_length(fields, len(whole)))
 
     # failures, and what is done once more
 
@@ -221,11 +223,9 @@ class Call:
         worker = self.worker
         assert worker is not None
         if isinstance(error, StaleConnection):
-            error = WorkerDisconnected("The worker closed the connection before its answer")
-            if self._may_retry():
-                self._retry(worker, fresh=True)  # it has done nothing yet
-                return
-        elif isinstance(error, WorkerUnreachable):
+            self._retry(worker, fresh=True)  # it has done nothing yet, and a fresh connection is never stale
+            return
+        if isinstance(error, WorkerUnreachable):
             worker.state = after_failure(worker, error.message, self._shared.settings.probe_fall)
             if self._goes_elsewhere():
                 return

@@ -200,9 +200,8 @@ class ClientConnection(asyncio.Protocol):
         if request is None:
             return
         request.take(body)
-        if request.size > request.limit and request.refusal is None:
-            request.refusal = too_large(request.limit)
-            self._run_next()
+        if request.size > request.limit and not request.early:
+            self._refuse_early(request, too_large(request.limit))
 
     def on_message_complete(self) -> None:
         if self._parser is None or self._parser.should_upgrade():
@@ -230,9 +229,10 @@ class ClientConnection(asyncio.Protocol):
         self._reading = request
         request.expects = self._expects and not request.http_1_0
         self._door.prepare(request)
-        if request.refusal is None and request.is_too_large():
-            request.refusal = too_large(request.limit)
         self._queue.append(request)
+        if request.is_too_large():
+            self._refuse_early(request, too_large(request.limit))
+        request.early = request.early or (request.expects and request.refusal is not None)
         if self._running is None:
             self._run_next()
         elif not self._paused:
@@ -252,15 +252,20 @@ class ClientConnection(asyncio.Protocol):
         if self._running is not None and not self._running.started:
             self._run(self._running)
 
+    def _refuse_early(self, request: ClientRequest, error: GatewayError) -> None:
+        """Its body is not waited for."""
+        request.refusal, request.early = request.refusal or error, True
+        self._run_next()
+
     def _run(self, request: ClientRequest) -> None:
-        if request.refusal is not None:
+        if request.refusal is not None and (request.whole or request.early):
             request.started = True
             if request.handler is not None:
                 request.handler.fail(request.refusal)
-        elif request.whole and request.handler is not None:
+        elif request.whole and request.refusal is None and request.handler is not None:
             request.started = True
             request.handler.start()
-        elif request.expects:
+        elif request.expects and request.refusal is None:
             request.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -327,10 +332,9 @@ class ClientConnection(asyncio.Protocol):
                 )
         elif body is not None:
             if seconds > settings.body_timeout_s + body.size / SLOWEST_BODY:
-                body.refusal = RequestTimeout(
-                    f"The request's body took more than {settings.body_timeout_s:g} s"
+                late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s"
                 )
-                self._run_next()
+                self._refuse_early(body, late)
         elif self._running is None and seconds > settings.keep_alive_s:
             self.transport.close()
 

@@ -28,7 +28,9 @@ class StaleConnection(Exception):
 class Receiver(Protocol):
     """Who is told of an answer: head, any number of pieces, then end or failure, and nothing after one of these."""
 
-    def on_head(self) -> None: ...
+    def on_head(self, *, alone: bool) -> None:
+        """alone: no byte of the body has come with it."""
+        ...
 
     def on_chunk(self, framed: bytes) -> None:
         """A piece of a chunked body that came as one whole chunk, with its frame."""
@@ -99,9 +101,9 @@ class Exchange:
         if receiver is not None:
             receiver.on_end()
 
-    def tell_head(self) -> None:
+    def tell_head(self, *, alone: bool) -> None:
         if self._receiver is not None:
-            self._receiver.on_head()
+            self._receiver.on_head(alone=alone)
 
     def tell_chunk(self, framed: bytes) -> None:
         if self._receiver is not None:
@@ -243,7 +245,7 @@ class Connection(asyncio.Protocol):
                 self._feed_head(exchange, rest)
             return
         self._chunks = framing if isinstance(framing, Chunked) else None
-        exchange.tell_head()
+        exchange.tell_head(alone=not rest)
         if not exchange.over:
             self._feed_body(exchange, framing, rest)
 

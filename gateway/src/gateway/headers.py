@@ -36,10 +36,10 @@ def request_head(
     return b"".join(parts)
 
 
-def with_length(headers: Headers, length: int | None) -> Headers:
-    """The headers, for a body of `length` bytes; None: a length that is not known yet."""
+def with_length(headers: Headers, length: int) -> Headers:
+    """The headers, for a body of `length` bytes."""
     kept = [field for field in headers if field[0] != b"content-length"]
-    return kept if length is None else [*kept, (b"content-length", b"%d" % length)]
+    return [*kept, (b"content-length", b"%d" % length)]
 
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:

@@ -67,8 +67,9 @@ class ClientRequest:
     """A request as its head comes in; `take` adds to its body."""
 
     __slots__ = (
-        "_finished", "_parts", "_transport", "arrived", "begun", "chunked", "expects", "handler", "headers", "http_1_0",
-        "keep_alive", "limit", "method", "over", "path", "refusal", "route", "size", "started", "target", "whole",
+        "_finished", "_head", "_parts", "_transport", "arrived", "begun", "chunked", "early", "expects", "handler",
+        "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal", "route", "size", "started",
+        "target", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,7 @@ class ClientRequest:
         self._transport = transport
         self._finished = finished
         self._parts: list[bytes] = []
+        self._head = b""  # of the answer, while it waits for what goes out with it
         self.route = route
         self.target = target
         self.path = path
@@ -91,6 +93,7 @@ class ClientRequest:
         self.whole = False
         self.expects = False  # the client waits for `100 Continue`
         self.started = False
+        self.early = False  # it is refused at once, though its body still comes
         self.refusal: GatewayError | None = None
         self.chunked = False  # the answer's body
         self.begun = False
@@ -118,33 +121,38 @@ class ClientRequest:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def begin(self, status: int, fields: Headers) -> None:
-        """Sends the head."""
+        """Makes the head. It leaves with the first bytes behind it, in one system call, or with `flush`."""
         self.begun = True
         unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
         self.chunked = not (unframed or self.http_1_0)
         if not self.whole or (self.http_1_0 and not unframed):
             self.keep_alive = False
-        framing = FRAMING[self.chunked, self.keep_alive]
-        self._send(head_of(status, fields, framing))
+        self._head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive])
 
     def write(self, data: bytes) -> None:
         """Sends more of the body."""
-        if not data or self.method == b"HEAD":
-            return
-        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        if data and self.method != b"HEAD":
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
         """Sends one whole chunk that has its frame; `chunked` must be true."""
         self._send(chunk)
 
+    def flush(self) -> None:
+        """Sends the head if it still waits."""
+        if self._head:
+            self._send(b"")
+
     def end(self) -> None:
         if self.chunked and self.method != b"HEAD":
             self._send(LAST_CHUNK)
+        self.flush()
         self._over()
 
     def break_off(self) -> None:
         """Ends the connection without an end of the answer."""
         self.keep_alive = False
+        self.flush()
         if self.http_1_0:  # an orderly close is how an answer of HTTP/1.0 ends
             self._reset()
         self._over()
@@ -154,6 +162,7 @@ class ClientRequest:
         body = error.body(self.dialect)
         self.begin(error.status, [*error.headers(), (b"content-length", b"%d" % len(body)), *fields])
         self.write(body)
+        self.flush()
         self._over()
 
     def _over(self) -> None:
@@ -163,6 +172,8 @@ class ClientRequest:
         self._finished()
 
     def _send(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
         if not self._transport.is_closing():
             self._transport.write(data)
 

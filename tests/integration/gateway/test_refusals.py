@@ -82,7 +82,7 @@ def test_a_wrong_method(gateway: Gateway, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embeddings", "//v1/chat/completions", CHAT + "/", "/metrics", "/workers"]
+    "path", ["/", "/v1", "/v1/nothing", "//v1/chat/completions", CHAT + "/", "/metrics", "/workers"]
 )
 def test_a_route_that_is_not_there(gateway: Gateway, worker: FakeWorker, path: str) -> None:
     """Every other path is 404 in OpenAI's shape; the ops port's pages are not on the data port."""
