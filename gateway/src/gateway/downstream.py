@@ -235,7 +235,7 @@ class ClientConnection(asyncio.Protocol):
         request.early = request.early or (request.expects and request.refusal is not None)
         if self._running is None:
             self._run_next()
-        elif not self._paused:
+        if self._queue and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
