@@ -114,6 +114,10 @@ def test_aliases_are_listed_with_their_models(path: Path) -> None:
         ),
         ("defaults: {policy: {a: {}, b: {}}}", "defaults.policy: must be one of least_in_flight"),
         ("defaults: {policy: {session: 3}}", "defaults.policy: the settings of session are a mapping"),
+        (
+            "defaults: {policy: {session: {name: x}}}",
+            "defaults.policy: the settings of session are a mapping",
+        ),
         ("defaults: {policy: {session: {header: X Y}}}", "defaults.policy.session.header: .*'X Y'"),
         (
             "defaults: {policy: {prefix_affinity: {block_bytes: 1}}}",

@@ -33,6 +33,13 @@ def test_prompts_share_as_many_prefixes_as_whole_blocks(begin: str, one: str, ot
     assert alike == [at < whole for at in range(len(alike))]
 
 
+def test_what_stands_before_a_block_counts() -> None:
+    """Prompts that differ in their first block alone have no prefix in common."""
+    numbers = [prefixes_of(prompt(first * BLOCK + "x" * 5 * BLOCK), BLOCK, 16) for first in "ab"]
+    assert set(numbers[0]) & set(numbers[1]) == set()
+    assert len(set(numbers[0])) == 6
+
+
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (BLOCK, 1), (3 * BLOCK, 3), (1000 * BLOCK, 16)])
 def test_at_most_so_many_blocks_are_looked_at(size: int, expected: int) -> None:
     """Whole blocks alone, and never more than are asked for, however long the prompt."""
@@ -89,6 +96,14 @@ def test_of_one_prompt_the_longest_prefix_goes_first() -> None:
     table.remember([1, 2, 3], "a", 0.0)
     table.remember([9], "b", 1.0)
     assert [bool(table.holders(prefix, 1.0)) for prefix in (1, 2, 3, 9)] == [True, True, False, True]
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    """A prefix that is used again outlives one that came after it."""
+    table = PrefixTable(2, 60)
+    for second, prefix in enumerate([1, 2, 1, 3]):
+        table.remember([prefix], "a", float(second))
+    assert [bool(table.holders(prefix, 4.0)) for prefix in (1, 2, 3)] == [True, False, True]
 
 
 @given(

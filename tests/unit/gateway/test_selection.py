@@ -197,7 +197,8 @@ def test_a_prompt_goes_where_its_beginning_is() -> None:
     choice, pool = selector(PrefixAffinity()), pool_of(0, 0, 0)
     home = choice.choose(pool, asked(conversation("a")), 0.0)
     home.in_flight += 3
-    assert choice.choose(pool, asked(conversation("a") + "more"), 1.0) is home
+    for _ in range(3):
+        assert choice.choose(pool, asked(conversation("a") + "more"), 1.0) is home
     assert choice.choose(pool, asked(conversation("b")), 1.0) is not home
 
 
@@ -240,6 +241,12 @@ def test_a_worker_that_has_left_is_not_followed() -> None:
     assert choice.choose(rest, asked(conversation("a")), 1.0) in rest
     returned = Worker(home.address)
     assert choice.choose((*rest, returned), asked(conversation("a")), 2.0) is returned
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 5), (4, 8), (8, 12), (20, 30)])
+def test_the_slack_is_the_greater_of_two(least: float, most: float) -> None:
+    """By default four requests, and half as much again where that is more."""
+    assert most_load(least, PrefixAffinity()) == most
 
 
 loads = some.tuples(some.integers(0, 60), some.floats(0, 100), some.floats(0, 1), some.floats(0.1, 1))
