@@ -116,7 +116,7 @@ def test_what_is_worked_out_for_a_pool_is_kept_for_that_pool_alone() -> None:
         of_pool(pool)
     of_pool((*pool, Worker()))
     of_pool(pool)
-    of_pool(tuple(list(pool)))
+    of_pool((*pool,))
     assert seen == [0, 2, 3, 2, 2]
 
 
