@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     workers_file: Path | None = Field(
         None, description="File with lines `<slug> http://host:port`: workers that DNS does not know."
     )
+    models_file: Path | None = Field(
+        None, description="YAML file with options per model and aliases; none: the defaults for every model."
+    )
     dns: bool = Field(
         True, description="Discover workers by resolving each slug; 0 leaves the static list alone."
     )
