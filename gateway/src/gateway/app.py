@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
 from gateway.fleet import Fleet
+from gateway.health import Rules
 from gateway.keeper import Keeper
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
@@ -16,6 +17,8 @@ from gateway.proxy import Proxy
 from gateway.settings import Settings
 from gateway.upstream import Upstream
 
+LONGEST_GAP = 3  # probe rounds missed in a row; more mean that the gateway itself slept
+
 
 class Gateway:
     """One process's object graph. Raises ConfigError if the cards, keys or static workers are wrong."""
@@ -23,11 +26,11 @@ class Gateway:
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings = settings
         self.draining = False
-        self.fleet = Fleet.of(load_catalog(settings.cards_dir))
+        self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
-        self._probes = Probes(settings.probe_timeout_s)
+        probes = Probes(settings.probe_timeout_s)
         keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
-        self.keeper = Keeper(settings, self.fleet, self._probes, self._upstream, keys, log)
+        self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
         self.proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
         self.data = data_app(self.fleet, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
@@ -39,4 +42,12 @@ class Gateway:
             yield
         finally:
             self._upstream.close()
-            await self._probes.close()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What the settings say of a worker's health; its card says the rest."""
+    return Rules(
+        rise=settings.probe_rise, fall=settings.probe_fall, failures=settings.eject_after,
+        ejection_s=settings.ejection_s, ejection_max_s=settings.ejection_max_s, ramp_s=settings.slow_start_s,
+        longest_gap_s=LONGEST_GAP * settings.interval_s,
+    )  # fmt: skip

@@ -131,7 +131,11 @@ def describe_worker(worker: Worker) -> Json:
     return {
         "address": worker.address,
         "state": worker.state,
-        "in_flight": worker.in_flight,
-        "failures": worker.failures,
         "reason": worker.reason,
+        "in_flight": worker.in_flight,
+        "waiting": worker.waiting,
+        "kv_use": worker.kv_use,
+        "share": round(worker.share, 2),
+        "failed_probes": worker.health.failed_probes,
+        "failed_requests": worker.health.failures,
     }

@@ -18,6 +18,7 @@ import orjson
 from gateway import headers
 from gateway.downstream import ClientGone, ClientRequest
 from gateway.errors import (
+    BadWorkerResponse,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
@@ -26,6 +27,7 @@ from gateway.errors import (
     WorkerUnreachable,
 )
 from gateway.fleet import Fleet
+from gateway.health import Failure, is_our_limit
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
@@ -33,12 +35,13 @@ from gateway.reasoning import Lines, Whole
 from gateway.selection import least_in_flight
 from gateway.settings import Settings
 from gateway.upstream import Exchange, StaleConnection, Upstream
-from gateway.workers import Worker, after_failure
+from gateway.workers import Worker
 
 ROUTES = {b"/v1/chat/completions": "chat_completions", b"/v1/completions": "completions"}
 REASONING_ROUTE = "chat_completions"  # the one whose answers have a field `reasoning`
 END_OF_STREAM = b"data: [DONE]"
 TAIL_BYTES = 32  # enough to see END_OF_STREAM and the line ends after it
+UNAVAILABLE = frozenset({502, 503, 504})  # a worker's own, after which another may do better
 UNKNOWN = "unknown"  # the label of a model that no card declares
 
 
@@ -122,17 +125,17 @@ class Proxy:
         request.on_gone = call.leave
         await self._forward_to_pool(call, pool, request, body)
 
-    def _pool(self, call: Call, model: str) -> list[Worker]:
+    def _pool(self, call: Call, model: str) -> tuple[Worker, ...]:
         cards = self._fleet.catalog.resolve(model)
         call.model = model if cards else UNKNOWN
         call.both_names = call.route == REASONING_ROUTE and any(card.reasons for card in cards)
-        ready = self._fleet.ready_workers(cards)
-        if not ready:
+        pool = self._fleet.pool(model)
+        if not pool:
             raise self._fleet.why_unavailable(model)
-        return ready
+        return pool
 
     async def _forward_to_pool(
-        self, call: Call, pool: list[Worker], request: ClientRequest, body: bytes
+        self, call: Call, pool: tuple[Worker, ...], request: ClientRequest, body: bytes
     ) -> None:
         """Forwards to a worker of the pool. One that cannot be reached has seen nothing, so another gets one try."""
         self._turn += 1
@@ -151,9 +154,20 @@ class Proxy:
         with worker.lease():
             exchange = await self._send(call, worker, outgoing)
             try:
+                self._judge(worker, exchange.status)
                 await relay(call, exchange, request)
+            except (WorkerDisconnected, BadWorkerResponse):
+                self._fleet.failed(worker, Failure.RESET)
+                raise
             finally:
                 exchange.release()
+
+    def _judge(self, worker: Worker, status: int) -> None:
+        """A good answer speaks for its worker, its own 502, 503 or 504 against it, all else for nothing."""
+        if status < 400:
+            self._fleet.succeeded(worker)
+        elif status in UNAVAILABLE:
+            self._fleet.failed(worker, Failure.UNAVAILABLE)
 
     async def _send(self, call: Call, worker: Worker, request: bytes) -> Exchange:
         """An exchange whose head has come. A stale pooled connection is answered with one fresh attempt."""
@@ -172,19 +186,27 @@ class Proxy:
         deadline = self._upstream.loop.call_later(limit, time_out, exchange, worker.slug, limit)
         try:
             await exchange.head()
-        except BaseException:
+        except BaseException as error:
             exchange.release()
+            self._count_failure(worker, error)
             raise
         finally:
             deadline.cancel()
         return exchange
 
+    def _count_failure(self, worker: Worker, error: BaseException) -> None:
+        if isinstance(error, WorkerTimeout):
+            self._fleet.failed(worker, Failure.FIRST_BYTE)
+        elif isinstance(error, WorkerDisconnected | BadWorkerResponse):
+            self._fleet.failed(worker, Failure.RESET)
+
     async def _start(self, worker: Worker, request: bytes, fresh: bool) -> Exchange:
-        """Sends the request. A connection that cannot be made counts like a failed probe."""
+        """Sends the request. A connection that cannot be made counts against the worker."""
         try:
             return await self._upstream.start(worker, request, fresh=fresh)
         except WorkerUnreachable as error:
-            worker.state = after_failure(worker, error.message, self._settings.probe_fall)
+            if not (isinstance(error.__cause__, OSError) and is_our_limit(error.__cause__)):
+                self._fleet.failed(worker, Failure.CONNECT)
             raise
 
     def _answer_error(self, call: Call, error: GatewayError, request: ClientRequest) -> None:
