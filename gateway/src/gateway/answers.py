@@ -14,7 +14,9 @@ from typing import Protocol
 import orjson
 
 KEY, FORMER_KEY = b'"reasoning":', b'"reasoning_content":'
-FIELD = re.compile(KEY + rb'(\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))')
+VALUE = rb'(?:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
+FIELD = re.compile(KEY + b"(" + VALUE + b")")
+FIELD_AND_COMMA = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
 USAGE_KEY = b'"usage":{'
 USAGE = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 USAGE_EVENT = re.compile(rb'^data: \{[^\n]*"choices":\[\],[^\n]*"usage":\{[^\n]*\}\r?\n\r?\n', re.MULTILINE)
@@ -29,6 +31,7 @@ class Names(Enum):
     BOTH = "both"
     REASONING = "reasoning"
     REASONING_CONTENT = "reasoning_content"
+    NONE = "none"
 
 
 REPLACEMENTS = {
@@ -63,10 +66,15 @@ class Edits:
     def apply(self, data: bytes) -> bytes:
         """`data`, whole events or a whole body, with the changes."""
         if self.renames and KEY in data and FORMER_KEY not in data:
-            data = FIELD.sub(REPLACEMENTS[self.names], data)
+            data = self._renamed(data)
         if self.hide_usage and USAGE_KEY in data:
             data = USAGE_EVENT.sub(b"", data)
         return data
+
+    def _renamed(self, data: bytes) -> bytes:
+        if self.names is Names.NONE:
+            return FIELD_AND_COMMA.sub(b"", data)
+        return FIELD.sub(REPLACEMENTS[self.names], data)
 
 
 class Reading(Protocol):

@@ -10,16 +10,20 @@ from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
 from gateway.downstream import Door
 from gateway.fleet import Fleet
+from gateway.health import Rules
 from gateway.keeper import Keeper
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
+from gateway.models import load_models
 from gateway.probes import Probes
 from gateway.proxy import Proxy
 from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.upstream import Upstream
+
+LONGEST_GAP = 3  # probe rounds missed in a row; more mean that the gateway itself slept
 
 
 class Gateway:
@@ -28,13 +32,14 @@ class Gateway:
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings = settings
         self.draining = False
-        self.fleet = Fleet.of(load_catalog(settings.cards_dir))
+        self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
-        self._probes = Probes(settings.probe_timeout_s)
+        probes = Probes(settings.probe_timeout_s)
         keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
-        self.keeper = Keeper(settings, self.fleet, self._probes, self._upstream, keys, log)
-        self._proxy = Proxy(settings, self.fleet, self._upstream, keys, metrics, log)
-        self._data = data_app(self.fleet, keys, int(time.time()), lambda: self.draining)
+        models = load_models(settings, self.fleet.catalog)
+        self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
+        self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log)
+        self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 
     def door(self, loop: asyncio.AbstractEventLoop) -> Door:
@@ -55,4 +60,12 @@ class Gateway:
             yield
         finally:
             self._upstream.close()
-            await self._probes.close()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What the settings say of a worker's health; its card says the rest."""
+    return Rules(
+        rise=settings.probe_rise, fall=settings.probe_fall, failures=settings.eject_after,
+        ejection_s=settings.ejection_s, ejection_max_s=settings.ejection_max_s, ramp_s=settings.slow_start_s,
+        longest_gap_s=LONGEST_GAP * settings.interval_s,
+    )  # fmt: skip

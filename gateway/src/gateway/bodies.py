@@ -13,6 +13,7 @@ from email.message import Message
 import orjson
 
 from gateway.errors import InvalidRequest
+from gateway.models import Alias, rewrite
 from gateway.routes import Kind, Route
 
 MOST_DEPTH = 64
@@ -23,30 +24,47 @@ Fields = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told."""
+    """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
+
+    alias: what the client's name for the model stands for.
+    """
 
     model: str
     body: bytes
     fields: Fields
     stream: bool = False
     hides_usage: bool = False
+    alias: Alias | None = None
 
 
-def read(body: bytes, content_type: bytes, route: Route) -> Asked:
+def read(body: bytes, content_type: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked:
     """Reads a body. Raises InvalidRequest saying what is wrong with it."""
     if route.kind is Kind.STORED:
         return Asked("", body, {})
     if route.kind is Kind.FORM:
-        return Asked(form_model(body, content_type), body, {})
+        return read_form(body, content_type, aliases)
     fields = parse(body)
     model, stream = fields.get("model"), fields.get("stream") is True
     if not isinstance(model, str) or not model:
         raise InvalidRequest(
             "The request body must be a JSON object with the name of a model in `model`", "model"
         )
+    alias = aliases.get(model)
+    if alias is not None:
+        fields = rewrite(fields, alias)
+        model = alias.model
+        body = orjson.dumps(fields)
     if stream and route.asks_usage and not wants_usage(fields):
-        return Asked(model, asking_for_usage(body, fields), fields, stream, hides_usage=True)
-    return Asked(model, body, fields, stream)
+        return Asked(model, asking_for_usage(body, fields), fields, stream, True, alias)
+    return Asked(model, body, fields, stream, False, alias)
+
+
+def read_form(body: bytes, content_type: bytes, aliases: Mapping[str, Alias]) -> Asked:
+    """Reads a multipart body, which is never written anew. Raises InvalidRequest."""
+    model = form_model(body, content_type)
+    if model in aliases:
+        raise InvalidRequest(f"{model!r} is an alias; here, name {aliases[model].model!r}", "model")
+    return Asked(model, body, {})
 
 
 def parse(body: bytes) -> Fields:

@@ -9,13 +9,17 @@ looks finished.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
-from gateway import bodies, headers
+from gateway import bodies, headers, selection
 from gateway.answers import Document, Edits, Names, Opaque, Reading, Stream, Tokens
 from gateway.bodies import Asked
 from gateway.errors import (
+    BadWorkerResponse,
     GatewayError,
     InvalidRequest,
+    Overloaded,
+    QueueFull,
     ResponseNotFound,
     WorkerDisconnected,
     WorkerTimeout,
@@ -23,57 +27,75 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, StaleConnection
 from gateway.fleet import Fleet
+from gateway.health import TAKES_REQUESTS, Failure
+from gateway.models import Models, Options
+from gateway.queues import Queues
 from gateway.request import ClientRequest
 from gateway.retries import Budget
 from gateway.routes import Kind, Route, stored_id
-from gateway.selection import least_in_flight
+from gateway.selection import Selector, selector_for
 from gateway.settings import Settings
 from gateway.stored import Stored
 from gateway.upstream import Upstream
-from gateway.workers import Worker, WorkerState, after_failure
+from gateway.workers import Lease, Worker
 
 UNKNOWN = "unknown"  # the label of a model that no card declares
 COMMENT = b": keep-alive\n\n"
+OWN_FAILURES = (502, 503, 504)  # statuses by which a worker says that it cannot serve
 
 
 @dataclass(slots=True)
 class Shared:
-    """What all calls use. record: is told of every call when it is over; turn: a running number."""
+    """What all calls use. record: is told of every call when it is over."""
 
     settings: Settings
     fleet: Fleet
+    models: Models
     upstream: Upstream
-    budget: Budget
+    random: Random
     record: "Callable[[Call], None]"
+    budget: Budget = field(default_factory=Budget)
+    queues: Queues = field(default_factory=Queues)
     stored: Stored = field(default_factory=Stored)
-    turn: int = 0
+    selectors: dict[str, Selector[Worker]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        options = self.models.options.items()
+        self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
+
+
+NO_OPTIONS = Options()
 
 
 class Call:
     """One request while it runs. Times are of the loop's clock, in seconds; first_byte counts from the start."""
 
     __slots__ = (
-        "_asked", "_both_names", "_commented", "_exchange", "_heard", "_learns", "_paused", "_reading", "_request",
-        "_sent", "_shared", "attempts", "code", "ending", "first_byte", "id", "model", "route", "started", "status",
-        "stream", "worker",
+        "_asked", "_commented", "_exchange", "_heard", "_learns", "_lease", "_names", "_options", "_paused", "_reading",
+        "_request", "_shared", "_waits_since", "attempts", "code", "ending", "first_byte", "id", "model", "queued",
+        "route", "started", "status", "stream", "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
         self._shared = shared
         self._request = request
         self._asked: Asked | None = None
+        self._options = NO_OPTIONS
+        self._names = Names.REASONING
         self._exchange: Exchange | None = None
+        self._lease: Lease | None = None
         self._reading: Reading = Opaque()
-        self._both_names = False
         self._paused = False  # the client does not keep up
         self._learns = route.stores  # the answer's id
-        self._sent = self._heard = self._commented = 0.0
+        self._heard = self._commented = 0.0
+        self._waits_since: float | None = None  # in the queue
         self.id = call_id
         self.route = route
         self.started = request.arrived
         self.model = UNKNOWN
         self.worker: Worker | None = None
         self.attempts = 0
+        self.queued = 0.0  # seconds
         self.status = 0
         self.stream = False
         self.ending = "broken"
@@ -90,70 +112,104 @@ class Call:
         """The request is whole and its turn has come."""
         try:
             asked = self._read()
-            worker = self._choose(asked)
+            if self.route.kind is Kind.STORED:
+                self._send(self._holder(stored_id(self.route, self._request.path) or b""), asked)
+            else:
+                self._look_up(asked)
+                self._dispatch(asked)
         except GatewayError as error:
             self.fail(error)
-            return
-        self._shared.budget.earn()
-        self._send(worker, asked)
 
     def _read(self) -> Asked:
         request = self._request
         content_type = headers.get(request.headers, b"content-type") or b""
-        self._asked = asked = bodies.read(request.body(), content_type, self.route)
+        self._asked = asked = bodies.read(
+            request.body(), content_type, self.route, self._shared.models.aliases
+        )
         return asked
 
-    def _choose(self, asked: Asked) -> Worker:
-        if self.route.kind is Kind.STORED:
-            return self._holder(stored_id(self.route, self._request.path) or b"")
-        pool = self._pool(asked)
-        if self.route.stores and isinstance(previous := asked.fields.get("previous_response_id"), str):
-            return self._holder(previous.encode())
-        return least_in_flight(pool, self._turn())
-
-    def _holder(self, response: bytes) -> Worker:
-        """The worker that has a stored response."""
-        worker = self._shared.stored.worker_of(response)
-        if worker is None or worker.state is not WorkerState.READY:
-            raise ResponseNotFound(f"No worker has the response {response.decode('latin-1')[:100]!r}")
-        self.model = self._shared.fleet.catalog.by_slug[worker.slug].names[0]
-        return worker
-
-    def _pool(self, asked: Asked) -> list[Worker]:
-        fleet = self._shared.fleet
-        cards = fleet.catalog.resolve(asked.model)
-        if cards:
-            self.model = asked.model
-        self._both_names = self.route.reasons and any(card.reasons for card in cards)
+    def _look_up(self, asked: Asked) -> None:
+        """What is declared of the model."""
+        cards = self._shared.fleet.catalog.resolve(asked.model)
+        if not cards:
+            raise self._shared.fleet.why_unavailable(asked.model)
+        self.model, self._options = asked.model, self._shared.models.options[asked.model]
+        if self.route.reasons and any(card.reasons for card in cards):
+            self._names = Names(asked.alias.reasoning) if asked.alias is not None else Names.BOTH
         url = bodies.remote_media(asked)
         if url is not None:
             raise InvalidRequest(
                 f"No worker may fetch {url[:100]!r}: send media as data: URIs, such as data:image/png;base64,..."
             )
-        ready = fleet.ready_workers(cards)
-        if not ready:
-            raise fleet.why_unavailable(asked.model)
-        return ready
+
+    def _dispatch(self, asked: Asked) -> None:
+        """Sends the request to a worker, or puts it in line for one. Raises GatewayError."""
+        shared = self._shared
+        pool = shared.fleet.pool(self.model)
+        if not pool:
+            raise shared.fleet.why_unavailable(self.model)
+        previous = asked.fields.get("previous_response_id") if self.route.stores else None
+        if isinstance(previous, str):
+            self._send(self._holder(previous.encode()), asked)
+        elif free := self._with_room(pool):
+            self._send(self._choose(free, asked), asked)
+        elif shared.queues.enter(self.model, self, self._options.queue.most):
+            self._waits_since = shared.upstream.loop.time()
+        else:
+            raise QueueFull(
+                f"Every worker of {self.model!r} has as many requests as it takes, and the queue is full"
+            )
+
+    def room(self) -> bool:
+        """The call is first in line, and a worker may have room; returns whether it has gone there."""
+        free = self._with_room(self._shared.fleet.pool(self.model))
+        if not free or self._asked is None or self._waits_since is None:
+            return False
+        self.queued, self._waits_since = self._shared.upstream.loop.time() - self._waits_since, None
+        self._send(self._choose(free, self._asked), self._asked)
+        return True
+
+    def _with_room(self, pool: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        most = self._options.in_flight_per_worker
+        return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
+
+    def _choose(self, pool: tuple[Worker, ...], asked: Asked) -> Worker:
+        shown = selection.Asked(self._request.headers, asked.fields, asked.body)
+        return self._shared.selectors[self.model].choose(pool, shown, self._shared.upstream.loop.time())
+
+    def _holder(self, response: bytes) -> Worker:
+        """The worker that has a stored response."""
+        worker = self._shared.stored.worker_of(response)
+        if worker is None or worker.state not in TAKES_REQUESTS:
+            raise ResponseNotFound(f"No worker has the response {response.decode('latin-1')[:100]!r}")
+        self.model = self._shared.fleet.catalog.by_slug[worker.slug].names[0]
+        return worker
 
     def _send(self, worker: Worker, asked: Asked, *, fresh: bool = False) -> None:
-        upstream = self._shared.upstream
-        target = self._request.path if self.route.kind is Kind.STORED else self.route.at_worker
+        upstream, request = self._shared.upstream, self._request
+        target = request.path if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
-            self.route.method, target, worker.host_header, self._request.headers, len(asked.body), self.id
+            self.route.method, target, worker.host_header, request.headers, len(asked.body), self.id
         )
-        self.worker = worker
+        if not self.attempts:
+            self._shared.budget.earn()
         self.attempts += 1
-        worker.in_flight += 1
-        self._sent = self._heard = upstream.loop.time()
+        self.worker, self._lease = worker, worker.lease()
+        self._heard = upstream.loop.time()
         self._exchange = upstream.start(worker, head, asked.body, self, fresh=fresh)
 
     # the way back
 
     def on_head(self, *, alone: bool) -> None:
-        exchange, request = self._exchange, self._request
+        exchange, request, worker = self._exchange, self._request, self.worker
         assert exchange is not None
-        if exchange.status == 503 and self._goes_elsewhere():
-            return
+        assert worker is not None
+        if exchange.status in OWN_FAILURES:
+            self._shared.fleet.failed(worker, Failure.UNAVAILABLE)
+            if exchange.status == Overloaded.status and self._goes_elsewhere():
+                return
+        else:
+            self._shared.fleet.succeeded(worker)
         self._heard = self._shared.upstream.loop.time()
         self.first_byte = self._heard - self.started
         self.status, self._reading = exchange.status, self._reading_of(exchange)
@@ -205,10 +261,9 @@ class Call:
         self.stream = kind.startswith(b"text/event-stream")
         if exchange.status != 200:
             return Opaque()
-        names = Names.BOTH if self._both_names else Names.REASONING
         if self.stream:
-            return Stream(self.route.ends, Edits(names, self._asked.hides_usage))
-        return Document(Edits(names)) if kind.startswith(b"application/json") else Opaque()
+            return Stream(self.route.ends, Edits(self._names, self._asked.hides_usage))
+        return Document(Edits(self._names)) if kind.startswith(b"application/json") else Opaque()
 
     def _begin_document(self, whole: bytes | None = None) -> None:
         """The head of an answer that was held back; one that is whole has another length than the worker said."""
@@ -225,37 +280,26 @@ class Call:
         if isinstance(error, StaleConnection):
             self._retry(worker, fresh=True)  # it has done nothing yet, and a fresh connection is never stale
             return
-        if isinstance(error, WorkerUnreachable):
-            worker.state = after_failure(worker, error.message, self._shared.settings.probe_fall)
-            if self._goes_elsewhere():
-                return
-        assert isinstance(error, GatewayError)
-        self.fail(error)
+        failure = failure_of(error)
+        if failure is not None:
+            self._shared.fleet.failed(worker, failure)
+        if failure is not Failure.CONNECT or not self._goes_elsewhere():
+            assert isinstance(error, GatewayError)
+            self.fail(error)
 
     def _goes_elsewhere(self) -> bool:
         """Sends the request to another worker of the pool, if there is one and a retry is left."""
-        fleet = self._shared.fleet
-        others = [
-            other
-            for other in fleet.ready_workers(fleet.catalog.resolve(self.model))
-            if other is not self.worker
-        ]
-        if not others or not self._may_retry():
+        pool, asked = self._shared.fleet.pool(self.model), self._asked
+        others = self._with_room(tuple(other for other in pool if other is not self.worker))
+        if not others or asked is None or self.attempts > 1 or not self._shared.budget.spend():
             return False
-        self._retry(least_in_flight(others, self._turn()))
+        self._retry(self._choose(others, asked))
         return True
-
-    def _may_retry(self) -> bool:
-        return self.attempts == 1 and self._shared.budget.spend()
 
     def _retry(self, worker: Worker, *, fresh: bool = False) -> None:
         assert self._asked is not None
         self._release()
         self._send(worker, self._asked, fresh=fresh)
-
-    def _turn(self) -> int:
-        self._shared.turn += 1
-        return self._shared.turn
 
     # the client's doings
 
@@ -282,29 +326,40 @@ class Call:
 
     def look(self, now: float) -> None:
         """Deadlines, and the comments that keep a silent stream alive."""
-        if self._exchange is None:
-            return
-        error = self._overdue(now)
+        error = self._overdue_in_line(now) if self._waits_since is not None else self._overdue(now)
         if error is not None:
             self.fail(error)
         elif self._is_silent(now):
             self._comment(now)
 
-    def _is_silent(self, now: float) -> bool:
-        """Whether a stream's client has heard nothing for a while, for want of anything to say."""
-        if self._asked is None or not self._asked.stream or self._paused:
-            return False
-        return now - max(self._heard, self._commented) > self._shared.settings.comment_s
+    def _overdue_in_line(self, now: float) -> GatewayError | None:
+        wait = self._options.queue.wait_s
+        if self._waits_since is None or now - self._waits_since <= wait:
+            return None
+        return Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s")
 
     def _overdue(self, now: float) -> GatewayError | None:
-        settings, worker = self._shared.settings, self.worker
-        assert worker is not None
-        if now - self.started > settings.total_timeout_s:
-            return WorkerTimeout(f"The request took longer than {settings.total_timeout_s:g} s")
-        limit = settings.first_byte_timeout_s if self.first_byte is None else settings.idle_timeout_s
-        if now - self._heard > limit and not self._paused:
-            return WorkerTimeout(f"A worker of {worker.slug} sent nothing for {limit:g} s")
-        return None
+        worker, limits = self.worker, self._options.deadlines
+        if self._exchange is None or worker is None:
+            return None
+        if now - self.started > limits.total_s:
+            return WorkerTimeout(f"The request took longer than {limits.total_s:g} s")
+        limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
+        if now - self._heard <= limit or self._paused:
+            return None
+        if self.first_byte is not None or self.stream_is_asked:
+            self._shared.fleet.failed(worker, Failure.FIRST_BYTE)  # else it may just have much to say
+        return WorkerTimeout(f"A worker of {worker.slug} sent nothing for {limit:g} s")
+
+    @property
+    def stream_is_asked(self) -> bool:
+        return self._asked is not None and self._asked.stream
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether a stream's client has heard nothing for a while, for want of anything to say."""
+        if not self.stream_is_asked or self._paused or self._exchange is None:
+            return False
+        return now - max(self._heard, self._commented) > self._shared.settings.comment_s
 
     def _comment(self, now: float) -> None:
         """A line that every reader of events passes over, so that nothing on the way takes the silence for an end."""
@@ -336,9 +391,22 @@ class Call:
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _release(self) -> None:
-        """Gives the lease back; an exchange that is not over is given up, which frees the engine."""
+        """Gives the lease back, or the place in the line; an exchange that is not over is given up, which frees the
+        engine."""
+        if self._waits_since is not None:
+            self.queued, self._waits_since = self._shared.upstream.loop.time() - self._waits_since, None
+            self._shared.queues.leave(self.model, self)
         exchange, self._exchange = self._exchange, None
+        lease, self._lease = self._lease, None
         if exchange is not None:
             exchange.cancel()
-            assert self.worker is not None
-            self.worker.in_flight -= 1
+        if lease is not None:
+            lease.end()
+            self._shared.queues.serve()
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """What an exchange's failure counts as, or None if it was not the worker's."""
+    if isinstance(error, WorkerUnreachable):
+        return Failure.CONNECT
+    return Failure.RESET if isinstance(error, WorkerDisconnected | BadWorkerResponse) else None

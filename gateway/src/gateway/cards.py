@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from gateway.errors import ConfigError
+from gateway.health import DOWN_S, SUSPECT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Card:
     names: tuple[str, ...]
     weights_repo: str
     reasons: bool = False  # vLLM tells its reasoning apart from its answer
+    suspect_s: float = SUSPECT_S  # without progress, while requests run
+    down_s: float = DOWN_S
 
     @property
     def start_command(self) -> str:
@@ -69,7 +72,25 @@ def load_card(directory: Path) -> Card:
             f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
         )
     names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
-    return Card(directory.name, names, _required(env, "WEIGHTS_REPO", directory), has_reasoning_parser(facts))
+    repo, reasons = _required(env, "WEIGHTS_REPO", directory), has_reasoning_parser(facts)
+    return Card(directory.name, names, repo, reasons, *progress_limits(facts, directory))
+
+
+def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
+    """`progress: {suspect_s, down_s}`: seconds without progress until a worker is suspect, and down."""
+    limits = facts.get("progress", {})
+    if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
+        raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
+    suspect_s, down_s = limits.get("suspect_s", SUSPECT_S), limits.get("down_s", DOWN_S)
+    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s):
+        raise ConfigError(
+            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s; it has {suspect_s!r} and {down_s!r}"
+        )
+    return float(suspect_s), float(down_s)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def has_reasoning_parser(facts: Mapping[str, object]) -> bool:

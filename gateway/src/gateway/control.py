@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
@@ -11,13 +12,27 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, Route
 from gateway.fleet import Fleet, ModelState
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
+from gateway.models import Models
 from gateway.probes import WEIGHTS_PORT
+from gateway.routes import TABLE, Kind, Route
 from gateway.workers import Worker
 
 Json = dict[str, Any]
+MODEL_BODY: Json = {
+    "type": "object",
+    "required": ["model"],
+    "properties": {"model": {"type": "string", "minLength": 1}},
+}
+RESPONSES: Json = {
+    "200": {"description": "The worker's answer"},
+    "4XX": {"description": "The request is wrong, as its error says"},
+    "5XX": {"description": "No worker can answer now"},
+}
 
 
-def data_app(fleet: Fleet, keys: KeyRing, started_at: int, is_draining: Callable[[], bool]) -> FastAPI:
+def data_app(
+    fleet: Fleet, models_file: Models, keys: KeyRing, started_at: int, is_draining: Callable[[], bool]
+) -> FastAPI:
     """Everything on the data port but the proxied routes. started_at: Unix seconds, the models' `created`."""
     app = bare_app("Octet gateway")
 
@@ -37,17 +52,46 @@ def data_app(fleet: Fleet, keys: KeyRing, started_at: int, is_draining: Callable
     async def models(request: Request) -> Json:
         """The ready models, in OpenAI's shape."""
         keys.check(request.headers.raw)
-        return {"object": "list", "data": [describe_model(name, started_at) for name in fleet.ready_models()]}
+        names = models_file.listed(fleet.ready_models())
+        return {"object": "list", "data": [describe_model(name, started_at) for name in names]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> Json:
         """One ready model; otherwise the error that a request for it would get."""
         keys.check(request.headers.raw)
+        name, alias = model, models_file.aliases.get(model)
+        model = alias.model if alias is not None else model
         if not fleet.catalog.resolve(model) or fleet.model_state(model) is not ModelState.READY:
             raise fleet.why_unavailable(model)
-        return describe_model(model, started_at)
+        return describe_model(name, started_at)
 
+    app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def openapi_of(app: FastAPI) -> Json:
+    """The data port's OpenAPI document: FastAPI's pages and every row of the table."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        for route in TABLE:
+            document["paths"].setdefault(route.path.decode(), {})[route.method.decode().lower()] = (
+                describe_route(route)
+            )
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def describe_route(route: Route) -> Json:
+    """A row of the table, as OpenAPI has it; all but the model is the worker's to check."""
+    described: Json = {"operationId": route.name, "summary": route.summary, "responses": RESPONSES}
+    if route.kind is Kind.STORED:
+        described["parameters"] = [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    else:
+        kind = "application/json" if route.kind is Kind.JSON else "multipart/form-data"
+        described["requestBody"] = {"required": True, "content": {kind: {"schema": MODEL_BODY}}}
+    return described
 
 
 def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
@@ -131,7 +175,11 @@ def describe_worker(worker: Worker) -> Json:
     return {
         "address": worker.address,
         "state": worker.state,
-        "in_flight": worker.in_flight,
-        "failures": worker.failures,
         "reason": worker.reason,
+        "in_flight": worker.in_flight,
+        "waiting": worker.waiting,
+        "kv_use": worker.kv_use,
+        "share": round(worker.share, 2),
+        "failed_probes": worker.health.failed_probes,
+        "failed_requests": worker.health.failures,
     }

@@ -332,8 +332,7 @@ class ClientConnection(asyncio.Protocol):
                 )
         elif body is not None:
             if seconds > settings.body_timeout_s + body.size / SLOWEST_BODY:
-                late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s"
-                )
+                late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s")
                 self._refuse_early(body, late)
         elif self._running is None and seconds > settings.keep_alive_s:
             self.transport.close()

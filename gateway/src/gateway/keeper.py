@@ -1,20 +1,24 @@
-"""The keeper: a round of discovery and probes every few seconds, and one log line for every change it sees."""
+"""The keeper: discovery and probes every few seconds, and one log line for every change, whatever its cause."""
 
 import asyncio
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.cards import Card, Catalog
 from gateway.errors import ConfigError
-from gateway.fleet import Address, Fleet
+from gateway.fleet import Address, Fleet, Transition
+from gateway.health import WorkerState
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
-from gateway.probes import WORKER_PORT, ProbeFailed, Probes
+from gateway.probes import WORKER_PORT, NamesDiffer, OwnLimit, ProbeFailed, Probes
 from gateway.settings import Settings
 from gateway.upstream import Upstream
-from gateway.workers import Worker, WorkerState, after_failure, after_success
+from gateway.workers import Worker
 
+JITTER = 0.1  # of the interval, so that several gateways do not ask in step
+STAGGER_S = 0.002  # between the starts of two probes: a round of many holds no stream up
 ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 StaticWorkers = Mapping[str, Sequence[Address]]
 
@@ -38,29 +42,48 @@ class Keeper:
         self._keys = keys
         self._log = log
         self._static = load_static(settings.workers_file, fleet.catalog)
+        self._random = random.Random()  # noqa: S311  # for jitter
+        self._is_limited = False
+        fleet.observe(self._report_state)
 
     async def run(self) -> None:
-        """One round after another until cancelled."""
-        while True:
-            await self.round()
-            await asyncio.sleep(self._settings.interval_s)
+        """Discovery and probes, side by side, until cancelled: a slow resolver delays no probe."""
+        await self.discover()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.probe))
+            group.create_task(self._repeat(self.discover))
 
-    async def round(self) -> None:
-        """Looks at every slug once, all at the same time."""
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begins `work` every interval, jitter apart, or when the last one is over if it takes longer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            next_at = loop.time() + self._settings.interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
+            await work()
+            await asyncio.sleep(max(0.0, next_at - loop.time()))
+
+    async def discover(self) -> None:
+        """Looks once which workers and weights jobs there are, and which keys are good."""
         async with asyncio.TaskGroup() as group:
             for card in self._fleet.catalog.cards:
-                group.create_task(self._look_at(card))
+                group.create_task(self._look_for(card))
         self._upstream.sweep()
         self._refresh_keys()
 
-    async def _look_at(self, card: Card) -> None:
+    async def probe(self) -> None:
+        """Probes every worker once."""
+        self._fleet.tick()
+        cards = {card.slug: card for card in self._fleet.catalog.cards}
+        workers = enumerate(self._fleet.workers())
+        probes = [self._probe(worker, cards[worker.slug], at * STAGGER_S) for at, worker in workers]
+        self._report_limit(not all(await asyncio.gather(*probes)))
+
+    async def _look_for(self, card: Card) -> None:
         status = self._fleet.slugs[card.slug]
         joined, left = self._fleet.refresh(card.slug, await self._addresses(card))
         self._report(joined, left)
         status.weights = (
             None if status.workers or not self._settings.dns else await self._probes.weights(card.slug)
         )
-        await asyncio.gather(*(self._probe(worker, card) for worker in status.workers.values()))
 
     async def _addresses(self, card: Card) -> list[Address]:
         found = await self._probes.resolve(card.slug, WORKER_PORT) if self._settings.dns else []
@@ -75,16 +98,18 @@ class Keeper:
         answers = await asyncio.gather(*(self._probes.passes(worker, card) for worker in missing))
         return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
-    async def _probe(self, worker: Worker, card: Card) -> None:
-        before, reason_before = worker.state, worker.reason
+    async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
+        """Whether the worker could be asked, whatever it said."""
+        await asyncio.sleep(delay_s)
         try:
-            await self._probes.worker(worker, card)
+            self._fleet.probe_passed(worker, await self._probes.worker(worker, card))
+        except NamesDiffer as failure:
+            self._fleet.names_differ(worker, str(failure))
         except ProbeFailed as failure:
-            worker.state = after_failure(worker, str(failure), self._settings.probe_fall)
-        else:
-            worker.state = after_success(worker)
-        if worker.state is not before or worker.reason != reason_before:
-            self._report_state(worker)
+            self._fleet.probe_failed(worker, str(failure), certain=failure.certain)
+        except OwnLimit:
+            return False
+        return True
 
     def _report(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
         for worker in joined:
@@ -93,11 +118,21 @@ class Keeper:
             self._upstream.forget(worker)
             self._log.info("worker_left", slug=worker.slug, worker=worker.address, state=worker.state)
 
-    def _report_state(self, worker: Worker) -> None:
-        level = self._log.info if worker.state is WorkerState.READY else self._log.warning
-        level(
-            "worker_state", slug=worker.slug, worker=worker.address, state=worker.state, reason=worker.reason
-        )
+    def _report_state(self, transition: Transition) -> None:
+        worker, after = transition.worker, transition.after
+        level = self._log.info if after in (WorkerState.READY, WorkerState.HALF_OPEN) else self._log.warning
+        states = {"from": transition.before, "to": after}
+        level("worker_state", slug=worker.slug, worker=worker.address, **states, reason=transition.reason)
+
+    def _report_limit(self, is_limited: bool) -> None:
+        """Says when the gateway's own limits keep it from asking, and when that is over."""
+        if is_limited and not self._is_limited:
+            self._log.error(
+                "probes_impossible", message="no file, port or memory left for them: raise the nofile limit"
+            )
+        elif self._is_limited and not is_limited:
+            self._log.info("probes_possible")
+        self._is_limited = is_limited
 
     def _refresh_keys(self) -> None:
         try:

@@ -9,12 +9,12 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.fleet import Fleet, ModelState
-from gateway.workers import WorkerState
+from gateway.health import WorkerState
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -91,6 +91,9 @@ class FleetCollector(Collector):
         yield self._models()
         yield self._workers()
         yield self._in_flight()
+        yield self._transitions()
+        yield self._ejections()
+        yield self._failures()
 
     def _models(self) -> Metric:
         family = GaugeMetricFamily(
@@ -121,4 +124,30 @@ class FleetCollector(Collector):
         )
         for worker in self._fleet.workers():
             family.add_metric([worker.slug, worker.address], worker.in_flight)
+        return family
+
+    def _transitions(self) -> Metric:
+        family = CounterMetricFamily(
+            "gateway_worker_transitions", "Changes of a worker's state.", labels=["slug", "from", "to"]
+        )
+        for (slug, before, after), count in self._fleet.transitions.items():
+            family.add_metric([slug, before.value, after.value], count)
+        return family
+
+    def _ejections(self) -> Metric:
+        family = CounterMetricFamily(
+            "gateway_worker_ejections", "Ejections of workers for failed requests.", labels=["slug"]
+        )
+        for slug, count in self._fleet.ejections.items():
+            family.add_metric([slug], count)
+        return family
+
+    def _failures(self) -> Metric:
+        family = CounterMetricFamily(
+            "gateway_worker_failures",
+            "Failed requests that count against a worker.",
+            labels=["slug", "failure"],
+        )
+        for (slug, failure), count in self._fleet.failures.items():
+            family.add_metric([slug, failure.value], count)
         return family

@@ -100,7 +100,12 @@ def load_models(settings: Settings, catalog: Catalog) -> Models:
     fault = next(faults(file, catalog), None)
     if fault is not None:
         raise ConfigError(f"{path}: {fault}")
-    base = Options(deadlines=Deadlines(first_byte_s=settings.first_byte_timeout_s))
+    deadlines = Deadlines(
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        total_s=settings.total_timeout_s,
+    )
+    base = Options(deadlines=deadlines)
     common = over(base, file.defaults)
     options = {name: over(common, file.models.get(name, Options())) for name in catalog.names}
     return Models(options, file.aliases)

@@ -1,16 +1,17 @@
-"""What the gateway asks of others on the control side: DNS, a worker's health and names, a weights job's progress.
-
-The only user of httpx; none of it lies between a client and a worker's bytes.
-"""
+"""What the control side asks of others: DNS, a worker's health, names and vitals, a weights job's progress."""
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 
-import httpx
+import orjson
 
 from gateway.cards import Card
 from gateway.fleet import Address
+from gateway.health import is_our_limit
+from gateway.pages import Page, PageError, Visit, visit
+from gateway.vitals import Vitals, read_vitals
 from gateway.workers import Worker
 
 WORKER_PORT = 8000
@@ -18,18 +19,29 @@ WEIGHTS_PORT = 8002
 
 
 class ProbeFailed(Exception):
-    """A probe did not pass; the message says why, in words for a log line."""
+    """A probe did not pass; the message says why, in words for a log line.
+
+    certain: nobody listens, or the worker itself says that it is not well. A mere want of time is not certain.
+    """
+
+    def __init__(self, message: str, *, certain: bool = False) -> None:
+        super().__init__(message)
+        self.certain = certain
+
+
+class NamesDiffer(ProbeFailed):
+    """The worker is well and serves other names than its card says."""
+
+
+class OwnLimit(Exception):
+    """The gateway itself has no file, port or memory left for a probe: nothing is known of the worker."""
 
 
 class Probes:
-    """Short questions with a deadline. Close it at the end."""
+    """Short questions with a deadline."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(timeout=timeout_s, trust_env=False)
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     async def resolve(self, name: str, port: int) -> list[Address]:
         """The addresses behind a DNS name; none if it does not resolve in time."""
@@ -41,48 +53,76 @@ class Probes:
             return []
         return [(str(address[0]), port) for *_, address in found]
 
-    async def worker(self, worker: Worker, card: Card) -> None:
-        """Passes if the worker is healthy and serves every name of its card. Raises ProbeFailed saying why not."""
-        await self._get(worker.url + "/health")
-        check_names(await self._get(worker.url + "/v1/models"), card)
+    async def worker(self, worker: Worker, card: Card) -> Vitals | None:
+        """Passes if the worker is healthy and serves every name of its card; returns what it says of itself, None if it
+        does not. Raises ProbeFailed saying why not, OwnLimit if it could not be asked."""
+        async with self._asking(worker.host, worker.port) as open_visit:
+            await get(open_visit, "/health")
+            check_names((await get(open_visit, "/v1/models")).body, card)
+            return await self._vitals(open_visit)
+
+    async def _vitals(self, open_visit: Visit) -> Vitals | None:
+        """No condition for taking requests: what cannot be read within half the deadline is done without."""
+        with suppress(ProbeFailed, PageError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s / 2):
+                return read_vitals((await get(open_visit, "/metrics")).body)
+        return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:
         """Whether `worker` would pass."""
         try:
             await self.worker(worker, card)
-        except ProbeFailed:
+        except (ProbeFailed, OwnLimit):
             return False
         return True
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
         """The progress report of `slug`'s weights job, an empty one if it runs but says nothing yet, or None."""
-        for host, port in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
-            try:
-                report = (await self._get(f"http://{host}:{port}/progress")).json()
-            except (ProbeFailed, ValueError):
-                return {}
-            return report if isinstance(report, dict) else {}
+        for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
+            return await self._progress(address)
         return None
 
-    async def _get(self, url: str) -> httpx.Response:
+    async def _progress(self, address: Address) -> Mapping[str, object]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._client.get(url)
-        except (httpx.HTTPError, TimeoutError) as error:
-            raise ProbeFailed(f"{type(error).__name__} at {url}") from error
-        if response.status_code != 200:
-            raise ProbeFailed(f"{url} answered {response.status_code}")
-        return response
+            async with self._asking(*address) as job:
+                report = orjson.loads((await get(job, "/progress")).body)
+        except (ProbeFailed, OwnLimit, ValueError):
+            return {}
+        return report if isinstance(report, dict) else {}
+
+    @asynccontextmanager
+    async def _asking(self, host: str, port: int) -> AsyncIterator[Visit]:
+        """A visit with one deadline for all its pages. Raises ProbeFailed or OwnLimit for whatever ends it."""
+        try:
+            async with asyncio.timeout(self._timeout_s), visit(host, port) as open_visit:
+                yield open_visit
+        except TimeoutError as error:
+            raise ProbeFailed(f"no answer of {host}:{port} within {self._timeout_s:g} s") from error
+        except OSError as error:
+            if is_our_limit(error):
+                raise OwnLimit(str(error)) from error
+            raise ProbeFailed(f"{host}:{port}: {error.strerror or error}", certain=True) from error
+        except PageError as error:
+            raise ProbeFailed(f"{host}:{port}: {error}") from error
 
 
-def check_names(response: httpx.Response, card: Card) -> None:
-    """Raises ProbeFailed unless a worker's `/v1/models` lists every name of its card."""
+async def get(worker: Visit, target: str) -> Page:
+    """A page with status 200. Raises ProbeFailed for any other."""
+    page = await worker.get(target)
+    if page.status != 200:
+        raise ProbeFailed(f"{target} answered {page.status}", certain=True)
+    return page
+
+
+def check_names(body: bytes, card: Card) -> None:
+    """Raises NamesDiffer unless `/v1/models` lists every name of the card, ProbeFailed if it is no list."""
     try:
-        served = {str(entry["id"]) for entry in response.json()["data"]}
+        served = {str(entry["id"]) for entry in orjson.loads(body)["data"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ProbeFailed(f"{response.url} is not a list of models") from error
+        raise ProbeFailed("/v1/models is not a list of models") from error
     missing = [name for name in card.names if name not in served]
     if missing:
-        raise ProbeFailed(
-            f"serves {', '.join(sorted(served))} but its card says {', '.join(missing)}; check docker/{card.slug}"
+        raise NamesDiffer(
+            f"serves {', '.join(sorted(served)) or 'nothing'} but its card says {', '.join(missing)}; "
+            f"check docker/{card.slug}"
         )

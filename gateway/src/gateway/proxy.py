@@ -8,8 +8,8 @@ from gateway.fleet import Fleet
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
+from gateway.models import Models
 from gateway.request import ClientRequest
-from gateway.retries import Budget
 from gateway.routes import Route
 from gateway.settings import Settings
 from gateway.upstream import Upstream
@@ -22,6 +22,7 @@ class Proxy:
         self,
         settings: Settings,
         fleet: Fleet,
+        models: Models,
         upstream: Upstream,
         keys: KeyRing,
         metrics: Metrics,
@@ -32,7 +33,7 @@ class Proxy:
         self._log = log
         self._upstream = upstream
         self._random = random.Random()  # noqa: S311  # for ids, which must be unique, not secret
-        self._shared = Shared(settings, fleet, upstream, Budget(), self._record)
+        self._shared = Shared(settings, fleet, models, upstream, self._random, self._record)
 
     def prepare(self, request: ClientRequest, route: Route) -> None:
         """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
@@ -59,9 +60,9 @@ class Proxy:
         self._log.request(
             self._upstream.loop, id=call.id.decode(), route=call.route.name, model=call.model,
             slug=worker and worker.slug, worker=worker and worker.address, status=call.status, ending=call.ending,
-            code=call.code, attempts=call.attempts, stream=call.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
-            duration_ms=round(seconds * 1e3, 1), prompt_tokens=tokens and tokens.prompt,
-            completion_tokens=tokens and tokens.completion,
+            code=call.code, attempts=call.attempts, queue_ms=round(call.queued * 1e3, 1), stream=call.stream,
+            ttfb_ms=ttfb and round(ttfb * 1e3, 1), duration_ms=round(seconds * 1e3, 1),
+            prompt_tokens=tokens and tokens.prompt, completion_tokens=tokens and tokens.completion,
         )  # fmt: skip
 
 

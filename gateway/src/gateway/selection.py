@@ -17,7 +17,6 @@ from gateway.models import Options
 from gateway.policies import AnyPolicy, PowerOfTwo, PrefixAffinity, RoundRobin, Session
 from gateway.prefixes import PrefixTable, prefixes_of
 from gateway.rendezvous import fraction, number_of, preferred
-from gateway.workers import Worker
 
 
 @dataclass(slots=True)
@@ -238,13 +237,3 @@ def parts_of(pool: tuple[W, ...], weights: Mapping[str, float]) -> Parts[W]:
         marks=list(accumulate(weighty.values())),
         numbers=[number_of(slug.encode()) for slug in weighty],
     )
-
-
-def least_in_flight(workers: Sequence[Worker], turn: int) -> Worker:
-    """The worker with the fewest requests in flight; `turn`, a running number, breaks ties in rotation.
-
-    `workers` must not be empty.
-    """
-    fewest = min(worker.in_flight for worker in workers)
-    candidates = [worker for worker in workers if worker.in_flight == fewest]
-    return candidates[turn % len(candidates)]

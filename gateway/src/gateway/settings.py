@@ -41,7 +41,22 @@ class Settings(BaseSettings):
     )
     interval_s: float = Field(2.0, gt=0, description="Seconds between rounds of discovery and probes.")
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a probe may take.")
-    probe_fall: int = Field(3, ge=1, description="Failed probes in a row after which a ready worker is down.")
+    probe_fall: int = Field(3, ge=1, description="Failed probes in a row after which a worker is down.")
+    probe_rise: int = Field(
+        2,
+        ge=1,
+        description="Probes in a row after which a worker that was down is up; at its first start one.",
+    )
+    eject_after: int = Field(5, ge=1, description="Failed requests in a row after which a worker is ejected.")
+    ejection_s: float = Field(
+        30.0, gt=0, description="Seconds of a first ejection; the next is twice as long."
+    )
+    ejection_max_s: float = Field(300.0, gt=0, description="Seconds of the longest ejection.")
+    slow_start_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds over which a worker that became ready grows to its full share; 0: at once.",
+    )
     connect_timeout_s: float = Field(2.0, gt=0, description="Seconds to open a connection to a worker.")
     first_byte_timeout_s: float = Field(
         600.0, gt=0, description="Seconds a worker may take until the first byte of its answer."

@@ -1,28 +1,32 @@
-"""Workers, their states, and the lease that one request holds on one of them. No I/O."""
+"""Workers, and the lease that one request holds on one of them. No I/O."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class WorkerState(StrEnum):
-    """STARTING: seen, never ready yet. READY: takes requests. DOWN: was ready and failed its probes."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DOWN = "down"
+from gateway.health import Health, WorkerState
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One running vLLM server. Identity is the object: an address that comes back is a new worker."""
+    """One running vLLM server. Identity is the object: an address that comes back is a new worker.
+
+    The data path only reads; the fleet writes all but `in_flight`. waiting: requests in the worker's own queue;
+    kv_use: of its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new.
+    """
 
     slug: str
     host: str
     port: int
     state: WorkerState = WorkerState.STARTING
     in_flight: int = 0
-    failures: int = 0
+    waiting: float = 0.0
+    kv_use: float = 0.0
+    share: float = 1.0
     reason: str = "not probed yet"
+    health: Health = field(default_factory=Health)
+    is_settled: bool = True  # a good answer changes nothing
+    trials: int = 0  # of a half-open worker: leases that began on trial and have not ended
+    on_trial: "Callable[[Worker, int], None] | None" = None
     address: str = field(init=False)
     host_header: bytes = field(init=False)
 
@@ -30,39 +34,25 @@ class Worker:
         self.address = f"{self.host}:{self.port}"
         self.host_header = self.address.encode()
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}"
-
     def lease(self) -> "Lease":
-        """A context that counts one request on this worker until its block ends."""
+        """Counts one request on this worker, until `end`."""
         return Lease(self)
 
 
 class Lease:
     """One request's hold on a worker."""
 
-    __slots__ = ("_worker",)
+    __slots__ = ("_on_trial", "_worker")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._on_trial = worker.on_trial
+        self._count(1)
 
-    def __enter__(self) -> None:
-        self._worker.in_flight += 1
+    def end(self) -> None:
+        self._count(-1)
 
-    def __exit__(self, *_: object) -> None:
-        self._worker.in_flight -= 1
-
-
-def after_success(worker: Worker) -> WorkerState:
-    """The state after a probe that passed."""
-    worker.failures, worker.reason = 0, ""
-    return WorkerState.READY
-
-
-def after_failure(worker: Worker, reason: str, fall: int) -> WorkerState:
-    """The state after a failed probe or connection: a ready worker falls after `fall` failures in a row."""
-    worker.failures, worker.reason = worker.failures + 1, reason
-    if worker.state is WorkerState.READY and worker.failures >= fall:
-        return WorkerState.DOWN
-    return worker.state
+    def _count(self, change: int) -> None:
+        self._worker.in_flight += change
+        if self._on_trial is not None:
+            self._on_trial(self._worker, change)

@@ -75,6 +75,20 @@ def test_one_name_in_place_of_the_other() -> None:
     assert Edits(Names.REASONING_CONTENT).apply(body) == b'{"delta":{"reasoning_content":"a \\"b\\""}}'
 
 
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"a":1,"reasoning":"x, \\"y\\"","b":2}', b'{"a":1,"b":2}'),
+        (b'{"reasoning":null,"b":2}', b'{"b":2}'),
+        (b'{"a":1,"reasoning":"x"}', b'{"a":1}'),
+        (b'{"reasoning":"x"}', b"{}"),
+    ],
+)
+def test_no_reasoning_at_all(body: bytes, left: bytes) -> None:
+    """An alias may leave it out; what remains is JSON."""
+    assert Edits(Names.NONE).apply(body) == left
+
+
 def test_a_former_name_that_is_there_stays_alone() -> None:
     """A worker that writes both itself is not corrected."""
     body = b'{"reasoning":"a","reasoning_content":"a"}'

@@ -9,6 +9,7 @@ from hypothesis import strategies as some
 
 from gateway.bodies import MOST_DEPTH, Asked, read, remote_media
 from gateway.errors import InvalidRequest
+from gateway.models import Alias
 from gateway.routes import Route, Routes
 
 ROUTES = Routes()
@@ -26,7 +27,7 @@ CHAT, EMBEDDINGS, SPEECH = (
 
 
 def asked(body: object, at: Route = CHAT) -> Asked:
-    return read(json.dumps(body).encode(), b"application/json", at)
+    return read(json.dumps(body).encode(), b"application/json", at, {})
 
 
 anything = some.recursive(
@@ -45,7 +46,7 @@ def test_the_model_is_found_in_any_object(rest: dict[str, object], model: str) -
 def test_no_bytes_break_the_parser(body: bytes) -> None:
     """Any bytes at all are a model or a refusal, never another error."""
     with suppress(InvalidRequest):
-        assert read(body, b"application/json", CHAT).model
+        assert read(body, b"application/json", CHAT, {}).model
 
 
 @given(some.dictionaries(some.text(max_size=5), anything))
@@ -100,7 +101,7 @@ def test_depth_is_bounded() -> None:
 def test_two_models_are_none(body: bytes) -> None:
     """Another parser could take the other one."""
     with pytest.raises(InvalidRequest, match="twice"):
-        read(body, b"application/json", CHAT)
+        read(body, b"application/json", CHAT, {})
 
 
 def test_a_model_within_something_else_is_no_second_one() -> None:
@@ -120,7 +121,7 @@ def test_the_model_of_a_form() -> None:
     """The field of that name, before or behind the file, in quotes or not; the body stays as it is."""
     for parts in ([FIELD.format("model", "m"), FILE], [FILE, FIELD.format("model", "m")],
                   [FILE, FIELD.format("model", "m").replace('"', "")]):  # fmt: skip
-        found = read(form(*parts), b'multipart/form-data; boundary="B"', SPEECH)
+        found = read(form(*parts), b'multipart/form-data; boundary="B"', SPEECH, {})
         assert (found.model, found.body) == ("m", form(*parts))
 
 
@@ -137,14 +138,14 @@ def test_the_model_of_a_form() -> None:
 def test_a_form_without_one_model(body: bytes, kind: bytes) -> None:
     """None, two, or no way to tell."""
     with pytest.raises(InvalidRequest):
-        read(body, kind, SPEECH)
+        read(body, kind, SPEECH, {})
 
 
 @given(some.binary(max_size=200), some.binary(max_size=60))
 def test_no_form_breaks_the_parser(body: bytes, kind: bytes) -> None:
     """Any bytes at all are a model or a refusal."""
     with suppress(InvalidRequest):
-        assert read(body, b"multipart/form-data; boundary=" + kind, SPEECH).model
+        assert read(body, b"multipart/form-data; boundary=" + kind, SPEECH, {}).model
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,22 @@ def test_no_form_breaks_the_parser(body: bytes, kind: bytes) -> None:
 def test_media_that_a_worker_would_fetch(part: dict[str, object], found: str | None) -> None:
     """Every address but data: URIs, wherever the message has it."""
     assert remote_media(asked({"model": "m", "messages": [{"role": "user", "content": [part]}]})) == found
+
+
+FAST = {"fast": Alias(model="m", force={"temperature": 0}, default={"max_tokens": 5})}
+
+
+def test_an_alias_is_sent_as_its_model() -> None:
+    """With the parameters it forces, and those it fills in; the worker knows nothing of the alias."""
+    given_body = {"model": "fast", "temperature": 1, "stream": True}
+    sent = read(json.dumps(given_body).encode(), b"application/json", CHAT, FAST)
+    assert json.loads(sent.body) == {
+        "model": "m", "temperature": 0, "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    assert (sent.model, sent.alias) == ("m", FAST["fast"])
+
+
+def test_an_alias_is_not_for_forms() -> None:
+    """A form is not written anew."""
+    with pytest.raises(InvalidRequest, match="alias"):
+        read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST)

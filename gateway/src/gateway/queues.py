@@ -1,0 +1,53 @@
+"""Requests that wait for a worker with room: one line per model, first come, first served. No I/O."""
+
+from collections import deque
+from typing import Protocol
+
+
+class Waiter(Protocol):
+    """A request that waits."""
+
+    def room(self) -> bool:
+        """A worker may have room: whether the request has found it, and waits no more."""
+        ...
+
+
+class Queues:
+    """The lines of all models."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, deque[Waiter]] = {}
+
+    def length(self, model: str) -> int:
+        """How many requests wait for a worker of `model`."""
+        return len(self._lines.get(model, ()))
+
+    def enter(self, model: str, waiter: Waiter, most: int) -> bool:
+        """Puts `waiter` at the end of its line; returns whether there was a place."""
+        line = self._lines.setdefault(model, deque())
+        if len(line) >= most:
+            if not line:
+                del self._lines[model]
+            return False
+        line.append(waiter)
+        return True
+
+    def leave(self, model: str, waiter: Waiter) -> None:
+        """Takes `waiter` out of its line, wherever it stands in it."""
+        line = self._lines.get(model)
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            self._forget_if_empty(model, line)
+
+    def serve(self) -> None:
+        """A lease has ended: whoever is first in a line looks for room."""
+        if not self._lines:
+            return
+        for model, line in list(self._lines.items()):
+            while line and line[0].room():
+                line.popleft()
+            self._forget_if_empty(model, line)
+
+    def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:
+        if not line:
+            self._lines.pop(model, None)

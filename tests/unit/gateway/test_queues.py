@@ -1,0 +1,43 @@
+"""Lines of requests that wait for a worker: first come, first served, and no longer than allowed."""
+
+from gateway.queues import Queues
+
+
+class Asker:
+    """Finds room as often as it is told."""
+
+    def __init__(self, *finds: bool) -> None:
+        self.finds = list(finds)
+
+    def room(self) -> bool:
+        return self.finds.pop(0)
+
+
+def test_first_come_first_served() -> None:
+    """Nobody overtakes who stands before; whoever has gone is forgotten."""
+    queues, first, second = Queues(), Asker(False, True), Asker(True)
+    assert queues.enter("m", first, 2)
+    assert queues.enter("m", second, 2)
+    queues.serve()
+    assert (queues.length("m"), second.finds) == (2, [True])
+    queues.serve()
+    assert queues.length("m") == 0
+
+
+def test_a_full_line_takes_nobody() -> None:
+    """Nor does one of no length."""
+    queues = Queues()
+    assert not queues.enter("m", Asker(), 0)
+    assert queues.enter("m", Asker(), 1)
+    assert not queues.enter("m", Asker(), 1)
+    assert queues.enter("other", Asker(), 1)
+
+
+def test_who_leaves_is_not_called() -> None:
+    """A client may go while it waits."""
+    queues, gone, next_one = Queues(), Asker(), Asker(True)
+    queues.enter("m", gone, 2)
+    queues.enter("m", next_one, 2)
+    queues.leave("m", gone)
+    queues.serve()
+    assert (queues.length("m"), next_one.finds) == (0, [])
