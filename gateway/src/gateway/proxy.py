@@ -156,8 +156,10 @@ class Proxy:
             try:
                 self._judge(worker, exchange.status)
                 await relay(call, exchange, request)
+                if exchange.status < 400:
+                    self._fleet.completed(worker)
             except (WorkerDisconnected, BadWorkerResponse):
-                self._fleet.failed(worker, Failure.RESET)
+                self._fleet.failed(worker, Failure.BROKEN)
                 raise
             finally:
                 exchange.release()

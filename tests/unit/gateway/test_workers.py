@@ -1,39 +1,15 @@
-"""A worker's states, the lease on it, and the choice among several."""
+"""The lease on a worker, and the choice among several."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.selection import least_in_flight
-from gateway.workers import Worker, WorkerState, after_failure, after_success
+from gateway.workers import Worker
 
 
-def worker(state: WorkerState = WorkerState.STARTING, in_flight: int = 0) -> Worker:
-    return Worker("a", "10.0.0.1", 8000, state=state, in_flight=in_flight)
-
-
-def test_one_passed_probe_makes_a_worker_ready() -> None:
-    """From any state; its failures are forgotten."""
-    for state in WorkerState:
-        one = worker(state)
-        after_failure(one, "no answer", 3)
-        assert after_success(one) is WorkerState.READY
-        assert (one.failures, one.reason) == (0, "")
-
-
-def test_a_ready_worker_falls_after_failures_in_a_row() -> None:
-    """Two failures of three leave it ready, the third takes it down, and it stays down."""
-    one, seen = worker(WorkerState.READY), []
-    for _ in range(4):
-        one.state = after_failure(one, "no answer", 3)
-        seen.append(one.state.value)
-    assert (seen, one.reason) == (["ready", "ready", "down", "down"], "no answer")
-
-
-def test_a_worker_that_never_was_ready_is_not_down() -> None:
-    """Failing probes of a starting worker leave it starting: it is loading its model."""
-    one = worker()
-    assert [after_failure(one, "no answer", 1) for _ in range(5)] == [WorkerState.STARTING] * 5
+def worker(in_flight: int = 0) -> Worker:
+    return Worker("a", "10.0.0.1", 8000, in_flight=in_flight)
 
 
 def test_a_lease_ends_however_its_request_ends() -> None:
