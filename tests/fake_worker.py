@@ -11,6 +11,7 @@ import asyncio
 import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,14 @@ import httptools
 WAIT_S = 10.0  # no test waits longer for anything
 IDLE_CLOSE_S = 5.0  # uvicorn's default, and so vLLM's
 STALL_S = 0.3
+VITALS = {
+    "running": "vllm:num_requests_running",
+    "waiting": "vllm:num_requests_waiting",
+    "kv_use": "vllm:kv_cache_usage_perc",
+    "prompt": "vllm:prompt_tokens_total",
+    "generated": "vllm:generation_tokens_total",
+    "finished": "vllm:request_success_total",
+}
 DONE = b"data: [DONE]\n\n"
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 # Spacing, escapes and key order that no serializer would make again: equal bytes are untouched bytes.
@@ -357,7 +366,7 @@ class Connection(asyncio.Protocol):
 
 class FakeWorker:
     """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
-    `pages` are answers to GET by target, in place of its own."""
+    `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target."""
 
     def __init__(
         self, models: Sequence[str], *, health: int = 200, idle_close_s: float = IDLE_CLOSE_S
@@ -367,6 +376,7 @@ class FakeWorker:
         self.idle_close_s = idle_close_s
         self.close_on_reuse = False
         self.pages: dict[str, bytes] = {}
+        self.asked: Counter[str] = Counter()
         self.connections: set[Connection] = set()
         self.seen: queue.Queue[Seen] = queue.Queue()
         self.port = 0
@@ -402,12 +412,18 @@ class FakeWorker:
         """The oldest POST not yet asked for; waits for one."""
         return self.seen.get(timeout=WAIT_S)
 
+    def says(self, **values: float) -> None:
+        """Makes /metrics vLLM's, with these of VITALS; the others are 0."""
+        samples = (f'{name}{{engine="0"}} {values.get(word, 0)}\n' for word, name in VITALS.items())
+        self.pages["/metrics"] = "".join(samples).encode()
+
     def forget(self) -> None:
         """Drops the POSTs that nobody asked for."""
         while not self.seen.empty():
             self.seen.get_nowait()
 
     def answer_get(self, reply: Reply) -> None:
+        self.asked[reply.seen.target] += 1
         if self.health < 0:
             return
         if reply.seen.target == "/health":

@@ -92,7 +92,10 @@ def load(directory: Path, slug: str) -> Card:
 
 
 def _card(card: Facts, memory_share: float) -> Card:
-    card.only("slug", "weights", "hardware", "serving", "pin", "candidate", "proven", "not_proven")
+    card.only(
+        "slug", "weights", "hardware", "serving", "progress", "pin", "candidate", "proven", "not_proven"
+    )
+    _progress(card)
     vllm = _pins(card.section("pin"))
     return Card(
         slug=card.text("slug"),
@@ -104,6 +107,17 @@ def _card(card: Facts, memory_share: float) -> Card:
         proven=tuple(_proof(entry) for entry in card.sections("proven")),
         not_proven=card.text("not_proven") if "not_proven" in card else "",
     )
+
+
+def _progress(card: Facts) -> None:
+    """Checks what the gateway reads."""
+    if "progress" in card:
+        progress = card.section("progress")
+        progress.only("suspect_s", "down_s")
+        _seconds(progress)
+        suspect_s, down_s = progress.values.get("suspect_s", 60), progress.values.get("down_s", 180)
+        if suspect_s > down_s:  # type: ignore[operator]  # whole numbers by now
+            raise progress.wrong("suspect_s", f"at most down_s, {down_s}")
 
 
 def _memory_share(options: Facts) -> float:

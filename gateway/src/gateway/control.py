@@ -181,5 +181,5 @@ def describe_worker(worker: Worker) -> Json:
         "kv_use": worker.kv_use,
         "share": round(worker.share, 2),
         "failed_probes": worker.health.failed_probes,
-        "failed_requests": worker.health.failures,
+        "failed_requests": worker.health.misfortunes,
     }

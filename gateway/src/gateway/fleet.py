@@ -21,6 +21,7 @@ from gateway.health import (
     names_differ,
     probe_failed,
     probe_passed,
+    request_completed,
     request_failed,
     request_succeeded,
 )
@@ -117,6 +118,13 @@ class Fleet:
             return
         now = self._clock()
         self._update(worker, request_succeeded(worker.health, self._rules[worker.slug], now), now)
+
+    def completed(self, worker: Worker) -> None:
+        """A good answer of `worker` has come to its end."""
+        if worker.is_settled:
+            return
+        now = self._clock()
+        self._update(worker, request_completed(worker.health, self._rules[worker.slug], now), now)
 
     def failed(self, worker: Worker, failure: Failure) -> None:
         """A request failed at `worker`, by a fault that is neither the client's nor the gateway's own."""

@@ -36,9 +36,10 @@ class Failure(StrEnum):
     """What counts against a worker. Its 4xx never does, nor what the client or the gateway itself has caused."""
 
     CONNECT = "connect"  # no connection could be made
-    RESET = "reset"  # the connection ended, or made no sense, before the answer was complete
+    RESET = "reset"  # the connection ended, or made no sense, before the answer's head
     FIRST_BYTE = "first_byte"  # nothing came in time
     UNAVAILABLE = "unavailable"  # its own 502, 503 or 504
+    BROKEN = "broken"  # an answer that had begun well and was not completed
 
 
 TAKES_REQUESTS = frozenset(
@@ -73,10 +74,12 @@ class Health:
     failed_probes: int = 0
     doubt: str = ""  # why it is not trusted, until a probe passes or a good answer comes
     unreachable: int = 0  # connections that could not be made, until then
-    failures: int = 0
+    failures: int = 0  # requests without a good answer's head
+    broken: int = 0  # answers that were not completed
     last_failure: Failure | None = None
     ejections: int = 0
     ejected_until: float | None = None
+    spared: bool = False  # it was to be ejected, but for want of another worker it is suspect so long
     readmitted: float = 0.0
     progress: Progress = Progress()  # noqa: RUF009  # frozen
     ramp_from: float = 0.0
@@ -84,7 +87,11 @@ class Health:
     @property
     def is_settled(self) -> bool:
         """Whether a good answer would change nothing."""
-        return not (self.failures or self.doubt) and self.ejected_until is None
+        return not (self.failures or self.broken or self.doubt) and self.ejected_until is None
+
+    @property
+    def misfortunes(self) -> int:
+        return max(self.failures, self.broken)
 
     def state(self, rules: Rules, now: float) -> WorkerState:
         if self.misnamed:
@@ -93,8 +100,10 @@ class Health:
             return WorkerState.STARTING
         if not self.alive or self.progress.hung_s >= rules.down_s:
             return WorkerState.DOWN
-        if self.ejected_until is not None:
-            return WorkerState.EJECTED if now < self.ejected_until else WorkerState.HALF_OPEN
+        if self.ejected_until is not None and now >= self.ejected_until:
+            return WorkerState.HALF_OPEN
+        if self.ejected_until is not None and not self.spared:
+            return WorkerState.EJECTED
         return WorkerState.SUSPECT if self._suspicion(rules) else WorkerState.READY
 
     def reason(self, rules: Rules, now: float) -> str:
@@ -103,9 +112,9 @@ class Health:
         if state is WorkerState.READY:
             return ""
         if state is WorkerState.HALF_OPEN:
-            return f"{self._misfortunes()} before; now one request at a time is on trial"
+            return f"{self._told()} before; now one request at a time is on trial"
         if state is WorkerState.EJECTED:
-            return f"{self._misfortunes()}: no requests for {(self.ejected_until or now) - now:.0f} s"
+            return f"{self._told()}: no requests for {(self.ejected_until or now) - now:.0f} s"
         if state is WorkerState.DOWN and self.alive:
             return f"its requests have not moved for {self.progress.hung_s:.0f} s"
         return self._suspicion(rules) if state is WorkerState.SUSPECT else self.probed
@@ -122,14 +131,14 @@ class Health:
     def _suspicion(self, rules: Rules) -> str:
         if self.doubt:
             return self.doubt
-        if self.failures >= rules.failures:
-            return f"{self._misfortunes()}, and no other worker to turn to"
+        if self.ejected_until is not None:
+            return f"{self._told()}, and no other worker to turn to"
         if self.progress.still_s >= rules.suspect_s:
             return f"its requests have not moved for {self.progress.still_s:.0f} s"
         return ""
 
-    def _misfortunes(self) -> str:
-        return f"{self.failures} failed requests in a row, the last by {self.last_failure}"
+    def _told(self) -> str:
+        return f"{self.misfortunes} failed requests in a row, the last: {self.last_failure}"
 
 
 def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: Rules, now: float) -> Health:
@@ -174,26 +183,41 @@ def names_differ(health: Health, reason: str) -> Health:
 def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
     """A good answer has begun. An ejection takes its time all the same; a trial is passed."""
     if health.ejected_until is not None:
-        if health.state(rules, now) is not WorkerState.HALF_OPEN:
+        if health.state(rules, now) is WorkerState.EJECTED:
             return health
-        health = _readmit(health, now)
-    return replace(health, failures=0, last_failure=None, doubt="", unreachable=0)
+        ramp_from = health.ramp_from if health.spared else now
+        health = replace(
+            health, ejected_until=None, spared=False, readmitted=now, ramp_from=ramp_from, broken=0
+        )
+    return replace(health, failures=0, doubt="", unreachable=0)
+
+
+def request_completed(health: Health, rules: Rules, now: float) -> Health:
+    """A good answer has come to its end. The head alone would excuse a worker whose every answer breaks off."""
+    health = request_succeeded(health, rules, now)
+    return health if health.ejected_until is not None else replace(health, broken=0)
 
 
 def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *, spare: bool) -> Health:
-    """A request failed. spare: whether every pool of the worker has another; without, it is never ejected.
+    """A request failed. spare: whether every pool of the worker has another; without, it is suspect and never ejected.
 
     News of a worker that gets no requests is old news, and changes nothing.
     """
     state = health.state(rules, now)
     if state not in TAKES_REQUESTS or state is WorkerState.EJECTED:
         return health
+    health = _count(health, failure, rules)
+    on_trial = state is WorkerState.HALF_OPEN
+    if not on_trial and (health.misfortunes < rules.failures or (health.spared and not spare)):
+        return health
+    return _eject(health, rules, now, spared=not spare)
+
+
+def _count(health: Health, failure: Failure, rules: Rules) -> Health:
+    if failure is Failure.BROKEN:
+        return replace(health, broken=health.broken + 1, last_failure=failure)
     health = replace(health, failures=health.failures + 1, last_failure=failure)
-    if failure is Failure.CONNECT:
-        health = _unreachable(health, rules)
-    if spare and (state is WorkerState.HALF_OPEN or health.failures >= rules.failures):
-        return _eject(health, rules, now)
-    return _readmit(health, now) if state is WorkerState.HALF_OPEN else health
+    return _unreachable(health, rules) if failure is Failure.CONNECT else health
 
 
 def _unreachable(health: Health, rules: Rules) -> Health:
@@ -205,16 +229,12 @@ def _unreachable(health: Health, rules: Rules) -> Health:
     )
 
 
-def _eject(health: Health, rules: Rules, now: float) -> Health:
+def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
     """Each ejection soon after another lasts twice as long."""
     soon = now - health.readmitted < rules.ejection_max_s or health.ejected_until is not None
     before = health.ejections if soon else 0
     length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)
-    return replace(health, ejections=before + 1, ejected_until=now + length)
-
-
-def _readmit(health: Health, now: float) -> Health:
-    return replace(health, ejected_until=None, readmitted=now, ramp_from=now)
+    return replace(health, ejections=before + 1, ejected_until=now + length, spared=spared)
 
 
 def is_our_limit(error: OSError) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 RUNNING, WAITING = b"vllm:num_requests_running", b"vllm:num_requests_waiting"
 KV_USE, FINISHED = b"vllm:kv_cache_usage_perc", b"vllm:request_success_total"
 TOKENS = (b"vllm:generation_tokens_total", b"vllm:prompt_tokens_total")
-LINE_FEED = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +36,33 @@ def read_vitals(page: bytes) -> Vitals | None:
 
 
 def samples(page: bytes, name: bytes) -> list[float]:
-    """The finite values of one metric, in their order. The page is searched: most of its 100 KB are others'."""
+    """The finite values of one metric, in their order."""
     return [value for value in map(number, lines(page, name)) if math.isfinite(value)]
 
 
 def lines(page: bytes, name: bytes) -> Iterator[bytes]:
-    """The lines that are samples of `name`."""
-    at = page.find(name)
-    while at >= 0:
+    """The lines that are samples of `name`. They stand together, so what follows them is not searched: most of a page's
+    100 KB are other metrics'."""
+    at = first(page, name)
+    while is_sample(page, name, at):
         end = page.find(b"\n", at)
         line = page[at : end if end >= 0 else len(page)]
-        if (at == 0 or page[at - 1] == LINE_FEED) and line[len(name) : len(name) + 1] in (b"{", b" "):
-            yield line
-        at = page.find(name, at + len(line))
+        yield line
+        at += len(line) + 1
+
+
+def first(page: bytes, name: bytes) -> int:
+    """Where the first sample of `name` begins; the page's length if there is none."""
+    at = 0
+    while not is_sample(page, name, at):
+        at = page.find(b"\n" + name, at) + 1
+        if not at:
+            return len(page)
+    return at
+
+
+def is_sample(page: bytes, name: bytes, at: int) -> bool:
+    return page.startswith(name, at) and page[at + len(name) : at + len(name) + 1] in (b"{", b" ")
 
 
 def number(line: bytes) -> float:

@@ -49,6 +49,11 @@ class Lease:
         self._on_trial = worker.on_trial
         self._count(1)
 
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         self._count(-1)
 

@@ -58,12 +58,16 @@ class Site:
         self.cards.mkdir()
         self.workers.touch()
 
-    def declare(self, slug: str, *names: str, reasons: bool = False) -> None:
-        """Writes the card of `slug`, served under `names`; with `reasons` it names a reasoning parser."""
+    def declare(
+        self, slug: str, *names: str, reasons: bool = False, progress: tuple[float, float] = (60, 180)
+    ) -> None:
+        """Writes the card of `slug`, served under `names`; with `reasons` it names a reasoning parser; `progress` are
+        the seconds of standing still until a worker is suspect, and down."""
         directory = self.cards / slug
         directory.mkdir(exist_ok=True)
         parsers = "serving: {parsers: {reasoning: qwen3}}\n" if reasons else ""
-        (directory / "card.yaml").write_text(f"slug: {slug}\n{parsers}")
+        limits = f"progress: {{suspect_s: {progress[0]}, down_s: {progress[1]}}}\n"
+        (directory / "card.yaml").write_text(f"slug: {slug}\n{parsers}{limits}")
         (directory / "model.env").write_text(
             f'WEIGHTS_REPO=o/{slug}\nSERVED_MODEL_NAMES="{" ".join(names)}"\n'
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import httpx
 import pytest
 
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway, StartWorker
 from tests.integration.gateway.harness import Gateway, Pools, Site, wait_until
+
+Two = tuple[Gateway, FakeWorker, FakeWorker]
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str, str]:
@@ -33,26 +38,28 @@ def test_a_model_that_is_not_started_names_the_command(gateway: Gateway) -> None
     assert "declared but not started: docker compose up -d absent" in message
 
 
-@pytest.mark.parametrize("model", ["starting", "misnamed"])
-def test_a_loading_model_says_when_to_come_back(gateway: Gateway, model: str) -> None:
+def test_a_loading_model_says_when_to_come_back(gateway: Gateway) -> None:
     """A model whose worker is not ready yet gets 503 with Retry-After."""
-    answer = gateway.chat(model)
+    answer = gateway.chat("starting")
     assert refusal(answer)[:2] == (503, "model_loading")
     assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_worker_that_serves_other_names_stays_out(gateway: Gateway) -> None:
-    """A worker whose /v1/models lacks a name of its card gets no requests, and /workers says why."""
+    """A worker whose /v1/models lacks a name of its card gets no requests; /workers and the clients' error say why."""
     described = gateway.slug("misnamed")["workers"][0]
-    assert described["state"] == "starting"
-    assert described["reason"] == "serves somebody-else but its card says misnamed; check docker/misnamed"
+    why = "serves somebody-else but its card says misnamed; check docker/misnamed"
+    assert (described["state"], described["reason"]) == ("misnamed", why)
+    status, code, message = refusal(gateway.chat("misnamed"))
+    assert (status, code) == (503, "no_worker_available")
+    assert message == f"A worker of the model 'misnamed' {why}"
 
 
 def test_workers_lists_every_slug(gateway: Gateway, fleet: Pools) -> None:
     """/workers shows declared slugs with their state, whether they run or not."""
     slugs = {one["slug"]: one for one in gateway.ops.get("/workers").json()["slugs"]}
     assert {slug: one["state"] for slug, one in slugs.items()} == {
-        "absent": "absent", "alpha": "ready", "misnamed": "loading", "pair": "ready", "starting": "loading",
+        "absent": "absent", "alpha": "ready", "misnamed": "down", "pair": "ready", "starting": "loading",
         "thinker": "ready",
     }  # fmt: skip
     assert slugs["alpha"]["models"] == ["alpha", "alpha-chat"]
@@ -95,16 +102,23 @@ def test_a_killed_worker_is_noticed_and_taken_back(
     assert gateway.chat("alpha").content == COMPLETION
 
 
+def changes(gateway: Gateway) -> list[tuple[str, str]]:
+    """Every logged transition, as from and to."""
+    return [(line["from"], line["to"]) for line in gateway.events("worker_state")]
+
+
 def test_every_change_of_a_worker_is_one_log_line(
     start_gateway: StartGateway, own_worker: FakeWorker
 ) -> None:
-    """Joining, becoming ready and failing are each logged once, not once a probe."""
+    """Joining, becoming ready and failing are each logged and counted once, not once a probe."""
     gateway = start_gateway()
     own_worker.health = 503
     gateway.wait_for("alpha", "down")
-    wait_until(lambda: gateway.slug("alpha")["workers"][0]["failures"] > 6, "three more failed probes")
+    wait_until(lambda: gateway.slug("alpha")["workers"][0]["failed_probes"] > 6, "three more failed probes")
     assert len(gateway.events("worker_joined")) == 1
-    assert [line["state"] for line in gateway.events("worker_state")] == ["ready", "ready", "down"]
+    assert changes(gateway) == [("starting", "ready"), ("ready", "suspect"), ("suspect", "down")]
+    assert gateway.events("worker_state", to="down")[0]["reason"] == "/health answered 503"
+    assert gateway.metric("gateway_worker_transitions_total", slug="alpha", to="down") == 1
 
 
 def test_a_hung_worker_does_not_delay_the_others(site: Site, start_worker: StartWorker) -> None:
@@ -114,7 +128,126 @@ def test_a_hung_worker_does_not_delay_the_others(site: Site, start_worker: Start
     site.attach({"alpha": [hung], "beta": [well]})
     gateway = Gateway(site)
     gateway.wait_for("beta", "ready")
-    wait_until(lambda: "Timeout" in gateway.slug("alpha")["workers"][0]["reason"], "a probe past its limit")
+    wait_until(lambda: "no answer" in gateway.slug("alpha")["workers"][0]["reason"], "a probe past its limit")
     assert gateway.chat("beta").content == COMPLETION
     gateway.terminate()
     assert gateway.end() == (0, "")
+
+
+@pytest.fixture
+def two(site: Site, start_worker: StartWorker) -> Iterator[Two]:
+    """A gateway in front of two workers of `pair`, whose ejections last 0.5 s."""
+    workers = [start_worker("pair"), start_worker("pair")]
+    site.declare("pair", "pair")
+    site.attach({"pair": workers})
+    gateway = Gateway(site, GATEWAY_EJECTION_S=0.5, GATEWAY_FIRST_BYTE_TIMEOUT_S=0.2, GATEWAY_INTERVAL_S=0.05)
+    gateway.wait_for("pair", "ready", "ready")
+    yield gateway, *workers
+    gateway.terminate()
+    assert gateway.end() == (0, "")
+
+
+def ask_both(gateway: Gateway, do: str, **script: object) -> list[int]:
+    """Ten requests, one after another: idle workers take turns."""
+    return [gateway.chat("pair", do, **script).status_code for _ in range(10)]
+
+
+def states(gateway: Gateway) -> list[str]:
+    return [worker["state"] for worker in gateway.slug("pair")["workers"]]
+
+
+@pytest.mark.parametrize(
+    ("failure", "do", "script"),
+    [
+        ("reset", "close", {}),
+        ("reset", "garbage", {}),
+        ("unavailable", "error", {"status": 503}),
+        ("first_byte", "hang", {}),
+    ],
+)
+def test_failed_requests_eject_all_but_the_last(
+    two: Two, failure: str, do: str, script: dict[str, object]
+) -> None:
+    """Every worker fails every request, and is healthy by its probes: one is ejected, the last one goes on."""
+    gateway, *_ = two
+    ask_both(gateway, do, **script)
+    assert len({line["worker"] for line in gateway.events("worker_state", to="ejected")}) == 1
+    assert "no other worker" in gateway.event("worker_state", to="suspect")["reason"]
+    assert gateway.metric("gateway_worker_ejections_total", slug="pair") >= 1
+    assert gateway.metric("gateway_worker_failures_total", slug="pair", failure=failure) >= 10
+    ejected = gateway.event("worker_state", to="ejected")
+    assert ejected["from"] == "ready"
+    assert f"5 failed requests in a row, the last: {failure}" in ejected["reason"]
+
+
+def test_answers_that_break_off_eject(two: Two) -> None:
+    """Streams that begin well and are dropped: a good head excuses nothing."""
+    gateway, *_ = two
+    for _ in range(10):
+        with suppress(httpx.RemoteProtocolError):
+            gateway.chat("pair", "sse", end="drop")
+    assert "the last: broken" in gateway.event("worker_state", to="ejected")["reason"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500])
+def test_a_clients_fault_ejects_nobody(two: Two, status: int) -> None:
+    """Nor does a 429, or a 500, which the request itself may have caused."""
+    gateway, *_ = two
+    ask_both(gateway, "error", status=status)
+    assert ask_both(gateway, "error", status=status) == [status] * 10
+    assert states(gateway) == ["ready", "ready"]
+    assert gateway.metric("gateway_worker_failures_total", slug="pair") == 0
+
+
+def test_an_ejected_worker_is_tried_and_taken_back(two: Two) -> None:
+    """A passing probe does not end its ejection; then one good answer does."""
+    gateway, *_ = two
+    ask_both(gateway, "close")
+    gateway.event("worker_state", to="half_open")
+    served = [gateway.chat("pair").status_code for _ in range(4)]
+    assert served == [200] * 4
+    gateway.wait_for("pair", "ready", "ready")
+    ejected = next(line["worker"] for line in gateway.events("worker_state", to="ejected"))
+    own = [(line["from"], line["to"]) for line in gateway.events("worker_state", worker=ejected)]
+    assert own[-3:] == [("ready", "ejected"), ("ejected", "half_open"), ("half_open", "ready")]
+
+
+def test_a_killed_worker_is_passed_over_at_once(two: Two) -> None:
+    """After one refused connection nobody is sent there: every request is answered, and none but one tries twice."""
+    gateway, first, _ = two
+    first.kill()
+    answers = [gateway.chat("pair") for _ in range(20)]
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert sum(gateway.logged(answer)["attempts"] for answer in answers) <= 22
+    wait_until(lambda: states(gateway) == ["down", "ready"], "the killed worker down")
+
+
+def test_an_engine_that_stands_still_goes_down(site: Site, start_worker: StartWorker) -> None:
+    """Its /health says 200 all the while. Suspect, then down; only progress brings it back, not fewer requests."""
+    site.declare("alpha", "alpha", progress=(0.3, 0.6))
+    worker = start_worker("alpha")
+    worker.says(running=1, finished=1, generated=7)
+    site.attach({"alpha": [worker]})
+    gateway = Gateway(site, GATEWAY_INTERVAL_S=0.05)
+    gateway.wait_for("alpha", "down")
+    assert "have not moved" in gateway.slug("alpha")["workers"][0]["reason"]
+    assert refusal(gateway.chat("alpha"))[:2] == (503, "no_worker_available")
+    worker.says(running=0, finished=1, generated=7)
+    asked = worker.asked["/metrics"]
+    wait_until(lambda: worker.asked["/metrics"] > asked + 5, "probes that pass")
+    gateway.wait_for("alpha", "down")
+    worker.says(running=1, finished=1, generated=8)
+    gateway.wait_for("alpha", "ready")
+    assert changes(gateway)[:4] == [
+        ("starting", "ready"), ("ready", "suspect"), ("suspect", "down"), ("down", "ready"),
+    ]  # fmt: skip
+    gateway.terminate()
+    assert gateway.end() == (0, "")
+
+
+def test_a_worker_shows_its_queue(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Its own metrics are on /workers, where policies and people look."""
+    gateway = start_gateway()
+    own_worker.says(waiting=7, kv_use=0.5)
+    wait_until(lambda: gateway.slug("alpha")["workers"][0]["waiting"] == 7, "the worker's queue")
+    assert gateway.slug("alpha")["workers"][0]["kv_use"] == 0.5

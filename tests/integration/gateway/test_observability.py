@@ -10,8 +10,8 @@ from tests.integration.gateway.harness import CHAT, Gateway, ask, wait_until
 
 FIELDS = {
     "ts", "level", "logger", "event", "id", "route", "model", "slug", "worker", "status", "ending", "code",
-    "attempts", "stream", "ttfb_ms", "duration_ms", "prompt_tokens",
-    "completion_tokens",
+    "attempts", "stream", "queue_ms", "ttfb_ms", "duration_ms",
+    "prompt_tokens", "completion_tokens",
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def test_a_request_is_one_log_line(gateway: Gateway, worker: FakeWorker) -> None
     assert told == {
         "level": "info", "logger": "gateway", "event": "request", "route": "chat_completions", "model": "alpha-chat",
         "slug": "alpha", "worker": worker.address, "status": 200, "ending": "complete", "code": None, "attempts": 1,
-        "stream": True, "prompt_tokens": None, "completion_tokens": None,
+        "stream": True, "queue_ms": 0.0, "prompt_tokens": None, "completion_tokens": None,
     }  # fmt: skip
     assert set(line) == FIELDS
     assert 0 < line["ttfb_ms"] < line["duration_ms"] < 5000

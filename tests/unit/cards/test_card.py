@@ -112,6 +112,24 @@ def test_a_wrong_fact_is_named(tmp_path: Path, found: str, written: str, words: 
     assert [word for word in (str(path), *words) if word not in refusal(tmp_path)] == []
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ("60", "progress is 60: it must be a section"),
+        ("{after_s: 60}", "progress.after_s is not known: use suspect_s, down_s"),
+        ("{suspect_s: soon}", "progress.suspect_s is 'soon'"),
+        ("{down_s: 0}", "progress.down_s is 0"),
+        ("{suspect_s: 200}", "progress.suspect_s is 200: it must be at most down_s, 180"),
+    ],
+)
+def test_wrong_limits_of_standing_still_are_named(tmp_path: Path, limits: str, words: str) -> None:
+    """What the gateway would refuse to start with is found before."""
+    write(tmp_path, f"{CARD}\nprogress: {limits}\n")
+    assert words in refusal(tmp_path)
+    write(tmp_path, f"{CARD}\nprogress: {{suspect_s: 200, down_s: 600}}\n")
+    assert card.load(tmp_path, SLUG).slug == SLUG
+
+
 @pytest.mark.parametrize("build", ["1.2.0", "1.10.0rc1.dev143+g29468dde8", "2.0"])
 def test_a_pin_may_be_a_nightly_build(tmp_path: Path, build: str) -> None:
     """The numbers in front are compared with vllm_minimum."""

@@ -24,6 +24,14 @@ def test_a_card_is_its_directory(tmp_path: Path) -> None:
     assert load_catalog(tmp_path).cards[0].start_command == "docker compose up -d alpha"
 
 
+def test_a_card_may_limit_standing_still(tmp_path: Path) -> None:
+    """Seconds without progress until a worker is suspect, and down; what is not said is 60 and 180."""
+    declare(tmp_path, "alpha", card="slug: alpha\nprogress: {suspect_s: 90}\n")
+    declare(tmp_path, "beta", card="slug: beta\nprogress: {suspect_s: 200, down_s: 1000.5}\n")
+    cards = load_catalog(tmp_path).cards
+    assert [(card.suspect_s, card.down_s) for card in cards] == [(90.0, 180.0), (200.0, 1000.5)]
+
+
 def test_a_name_of_two_slugs_is_one_pool(tmp_path: Path) -> None:
     """A name that two slugs serve resolves to both cards, another name to its own alone."""
     declare(tmp_path, "a", "WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES=shared a\n")
@@ -53,6 +61,15 @@ def test_directories_without_a_card_are_no_slugs(tmp_path: Path) -> None:
         (ENV, "slug: [a\n", r"alpha/card.yaml is not valid YAML: .*line 2"),
         (ENV, "- slug\n", r"alpha/card.yaml must be a mapping"),
         (ENV, "", r"alpha/card.yaml must be a mapping"),
+        (ENV, "slug: alpha\nprogress: 60\n", r"alpha/card.yaml: progress takes suspect_s and down_s"),
+        (
+            ENV,
+            "slug: alpha\nprogress: {after_s: 60}\n",
+            r"alpha/card.yaml: progress takes suspect_s and down_s",
+        ),
+        (ENV, "slug: alpha\nprogress: {suspect_s: 200}\n", r"alpha/card.yaml: .*; it has 200 and 180.0"),
+        (ENV, "slug: alpha\nprogress: {down_s: soon}\n", r"alpha/card.yaml: .*; it has 60.0 and 'soon'"),
+        (ENV, "slug: alpha\nprogress: {suspect_s: true}\n", r"alpha/card.yaml: .*; it has True and"),
     ],
 )
 def test_a_wrong_card_names_file_and_fault(tmp_path: Path, env: str, card: str | None, message: str) -> None:

@@ -20,9 +20,10 @@ def test_a_model_is_openais_object() -> None:
 
 
 def test_a_worker_is_shown_with_its_reason() -> None:
-    """Address, state, load, failures and why it is in that state."""
-    assert describe_worker(Worker("a", "10.0.0.1", 8000)) == {
-        "address": "10.0.0.1:8000", "state": "starting", "in_flight": 0, "failures": 0, "reason": "not probed yet",
+    """Address, state and why it is in that state, load, share and failures."""
+    assert describe_worker(Worker("a", "10.0.0.1", 8000, waiting=3.0, kv_use=0.5, share=0.123)) == {
+        "address": "10.0.0.1:8000", "state": "starting", "reason": "not probed yet", "in_flight": 0, "waiting": 3.0,
+        "kv_use": 0.5, "share": 0.12, "failed_probes": 0, "failed_requests": 0,
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from gateway.health import (
     names_differ,
     probe_failed,
     probe_passed,
+    request_completed,
     request_failed,
     request_succeeded,
 )
@@ -106,21 +107,37 @@ def test_other_names_take_a_worker_out_at_once() -> None:
 # requests
 
 
-@pytest.mark.parametrize("failure", Failure)
+HEADLESS = [failure for failure in Failure if failure is not Failure.BROKEN]
+
+
+@pytest.mark.parametrize("failure", HEADLESS)
 def test_failures_in_a_row_eject(failure: Failure) -> None:
     """Four are borne, the fifth ejects, if there is another worker; a good answer between starts over."""
     assert state(failed(READY, *[failure] * 4)) == ("suspect" if failure is Failure.CONNECT else "ready")
     ejected = failed(READY, *[failure] * 5)
     assert state(ejected) == "ejected"
     assert ejected.reason(RULES, NOW) == (
-        f"5 failed requests in a row, the last by {failure.value}: no requests for 30 s"
+        f"5 failed requests in a row, the last: {failure.value}: no requests for 30 s"
     )
     between = request_succeeded(failed(READY, *[failure] * 4), RULES, NOW)
     assert state(failed(between, Failure.RESET, Failure.RESET, Failure.RESET, Failure.RESET)) == "ready"
 
 
+def test_answers_that_all_break_off_eject() -> None:
+    """Each of them begins well, which excuses no breaking off; one that is completed does."""
+    health, completed = READY, failed(READY, *[Failure.BROKEN] * 4)
+    for _ in range(5):
+        assert state(health) == "ready"
+        health = failed(request_succeeded(health, RULES, NOW), Failure.BROKEN)
+    assert state(health) == "ejected"
+    completed = request_completed(completed, RULES, NOW)
+    assert completed.is_settled
+    assert request_completed(EJECTED, RULES, NOW) == EJECTED
+
+
 def test_the_last_worker_is_not_ejected() -> None:
-    """It is suspect, whatever its failures, until a good answer; as soon as there is another, the next one ejects it."""
+    """It is suspect, whatever its failures, until a good answer; with another worker there the next one ejects it."""
+    assert state(failed(READY, *[Failure.FIRST_BYTE] * 4, spare=False)) == "ready"
     last = failed(READY, *[Failure.FIRST_BYTE] * 50, spare=False)
     assert state(last) == "suspect"
     assert "no other worker" in last.reason(RULES, NOW)
@@ -145,6 +162,14 @@ def test_after_an_ejection_one_answer_decides() -> None:
     again = failed(EJECTED, Failure.RESET, now=over)
     assert [state(again, over + 59.9), state(again, over + 60)] == ["ejected", "half_open"]
     assert "on trial" in EJECTED.reason(RULES, over)
+
+
+def test_a_spared_worker_is_not_forgotten() -> None:
+    """Another worker takes all requests since: once its ejection would be over, it gets one on trial all the same."""
+    spared = failed(READY, *[Failure.FIRST_BYTE] * 5, spare=False)
+    assert [state(spared, NOW + seconds) for seconds in (29.9, 30)] == ["suspect", "half_open"]
+    back = request_succeeded(spared, RULES, NOW + 30)
+    assert (state(back, NOW + 30), back.share(RULES, NOW + 30)) == ("ready", 1.0)
 
 
 def test_the_last_worker_on_trial_is_not_ejected_again() -> None:
@@ -201,10 +226,11 @@ def test_settled_means_that_a_good_answer_changes_nothing() -> None:
         HUNG,
         EJECTED,
         failed(READY, Failure.RESET),
+        failed(READY, Failure.BROKEN),
         failed(READY, Failure.CONNECT),
     ):
-        after = request_succeeded(health, RULES, NOW + 30)
-        assert not health.is_settled or after == health
+        for judge in (request_succeeded, request_completed):
+            assert not health.is_settled or judge(health, RULES, NOW + 30) == health
 
 
 # progress
@@ -323,6 +349,10 @@ class Storms(RuleBasedStateMachine):
     @rule(number=some.integers(0, 2))
     def request_succeeds(self, number: int) -> None:
         self.fleet.succeeded(self.worker(number))
+
+    @rule(number=some.integers(0, 2))
+    def request_completes(self, number: int) -> None:
+        self.fleet.completed(self.worker(number))
 
     @rule(seconds=some.sampled_from([1, 2, 30, 301]))
     def time_passes(self, seconds: float) -> None:

@@ -38,9 +38,10 @@ def test_metrics_of_like_names_are_not_taken() -> None:
     assert samples(page, b"vllm:n") == [3.0, 4.0]
 
 
-@pytest.mark.parametrize(
-    "page", [b"", b"<html>", PAGE.replace(b"num_requests_running", b"x"), b"vllm:num_requests_running"]
-)
+WITHOUT = PAGE.replace(b"num_requests_running", b"x")
+
+
+@pytest.mark.parametrize("page", [b"", b"<html>", WITHOUT, b"vllm:num_requests_running"])
 def test_a_page_of_another_kind_says_nothing(page: bytes) -> None:
     """Without the number of running requests there are no vitals."""
     assert read_vitals(page) is None
