@@ -246,7 +246,8 @@ class Call:
         if not request.begun:
             self._begin_document(rest)
         request.write(rest)
-        if not self._reading.whole:
+        if not self._reading.whole and self.worker is not None:
+            self._shared.fleet.failed(self.worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
             return
         self.ending = "complete"
@@ -280,12 +281,20 @@ class Call:
         if isinstance(error, StaleConnection):
             self._retry(worker, fresh=True)  # it has done nothing yet, and a fresh connection is never stale
             return
-        failure = failure_of(error)
+        failure = self._failure_of(error)
         if failure is not None:
             self._shared.fleet.failed(worker, failure)
         if failure is not Failure.CONNECT or not self._goes_elsewhere():
             assert isinstance(error, GatewayError)
             self.fail(error)
+
+    def _failure_of(self, error: Exception) -> Failure | None:
+        """What an exchange's failure counts as, or None if it was not the worker's."""
+        if isinstance(error, WorkerUnreachable):
+            return Failure.CONNECT
+        if not isinstance(error, WorkerDisconnected | BadWorkerResponse):
+            return None
+        return Failure.RESET if self.first_byte is None else Failure.BROKEN
 
     def _goes_elsewhere(self) -> bool:
         """Sends the request to another worker of the pool, if there is one and a retry is left."""
@@ -347,8 +356,10 @@ class Call:
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
         if now - self._heard <= limit or self._paused:
             return None
-        if self.first_byte is not None or self.stream_is_asked:
-            self._shared.fleet.failed(worker, Failure.FIRST_BYTE)  # else it may just have much to say
+        if self.first_byte is not None:
+            self._shared.fleet.failed(worker, Failure.BROKEN)
+        elif self.stream_is_asked:  # another answer's first byte may just have much before it
+            self._shared.fleet.failed(worker, Failure.FIRST_BYTE)
         return WorkerTimeout(f"A worker of {worker.slug} sent nothing for {limit:g} s")
 
     @property
@@ -403,10 +414,3 @@ class Call:
         if lease is not None:
             lease.end()
             self._shared.queues.serve()
-
-
-def failure_of(error: Exception) -> Failure | None:
-    """What an exchange's failure counts as, or None if it was not the worker's."""
-    if isinstance(error, WorkerUnreachable):
-        return Failure.CONNECT
-    return Failure.RESET if isinstance(error, WorkerDisconnected | BadWorkerResponse) else None

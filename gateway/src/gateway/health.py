@@ -10,6 +10,7 @@ So a passing probe ends no ejection, and a good answer does not revive a worker 
 """
 
 import errno
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -149,8 +150,14 @@ def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: R
         health, alive=alive, started=health.started or alive, misnamed=False,
         probed="" if alive else f"{passed} of {rules.rise} probes have passed", passed_probes=passed, failed_probes=0,
         doubt="", unreachable=0, progress=_progress(health.progress, vitals, in_flight, rules, now),
-        ramp_from=health.ramp_from if health.alive and not hung else now,
+        ramp_from=health.ramp_from if health.alive and not hung else _ramp_from(health, now),
     )  # fmt: skip
+
+
+def _ramp_from(health: Health, now: float) -> float:
+    """When a worker that is ready now began to be. One that was so at the first look is as old as it likes: the gateway
+    may be the newcomer."""
+    return now if health.started or health.failed_probes else -math.inf
 
 
 def _progress(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway, StartWorker
-from tests.integration.gateway.harness import Gateway, Pools, Site, wait_until
+from tests.integration.gateway.harness import CHAT, Gateway, Pools, Site, ask, wait_until
 
 Two = tuple[Gateway, FakeWorker, FakeWorker]
 
@@ -148,8 +148,9 @@ def two(site: Site, start_worker: StartWorker) -> Iterator[Two]:
 
 
 def ask_both(gateway: Gateway, do: str, **script: object) -> list[int]:
-    """Ten requests, one after another: idle workers take turns."""
-    return [gateway.chat("pair", do, **script).status_code for _ in range(10)]
+    """Ten requests for streams, one after another: idle workers take turns."""
+    body = ask("pair", do, **script) | {"stream": True}
+    return [gateway.http.post(CHAT, json=body).status_code for _ in range(10)]
 
 
 def states(gateway: Gateway) -> list[str]:
