@@ -13,9 +13,9 @@
 | `process`    | one running vLLM: its process group and its output                    |
 | `kin`        | the processes below another one                                       |
 | `health`     | one question to vLLM's `/health`                                      |
-| `scrape`     | one question to vLLM's `/metrics` that nobody waits for               |
+| `question`   | one question to vLLM that nobody waits for                            |
 | `pulse`      | whether vLLM gets anywhere, from those answers (pure)                 |
-| `watch`      | joins the two while vLLM is ready                                     |
+| `watch`      | asks and judges while vLLM is ready                                   |
 | `state`      | the state file that `python3 -m launcher health` and people read      |
 | `progress`   | the present run's phase, kept, logged and written                      |
 | `logs`       | the launcher's own lines, one JSON object each                        |

@@ -4,6 +4,8 @@
 engine, with the end of a step. Progress is any change of generated or prompt tokens, KV use or finished requests.
 A lone prefill of 256k tokens changes the KV use with each of its parts, and a first request may compile kernels for
 minutes: nothing is judged before a first request has finished.
+An engine that stops while it is idle never reports the request that comes then: it seems idle for ever. So an
+engine that has been idle for half the limit is asked for a token (`is_doubtful`), and that is work like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-_SAMPLE = re.compile(r"vllm:(?P<name>\w+)(?:\{[^\n]*\})? (?P<value>\S+)(?: \d+)?")
+_SAMPLE = re.compile(r"vllm:(?P<name>\w+)(?P<labels>\{[^\n]*\})? (?P<value>\S+)(?: \d+)?")
+_AWAKE = 'sleep_state="awake"'
 _LONGEST_GAP = 3
 """More than so many missed looks say that the launcher slept (`docker pause`, a suspended machine), not vLLM."""
 
@@ -27,11 +30,17 @@ class Reading:
     prompt_tokens: float = 0.0
     kv_use: float = 0.0
     finished: float = 0.0
+    asleep: float = 0.0
 
     @property
     def is_busy(self) -> bool:
         """Whether requests are in the engine."""
         return self.running + self.waiting > 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether standing still means anything: a request has finished before, and nobody put the engine to sleep."""
+        return self.finished > 0 and not self.asleep
 
     @property
     def progress(self) -> tuple[float, ...]:
@@ -46,6 +55,7 @@ _FIELDS = {
     "prompt_tokens_total": "prompt_tokens",
     "kv_cache_usage_perc": "kv_use",
     "request_success_total": "finished",
+    "engine_sleep_state": "asleep",
 }
 
 
@@ -54,7 +64,7 @@ def read(metrics: str) -> Reading:
     sums = dict.fromkeys(_FIELDS.values(), 0.0)
     for line in metrics.splitlines():
         sample = _SAMPLE.fullmatch(line)
-        if sample and sample["name"] in _FIELDS:
+        if sample and sample["name"] in _FIELDS and _AWAKE not in (sample["labels"] or ""):
             sums[_FIELDS[sample["name"]]] += _number(sample["value"])
     return Reading(**sums)
 
@@ -69,17 +79,37 @@ class Pulse:
     last: Reading = Reading()
     answers: bool = True
     still_s: float = 0.0
+    idle_s: float = 0.0
+    has_work: bool = False
 
-    def heard(self, reading: Reading, now: float) -> Pulse:
-        """vLLM has answered."""
-        was_busy = self.last.is_busy and reading.is_busy
-        stands_still = self._is_armed and was_busy and reading.progress == self.last.progress
-        still_s = self._longer(now) if stands_still else 0.0
-        return replace(self, at=now, last=reading, answers=True, still_s=still_s)
+    def heard(self, reading: Reading, now: float, *, asked: bool = False) -> Pulse:
+        """vLLM has answered; `asked`: a token that we asked for has not come yet."""
+        has_work = reading.is_busy or asked
+        same = (has_work, reading.progress) == (self.has_work, self.last.progress)
+        stays = same and reading.tells and self.last.tells
+        return replace(
+            self,
+            at=now,
+            last=reading,
+            answers=True,
+            has_work=has_work,
+            still_s=self.still_s + self._since(now) if stays and has_work else 0.0,
+            idle_s=self.idle_s + self._since(now) if stays and not has_work else 0.0,
+        )
 
     def silent(self, now: float) -> Pulse:
         """vLLM has not answered for a while: what waits behind its silence cannot be seen, so something may."""
-        return replace(self, at=now, answers=False, still_s=self._longer(now) if self._is_armed else 0.0)
+        still_s = self.still_s + self._since(now) if self.last.tells else 0.0
+        return replace(self, at=now, answers=False, still_s=still_s)
+
+    def asked(self) -> Pulse:
+        """It has been asked for a token; the next doubt comes as late as this one."""
+        return replace(self, idle_s=0.0)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it has been idle for so long that nobody knows whether it could do anything."""
+        return self.idle_s >= self.limit_s / 2
 
     @property
     def standstill(self) -> str | None:
@@ -87,17 +117,15 @@ class Pulse:
         if self.still_s < self.limit_s:
             return None
         requests = f"{self.last.running:g} requests running and {self.last.waiting:g} waiting"
+        if self.has_work and not self.last.is_busy:
+            requests += " but for the launcher's own"
         if not self.answers:
             return f"/metrics has not answered for {self.still_s:.0f} s; before, {requests}"
         stood_still = "generation tokens, prompt tokens, KV use and finished requests"
         return f"{stood_still} have not changed for {self.still_s:.0f} s with {requests}"
 
-    @property
-    def _is_armed(self) -> bool:
-        return self.last.finished > 0
-
-    def _longer(self, now: float) -> float:
-        return self.still_s + min(now - self.at, _LONGEST_GAP * self.every_s)
+    def _since(self, now: float) -> float:
+        return min(now - self.at, _LONGEST_GAP * self.every_s)
 
 
 def _number(text: str) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from launcher.pulse import Pulse, read
-from launcher.scrape import Scrape
+from launcher.question import METRICS, TOKEN, Question
 
 _LOOKS_PER_LIMIT = 10
 _LONGEST_BETWEEN_S = 5.0
@@ -22,7 +22,8 @@ class Watch:
         self._every_s = min(limit_s / _LOOKS_PER_LIMIT, _LONGEST_BETWEEN_S)
         self._pulse = Pulse(limit_s, self._every_s, clock())
         self._next = clock()
-        self._scrape: Scrape | None = None
+        self._metrics: Question | None = None
+        self._token: Question | None = None
 
     @property
     def every_s(self) -> float | None:
@@ -35,28 +36,36 @@ class Watch:
         return self._pulse.standstill if self._every_s else None
 
     def readers(self) -> Iterator[int]:
-        """The descriptor of an open question, if there is one."""
-        return (scrape.fileno() for scrape in (self._scrape,) if scrape and not scrape.over)
+        """The descriptors of open questions."""
+        return (question.fileno() for question in self._open())
 
     def look(self) -> None:
-        """Take what has come; ask anew when it is time. A question that is still open then counts as silence."""
-        if self._scrape:
-            self._hear(self._scrape)
+        """Take what has come; ask anew when it is time. A look that is still unanswered then counts as silence."""
+        for question in self._open():
+            question.pump()
+        self._hear()
         if self._every_s and (now := self._clock()) >= self._next:
             self._next = now + self._every_s
-            if self._scrape:
-                self._pulse = self._pulse.silent(now)
-            if self._scrape is None or self._scrape.over:
-                self._scrape = Scrape(self._port)
+            self._ask(now)
 
     def close(self) -> None:
         """Look no more."""
-        if self._scrape:
-            self._scrape.close()
+        for question in self._open():
+            question.close()
 
-    def _hear(self, scrape: Scrape) -> None:
-        if not scrape.over:
-            scrape.pump()
-        if (text := scrape.text) is not None:
-            self._pulse = self._pulse.heard(read(text), self._clock())
-            self._scrape = None
+    def _open(self) -> list[Question]:
+        return [question for question in (self._metrics, self._token) if question and not question.over]
+
+    def _hear(self) -> None:
+        if self._metrics and (text := self._metrics.text) is not None:
+            asked = self._token is not None and not self._token.over
+            self._pulse = self._pulse.heard(read(text), self._clock(), asked=asked)
+            self._metrics = None
+
+    def _ask(self, now: float) -> None:
+        if self._metrics:
+            self._pulse = self._pulse.silent(now)
+        if self._metrics is None or self._metrics.over:
+            self._metrics = Question(self._port, METRICS)
+        if self._pulse.is_doubtful:
+            self._token, self._pulse = Question(self._port, TOKEN), self._pulse.asked()

@@ -3,7 +3,8 @@
 Called as the launcher calls vLLM: `fake_vllm.py [options] SNAPSHOT --config FILE --host H --port N [words]`.
 GET /crash ends it with exit code 1; GET /orphan makes an orphan end; GET /processes lists pid, parent, state.
 With `--engine` a second process, in a session of its own, is the engine: /metrics tells its tokens and GET /run lets
-it have a request, of which it makes tokens until GET /finish; GET /looks says how often /metrics was asked.
+it have a request, of which it makes tokens until GET /finish; POST asks for one token. GET /looks says how often
+/metrics was asked, GET /asked how often for a token.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +50,8 @@ class Engine:
 
     def __init__(self) -> None:
         """An engine without a process, and without a request."""
-        self.running, self.tokens, self.finished, self.looks = 0, 0, 0, 0
+        self.running, self.tokens, self.finished = 0, 0, 0
+        self.beats, self.looks, self.asked = 0, 0, 0
 
     def start(self) -> None:
         """Start the process; its number goes to standard error."""
@@ -66,6 +69,13 @@ class Engine:
         """It ends."""
         self.running, self.finished = 0, self.finished + 1
 
+    def one_token(self) -> None:
+        """The engine reports a request with the end of its step, if that ends."""
+        self.asked, before = self.asked + 1, self.beats
+        while self.beats == before:
+            time.sleep(0.005)
+        self.tokens, self.finished = self.tokens + 1, self.finished + 1
+
     def metrics(self) -> str:
         """As vLLM words it."""
         self.looks += 1
@@ -73,6 +83,7 @@ class Engine:
 
     def _listen(self, beats: IO[bytes]) -> None:
         while beats.read(1):
+            self.beats += 1
             self.tokens += self.running
 
 
@@ -93,9 +104,17 @@ class Handler(BaseHTTPRequestHandler):
             "/run": _engine.run,
             "/finish": _engine.finish,
             "/looks": lambda: _engine.looks,
+            "/asked": lambda: _engine.asked,
         }
         text = _engine.metrics() if self.path == "/metrics" else json.dumps(routes[self.path]())
-        body = text.encode()
+        self._answer(text.encode())
+
+    def do_POST(self) -> None:
+        """Answer once the engine has made a token."""
+        _engine.one_token()
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -172,7 +191,7 @@ def main() -> None:
         _engine.start()
     for line in _START_UP:
         print(_HEAD + line.format(snapshot=arguments.snapshot), flush=True)
-    HTTPServer((arguments.host, arguments.port), Handler).serve_forever()
+    ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()
 
 
 main()

@@ -77,6 +77,19 @@ def test_a_frozen_engine_is_ended_and_started_again(engine_site: Site, start: St
     assert len(worker.events("hang")) == 1
 
 
+def test_an_engine_that_freezes_while_it_is_idle_is_found_too(engine_site: Site, start: Start) -> None:
+    """No client's request ever shows in its numbers; the launcher's own question stays open."""
+    worker = start()
+    engine = _ready(worker)
+    for path in ("/run", "/finish"):
+        engine_site.get(path)
+    _looked(engine_site, 1)
+    os.kill(engine, signal.SIGSTOP)
+    problem = worker.wait_event("hang")["problem"]
+    assert problem.endswith("with 0 requests running and 0 waiting but for the launcher's own")
+    assert _ready(worker) != engine
+
+
 def test_a_frozen_api_server_is_ended_too(engine_site: Site, start: Start) -> None:
     """Silence is no progress, and the launcher itself never waits for it."""
     worker = start()
@@ -104,11 +117,11 @@ def test_a_silent_vllm_can_be_stopped_at_once(engine_site: Site, start: Start) -
 
 @pytest.mark.parametrize(
     ("asked", "frozen"),
-    [((), True), (("/run",), True), (("/run", "/finish"), True), (("/run", "/finish", "/run"), False)],
+    [((), True), (("/run",), True), (("/run", "/finish"), False), (("/run", "/finish", "/run"), False)],
     ids=["nothing asked yet", "first request still runs", "idle", "makes tokens"],
 )
 def test_others_are_left_alone(engine_site: Site, start: Start, asked: tuple[str, ...], frozen: bool) -> None:
-    """No tokens come for three times the limit: a first request may compile, an idle engine has nothing to do."""
+    """For three times the limit: a first request may compile, an idle engine has nothing to do but a token for us."""
     worker = start()
     engine = _ready(worker)
     for path in asked:
@@ -117,6 +130,7 @@ def test_others_are_left_alone(engine_site: Site, start: Start, asked: tuple[str
         os.kill(engine, signal.SIGSTOP)
     _looked(engine_site, 3)
     assert worker.events("hang") == []
+    assert (engine_site.get("/asked") > 1) == (asked == ("/run", "/finish"))
     assert worker.stop() == 0
     assert worker.events("crash") == []
 

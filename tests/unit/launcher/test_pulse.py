@@ -12,6 +12,7 @@ from launcher.pulse import Pulse, Reading, read
 
 LIMIT_S, EVERY_S = 300.0, 5.0
 BUSY = Reading(running=2, waiting=1, generation_tokens=40, prompt_tokens=900, kv_use=0.25, finished=7)
+IDLE = replace(BUSY, running=0, waiting=0)
 
 METRICS = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -26,15 +27,17 @@ vllm:prompt_tokens_total{engine="0",model_name="a b"} 90.0
 vllm:kv_cache_usage_perc{engine="0",model_name="a b"} 0.0009765625
 vllm:request_success_total{engine="0",finished_reason="stop",model_name="a b"} 3.0
 vllm:request_success_total{engine="0",finished_reason="abort",model_name="a b"} 1.0
+vllm:engine_sleep_state{engine="0",model_name="a b",sleep_state="awake"} 1.0
+vllm:engine_sleep_state{engine="0",model_name="a b",sleep_state="weights_offloaded"} 0.0
 http_requests_total{handler="/v1/completions",method="POST",status="2xx"} 5.0
 """
 
 
-def beat(pulse: Pulse, seconds: float, reading: Reading | None) -> Pulse:
+def beat(pulse: Pulse, seconds: float, reading: Reading | None, *, asked: bool = False) -> Pulse:
     """Looks every few seconds that all find the same; None: no answer."""
     for _ in range(round(seconds / EVERY_S)):
         now = pulse.at + EVERY_S
-        pulse = pulse.silent(now) if reading is None else pulse.heard(reading, now)
+        pulse = pulse.silent(now) if reading is None else pulse.heard(reading, now, asked=asked)
     return pulse
 
 
@@ -104,18 +107,45 @@ def test_nothing_is_judged_before_a_first_request_has_finished() -> None:
 
 def test_an_idle_vllm_stands_still_as_long_as_it_likes(pulse: Pulse) -> None:
     """And the time counts from when it has work again."""
-    idle = replace(BUSY, running=0, waiting=0)
-    pulse = beat(pulse, 10 * LIMIT_S, idle)
+    pulse = beat(pulse, 10 * LIMIT_S, IDLE)
     assert pulse.standstill is None
     assert beat(pulse, LIMIT_S, BUSY).standstill is None
     assert beat(pulse, LIMIT_S + EVERY_S, BUSY).standstill is not None
+
+
+def test_an_engine_that_is_idle_for_half_the_limit_is_doubtful(pulse: Pulse) -> None:
+    """It is asked for a token; the next doubt is as far away again."""
+    idle = pulse.heard(IDLE, 0.0)
+    assert not beat(idle, LIMIT_S / 2 - EVERY_S, IDLE).is_doubtful
+    doubtful = beat(idle, LIMIT_S / 2, IDLE)
+    assert doubtful.is_doubtful
+    assert not beat(doubtful.asked(), LIMIT_S / 2 - EVERY_S, IDLE).is_doubtful
+    assert beat(doubtful.asked(), LIMIT_S / 2, IDLE).is_doubtful
+
+
+def test_a_token_asked_for_is_work(pulse: Pulse) -> None:
+    """An engine that does not make it stands still; one that has made it is idle again."""
+    asked = beat(beat(pulse, LIMIT_S, IDLE).asked(), EVERY_S, IDLE, asked=True)
+    said = beat(asked, LIMIT_S, IDLE, asked=True).standstill
+    assert said is not None
+    assert said.endswith("with 0 requests running and 0 waiting but for the launcher's own")
+    made = replace(IDLE, generation_tokens=41, finished=8)
+    assert beat(beat(asked, LIMIT_S - EVERY_S, IDLE, asked=True), 2 * LIMIT_S, made).standstill is None
+
+
+@pytest.mark.parametrize("reading", [Reading(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
+def test_who_cannot_tell_is_never_asked(reading: Reading) -> None:
+    """A new vLLM would compile for us, one that was put to sleep would never answer."""
+    pulse = beat(Pulse(LIMIT_S, EVERY_S, at=0.0).heard(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE)
+    assert not beat(pulse, 3 * LIMIT_S, reading).is_doubtful
+    assert beat(pulse, 3 * LIMIT_S, replace(reading, running=1)).standstill is None
 
 
 def test_silence_is_a_standstill(pulse: Pulse) -> None:
     """Whatever was known before: what waits behind it cannot be seen."""
     said = beat(pulse, LIMIT_S, None).standstill
     assert said == "/metrics has not answered for 300 s; before, 2 requests running and 1 waiting"
-    idle = pulse.heard(replace(BUSY, running=0, waiting=0), pulse.at)
+    idle = pulse.heard(IDLE, pulse.at)
     assert beat(idle, LIMIT_S, None).standstill is not None
 
 

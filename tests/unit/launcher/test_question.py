@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.scrape import Scrape
+from launcher.question import METRICS, Question
 
 
 @pytest.fixture
@@ -25,26 +25,26 @@ def port(server: socket.socket) -> int:
     return int(server.getsockname()[1])
 
 
-def over(scrape: Scrape) -> Scrape:
-    """The same scrape once it is over."""
-    while not scrape.over:
-        assert select.select([scrape], [], [], 10)[0], "it never ends"
-        scrape.pump()
-    return scrape
+def over(question: Question) -> Question:
+    """The same question once it is over."""
+    while not question.over:
+        assert select.select([question], [], [], 10)[0], "it never ends"
+        question.pump()
+    return question
 
 
-def answered(server: socket.socket, answer: bytes) -> Scrape:
-    """A scrape to which the server has said so, and closed."""
-    scrape = Scrape(port(server))
+def answered(server: socket.socket, answer: bytes) -> Question:
+    """A question to which the server has said so, and closed."""
+    question = Question(port(server), METRICS)
     connection, _ = server.accept()
     with connection:
         connection.recv(65536)
         sender = threading.Thread(target=connection.sendall, args=(answer,))
         sender.start()
         while sender.is_alive():
-            scrape.pump()
+            question.pump()
         sender.join()
-    return over(scrape)
+    return over(question)
 
 
 def test_an_answer_is_whole_once_the_server_has_closed(listener: socket.socket) -> None:
@@ -63,10 +63,10 @@ def test_what_is_no_answer_has_no_text(listener: socket.socket, answer: bytes) -
 
 def test_a_server_that_does_not_answer_holds_nobody_up(listener: socket.socket) -> None:
     """Nobody even accepts the connection."""
-    scrape = Scrape(port(listener))
-    scrape.pump()
-    assert (scrape.over, scrape.text) == (False, None)
-    scrape.close()
+    question = Question(port(listener), METRICS)
+    question.pump()
+    assert (question.over, question.text) == (False, None)
+    question.close()
 
 
 def test_a_connection_refused_is_over(listener: socket.socket) -> None:
@@ -74,4 +74,4 @@ def test_a_connection_refused_is_over(listener: socket.socket) -> None:
     listener.close()
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        assert over(Scrape(port(unheard))).text is None
+        assert over(Question(port(unheard), METRICS)).text is None

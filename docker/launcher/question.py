@@ -1,24 +1,31 @@
-"""One GET of vLLM's /metrics that nobody waits for: it is asked, and what has come is taken now and then."""
+"""One question to vLLM that nobody waits for: it is asked, and what has come is taken now and then."""
 
 from __future__ import annotations
 
 import socket
 
-_QUESTION = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
+METRICS = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
+"""How are you?"""
+_ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
+TOKEN = (
+    b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_ONE_TOKEN), _ONE_TOKEN)
+)
+"""A token, please, of whichever model is served; one that makes no text refuses, which is an answer too."""
 _READ_BYTES = 65536
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 _OK = b"200"
 
 
-class Scrape:
-    """A question on its way to 127.0.0.1; `over` once it is answered or cannot be any more."""
+class Question:
+    """An HTTP request on its way to 127.0.0.1; `over` once it is answered or cannot be any more."""
 
-    def __init__(self, port: int) -> None:
-        """Ask."""
+    def __init__(self, port: int, words: bytes) -> None:
+        """Ask; the answer must end with its connection, as HTTP/1.0's do."""
         self._socket = socket.socket()
         self._socket.setblocking(False)
         self._socket.connect_ex(("127.0.0.1", port))
-        self._unsent = _QUESTION
+        self._unsent = words
         self._received = bytearray()
         self.over = False
         self.pump()
