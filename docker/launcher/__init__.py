@@ -11,7 +11,11 @@
 | `backoff`    | how long to wait before the next run (pure)                           |
 | `init`       | signals and orphans: what the kernel expects of process 1             |
 | `process`    | one running vLLM: its process group and its output                    |
+| `kin`        | the processes below another one                                       |
 | `health`     | one question to vLLM's `/health`                                      |
+| `question`   | one question to vLLM that nobody waits for                            |
+| `pulse`      | whether vLLM gets anywhere, from those answers (pure)                 |
+| `watch`      | asks and judges while vLLM is ready                                   |
 | `state`      | the state file that `python3 -m launcher health` and people read      |
 | `progress`   | the present run's phase, kept, logged and written                      |
 | `logs`       | the launcher's own lines, one JSON object each                        |

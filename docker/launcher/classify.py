@@ -2,6 +2,7 @@
 
 A configuration error would come back at every start, after minutes of loading: it waits for a person.
 Anything else is a crash and is worth another try; so is whatever ends a run that had been ready.
+A hang is a crash that the launcher itself brought about, because nothing moved any more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class Kind(StrEnum):
 
     CONFIGURATION = "configuration"
     CRASH = "crash"
+    HANG = "hang"
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,17 @@ _PASSES = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
 _CAUSE_LIMIT = 600
 
 
-def classify(exit_code: int, lines: Sequence[str], *, was_ready: bool) -> Verdict:
+def classify(
+    exit_code: int, lines: Sequence[str], *, was_ready: bool, standstill: str | None = None
+) -> Verdict:
     """Judge the end of a run that nobody had stopped.
 
     `exit_code` is negative for a signal (-9: killed, often for want of memory); `lines` are the last lines
-    vLLM printed, oldest first. An exit with 0 is a crash too.
+    vLLM printed, oldest first; `standstill` is why the launcher ended the run, if it did. An exit with 0 is
+    a crash too.
     """
+    if standstill is not None:
+        return Verdict(Kind.HANG, standstill)
     if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not was_ready:
         return Verdict(Kind.CONFIGURATION, _last(lines, _USAGE_ERROR) or _last_words(lines))
     cause = _root_cause(lines)

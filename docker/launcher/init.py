@@ -5,6 +5,7 @@ Waiting happens in one place, `Init.wait`, which wakes for a signal, an ended pr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MOST_REAPED_AT_ONCE = 4096
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Init:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Init:
-        """Take over SIGTERM, SIGINT and SIGCHLD."""
+        """Take over SIGTERM, SIGINT and SIGCHLD, and the orphans of what we start, also where we are not process 1."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._bell, self._ringer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._ringer, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
+from launcher import kin
+
 _READ_BYTES = 65536
 _READS_AT_ONCE = 16  # so that a flood of output cannot keep signals waiting
 _LONGEST_LINE_BYTES = 65536
@@ -117,9 +119,16 @@ class Process:
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """End every process of the group at once; a rank left behind would hold its GPU's memory."""
+        """End every process of the group at once; a rank left behind would hold its GPU's memory.
+
+        Those that have left the group go too, as long as they are below this process, which starts nothing else.
+        """
+        strays = kin.below(os.getpid())
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def ended(self, exit_code: int) -> None:
         """Note the end of the main process, end what it left behind, pass on the last output."""

@@ -10,6 +10,7 @@
 | `LAUNCHER_PORT`          | `8000`                   | port vLLM listens on and the health check asks        |
 | `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds vLLM gets to end after SIGTERM before SIGKILL |
 | `LAUNCHER_BACKOFF_S`     | `10`                     | pause after a first crash; doubles up to 600 s        |
+| `LAUNCHER_HANG_AFTER_S`  | `300`                    | standstill after which vLLM is killed; 0: never       |
 | `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |
 | `LAUNCHER_GPU_SLOTS_DIR` | `/gpu-slots`             | where the volume with the locks on GPUs is mounted    |
 
@@ -49,6 +50,7 @@ class Settings:
     port: int
     stop_grace_s: float
     backoff_s: float
+    hang_after_s: float
     gpus: int
     gpu_slots_dir: Path
 
@@ -64,6 +66,7 @@ class Settings:
             port=_port(environ, "LAUNCHER_PORT", "8000"),
             stop_grace_s=_seconds(environ, "LAUNCHER_STOP_GRACE_S", "60"),
             backoff_s=_seconds(environ, "LAUNCHER_BACKOFF_S", "10"),
+            hang_after_s=_seconds_or_never(environ, "LAUNCHER_HANG_AFTER_S", "300"),
             gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
             gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),
         )
@@ -116,6 +119,13 @@ def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
     if not 0 < seconds < float("inf"):
         raise SettingsError(f"{name} is {text!r}: it must be more than 0 seconds")
     return seconds
+
+
+def _seconds_or_never(environ: Mapping[str, str], name: str, default: str) -> float:
+    text = _text(environ, name, default)
+    if _parsed(name, text, float, "a number of seconds") == 0:
+        return 0.0
+    return _seconds(environ, name, default)
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], _Value], wanted: str) -> _Value:

@@ -6,10 +6,10 @@
   once enough are free. GPUs once claimed are kept, over all crashes of vLLM, until the launcher ends.
 - A configuration error: one line with vLLM's own words; then it waits, unhealthy and without GPUs, to be stopped.
 - A crash: one line with exit code or signal and the time of the next run, which comes after the back-off.
+- A standstill (`pulse`): one line says what has not moved and for how long; vLLM is ended, SIGKILL included, and the
+  run counts as a crash.
 - SIGTERM or SIGINT: passed to vLLM's main process, which gets the grace, then SIGKILL to its group.
   With no vLLM running the launcher ends at once.
-
-Later parts that steer a run (ending one whose progress has stopped) belong here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from launcher.process import Process, StartError
 from launcher.progress import Progress
 from launcher.settings import Settings
 from launcher.slots import BusyError, Slots
+from launcher.watch import Watch
 from launcher.weights import CancelledError, Check, File, Snapshot, WeightsError
 
 STOPPED = 0
@@ -42,7 +43,9 @@ _RECHECK_S = 1.0
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 1.0
 _KILL_TAKES_AT_MOST_S = 5.0
+_HANG_GRACE_S = 2.0  # what is frozen does not hear SIGTERM; what still runs may say a last word
 _MEND_OPTIONS = "with serve.yaml or the command mended"
+_ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
 _Found = TypeVar("_Found")
 
 
@@ -78,10 +81,12 @@ class Supervisor:
             except StartError as error:
                 self._misconfigured(str(error), None, _MEND_OPTIONS)
                 continue
-            exit_code = self._serve(vllm)
+            watch = Watch(self._settings.port, self._settings.hang_after_s)
+            exit_code = self._serve(vllm, watch)
+            watch.close()
             if exit_code is None:
                 return self._stop(vllm)
-            self._judge(exit_code, vllm.tail)
+            self._judge(exit_code, vllm.tail, watch.standstill)
         return STOPPED
 
     def _await_weights(self) -> Snapshot | None:
@@ -124,25 +129,34 @@ class Supervisor:
         self._check.run(snapshot)
         return snapshot
 
-    def _serve(self, vllm: Process) -> int | None:
-        """Follow vLLM until it ends; returns its exit code, None when told to stop."""
+    def _serve(self, vllm: Process, watch: Watch) -> int | None:
+        """Follow vLLM until it ends, by itself or by its watch; returns its exit code, None when told to stop."""
         self._progress.advance(Phase.STARTING)
-        next_probe = 0.0
+        self._start(vllm)
         while vllm.exit_code is None and not self._init.stopping:
-            self._turn(vllm, _PROBE_EVERY_S if self._progress.is_starting else None)
-            if self._progress.is_starting and vllm.exit_code is None and time.monotonic() >= next_probe:
+            self._turn(vllm, watch.every_s, watch.readers())
+            watch.look()
+            if watch.standstill and vllm.exit_code is None:
+                self._end_standstill(vllm, watch.standstill)
+        return None if self._init.stopping else vllm.exit_code
+
+    def _start(self, vllm: Process) -> None:
+        """Follow vLLM until it is ready or has ended, or until told to stop."""
+        next_probe = 0.0
+        while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
+            self._turn(vllm, _PROBE_EVERY_S)
+            if vllm.exit_code is None and time.monotonic() >= next_probe:
                 self._probe(vllm)
                 next_probe = time.monotonic() + _PROBE_EVERY_S
-        return None if self._init.stopping else vllm.exit_code
 
     def _probe(self, vllm: Process) -> None:
         if health.problem(self._settings.port, _PROBE_TIMEOUT_S) is None:
             self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
             self._progress.advance(Phase.READY)
 
-    def _turn(self, vllm: Process, seconds: float | None) -> None:
-        """Wait for one thing to happen, at most `seconds`, and take note of it."""
-        wake = self._init.wait(seconds, vllm.readers())
+    def _turn(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
+        """Wait for one thing to happen, at most `seconds`, and take note of it; `others` only wake."""
+        wake = self._init.wait(seconds, [*vllm.readers(), *others])
         self._observe(vllm, wake.readable)
         if vllm.pid in wake.ended:
             vllm.ended(wake.ended[vllm.pid])
@@ -165,15 +179,28 @@ class Supervisor:
         self._ends_within(vllm, _KILL_TAKES_AT_MOST_S)
         return KILLED
 
+    def _end_standstill(self, vllm: Process, standstill: str) -> None:
+        """End a vLLM that does not move; returns once it has ended, or when told to stop."""
+        limit_s = self._settings.hang_after_s
+        self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
+        vllm.signal(signal.SIGTERM)
+        if self._ends_within(vllm, _HANG_GRACE_S):
+            return
+        vllm.kill_group()
+        if not self._ends_within(vllm, _KILL_TAKES_AT_MOST_S):
+            self._log.error("not-ended", problem="SIGKILL has not ended vLLM", mend="restart the host")
+        while vllm.exit_code is None and not self._init.stopping:
+            self._turn(vllm, None)
+
     def _ends_within(self, vllm: Process, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while vllm.exit_code is None and (left := deadline - time.monotonic()) > 0:
             self._turn(vllm, left)
         return vllm.exit_code is not None
 
-    def _judge(self, exit_code: int, tail: Sequence[str]) -> None:
-        """vLLM has ended unasked: wait for a person, or for the back-off."""
-        verdict = classify(exit_code, tail, was_ready=self._progress.was_ready)
+    def _judge(self, exit_code: int, tail: Sequence[str], standstill: str | None) -> None:
+        """vLLM has ended, and no person asked for it: wait for one, or for the back-off."""
+        verdict = classify(exit_code, tail, was_ready=self._progress.was_ready, standstill=standstill)
         if verdict.kind is Kind.CONFIGURATION:
             self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _MEND_OPTIONS)
         else:
@@ -192,13 +219,15 @@ class Supervisor:
         self._backoff = self._backoff.after_crash(self._progress.ready_s)
         delay = self._backoff.delay_s
         name = signal_name(exit_code)
-        self._progress.enter(Phase.BACK_OFF, f"vLLM crashed: {name or f'exit code {exit_code}'}")
+        how = verdict.cause if verdict.kind is Kind.HANG else name or f"exit code {exit_code}"
+        self._progress.enter(Phase.BACK_OFF, f"vLLM {_ENDED[verdict.kind]}: {how}")
         self._log.error(
             "crash",
             exit_code=exit_code if name is None else None,
             signal=name,
             run=self._progress.run,
             retry_in_s=delay,
+            verdict=verdict.kind,
             cause=verdict.cause,
         )
         deadline = time.monotonic() + delay

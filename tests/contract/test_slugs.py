@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 SLUGS = sorted(path.parent for path in ROOT.glob("docker/*/card.yaml"))
 GPU_SLUGS = [slug for slug in SLUGS if yaml.safe_load((slug / "card.yaml").read_text())["hardware"]["gpus"]]
@@ -93,6 +95,15 @@ def test_each_stop_waits_longer_than_the_one_inside_it(slug: Path) -> None:
     service = worker(slug)
     grace_s = float(service["environment"]["LAUNCHER_STOP_GRACE_S"])
     assert serve(slug)["shutdown-timeout"] < grace_s < seconds(service["stop_grace_period"]) - 5
+
+
+@each_slug
+def test_a_hang_is_declared_in_one_place(slug: Path) -> None:
+    """`HANG_AFTER_S` in model.env reaches the launcher; without it Compose and the launcher have the same default."""
+    default = f"{Settings.from_environ({'LAUNCHER_SLUG': slug.name}).hang_after_s:g}"
+    assert worker(slug)["environment"]["LAUNCHER_HANG_AFTER_S"] == f"${{HANG_AFTER_S:-{default}}}"
+    given = {"LAUNCHER_SLUG": slug.name, "LAUNCHER_HANG_AFTER_S": env(slug).get("HANG_AFTER_S", default)}
+    assert Settings.from_environ(given).hang_after_s >= float(default)
 
 
 @each_slug

@@ -2,6 +2,9 @@
 
 Called as the launcher calls vLLM: `fake_vllm.py [options] SNAPSHOT --config FILE --host H --port N [words]`.
 GET /crash ends it with exit code 1; GET /orphan makes an orphan end; GET /processes lists pid, parent, state.
+With `--engine` a second process, in a session of its own, is the engine: /metrics tells its tokens and GET /run lets
+it have a request, of which it makes tokens until GET /finish; POST asks for one token. GET /looks says how often
+/metrics was asked, GET /asked how often for a token.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import os
 import signal
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 _HEAD = "(EngineCore pid=7) INFO 11-20 20:00:00 "
 _START_UP = (
@@ -25,18 +31,90 @@ _VALIDATION = """\
 pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
   Value error, max_model_len (99999999) is too large [type=value_error, input_type=ArgsKwargs]
     For further information visit https://errors.pydantic.dev/v/value_error"""
+_BEATS = "import sys, time\nwhile True: sys.stdout.write('.'), sys.stdout.flush(), time.sleep(0.005)"
+_METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="fake"} %(running)s
+vllm:num_requests_waiting{engine="0",model_name="fake"} 0.0
+vllm:kv_cache_usage_perc{engine="0",model_name="fake"} %(running)s
+vllm:prompt_tokens_total{engine="0",model_name="fake"} 3.0
+vllm:generation_tokens_total{engine="0",model_name="fake"} %(tokens)s
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="fake"} %(finished)s
+"""
 _ORPHAN = "import os; child = os.fork(); child and (print(child), os._exit(0)); os.read(0, 1)"
+
+
+class Engine:
+    """What /metrics tells: at most one request at a time, and a token for each beat of the engine's process."""
+
+    def __init__(self) -> None:
+        """An engine without a process, and without a request."""
+        self.running, self.tokens, self.finished = 0, 0, 0
+        self.beats, self.looks, self.asked = 0, 0, 0
+
+    def start(self) -> None:
+        """Start the process; its number goes to standard error."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BEATS], stdout=subprocess.PIPE, start_new_session=True
+        )
+        threading.Thread(target=self._listen, args=(process.stdout,), daemon=True).start()
+        print("engine:", process.pid, file=sys.stderr, flush=True)
+
+    def run(self) -> None:
+        """A request comes."""
+        self.running = 1
+
+    def finish(self) -> None:
+        """It ends."""
+        self.running, self.finished = 0, self.finished + 1
+
+    def one_token(self) -> None:
+        """The engine reports a request with the end of its step, if that ends."""
+        self.asked, before = self.asked + 1, self.beats
+        while self.beats == before:
+            time.sleep(0.005)
+        self.tokens, self.finished = self.tokens + 1, self.finished + 1
+
+    def metrics(self) -> str:
+        """As vLLM words it."""
+        self.looks += 1
+        return _METRICS % vars(self)
+
+    def _listen(self, beats: IO[bytes]) -> None:
+        while beats.read(1):
+            self.beats += 1
+            self.tokens += self.running
+
+
+_engine = Engine()
 
 
 class Handler(BaseHTTPRequestHandler):
     """The routes that the tests use."""
 
     def do_GET(self) -> None:
-        """Answer with JSON."""
+        """Answer with JSON, or with metrics."""
         if self.path == "/crash":
             os._exit(1)
-        routes = {"/health": _nothing, "/orphan": _orphan, "/processes": _processes}
-        body = json.dumps(routes[self.path]()).encode()
+        routes = {
+            "/health": _nothing,
+            "/orphan": _orphan,
+            "/processes": _processes,
+            "/run": _engine.run,
+            "/finish": _engine.finish,
+            "/looks": lambda: _engine.looks,
+            "/asked": lambda: _engine.asked,
+        }
+        text = _engine.metrics() if self.path == "/metrics" else json.dumps(routes[self.path]())
+        self._answer(text.encode())
+
+    def do_POST(self) -> None:
+        """Answer once the engine has made a token."""
+        _engine.one_token()
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -78,6 +156,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--marker", type=Path, help="for `once`: the file that says it has failed")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--rank", action="store_true", help="leave a process in the group")
+    parser.add_argument("--engine", action="store_true", help="have a process that makes tokens")
     parser.add_argument("snapshot")
     parser.add_argument("--config")
     parser.add_argument("--host")
@@ -108,9 +187,11 @@ def main() -> None:
         print("rank:", rank.pid, file=sys.stderr, flush=True)
     if arguments.fail:
         _fail(arguments.fail, arguments.marker)
+    if arguments.engine:
+        _engine.start()
     for line in _START_UP:
         print(_HEAD + line.format(snapshot=arguments.snapshot), flush=True)
-    HTTPServer((arguments.host, arguments.port), Handler).serve_forever()
+    ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()
 
 
 main()

@@ -106,3 +106,11 @@ def test_the_cause_of_a_crash_is_the_root_and_not_its_echo() -> None:
 def test_signals_have_names() -> None:
     """Negative exit codes are signals; others are not; real-time ones keep their number."""
     assert [signal_name(-9), signal_name(-40), signal_name(1)] == ["SIGKILL", "signal 40", None]
+
+
+def test_a_standstill_is_a_hang_whatever_the_exit_code_says() -> None:
+    """The launcher itself ended that run, so neither code nor last lines are the cause."""
+    lines = ["pydantic_core._pydantic_core.ValidationError: 1 validation error for X"]
+    for exit_code in (0, 1, 2, -9):
+        verdict = classify(exit_code, lines, was_ready=True, standstill="nothing moves")
+        assert verdict == Verdict(Kind.HANG, "nothing moves")

@@ -21,6 +21,7 @@ def test_only_the_slug_is_required() -> None:
         port=8000,
         stop_grace_s=60.0,
         backoff_s=10.0,
+        hang_after_s=300.0,
         gpus=0,
         gpu_slots_dir=Path("/gpu-slots"),
     )
@@ -39,6 +40,11 @@ def test_the_command_is_split_like_a_shell_would() -> None:
     assert settings.command == ("/a b/python", "-m", "x", "--model")
 
 
+def test_a_hang_may_be_no_reason_to_kill() -> None:
+    """0 seconds mean never."""
+    assert Settings.from_environ({"LAUNCHER_SLUG": "a", "LAUNCHER_HANG_AFTER_S": "0"}).hang_after_s == 0
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -50,6 +56,9 @@ def test_the_command_is_split_like_a_shell_would() -> None:
         ("LAUNCHER_STOP_GRACE_S", "0", "more than 0"),
         ("LAUNCHER_BACKOFF_S", "nan", "more than 0"),
         ("LAUNCHER_BACKOFF_S", "inf", "more than 0"),
+        ("LAUNCHER_HANG_AFTER_S", "never", "a number of seconds"),
+        ("LAUNCHER_HANG_AFTER_S", "-1", "more than 0"),
+        ("LAUNCHER_HANG_AFTER_S", "nan", "more than 0"),
         ("LAUNCHER_GPUS", "all", "a number of GPUs"),
         ("LAUNCHER_GPUS", "-1", "0 or more"),
         ("LAUNCHER_COMMAND", "'vllm", "matching quotes"),

@@ -1,0 +1,30 @@
+"""The processes below another one, whatever group or session they have made for themselves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+
+def below(pid: int) -> list[int]:
+    """Children, their children and so on, as /proc has them now; those that have ended are left out."""
+    children = defaultdict(list)
+    for process, parent in _parents().items():
+        children[parent].append(process)
+    found = [pid]
+    for one in found:  # grows while it is read
+        found += children[one]
+    return found[1:]
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process that runs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+        except OSError:  # ended meanwhile
+            continue
+        if state != "Z":
+            parents[int(folder.name)] = int(parent)
+    return parents
