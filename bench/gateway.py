@@ -128,10 +128,20 @@ def facts(rounds: int) -> dict[str, str]:
     }
 
 
+def default_rounds() -> int:
+    """Fewer where there is nobody to compare with."""
+    return 7 if any(peer.is_installed for peer in PEERS) else 5
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description="What the gateway costs.")
     scenarios = ", ".join(scenario.key for scenario in all_scenarios())
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, whose medians count (default 7)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=default_rounds(),
+        help="rounds, whose medians count (default 7; 5 without peers)",
+    )
     parser.add_argument("--servers", metavar="A,B", help=f"only these of: {', '.join(all_keys())}")
     parser.add_argument("--scenarios", metavar="A,B", help=f"only these of: {scenarios}")
     parser.add_argument("--max-us-per-request", type=float, metavar="US", help="fail above this median")

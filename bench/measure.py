@@ -14,7 +14,7 @@ from bench.record import Row, Sample
 from bench.scenarios import Scenario
 from bench.servers import Kind, Server, check_log
 
-WARM_UP_SHARE = 0.5  # of a scenario's seconds
+WARM_UP_SHARE = 0.5  # of a scenario's times
 OURS = frozenset({Kind.GATEWAY, Kind.GROWN, Kind.DIRECT})
 SETTLED = 0.2  # share of a core below which a server rests
 SETTLE_LOOK_S, SETTLE_S = 0.2, 20
@@ -40,7 +40,7 @@ def add_round(row: Row, server: Server, scenario: Scenario, number: int) -> None
     if row.failure or (server.rounds is not None and number > server.rounds):
         return
     try:
-        sample = measure(server, scenario, scenario.seconds * (1 if number else WARM_UP_SHARE))
+        sample = measure(server, scenario, 1 if number else WARM_UP_SHARE)
     except WrongAnswer as error:
         if server.kind in OURS:
             raise WrongAnswer(f"{server.name}, {scenario.title}: {error}") from error
@@ -65,18 +65,19 @@ def awake(server: Server) -> Iterator[None]:
         hold(server.pid)
 
 
-def measure(server: Server, scenario: Scenario, seconds: float) -> Sample:
-    """One round. Raises WrongAnswer, and BrokenServer if a request was not logged."""
+def measure(server: Server, scenario: Scenario, share: float) -> Sample:
+    """One round, or that share of its times. Raises WrongAnswer, and BrokenServer if a request was not logged."""
     forget_peak(server.pid)
-    tally = uvloop.run(run_load(server, scenario, seconds))
+    tally = uvloop.run(run_load(server, scenario, share))
     check_log(server, tally.answers)
     return to_sample(tally, scenario.units, peak_rss_mib(server.pid))
 
 
-async def run_load(server: Server, scenario: Scenario, seconds: float) -> Tally:
+async def run_load(server: Server, scenario: Scenario, share: float = 1) -> Tally:
     """One round's load; its cost is the server's CPU seconds."""
     async with connected(scenario.plan(server), "127.0.0.1", server.port) as clients:
-        return await drive(clients, scenario.ramp_s, seconds, lambda: cpu_seconds(server.pid))
+        ramp_s, seconds = scenario.ramp_s * share, scenario.seconds * share
+        return await drive(clients, ramp_s, seconds, lambda: cpu_seconds(server.pid))
 
 
 def to_sample(tally: Tally, units: int, peak_rss: float) -> Sample:

@@ -30,7 +30,7 @@ def mock(tmp_path: Path) -> Iterator[Server]:
 
 def test_every_answer_is_told(mock: Server) -> None:
     """JSON on three connections: each answer complete, timed, and the expected bytes."""
-    tally = uvloop.run(measure.run_load(mock, scenario(JSON), 0.1))
+    tally = uvloop.run(measure.run_load(mock, scenario(JSON)))
     assert tally.answers == len(tally.timings) >= 3
     assert tally.body_bytes == tally.answers * len(scenario(JSON).body)
     assert 0 < tally.window_answers <= tally.answers
@@ -38,7 +38,7 @@ def test_every_answer_is_told(mock: Server) -> None:
 
 def test_streams_come_chunk_by_chunk(mock: Server) -> None:
     """A hundred chunks and [DONE] each, none joined: an unloaded mock worker writes them 20 ms apart."""
-    tally = uvloop.run(measure.run_load(mock, scenario(MANY), 0.1))
+    tally = uvloop.run(measure.run_load(mock, scenario(MANY)))
     assert tally.answers == 3
     assert tally.pieces == 3 * 101
 
@@ -47,7 +47,7 @@ def test_another_answer_ends_the_round(mock: Server) -> None:
     """One byte more or less is no answer of this run."""
     wrong = replace(scenario(JSON), body=scenario(JSON).body + b" ")
     with pytest.raises(WrongAnswer, match="status 200"):
-        uvloop.run(measure.run_load(mock, wrong, 0.1))
+        uvloop.run(measure.run_load(mock, wrong))
 
 
 def test_a_peer_that_fails_is_noted_and_left_out(mock: Server) -> None:
