@@ -1,6 +1,7 @@
 """The bars: which side of them is missed, and what a run without the peers leaves unsaid."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -102,8 +103,6 @@ def test_the_page_takes_the_figures_between_its_marks() -> None:
 
 def test_a_plot_has_a_bar_for_every_server_measured() -> None:
     """Valid XML whose longest bar ends within the picture."""
-    import xml.etree.ElementTree as ElementTree
-
     measured = record(Row(JSON, MAIN, [sample(50)]), Row(JSON, OTHER, [sample(40)]), Row(MANY, OTHER))
     root = ElementTree.fromstring(cost_plot(measured, PLOTTED))
     bars = root.findall("{http://www.w3.org/2000/svg}rect")
