@@ -1,13 +1,15 @@
 """The load generator: keep-alive connections that each send a request as soon as the last answer is complete.
 
-Every answer is compared byte for byte with the one expected, and any difference ends the run: figures over errors are
-worth nothing.
+Every answer is compared with the one expected, and any difference ends the round: figures over errors are worth
+nothing.
 """
 
 import asyncio
+import functools
+import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -23,31 +25,31 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to ask, how many at once, and the body that must come back."""
+    """What to ask, in turn, on how many connections at once, and whether a body is the one that must come back."""
 
     connections: int
-    body: bytes
-    expected: bytes
+    bodies: tuple[bytes, ...]
+    is_right: Callable[[bytes], bool]
 
-    def request(self, host: str, port: int) -> bytes:
-        """The whole request, as a plain client sends it."""
+    def requests(self, host: str, port: int) -> list[bytes]:
+        """The whole requests, as a plain client sends them."""
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\naccept: */*\r\nuser-agent: bench\r\n"
-            f"authorization: Bearer none\r\ncontent-type: application/json\r\ncontent-length: {len(self.body)}\r\n\r\n"
-        )
-        return head.encode() + self.body
+            f"authorization: Bearer none\r\ncontent-type: application/json\r\ncontent-length: "
+        ).encode()
+        return [b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in self.bodies]
 
 
 @dataclass(slots=True)
 class Tally:
     """What one run saw. The window is the time with every connection busy: only what falls into it is told.
 
-    Times are in seconds, one entry for every answer asked for within the window. `body_bytes` grows with every piece
-    of any answer, so that work can be counted at the window's edges, through the middle of answers.
+    `timings` has when each answer was asked for, and the seconds until its first and its last byte. `body_bytes` grows
+    with every piece of any answer, so that work can be counted at the window's edges, through the middle of answers;
+    once all answers are complete, it is the length of all.
     """
 
-    latencies: list[float] = field(default_factory=list)
-    first_bytes: list[float] = field(default_factory=list)
+    timings: list[tuple[float, float, float]] = field(default_factory=list)
     answers: int = 0
     pieces: int = 0
     body_bytes: int = 0
@@ -59,13 +61,24 @@ class Tally:
     def seconds(self) -> float:
         return self.window[1] - self.window[0]
 
+    @property
+    def window_answers(self) -> float:
+        """How many answers came within the window; one that is half done at its edge is half an answer."""
+        return self.window_bytes / self.body_bytes * self.answers
+
+    def counted(self) -> tuple[list[float], list[float]]:
+        """Seconds to the first and to the last byte, of what was asked for within the window, or else of all."""
+        within = [timing for timing in self.timings if self.window[0] <= timing[0] <= self.window[1]]
+        timings = within or self.timings
+        return [first for _, first, _ in timings], [last for _, _, last in timings]
+
 
 class Client(asyncio.Protocol):
     """One connection. `run` asks until the deadline; the last answer may come after it."""
 
-    def __init__(self, request: bytes, expected: bytes) -> None:
-        self._request = request
-        self._expected = expected
+    def __init__(self, requests: Iterator[bytes], is_right: Callable[[bytes], bool]) -> None:
+        self._requests = requests
+        self._is_right = is_right
         self._tally = Tally()
         self._deadline = 0.0
         self._sent = 0.0
@@ -92,7 +105,7 @@ class Client(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._first_byte, self._body = None, []
         self._sent = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def _fail(self, what: str) -> None:
         if not self._done.done():
@@ -123,8 +136,8 @@ class Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         now, body, status = time.perf_counter(), b"".join(self._body), self._parser.get_status_code()
-        if status != 200 or body != self._expected:
-            self._fail(f"status {status}, {len(body)} bytes (expected {len(self._expected)}): {body[:300]!r}")
+        if status != 200 or not self._is_right(body):
+            self._fail(f"status {status}, {len(body)} bytes that were not expected: {body[:300]!r}")
             return
         self._record(now)
         if now < self._deadline:
@@ -137,18 +150,23 @@ class Client(asyncio.Protocol):
         tally = self._tally
         tally.answers += 1
         tally.pieces += len(self._body)
-        if tally.window[0] <= self._sent <= tally.window[1]:
-            tally.latencies.append(now - self._sent)
-            tally.first_bytes.append(self._first_byte - self._sent)
+        tally.timings.append((self._sent, self._first_byte - self._sent, now - self._sent))
+
+
+def starting_at(requests: list[bytes], number: int) -> Iterator[bytes]:
+    """All requests in turn, without end, from the one of that number on."""
+    first = number % len(requests)
+    return itertools.cycle(requests[first:] + requests[:first])
 
 
 @asynccontextmanager
 async def connected(plan: Plan, host: str, port: int) -> AsyncIterator[list[Client]]:
     """The plan's clients, connected but silent, so that what follows measures requests and not connections."""
-    loop, request, clients = asyncio.get_running_loop(), plan.request(host, port), []
+    loop, requests, clients = asyncio.get_running_loop(), plan.requests(host, port), []
     try:
-        for _ in range(plan.connections):
-            _, client = await loop.create_connection(lambda: Client(request, plan.expected), host, port)
+        for number in range(plan.connections):
+            make = functools.partial(Client, starting_at(requests, number), plan.is_right)
+            _, client = await loop.create_connection(make, host, port)
             clients.append(client)
         yield clients
     finally:

@@ -1,17 +1,20 @@
 """A worker that costs next to nothing, so that a benchmark measures what stands in front of it.
 
-A bare protocol on uvloop. It knows GET /health and /v1/models; any POST is a chat request, whose `stream` decides
-between one JSON completion at once and a stream of server-sent events, one every interval.
+A bare protocol on uvloop. It knows GET /health, /v1/models and /metrics; any POST is a chat request, whose `stream`
+decides between one JSON completion at once and the stream that its `seed` names (answers.STREAMS). A request that asks
+for usage gets the extra event.
 
-`python -m bench.mock_worker --names NAME... [--chunks 100] [--interval-ms 20] [--port 0]` prints the address it
-listens on and serves until SIGTERM.
+`python -m bench.mock_worker [--ports 1]` prints the address of each port, one a line, and serves until SIGTERM. Each
+port is a worker with one model of its own (answers.models).
 """
 
 import argparse
 import asyncio
+import itertools
 import signal
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import orjson
 import uvloop
@@ -26,35 +29,55 @@ SSE_HEAD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """Every answer of the mock worker, made once. `pieces` are a stream's HTTP chunks, the last with its end."""
+class Pieces:
+    """A stream as the HTTP chunks that are sent at once, the last with its end."""
 
-    health: bytes
-    models: bytes
-    completion: bytes
-    pieces: tuple[bytes, ...]
+    chunks: tuple[bytes, ...]
     interval_s: float
 
 
-def write_script(names: list[str], chunks: int, interval_s: float) -> Script:
-    """The script of a worker that serves `names`; completions carry the first of them."""
-    *others, last = answers.events(names[0], chunks)
-    pieces = [*map(http_chunk, others), http_chunk(last + answers.DONE) + http_chunk(b"")]
-    return Script(
-        json_response(b"{}"),
-        json_response(answers.models(names)),
-        json_response(answers.completion(names[0])),
-        tuple(pieces),
-        interval_s,
-    )
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Every answer of the mock worker, made once. Streams are by seed and by whether usage was asked for."""
+
+    gets: dict[bytes, bytes]
+    completion: bytes
+    streams: dict[tuple[int, bool], Pieces]
 
 
-def json_response(body: bytes) -> bytes:
+def write_scripts(workers: int) -> list[Script]:
+    """The scripts of that many workers, which differ in the names they serve."""
+    whole, kinds = respond(200, answers.completion()), itertools.product(answers.STREAMS, (False, True))
+    streams = {(stream.seed, usage): pieces_of(stream, usage) for stream, usage in kinds}
+    return [Script(gets(number), whole, streams) for number in range(workers)]
+
+
+def gets(number: int) -> dict[bytes, bytes]:
+    """What a worker answers to GET, by path."""
+    return {
+        b"/health": respond(200, b""),
+        b"/v1/models": respond(200, answers.models(number)),
+        b"/metrics": respond(200, answers.worker_metrics(), "text/plain; version=0.0.4"),
+    }
+
+
+def pieces_of(stream: answers.Stream, usage: bool) -> Pieces:
+    """A stream, made once. vLLM writes the last event, the usage and [DONE] as one HTTP chunk each, in one turn."""
+    *others, last = map(http_chunk, answers.events(stream))
+    end = http_chunk(answers.usage_event()) if usage else b""
+    closing = last + end + http_chunk(answers.DONE) + http_chunk(b"")
+    return Pieces((*others, closing), stream.interval_ms / 1000)
+
+
+def respond(status: int, body: bytes, content_type: str = "application/json") -> bytes:
     head = (
-        "HTTP/1.1 200 OK\r\ndate: Fri, 20 Nov 2026 20:00:00 GMT\r\nserver: mock\r\n"
-        f"content-length: {len(body)}\r\ncontent-type: application/json\r\n\r\n"
+        f"HTTP/1.1 {status} -\r\ndate: Fri, 20 Nov 2026 20:00:00 GMT\r\nserver: mock\r\n"
+        f"content-length: {len(body)}\r\ncontent-type: {content_type}\r\n\r\n"
     )
     return head.encode() + body
+
+
+NOT_FOUND = respond(404, b"{}")
 
 
 def http_chunk(data: bytes) -> bytes:
@@ -98,60 +121,63 @@ class MockWorker(asyncio.Protocol):
             self._answer(head, body)
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"POST "):
-            if orjson.loads(body).get("stream"):
-                self._begin_stream()
-            else:
-                self._write(self._script.completion)
+        method, path = head.split(b" ", 2)[:2]
+        if method == b"POST":
+            self._answer_chat(orjson.loads(body))
         else:
-            self._write(self._script.health if head.startswith(b"GET /health ") else self._script.models)
+            self._write(self._script.gets.get(path, NOT_FOUND))
 
-    def _begin_stream(self) -> None:
-        self._write(SSE_HEAD + self._script.pieces[0])
-        self._schedule(1, self._loop.time())
+    def _answer_chat(self, asked: dict[str, Any]) -> None:
+        if not asked.get("stream"):
+            self._write(self._script.completion)
+            return
+        options = asked.get("stream_options")
+        usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        pieces = self._script.streams[asked["seed"], usage]
+        self._write(SSE_HEAD + pieces.chunks[0])
+        self._schedule(pieces, 1, self._loop.time())
 
-    def _schedule(self, number: int, started: float) -> None:
+    def _schedule(self, pieces: Pieces, number: int, started: float) -> None:
         """Sends piece `number` when it is due: times count from the start, so that a late piece delays no other."""
-        if number < len(self._script.pieces):
-            due = started + number * self._script.interval_s
-            self._timer = self._loop.call_at(due, self._send_piece, number, started)
+        if number < len(pieces.chunks):
+            due = started + number * pieces.interval_s
+            self._timer = self._loop.call_at(due, self._send_piece, pieces, number, started)
 
-    def _send_piece(self, number: int, started: float) -> None:
-        self._write(self._script.pieces[number])
-        self._schedule(number + 1, started)
+    def _send_piece(self, pieces: Pieces, number: int, started: float) -> None:
+        self._write(pieces.chunks[number])
+        self._schedule(pieces, number + 1, started)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
 
 
-async def serve(script: Script, port: int) -> None:
-    """Serves until SIGTERM or SIGINT."""
+async def serve(scripts: list[Script]) -> None:
+    """Serves each on a free port until SIGTERM or SIGINT."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await loop.create_server(lambda: MockWorker(script), HOST, port, backlog=2048)
-    print(f"listening {HOST}:{server.sockets[0].getsockname()[1]}", flush=True)
+    makers = (partial(MockWorker, script) for script in scripts)
+    servers = [await loop.create_server(make, HOST, 0, backlog=2048) for make in makers]
+    for server in servers:
+        print(f"listening {HOST}:{server.sockets[0].getsockname()[1]}")
+    print("ready", flush=True)
     await stop.wait()
-    server.close()
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.mock_worker", description="A worker that costs nothing."
     )
-    parser.add_argument("--names", nargs="+", required=True, help="served model names")
-    parser.add_argument("--chunks", type=int, default=100, help="chunks of a stream (default 100)")
     parser.add_argument(
-        "--interval-ms", type=float, default=20, help="milliseconds between them (default 20)"
+        "--ports", type=int, default=1, help="ports to listen on, all on loopback (default 1)"
     )
-    parser.add_argument("--port", type=int, default=0, help="port on loopback (default: any free one)")
     return parser.parse_args()
 
 
 def main() -> None:
     given = parse_arguments()
-    uvloop.run(serve(write_script(given.names, given.chunks, given.interval_ms / 1000), given.port))
+    uvloop.run(serve(write_scripts(given.ports)))
 
 
 if __name__ == "__main__":

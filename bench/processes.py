@@ -1,13 +1,19 @@
-"""Processes under measurement: on which core they run, what CPU time and memory they took, and that they end."""
+"""Processes under measurement: on which core they run, what CPU time and memory they took, and that they end.
+
+Most servers are one process; where one has children, its figures are those of the whole tree.
+"""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-END_S = 10  # how long a process may take to end after SIGTERM
+END_S = 5  # how long a process may take to end after SIGTERM
+FORGET_PEAK = "5"  # what /proc/<pid>/clear_refs takes to start VmHWM anew
 
 
 @contextmanager
@@ -22,42 +28,89 @@ def pinned(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def python_module(
-    words: list[str], core: int, output: Path, env: Mapping[str, str]
+def program(
+    words: Sequence[str], core: int, output: Path, env: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `python -m <words>` on `core`, standard output appended to `output`, and ends it with the block."""
-    with pinned(core), output.open("ab") as stdout:
-        process = subprocess.Popen([sys.executable, "-m", *words], stdout=stdout, env=dict(env))
+    """Runs a program on `core`, all its output appended to `output`, and ends it with the block."""
+    with pinned(core), output.open("ab") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=dict(env))
     try:
         yield process
     finally:
         end(process)
 
 
+def python_module(*words: str) -> list[str]:
+    """The command line of `python -m <words>`."""
+    return [sys.executable, "-m", *words]
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL to a process that does not heed it."""
+    """SIGTERM, and SIGKILL to a tree that does not heed it."""
+    family = tree(process.pid)
+    process.send_signal(signal.SIGCONT)  # one that is held hears nothing else
     process.terminate()
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
+        for pid in family[1:]:
+            kill_child(pid)
         process.kill()
         process.wait()
 
 
+def kill_child(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def hold(pid: int) -> None:
+    """Stops a process until `let_run`, so that it costs the others on its core nothing."""
+    os.kill(pid, signal.SIGSTOP)
+
+
+def let_run(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants, itself first."""
+    found = [pid]
+    for parent in found:
+        found += children(parent)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any of a process's threads has started; none if it is gone."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    try:
+        return [int(child) for file in lists for child in file.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def cpu_seconds(pid: int) -> float:
-    """User and system CPU time of a process and all its threads so far."""
-    return parse_cpu(Path(f"/proc/{pid}/stat").read_text(), os.sysconf("SC_CLK_TCK"))
+    """User and system CPU time of a process tree and all its threads so far."""
+    return sum(time.clock_gettime(cpu_clock(member)) for member in tree(pid))
+
+
+def cpu_clock(pid: int) -> int:
+    """Linux's clock of a process's CPU time: nanoseconds, where /proc/<pid>/stat counts hundredths of a second."""
+    return (~pid << 3) | 2
 
 
 def peak_rss_mib(pid: int) -> float:
-    """The most memory a process has held so far, in MiB."""
-    return parse_peak_rss(Path(f"/proc/{pid}/status").read_text())
+    """The most memory a process tree has held since `forget_peak`, in MiB."""
+    return sum(parse_peak_rss(Path(f"/proc/{member}/status").read_text()) for member in tree(pid))
 
 
-def parse_cpu(stat: str, ticks_per_second: int) -> float:
-    """utime + stime of a /proc/<pid>/stat line, in seconds. The command's name may hold blanks and brackets."""
-    fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / ticks_per_second
+def forget_peak(pid: int) -> None:
+    """Lets `peak_rss_mib` start from what is held now."""
+    for member in tree(pid):
+        Path(f"/proc/{member}/clear_refs").write_text(FORGET_PEAK)
 
 
 def parse_peak_rss(status: str) -> float:

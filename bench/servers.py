@@ -1,20 +1,25 @@
 """The servers of a benchmark: started on their cores, ready, and held to what they log."""
 
+import enum
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from typing import TypeVar
 
-from bench.processes import python_module
+from bench.answers import MODEL, REASONER, numbered
+from bench.processes import program, python_module
 
-MODEL = "bench-model"
-SLUG = "bench"
+T = TypeVar("T")
+MAIN, BASE = "gateway", "gateway-1-worker"
+MOCK_PORTS = 100  # as many workers as a gateway here ever has
 START_S = 20  # how long a server may take to start
 LOG_LAG_S = 5  # how long a log may lag behind the answers
 
@@ -23,54 +28,98 @@ class BrokenServer(Exception):
     """A server did not start, or did not do all that it does as shipped; the message says which and what."""
 
 
+class Kind(enum.StrEnum):
+    """What a server is, which decides the scenarios it takes part in and how its answers are compared."""
+
+    GATEWAY = "gateway"
+    GROWN = "grown"  # the gateway too, with more workers or models than MAIN
+    RUST = "rust"
+    NGINX = "nginx"
+    PYTHON = "python"
+    DIRECT = "direct"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A process under measurement. `log`: the file of its standard output, if it logs every request, or None."""
+    """A process under measurement. `log`: the file of its output, if it logs every request, or None.
 
+    `models`: the names to ask for, in turn. `rounds`: how many it takes part in at most; None: all.
+    """
+
+    key: str
     name: str
+    kind: Kind
     pid: int
     port: int
-    log: Path | None
+    log: Path | None = None
+    models: tuple[str, ...] = (MODEL,)
+    rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a gateway here is given: models, each with as many workers."""
+
+    key: str
+    name: str
+    models: tuple[str, ...]
+    workers: int = 1
+
+
+MAIN_FLEET = Fleet(MAIN, "gateway", (MODEL, REASONER))
+GROWN_FLEETS = (
+    Fleet(BASE, "gateway, 1 worker, 1 model", (MODEL,)),
+    Fleet("gateway-8-workers", "gateway, 8 workers", (MODEL,), 8),
+    Fleet("gateway-64-workers", "gateway, 64 workers", (MODEL,), 64),
+    Fleet("gateway-100-models", "gateway, 100 models", tuple(map(numbered, range(100)))),
+)
 
 
 @contextmanager
-def started(
-    folder: Path, gateway_core: int, load_core: int, chunks: int, interval_ms: int
-) -> Iterator[list[Server]]:
-    """The gateway and, second, the mock worker behind it, both ready. Raises BrokenServer."""
-    with ExitStack() as stack:
-        words = [
-            "bench.mock_worker",
-            "--names",
-            MODEL,
-            "--chunks",
-            str(chunks),
-            "--interval-ms",
-            str(interval_ms),
-        ]
-        log = folder / "mock.log"
-        process = stack.enter_context(python_module(words, load_core, log, dict(os.environ)))
-        mock = Server("mock worker, direct", process.pid, wait_for_port(process, log, mock_port), None)
-        log, env = folder / "gateway.log", gateway_environment(folder, mock.port)
-        process = stack.enter_context(python_module(["gateway"], gateway_core, log, env))
-        gateway = Server("gateway", process.pid, wait_for_port(process, log, gateway_port), log)
-        if not wait_until(lambda: is_ready(gateway.port), START_S):
-            raise BrokenServer(f"the gateway has no ready worker after {START_S} s")
+def mock_started(folder: Path, core: int) -> Iterator[tuple[Server, list[int]]]:
+    """The mock worker, and all ports it listens on. Raises BrokenServer."""
+    log = folder / "mock.log"
+    words = python_module("bench.mock_worker", "--ports", str(MOCK_PORTS))
+    with program(words, core, log, os.environ) as process:
+        ports = wait_for(process, log, mock_ports)
+        yield Server("direct", "mock worker, direct", Kind.DIRECT, process.pid, ports[0]), ports
+
+
+@contextmanager
+def gateway_started(folder: Path, core: int, fleet: Fleet, worker_ports: list[int]) -> Iterator[Server]:
+    """The gateway as shipped, ready, with an empty log. Raises BrokenServer."""
+    log, place = folder / f"{fleet.key}.log", folder / fleet.key
+    with program(python_module("gateway"), core, log, environment(place, fleet, worker_ports)) as process:
+        port = wait_for(process, log, gateway_port)
+        if not wait_until(lambda: is_ready(port, fleet), START_S):
+            raise BrokenServer(f"{fleet.name} has no ready worker after {START_S} s")
         os.truncate(log, 0)
-        yield [gateway, mock]
+        kind = Kind.GATEWAY if fleet.key == MAIN else Kind.GROWN
+        asked = (MODEL,) if fleet.key == MAIN else fleet.models
+        yield Server(fleet.key, fleet.name, kind, process.pid, port, log, asked)
 
 
-def gateway_environment(folder: Path, worker_port: int) -> dict[str, str]:
-    """The gateway's environment: one card, one static worker, free ports, all else as shipped."""
-    card = folder / "docker" / SLUG
-    card.mkdir(parents=True)
-    (card / "card.yaml").write_text(f"slug: {SLUG}\n")
-    (card / "model.env").write_text(f"WEIGHTS_REPO=bench/bench\nSERVED_MODEL_NAMES={MODEL}\n")
-    workers = folder / "workers"
-    workers.write_text(f"{SLUG} http://127.0.0.1:{worker_port}\n")
+def environment(place: Path, fleet: Fleet, worker_ports: list[int]) -> dict[str, str]:
+    """A gateway's environment: cards, static workers, free ports, all else as shipped."""
+    cards = place / "docker"
+    for model in fleet.models:
+        write_card(cards / model, model)
+    ports = iter(worker_ports)
+    lines = [
+        f"{model} http://127.0.0.1:{next(ports)}\n" for model in fleet.models for _ in range(fleet.workers)
+    ]
+    (place / "workers").write_text("".join(lines))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    ours = {"CARDS_DIR": card.parent, "WORKERS_FILE": workers, "DNS": 0, "PORT": 0, "OPS_PORT": 0}
+    ours = {"CARDS_DIR": cards, "WORKERS_FILE": place / "workers", "DNS": 0, "PORT": 0, "OPS_PORT": 0}
     return inherited | {f"GATEWAY_{name}": str(value) for name, value in ours.items()}
+
+
+def write_card(folder: Path, model: str) -> None:
+    """The card of a slug that is called as its model; the reasoner's names a parser."""
+    folder.mkdir(parents=True)
+    parser = "serving:\n  parsers:\n    reasoning: bench\n" if model == REASONER else ""
+    (folder / "card.yaml").write_text(f"slug: {model}\n{parser}")
+    (folder / "model.env").write_text(f"WEIGHTS_REPO=bench/bench\nSERVED_MODEL_NAMES={model}\n")
 
 
 def check_log(server: Server, answers: int) -> None:
@@ -88,20 +137,21 @@ def count_requests(log: Path) -> int:
     return log.read_bytes().count(b'"event":"request"')
 
 
-def wait_for_port(process: Popen[bytes], log: Path, find: Callable[[str], int | None]) -> int:
-    """The port that `find` reads in a starting server's output. Raises BrokenServer if it ends or says nothing."""
+def wait_for(process: Popen[bytes], log: Path, find: Callable[[str], T | None]) -> T:
+    """What `find` reads in a starting server's output. Raises BrokenServer if it ends or says nothing."""
     wait_until(lambda: find(log.read_text()) or process.poll() is not None, START_S)
-    port = find(log.read_text())
-    if port is None:
+    found = find(log.read_text())
+    if found is None:
         raise BrokenServer(
             f"{process.args!r} did not start (exit code {process.poll()}): {log.read_text()[-500:]}"
         )
-    return port
+    return found
 
 
-def mock_port(output: str) -> int | None:
-    """The port in `listening host:port`."""
-    return int(output.rpartition(":")[2]) if output.endswith("\n") else None
+def mock_ports(output: str) -> list[int] | None:
+    """The ports in the lines `listening host:port`, once `ready` stands below them."""
+    *lines, last = output.split("\n")[:-1] or [""]
+    return [int(line.rpartition(":")[2]) for line in lines] if last == "ready" else None
 
 
 def gateway_port(output: str) -> int | None:
@@ -111,12 +161,21 @@ def gateway_port(output: str) -> int | None:
     return next((int(address.rpartition(":")[2]) for address in addresses), None)
 
 
-def is_ready(port: int) -> bool:
+def is_ready(port: int, fleet: Fleet) -> bool:
+    """Whether every model of the fleet has a ready worker."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=2) as response:
-            return bool(response.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2) as response:
+            listed = {entry["id"] for entry in json.load(response)["data"]}
+            return listed >= set(fleet.models)
     except (urllib.error.URLError, ConnectionError):
         return False
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(look: Callable[[], object], seconds: float) -> bool:

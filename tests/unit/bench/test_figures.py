@@ -2,10 +2,9 @@
 
 import pytest
 
-from bench.answers import DONE, chat_request, completion, events, stream_body
 from bench.figures import Figure, quantile, table
-from bench.gateway import Sample, all_scenarios, missed_bars
-from bench.servers import Server
+from bench.load import Tally
+from bench.measure import to_sample
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0, 1), (0.5, 2), (0.51, 3), (0.75, 3), (0.99, 4), (1, 4)])
@@ -29,18 +28,20 @@ def test_a_table_lines_up() -> None:
     ]
 
 
-def test_the_loads_are_of_the_sizes_that_peers_were_measured_with() -> None:
-    """A 1.3 KB chat body, a 560-byte answer, a stream of 100 chunks and [DONE]."""
-    assert 1250 <= len(chat_request("bench-model", stream=False)) <= 1350
-    assert 540 <= len(completion("bench-model")) <= 580
-    assert stream_body("m", 100) == b"".join(events("m", 100)) + DONE
-    assert len(events("m", 100)) == 100
+def test_half_an_answer_counts_half() -> None:
+    """Work is what came within the window: of 4 answers of 100 bytes, 250 bytes are 2.5 answers, 25 chunks of 10."""
+    tally = Tally([(5.0, 0.001, 0.010), (9.0, 1.0, 1.0)], 4, 40, 400, (4.0, 6.0), 250, 0.005)
+    sample = to_sample(tally, 10, 20.0)
+    assert sample.us_per_unit == pytest.approx(200)
+    assert sample.units_per_s == pytest.approx(12.5)
+    assert sample.units_per_cpu_s == pytest.approx(5000)
+    assert (sample.ttfb_p50_ms, sample.p99_ms) == (
+        1.0,
+        10.0,
+    )  # the answer asked for after the window is not told
+    assert sample.pieces == 10
 
 
-@pytest.mark.parametrize(("bars", "sentences"), [([5.0, 5.0], 0), ([4.9, None], 1), ([4.9, 4.9], 2)])
-def test_a_missed_bar_is_said(bars: list[float | None], sentences: int) -> None:
-    """A median above its bar is one sentence; at the bar, or without one, there is none."""
-    scenarios, server = all_scenarios(1), Server("gateway", 0, 0, None)
-    sample = Sample(5.0, 1, 1, 1, 1, 1, 1)
-    samples = {(scenario.name, "gateway"): [sample] for scenario in scenarios}
-    assert len(missed_bars(samples, scenarios, server, bars)) == sentences
+def test_where_nothing_was_asked_within_the_window_all_answers_are_told() -> None:
+    """A server so slow that each connection asked once, before the window, still has a latency."""
+    assert Tally([(1.0, 0.5, 2.0)], window=(4.0, 6.0)).counted() == ([0.5], [2.0])

@@ -1,0 +1,109 @@
+"""What must hold, judged within one run: Octet's gateway against the best Rust router, and against itself. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.record import Record, Row
+from bench.scenarios import GROWTH, JSON, MANY, REASONING, THOUSAND
+from bench.servers import BASE, GROWN_FLEETS, MAIN, Kind
+
+CPU = "us_per_unit"
+MOST_CHUNK_RATIO = {MANY: 1.0, THOUSAND: 1.1, REASONING: 1.5}
+LEAST_REQUEST_RATIO = 1.0
+MOST_TTFB_MS, MOST_RSS_MIB = 10.0, 120.0  # of a thousand streams
+MOST_GROWTH = 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One bar. `value`: what was measured, or None where the run has nothing to judge it by; `most`: the bar's side."""
+
+    name: str
+    value: float | None
+    bar: float
+    most: bool = True
+    excused: bool = False
+
+    @property
+    def is_missed(self) -> bool:
+        if self.value is None or self.excused:
+            return False
+        return self.value > self.bar if self.most else self.value < self.bar
+
+    @property
+    def side(self) -> str:
+        return "at most" if self.most else "at least"
+
+    def text(self) -> str:
+        """Such as `MISSED  1.31, at most 1.00: CPU a chunk ...`."""
+        state = "skipped" if self.value is None else "MISSED" if self.is_missed else "holds"
+        value = "not measured" if self.value is None else f"{self.value:,.2f}"
+        return f"{state:7}  {value}, {self.side} {self.bar:,.2f}: {self.name}"
+
+
+def judge(
+    record: Record, most_us_per_request: float | None, most_us_per_chunk: float | None
+) -> list[Verdict]:
+    """Every bar of which the run has the scenario. The absolute ones (CPU microseconds) only if given."""
+    asked = {title.key for title in record.titles}
+    verdicts = [*absolute(record, most_us_per_request, most_us_per_chunk)]
+    verdicts += requests(record) if JSON in asked else []
+    verdicts += [verdict for key in MOST_CHUNK_RATIO if key in asked for verdict in chunks(record, key)]
+    verdicts += thousand(record) if THOUSAND in asked else []
+    return verdicts + (growth(record) if GROWTH in asked else [])
+
+
+def absolute(record: Record, per_request: float | None, per_chunk: float | None) -> Iterator[Verdict]:
+    for key, unit, bar in ((JSON, "request", per_request), (MANY, "chunk", per_chunk)):
+        row = record.find(key, MAIN)
+        if bar is not None and row is not None:
+            yield Verdict(f"CPU µs a {unit}", row.median(CPU), bar)
+
+
+def requests(record: Record) -> list[Verdict]:
+    """Requests a CPU second: a core's throughput, whatever else the host does."""
+    ratio = ratio_to_rust(record, JSON)
+    value = None if ratio is None else 1 / ratio
+    return [
+        Verdict("requests/s per core, against the faster Rust router", value, LEAST_REQUEST_RATIO, most=False)
+    ]
+
+
+def chunks(record: Record, key: str) -> list[Verdict]:
+    name = next(title.title for title in record.titles if title.key == key)
+    text = f"CPU a chunk, against the better Rust router: {name}"
+    return [Verdict(text, ratio_to_rust(record, key), MOST_CHUNK_RATIO[key])]
+
+
+def thousand(record: Record) -> list[Verdict]:
+    row = record.find(THOUSAND, MAIN)
+    ttfb, rss = (None, None) if row is None else (row.median("ttfb_p99_ms"), row.median("peak_rss_mib"))
+    return [
+        Verdict("ms, TTFB p99 of a thousand streams", ttfb, MOST_TTFB_MS),
+        Verdict("MiB, peak memory of a thousand streams", rss, MOST_RSS_MIB),
+    ]
+
+
+def growth(record: Record) -> list[Verdict]:
+    """CPU a request of each larger gateway against the smallest; excused where their rounds overlap."""
+    base = record.find(GROWTH, BASE)
+    return [
+        larger(fleet.name, record.find(GROWTH, fleet.key), base)
+        for fleet in GROWN_FLEETS
+        if fleet.key != BASE
+    ]
+
+
+def larger(name: str, row: Row | None, base: Row | None) -> Verdict:
+    text = f"CPU a request, against 1 worker and 1 model: {name}"
+    if row is None or base is None:
+        return Verdict(text, None, MOST_GROWTH)
+    overlap = row.figure(CPU).low <= base.figure(CPU).high
+    text += ", rounds overlap" * overlap
+    return Verdict(text, row.median(CPU) / base.median(CPU), MOST_GROWTH, excused=overlap)
+
+
+def ratio_to_rust(record: Record, scenario: str) -> float | None:
+    """The gateway's CPU time a unit over that of the best Rust router; None where either was not measured."""
+    ours, best = record.find(scenario, MAIN), record.best(scenario, Kind.RUST)
+    return None if ours is None or best is None else ours.median(CPU) / best.median(CPU)
