@@ -7,10 +7,6 @@ longer be a status: a stream gets an error event, and the body is left without i
 looks finished.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from random import Random
-
 from gateway import bodies, headers, selection
 from gateway.answers import Document, Edits, Names, Opaque, Reading, Stream, Tokens
 from gateway.bodies import Asked
@@ -26,42 +22,16 @@ from gateway.errors import (
     WorkerUnreachable,
 )
 from gateway.exchange import Exchange, StaleConnection
-from gateway.fleet import Fleet
 from gateway.health import TAKES_REQUESTS, Failure
-from gateway.models import Models, Options
-from gateway.queues import Queues
+from gateway.models import Options
 from gateway.request import ClientRequest
-from gateway.retries import Budget
 from gateway.routes import Kind, Route, stored_id
-from gateway.selection import Selector, selector_for
-from gateway.settings import Settings
-from gateway.stored import Stored
-from gateway.upstream import Upstream
+from gateway.shared import Shared
 from gateway.workers import Lease, Worker
 
 UNKNOWN = "unknown"  # the label of a model that no card declares
 COMMENT = b": keep-alive\n\n"
 OWN_FAILURES = (502, 503, 504)  # statuses by which a worker says that it cannot serve
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all calls use. record: is told of every call when it is over."""
-
-    settings: Settings
-    fleet: Fleet
-    models: Models
-    upstream: Upstream
-    random: Random
-    record: "Callable[[Call], None]"
-    budget: Budget = field(default_factory=Budget)
-    queues: Queues = field(default_factory=Queues)
-    stored: Stored = field(default_factory=Stored)
-    selectors: dict[str, Selector[Worker]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        options = self.models.options.items()
-        self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
 
 
 NO_OPTIONS = Options()

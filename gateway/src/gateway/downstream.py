@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from gateway import guard
-from gateway.errors import GatewayError, InvalidRequest, RequestTimeout, RequestTooLarge
+from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
 from gateway.request import ClientRequest, head_of
 from gateway.routes import Routes
 from gateway.settings import Settings
@@ -24,6 +23,7 @@ LOOK_S = 0.25  # between two looks at every connection
 TCP_INFO_BYTES = 1  # of which the first is the connection's state
 LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
 WRITE_BUFFER_BYTES = 64 * 1024  # of an answer, beyond what the kernel holds
+SLICE_BYTES = 16 * 1024  # parsed at a time: as many requests as that holds may queue
 SLOWEST_BODY = 64 * 1024  # bytes a second that a body must bring once its time is over
 MOST_DISCARDED = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
 LINGER_S = 2.0  # how long they are read
@@ -90,6 +90,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._expects = False
         self._paused = False  # nothing is read while requests are queued
+        self._backlog = b""  # what had been read by then
         self._reading: ClientRequest | None = None  # whose body comes in
         self._running: ClientRequest | None = None  # whose answer is due
         self._queue: deque[ClientRequest] = deque()
@@ -137,21 +138,16 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._discarded >= 0:
             self._discard(len(data))
-            return
-        if self._reading is None:
-            self._head_bytes += len(data)
-        try:
-            while data:
-                data = self._fed(data)
-        except httptools.HttpParserError:
-            self._refuse(InvalidRequest("The request is not HTTP/1.1 as it should be"))
-        if self._in_head and self._head_bytes > guard.MOST_HEAD_BYTES:
-            self._refuse(guard.too_large())
+        elif self._queue or self._backlog:
+            self._backlog += data
+        else:
+            self._feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.forget(self)
         running, self._running, self._reading, self._parser = self._running, None, None, None
         self._queue.clear()
+        self._backlog = b""
         if running is not None and running.handler is not None:
             handler, running.handler = running.handler, None
             handler.on_gone()
@@ -201,7 +197,7 @@ class ClientConnection(asyncio.Protocol):
             return
         request.take(body)
         if request.size > request.limit and not request.early:
-            self._refuse_early(request, too_large(request.limit))
+            self._refuse_early(request, guard.body_too_large(request.limit))
 
     def on_message_complete(self) -> None:
         if self._parser is None or self._parser.should_upgrade():
@@ -217,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
         path = self._url.partition(b"?")[0]
         route = self._door.routes.find(path)
         if route is None:
-            path = plain_path(self._url)
+            path = guard.plain_path(self._url)
             route = self._door.routes.find(path)
         http_1_0 = parser.get_http_version() == "1.0"
         return ClientRequest(
@@ -231,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
         self._door.prepare(request)
         self._queue.append(request)
         if request.is_too_large():
-            self._refuse_early(request, too_large(request.limit))
+            self._refuse_early(request, guard.body_too_large(request.limit))
         request.early = request.early or (request.expects and request.refusal is not None)
         if self._running is None:
             self._run_next()
@@ -247,10 +243,17 @@ class ClientConnection(asyncio.Protocol):
         if self._running is None and self._queue and self._stuck is None:
             self._running = self._queue.popleft()
         if self._paused and not self._queue and not self.transport.is_closing():
-            self._paused = False
-            self.transport.resume_reading()
+            self._read_on()
         if self._running is not None and not self._running.started:
             self._run(self._running)
+
+    def _read_on(self) -> None:
+        """No request waits any more."""
+        if self._backlog:
+            self._loop.call_soon(self._feed_backlog)
+        else:
+            self._paused = False
+            self.transport.resume_reading()
 
     def _refuse_early(self, request: ClientRequest, error: GatewayError) -> None:
         """Its body is not waited for."""
@@ -337,6 +340,33 @@ class ClientConnection(asyncio.Protocol):
         elif self._running is None and seconds > settings.keep_alive_s:
             self.transport.close()
 
+    def _feed(self, data: bytes) -> None:
+        """Reads requests, but none behind one that waits: those stay bytes."""
+        if len(data) <= SLICE_BYTES:
+            self._parse(data)
+            return
+        at = 0
+        while at < len(data) and not self._queue and self._discarded < 0:
+            self._parse(data[at : at + SLICE_BYTES])
+            at += SLICE_BYTES
+        self._backlog = data[at:]
+
+    def _feed_backlog(self) -> None:
+        data, self._backlog = self._backlog, b""
+        self._feed(data)
+        self._run_next()
+
+    def _parse(self, data: bytes) -> None:
+        if self._reading is None:
+            self._head_bytes += len(data)
+        try:
+            while data:
+                data = self._fed(data)
+        except httptools.HttpParserError:
+            self._refuse(InvalidRequest("The request is not HTTP/1.1 as it should be"))
+        if self._in_head and self._head_bytes > guard.MOST_HEAD_BYTES:
+            self._refuse(guard.head_too_large())
+
     def _fed(self, data: bytes) -> bytes:
         """Feeds `data`; returns what is to be fed again. Raises HttpParserError.
 
@@ -347,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as wish:
-            head = without_upgrade(self._parser.get_method(), self._url, self._headers)
+            head = guard.without_upgrade(self._parser.get_method(), self._url, self._headers)
             self._parser = httptools.HttpRequestParser(self)
             return head + data[wish.args[0] :]
         return b""
@@ -356,26 +386,3 @@ class ClientConnection(asyncio.Protocol):
 def has_left(connection: socket.socket) -> bool:
     """Whether the peer has closed its side. Linux's own answer, which does not wait for the bytes before the end."""
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT
-
-
-def plain_path(target: bytes) -> bytes:
-    """The path of a request's target in its plain form, decoded, whatever the client has spelt around it."""
-    try:
-        return unquote_to_bytes(httptools.parse_url(target).path or b"")
-    except httptools.HttpParserInvalidURLError:
-        return b""
-
-
-def without_upgrade(method: bytes, target: bytes, fields: Headers) -> bytes:
-    """The head of a request without its wish to change the protocol. Raises HttpParserError if that was its purpose."""
-    kept = [(name, value) for name, value in fields if name not in (b"upgrade", b"connection")]
-    if len(kept) == len(fields):
-        raise httptools.HttpParserError(f"{method!r} asks for a tunnel")
-    if any(name == b"connection" and b"close" in value.lower() for name, value in fields):
-        kept.append((b"connection", b"close"))
-    lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % field for field in kept)]
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")

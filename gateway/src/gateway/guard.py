@@ -4,8 +4,11 @@ A head that two parsers could read differently is refused: behind a proxy it cou
 """
 
 import re
+from urllib.parse import unquote_to_bytes
 
-from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest
+import httptools
+
+from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest, RequestTooLarge
 
 MOST_HEADERS = 64
 MOST_HEAD_BYTES = 16 * 1024
@@ -18,7 +21,7 @@ def problem(target: bytes, version: str, fields: Headers) -> GatewayError | None
     """Why a head is refused, or None. `fields` have lower-case names."""
     size = len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
     if len(fields) > MOST_HEADERS or size > MOST_HEAD_BYTES:
-        return too_large()
+        return head_too_large()
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and version != "1.0"):
         return InvalidRequest("The request must have one Host header")
@@ -40,7 +43,30 @@ def framing_problem(version: str, fields: Headers) -> GatewayError | None:
     return None
 
 
-def too_large() -> GatewayError:
+def head_too_large() -> GatewayError:
     return HeadTooLarge(
         f"The request has more than {MOST_HEADERS} headers or {MOST_HEAD_BYTES} bytes of them"
     )
+
+
+def plain_path(target: bytes) -> bytes:
+    """The path of a request's target in its plain form, decoded, whatever the client has spelt around it."""
+    try:
+        return unquote_to_bytes(httptools.parse_url(target).path or b"")
+    except httptools.HttpParserInvalidURLError:
+        return b""
+
+
+def without_upgrade(method: bytes, target: bytes, fields: Headers) -> bytes:
+    """The head of a request without its wish to change the protocol. Raises HttpParserError if that was its purpose."""
+    kept = [(name, value) for name, value in fields if name not in (b"upgrade", b"connection")]
+    if len(kept) == len(fields):
+        raise httptools.HttpParserError(f"{method!r} asks for a tunnel")
+    if any(name == b"connection" and b"close" in value.lower() for name, value in fields):
+        kept.append((b"connection", b"close"))
+    lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % field for field in kept)]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def body_too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")

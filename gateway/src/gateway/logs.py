@@ -9,6 +9,7 @@ from typing import TextIO
 import orjson
 
 FLUSH_S = 0.02
+MOST_LINES = 256  # that wait
 
 
 class EventLog:
@@ -26,6 +27,8 @@ class EventLog:
         if not self._lines:
             loop.call_later(FLUSH_S, self.flush)
         self._add("info", "request", facts)
+        if len(self._lines) >= MOST_LINES:
+            self.flush()
 
     def info(self, event: str, **facts: object) -> None:
         self._write("info", event, facts)

@@ -2,7 +2,7 @@
 
 import random
 
-from gateway.call import Call, Shared
+from gateway.call import Call
 from gateway.errors import GatewayError, MethodNotAllowed
 from gateway.fleet import Fleet
 from gateway.keys import KeyRing
@@ -12,6 +12,7 @@ from gateway.models import Models
 from gateway.request import ClientRequest
 from gateway.routes import Route
 from gateway.settings import Settings
+from gateway.shared import Shared
 from gateway.upstream import Upstream
 
 
@@ -43,7 +44,7 @@ class Proxy:
             check_method(request, route)
             self._keys.check(request.headers)
         except GatewayError as error:
-            request.refusal = error
+            request.refusal = error.with_traceback(None)  # which knows the request: a circle
 
     def _record(self, call: Call) -> None:
         """One log line, and the metrics."""

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from gateway.reasoning import under_both_names
 
 from bench import answers
 from bench.answers import LONG, MODEL, THOUGHTS
-from gateway.reasoning import under_both_names
 
 
 def test_the_loads_are_of_the_sizes_that_peers_were_measured_with() -> None:

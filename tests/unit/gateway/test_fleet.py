@@ -250,7 +250,9 @@ def test_shares_grow_with_time() -> None:
     """Between probes too, which a tick is for."""
     clock = Clock()
     fleet = fleet_of("a", clock=clock)
-    worker = put(fleet, "a", ONE, "ready")
+    worker = put(fleet, "a", ONE, "starting")
+    fleet.probe_failed(worker, "not yet")
+    fleet.probe_passed(worker, None)
     clock.now += 30
     fleet.tick()
     assert worker.share == pytest.approx(0.55)
