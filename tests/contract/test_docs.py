@@ -10,6 +10,7 @@ from gateway import errors
 from gateway.cards import Catalog
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
+from gateway.queues import Queues
 from gateway.settings import Settings
 from model_cache.progress import Progress
 from model_cache.server import ProgressCollector
@@ -48,7 +49,7 @@ def test_every_launcher_setting_has_a_row() -> None:
 
 def test_every_metric_has_a_row() -> None:
     """docs/metrics.md lists exactly the metrics of gateway and weights job."""
-    assert metric_rows("gateway_") == names(Metrics(Fleet.of(Catalog((), {}))).registry.collect())
+    assert metric_rows("gateway_") == names(Metrics(Fleet.of(Catalog((), {})), Queues()).registry.collect())
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())
 
 

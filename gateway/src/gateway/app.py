@@ -18,6 +18,7 @@ from gateway.metrics import Metrics
 from gateway.models import load_models
 from gateway.probes import Probes
 from gateway.proxy import Proxy
+from gateway.queues import Queues
 from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
@@ -35,10 +36,11 @@ class Gateway:
         self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
         probes = Probes(settings.probe_timeout_s)
-        keys, metrics = KeyRing(settings.api_keys_file), Metrics(self.fleet)
+        keys, queues = KeyRing(settings.api_keys_file), Queues()
+        self.metrics = metrics = Metrics(self.fleet, queues)
         models = load_models(settings, self.fleet.catalog)
         self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
-        self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log)
+        self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log, queues)
         self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 
@@ -51,7 +53,7 @@ class Gateway:
             else:
                 request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
 
-        return Door(Routes(), self.settings, prepare, loop)
+        return Door(Routes(), self.settings, prepare, self.metrics.count_lag, loop)
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:

@@ -32,11 +32,14 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Door:
-    """What all connections of the data port share. `prepare`: gives a request its limit, handler or refusal."""
+    """What all connections of the data port share. prepare: gives a request its limit, handler or refusal;
+    count_lag: is told how late the loop comes to its looks, in seconds.
+    """
 
     routes: Routes
     settings: Settings
     prepare: Callable[[ClientRequest], None]
+    count_lag: Callable[[float], None]
     loop: asyncio.AbstractEventLoop
     connections: "set[ClientConnection]" = field(default_factory=set)
     closing: bool = False
@@ -50,8 +53,10 @@ class Door:
     async def watch(self) -> None:
         """Looks at every connection again and again, until cancelled."""
         while True:
+            due = self.loop.time() + LOOK_S
             await asyncio.sleep(LOOK_S)
             now = self.loop.time()
+            self.count_lag(max(0.0, now - due))
             for connection in list(self.connections):
                 connection.look(now)
 

@@ -1,84 +1,164 @@
 """Every metric of the gateway, on a registry of its own. Labels come from closed sets; docs/metrics.md lists them."""
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.fleet import Fleet, ModelState
 from gateway.health import WorkerState
+from gateway.queues import Queues
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
-class Metrics:
-    """What the data path counts. Children are kept: a request costs look-ups only."""
+Counts = Mapping[Any, float]  # by the values of the labels, a tuple
 
-    def __init__(self, fleet: Fleet) -> None:
+
+class Spread:
+    """How often values fell into each of the buckets of SECONDS. A fifth of the cost of the library's histogram."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Prometheus' own form: up to each bound, all that is below it too."""
+        running, bounds = 0, []
+        for bound, count in zip((*SECONDS, float("inf")), self.counts, strict=True):
+            running += count
+            bounds.append(("+Inf" if bound == float("inf") else str(bound), float(running)))
+        return bounds
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Of one model and route."""
+
+    endings: Counter[tuple[int, str]] = field(default_factory=Counter)  # by status and ending
+    duration: Spread = field(default_factory=Spread)
+    first_byte: Spread = field(default_factory=Spread)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Metrics(Collector):
+    """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
+
+    def __init__(self, fleet: Fleet, queues: Queues) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "gateway_requests", "Requests by model, route, HTTP status and ending.",
-            ["model", "route", "status", "ending"], registry=self.registry,
-        )  # fmt: skip
-        self._duration = Histogram(
-            "gateway_request_duration_seconds", "Seconds from a request's head to its last byte or its end.",
-            ["model", "route"], buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self._first_byte = Histogram(
-            "gateway_time_to_first_byte_seconds", "Seconds from a request's head to the answer's first byte.",
-            ["model", "route"], buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self._errors = Counter(
-            "gateway_errors", "Errors that the gateway itself answered with, by code.",
-            ["model", "code"], registry=self.registry,
-        )  # fmt: skip
-        self.retries = Counter(
-            "gateway_retries",
-            "Requests sent a second time, before any byte of an answer.",
-            registry=self.registry,
-        )
+        self._traffic: dict[tuple[str, str], Traffic] = {}
+        self._errors: Counter[tuple[str, str]] = Counter()
+        self._retries = 0
+        self._loop_lag = Spread()
+        self._fleet = fleet
+        self._queues = queues
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
         self.registry.register(FleetCollector(fleet))
-        # labels() costs more than inc(), so children are kept by one key; labels are closed sets, so that they are few
-        self._request_counters: dict[tuple[str, str, int, str], Counter] = {}
-        self._timers: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+        self.registry.register(self)
 
-    def count_request(self, model: str, route: str, status: int, ending: str, seconds: float) -> None:
-        key = (model, route, status, ending)
-        counter = self._request_counters.get(key)
-        if counter is None:
-            counter = self._request_counters[key] = self._requests.labels(model, route, str(status), ending)
-        counter.inc()
-        self._timers_of(model, route)[0].observe(seconds)
-
-    def count_first_byte(self, model: str, route: str, seconds: float) -> None:
-        self._timers_of(model, route)[1].observe(seconds)
-
-    def _timers_of(self, model: str, route: str) -> tuple[Histogram, Histogram]:
-        """Duration and time to first byte."""
-        timers = self._timers.get((model, route))
-        if timers is None:
-            timers = self._duration.labels(model, route), self._first_byte.labels(model, route)
-            self._timers[model, route] = timers
-        return timers
+    def count(
+        self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
+    ) -> Traffic:
+        """A request has ended. seconds: from its head to its end; first_byte: to the answer's."""
+        traffic = self._traffic.get((model, route))
+        if traffic is None:
+            traffic = self._traffic[model, route] = Traffic()
+        traffic.endings[status, ending] += 1
+        traffic.duration.add(seconds)
+        if first_byte is not None:
+            traffic.first_byte.add(first_byte)
+        return traffic
 
     def count_error(self, model: str, code: str) -> None:
-        self._errors.labels(model, code).inc()
+        self._errors[model, code] += 1
+
+    def count_retry(self) -> None:
+        self._retries += 1
+
+    def count_lag(self, seconds: float) -> None:
+        """How late the event loop came to something that was due."""
+        self._loop_lag.add(seconds)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._requests()
+        yield self._times("duration", "gateway_request_duration_seconds", "from a request's head to its end")
+        yield self._times(
+            "first_byte",
+            "gateway_time_to_first_byte_seconds",
+            "from a request's head to the answer's first byte",
+        )
+        yield self._tokens("prompt_tokens")
+        yield self._tokens("completion_tokens")
+        yield counters(
+            "gateway_errors", "Errors that the gateway itself answered with.", ["model", "code"], self._errors
+        )
+        yield counters("gateway_retries", "Requests sent a second time, before any byte of an answer.", [],
+                       {(): self._retries})  # fmt: skip
+        yield self._queued()
+        yield self._lag()
+
+    def _requests(self) -> Metric:
+        found = {
+            (model, route, str(status), ending): count
+            for (model, route), traffic in self._traffic.items()
+            for (status, ending), count in traffic.endings.items()
+        }
+        names = ["model", "route", "status", "ending"]
+        return counters("gateway_requests", "Requests by model, route, HTTP status and ending.", names, found)
+
+    def _times(self, which: str, name: str, what: str) -> Metric:
+        family = HistogramMetricFamily(name, f"Seconds {what}.", labels=["model", "route"])
+        for labels, traffic in self._traffic.items():
+            spread: Spread = getattr(traffic, which)
+            family.add_metric(labels, spread.buckets(), spread.total)
+        return family
+
+    def _tokens(self, which: str) -> Metric:
+        found = {labels: getattr(traffic, which) for labels, traffic in self._traffic.items()}
+        said = f"{which.replace('_', ' ').capitalize()} that answers told."
+        return counters(f"gateway_{which}", said, ["model", "route"], found)
+
+    def _queued(self) -> Metric:
+        family = GaugeMetricFamily(
+            "gateway_queue_length", "Requests that wait for a worker.", labels=["model"]
+        )
+        for model in self._fleet.catalog.names:
+            family.add_metric([model], self._queues.length(model))
+        return family
+
+    def _lag(self) -> Metric:
+        family = HistogramMetricFamily(
+            "gateway_loop_lag_seconds", "Seconds by which the event loop was late."
+        )
+        family.add_metric([], self._loop_lag.buckets(), self._loop_lag.total)
+        return family
+
+
+def counters(name: str, what: str, labels: list[str], found: Counts) -> Metric:
+    family = CounterMetricFamily(name, what, labels=labels)
+    for values, count in found.items():
+        family.add_metric(values, count)
+    return family
 
 
 class FleetCollector(Collector):

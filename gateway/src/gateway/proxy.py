@@ -9,6 +9,7 @@ from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.models import Models
+from gateway.queues import Queues
 from gateway.request import ClientRequest
 from gateway.routes import Route
 from gateway.settings import Settings
@@ -28,13 +29,14 @@ class Proxy:
         keys: KeyRing,
         metrics: Metrics,
         log: EventLog,
+        queues: Queues,
     ) -> None:
         self._keys = keys
         self._metrics = metrics
         self._log = log
         self._upstream = upstream
         self._random = random.Random()  # noqa: S311  # for ids, which must be unique, not secret
-        self._shared = Shared(settings, fleet, models, upstream, self._random, self._record)
+        self._shared = Shared(settings, fleet, models, upstream, self._random, self._record, queues)
 
     def prepare(self, request: ClientRequest, route: Route) -> None:
         """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
@@ -49,15 +51,15 @@ class Proxy:
     def _record(self, call: Call) -> None:
         """One log line, and the metrics."""
         seconds = self._upstream.loop.time() - call.started
-        self._metrics.count_request(call.model, call.route.name, call.status, call.ending, seconds)
+        ttfb, worker, tokens = call.first_byte, call.worker, call.tokens
+        traffic = self._metrics.count(call.model, call.route.name, call.status, call.ending, seconds, ttfb)
+        if tokens is not None:
+            traffic.prompt_tokens += tokens.prompt
+            traffic.completion_tokens += tokens.completion
         if call.code is not None:
             self._metrics.count_error(call.model, call.code)
         if call.attempts > 1:
-            self._metrics.retries.inc()
-        ttfb = call.first_byte
-        if ttfb is not None:
-            self._metrics.count_first_byte(call.model, call.route.name, ttfb)
-        worker, tokens = call.worker, call.tokens
+            self._metrics.count_retry()
         self._log.request(
             self._upstream.loop, id=call.id.decode(), route=call.route.name, model=call.model,
             slug=worker and worker.slug, worker=worker and worker.address, status=call.status, ending=call.ending,

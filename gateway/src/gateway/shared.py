@@ -29,8 +29,8 @@ class Shared:
     upstream: Upstream
     random: Random
     record: "Callable[[Call], None]"
+    queues: Queues
     budget: Budget = field(default_factory=Budget)
-    queues: Queues = field(default_factory=Queues)
     stored: Stored = field(default_factory=Stored)
     selectors: dict[str, Selector[Worker]] = field(init=False)
 
