@@ -36,7 +36,7 @@ def test_a_client_that_leaves_frees_the_worker(
     wait_until(lambda: len(gateway.events("request", ending="client_gone")) == lines + 1, "the log line")
     line = gateway.events("request", ending="client_gone")[-1]
     assert (line["status"], line["code"], line["attempts"]) == (499, None, 1)
-    assert gateway.slug("alpha")["workers"][0]["failures"] == 0
+    assert gateway.slug("alpha")["workers"][0]["failed_requests"] == 0
 
 
 def test_a_client_that_resets_frees_the_worker(gateway: Gateway, worker: FakeWorker) -> None:
