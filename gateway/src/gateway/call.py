@@ -178,7 +178,7 @@ class Call:
             self._shared.fleet.failed(worker, Failure.UNAVAILABLE)
             if exchange.status == Overloaded.status and self._goes_elsewhere():
                 return
-        else:
+        elif exchange.status < 400:
             self._shared.fleet.succeeded(worker)
         self._heard = self._shared.upstream.loop.time()
         self.first_byte = self._heard - self.started
@@ -220,6 +220,8 @@ class Call:
             self._shared.fleet.failed(self.worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
             return
+        if self.worker is not None and self.status < 400:
+            self._shared.fleet.completed(self.worker)
         self.ending = "complete"
         self._release()
         request.end()

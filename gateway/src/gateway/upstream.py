@@ -5,16 +5,14 @@ connection that ends before any byte of the answer fails with `StaleConnection`,
 """
 
 import asyncio
-import errno
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from gateway.errors import GatewayError, Overloaded, WorkerDisconnected, WorkerUnreachable
 from gateway.exchange import Connection, Exchange, Receiver
+from gateway.health import is_our_limit
 from gateway.workers import Worker
-
-OUR_OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +107,7 @@ class Upstream:
         except TimeoutError as error:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:
-            if error.errno in OUR_OWN_LIMITS:
+            if is_our_limit(error):
                 raise Overloaded(
                     f"The gateway has no room for another connection: {error.strerror}"
                 ) from error

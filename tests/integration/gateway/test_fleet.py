@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -244,6 +245,24 @@ def test_an_engine_that_stands_still_goes_down(site: Site, start_worker: StartWo
     ]  # fmt: skip
     gateway.terminate()
     assert gateway.end() == (0, "")
+
+
+def test_the_gateways_own_limits_count_against_nobody(
+    start_gateway: StartGateway, own_worker: FakeWorker
+) -> None:
+    """Without a file left for a probe or a connection the gateway says so, and the worker stays what it was."""
+    gateway = start_gateway(GATEWAY_POOL_IDLE_S=0.001)
+    pid = gateway.process.pid
+    gateway.chat("alpha")
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    gateway.event("probes_impossible")
+    refused = [refusal(gateway.chat("alpha"))[:2] for _ in range(6)]
+    assert refused == [(503, "overloaded")] * 6
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    gateway.event("probes_possible")
+    assert gateway.chat("alpha").content == COMPLETION
+    assert changes(gateway) == [("starting", "ready")]
+    assert gateway.metric("gateway_worker_failures_total") == 0
 
 
 def test_a_worker_shows_its_queue(start_gateway: StartGateway, own_worker: FakeWorker) -> None:

@@ -210,6 +210,20 @@ def test_a_trial_that_fails_ejects_again() -> None:
     assert fleet.ejections["a"] == 2
 
 
+def test_a_trial_that_hangs_bars_no_later_one() -> None:
+    """Another request's failure ended it; after the next ejection a trial is offered, though the first still hangs."""
+    clock = Clock()
+    fleet = fleet_of("a", clock=clock)
+    other, worker = put(fleet, "a", TWO, "ready"), put(fleet, "a", ONE, "ejected")
+    clock.now += 30
+    fleet.tick()
+    with worker.lease():
+        fleet.failed(worker, Failure.FIRST_BYTE)
+        clock.now += 60
+        fleet.tick()
+        assert set(fleet.pool("a")) == {other, worker}
+
+
 def test_transitions_are_told_and_counted() -> None:
     """Those that a request causes like those of a probe; what changes no state is none."""
     fleet, seen = fleet_of("a"), list[tuple[str, str, str]]()

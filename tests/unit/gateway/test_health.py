@@ -149,6 +149,10 @@ def test_the_last_worker_is_not_ejected() -> None:
 def test_a_passing_probe_ends_no_ejection() -> None:
     """Health that answers 200 says nothing of requests that fail; nor does an answer that comes late."""
     assert state(passed(EJECTED, 50)) == "ejected"
+    health = READY
+    for _ in range(5):
+        health = passed(failed(health, Failure.FIRST_BYTE))
+    assert state(health) == "ejected"
     assert state(request_succeeded(EJECTED, RULES, NOW)) == "ejected"
     assert failed(EJECTED, Failure.RESET) == EJECTED
 
@@ -168,6 +172,8 @@ def test_a_spared_worker_is_not_forgotten() -> None:
     """Another worker takes all requests since: once its ejection would be over, it gets one on trial all the same."""
     spared = failed(READY, *[Failure.FIRST_BYTE] * 5, spare=False)
     assert [state(spared, NOW + seconds) for seconds in (29.9, 30)] == ["suspect", "half_open"]
+    worse = failed(spared, *[Failure.FIRST_BYTE] * 9, spare=False, now=NOW + 20)
+    assert state(worse, NOW + 30) == "half_open"
     back = request_succeeded(spared, RULES, NOW + 30)
     assert (state(back, NOW + 30), back.share(RULES, NOW + 30)) == ("ready", 1.0)
 
