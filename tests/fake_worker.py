@@ -170,6 +170,12 @@ async def end_done_held(reply: Reply) -> None:
     reply.end()
 
 
+async def end_done_drop(reply: Reply) -> None:
+    """[DONE], and then the connection is gone without the end of the body."""
+    reply.chunk(DONE)
+    reply.close()
+
+
 async def end_clean(reply: Reply) -> None:
     """A complete chunked body without [DONE]."""
     reply.end()
@@ -187,6 +193,7 @@ async def end_half(reply: Reply) -> None:
 ENDS: Mapping[str, Callable[[Reply], Awaitable[None]]] = {
     "done": end_done,
     "done_held": end_done_held,
+    "done_drop": end_done_drop,
     "clean": end_clean,
     "drop": end_drop,
     "half": end_half,

@@ -38,6 +38,7 @@ class Gateway:
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self.metrics = metrics = Metrics(self.fleet, queues)
+        self.fleet.observe(lambda _: queues.serve())  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)
         self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
         self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log, queues)

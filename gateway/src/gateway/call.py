@@ -222,9 +222,12 @@ class Call:
             return
         if self.worker is not None and self.status < 400:
             self._shared.fleet.completed(self.worker)
+        self._complete()
+
+    def _complete(self) -> None:
         self.ending = "complete"
         self._release()
-        request.end()
+        self._request.end()
         self._shared.record(self)
 
     def _reading_of(self, exchange: Exchange) -> Reading:
@@ -252,6 +255,9 @@ class Call:
         assert worker is not None
         if isinstance(error, StaleConnection):
             self._retry(worker, fresh=True)  # it has done nothing yet, and a fresh connection is never stale
+            return
+        if isinstance(self._reading, Stream) and self._reading.whole:
+            self._complete()  # its last event has come: only the body's end was missing
             return
         failure = self._failure_of(error)
         if failure is not None:

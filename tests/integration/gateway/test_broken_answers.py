@@ -17,10 +17,10 @@ from tests.integration.gateway.harness import Gateway, ask, post, read_to_end, w
 ENDS = ["drop", "clean", "half"]
 
 
-def raw_stream(gateway: Gateway, end: str) -> bytes:
+def raw_stream(gateway: Gateway, end: str, *extra: str) -> bytes:
     """The bytes of a stream of two events that ends as `end` says, as they come over the socket."""
     body = json.dumps(ask("alpha", "sse", chunks=2, end=end)).encode()
-    with gateway.connect(post(body)) as connection:
+    with gateway.connect(post(body, *extra)) as connection:
         return read_to_end(connection)
 
 
@@ -35,6 +35,13 @@ def test_a_broken_stream_ends_with_an_error_event(gateway: Gateway, worker: Fake
     assert event(1) in received
     assert b"[DONE]" not in received
     assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_a_stream_with_its_last_event_is_whole(gateway: Gateway, worker: FakeWorker) -> None:
+    """A worker that is gone right after [DONE] has left nothing out."""
+    received = raw_stream(gateway, "done_drop", "connection: close")
+    assert received.endswith(b"0\r\n\r\n")
+    assert b"error" not in received
 
 
 def test_behind_half_an_event_comes_nothing(gateway: Gateway, worker: FakeWorker) -> None:
