@@ -157,7 +157,7 @@ class Call:
 
     def _send(self, worker: Worker, asked: Asked, *, fresh: bool = False) -> None:
         upstream, request = self._shared.upstream, self._request
-        target = request.path if self.route.kind is Kind.STORED else self.route.at_worker
+        target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
             self.route.method, target, worker.host_header, request.headers, len(asked.body), self.id
         )
@@ -196,7 +196,7 @@ class Call:
     def on_chunk(self, framed: bytes) -> None:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
-        if request.chunked and self._reading.passes(framed):
+        if request.chunked and not self._learns and self._reading.passes(framed):
             self._heard = self._shared.upstream.loop.time()
             request.write_framed(framed)
         else:
