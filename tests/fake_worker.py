@@ -30,6 +30,7 @@ VITALS = {
     "finished": "vllm:request_success_total",
 }
 DONE = b"data: [DONE]\n\n"
+STORED = "/v1/responses/"
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 # Spacing, escapes and key order that no serializer would make again: equal bytes are untouched bytes.
 COMPLETION = (
@@ -58,7 +59,7 @@ class Seen:
 
     @property
     def script(self) -> dict[str, Any]:
-        asked = json.loads(self.body) if self.body else {}
+        asked = json.loads(self.body) if self.body.startswith(b"{") else {}
         return asked.get("script") or {"do": "sse" if asked.get("stream") else "json"}
 
     def go_on(self) -> None:
@@ -143,7 +144,8 @@ async def answer_sse(reply: Reply, script: Mapping[str, Any]) -> None:
 
 
 async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
-    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length."""
+    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length; the end
+    of a stream is held back with `hold`."""
     pieces = [b"x" * piece if isinstance(piece, int) else piece.encode() for piece in script["pieces"]]
     if script.get("json"):
         reply.head(200, JSON, ("content-length", str(sum(map(len, pieces)))))
@@ -152,6 +154,8 @@ async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
     for piece in pieces:
         (reply.raw if script.get("json") else reply.chunk)(piece)
         await asyncio.sleep(0.01)
+    if script.get("hold"):
+        await reply.seen.gate.wait()
     if script.get("drop"):
         reply.close()
     elif not script.get("json"):
@@ -353,7 +357,7 @@ class Connection(asyncio.Protocol):
         self._task = self.worker.loop.create_task(self._answer(self.seen))
 
     async def _answer(self, seen: Seen) -> None:
-        if seen.method == "GET":
+        if seen.method == "GET" and not seen.target.startswith(STORED):
             self.worker.answer_get(Reply(self, seen))
         else:
             self.worker.seen.put(seen)
@@ -366,7 +370,8 @@ class Connection(asyncio.Protocol):
 
 class FakeWorker:
     """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
-    `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target."""
+    `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target. A GET of a stored
+    response is answered and kept like a POST."""
 
     def __init__(
         self, models: Sequence[str], *, health: int = 200, idle_close_s: float = IDLE_CLOSE_S
