@@ -182,13 +182,14 @@ class Call:
             self._shared.fleet.succeeded(worker)
         self._heard = self._shared.upstream.loop.time()
         self.first_byte = self._heard - self.started
-        self.status, self._reading = exchange.status, self._reading_of(exchange)
-        if request.begun:  # with a comment: the status was 200, whatever the worker's is
-            if exchange.status != 200 or not self.stream:
-                self.fail(
-                    WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream")
-                )
-        elif not (isinstance(self._reading, Document) and self._reading.holds):
+        reading = self._reading_of(exchange)
+        if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
+            self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
+            return
+        self.status, self.stream, self._reading = exchange.status, isinstance(reading, Stream), reading
+        if request.begun:
+            return
+        if not (isinstance(reading, Document) and reading.holds):
             request.begin(exchange.status, headers.response_headers(exchange.headers, self.id))
             if alone:
                 request.flush()
@@ -229,10 +230,9 @@ class Call:
         """What the answer is, by its head."""
         assert self._asked is not None
         kind = headers.get(exchange.headers, b"content-type") or b""
-        self.stream = kind.startswith(b"text/event-stream")
         if exchange.status != 200:
             return Opaque()
-        if self.stream:
+        if kind.startswith(b"text/event-stream"):
             return Stream(self.route.ends, Edits(self._names, self._asked.hides_usage))
         return Document(Edits(self._names)) if kind.startswith(b"application/json") else Opaque()
 
