@@ -2,7 +2,8 @@
 
 A request chooses its answer by a `script` object in its JSON body, the one thing that reaches a worker untouched:
 `{"model": "m", "script": {"do": "sse", "chunks": 5, "delay_s": 0.05}}`. `SCRIPTS` lists what can be done; without a
-script the answer is vLLM's: a stream if `stream` is true, else JSON. Every POST is kept as a `Seen`.
+script the answer is vLLM's: a stream if `stream` is true, else JSON. Any script begins `late_s` late.
+Every POST is kept as a `Seen`.
 """
 
 from __future__ import annotations
@@ -144,17 +145,19 @@ async def answer_sse(reply: Reply, script: Mapping[str, Any]) -> None:
 
 
 async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
-    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length; the end
-    of a stream is held back with `hold`."""
+    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length; held
+    before number `hold`."""
     pieces = [b"x" * piece if isinstance(piece, int) else piece.encode() for piece in script["pieces"]]
     if script.get("json"):
         reply.head(200, JSON, ("content-length", str(sum(map(len, pieces)))))
     else:
         reply.stream_head()
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        if number == script.get("hold"):
+            await reply.seen.gate.wait()
         (reply.raw if script.get("json") else reply.chunk)(piece)
         await asyncio.sleep(0.01)
-    if script.get("hold"):
+    if script.get("hold", -1) >= len(pieces):
         await reply.seen.gate.wait()
     if script.get("drop"):
         reply.close()
@@ -361,6 +364,7 @@ class Connection(asyncio.Protocol):
             self.worker.answer_get(Reply(self, seen))
         else:
             self.worker.seen.put(seen)
+            await asyncio.sleep(seen.script.get("late_s", 0))
             await SCRIPTS[seen.script["do"]](Reply(self, seen), seen.script)
         if not self.transport.is_closing():
             seen.done.set()

@@ -188,7 +188,7 @@ def test_a_response_that_is_being_made(gateway: Gateway, pair: list[FakeWorker])
     """Its stream's first event tells the id, and from then on it can be cancelled."""
     created = 'event: response.created\ndata: {"response":{"id":"resp_made"}}\n\n'
     pieces = ["event: a\ndata: {}\n\n", created, *events("response.completed")]
-    script = {"do": "pieces", "pieces": pieces[:2], "hold": True}
+    script = {"do": "pieces", "pieces": pieces[:2], "hold": 2}
     body = {"model": "pair", "stream": True, "script": script}
     with gateway.http.stream("POST", "/v1/responses", json=body) as answer:
         received = b""
