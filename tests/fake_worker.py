@@ -2,7 +2,8 @@
 
 A request chooses its answer by a `script` object in its JSON body, the one thing that reaches a worker untouched:
 `{"model": "m", "script": {"do": "sse", "chunks": 5, "delay_s": 0.05}}`. `SCRIPTS` lists what can be done; without a
-script the answer is vLLM's: a stream if `stream` is true, else JSON. Every POST is kept as a `Seen`.
+script the answer is vLLM's: a stream if `stream` is true, else JSON. Any script begins `late_s` late.
+Every POST is kept as a `Seen`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ VITALS = {
     "finished": "vllm:request_success_total",
 }
 DONE = b"data: [DONE]\n\n"
+STORED = "/v1/responses/"
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 # Spacing, escapes and key order that no serializer would make again: equal bytes are untouched bytes.
 COMPLETION = (
@@ -58,7 +60,7 @@ class Seen:
 
     @property
     def script(self) -> dict[str, Any]:
-        asked = json.loads(self.body) if self.body else {}
+        asked = json.loads(self.body) if self.body.startswith(b"{") else {}
         return asked.get("script") or {"do": "sse" if asked.get("stream") else "json"}
 
     def go_on(self) -> None:
@@ -143,15 +145,20 @@ async def answer_sse(reply: Reply, script: Mapping[str, Any]) -> None:
 
 
 async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
-    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length."""
+    """The texts of `pieces`, a number for so many "x", as a stream or, with `json`, as a body with a length; held
+    before number `hold`."""
     pieces = [b"x" * piece if isinstance(piece, int) else piece.encode() for piece in script["pieces"]]
     if script.get("json"):
         reply.head(200, JSON, ("content-length", str(sum(map(len, pieces)))))
     else:
         reply.stream_head()
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        if number == script.get("hold"):
+            await reply.seen.gate.wait()
         (reply.raw if script.get("json") else reply.chunk)(piece)
         await asyncio.sleep(0.01)
+    if script.get("hold", -1) >= len(pieces):
+        await reply.seen.gate.wait()
     if script.get("drop"):
         reply.close()
     elif not script.get("json"):
@@ -360,10 +367,11 @@ class Connection(asyncio.Protocol):
         self._task = self.worker.loop.create_task(self._answer(self.seen))
 
     async def _answer(self, seen: Seen) -> None:
-        if seen.method == "GET":
+        if seen.method == "GET" and not seen.target.startswith(STORED):
             self.worker.answer_get(Reply(self, seen))
         else:
             self.worker.seen.put(seen)
+            await asyncio.sleep(seen.script.get("late_s", 0))
             await SCRIPTS[seen.script["do"]](Reply(self, seen), seen.script)
         if not self.transport.is_closing():
             seen.done.set()
@@ -373,7 +381,8 @@ class Connection(asyncio.Protocol):
 
 class FakeWorker:
     """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
-    `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target."""
+    `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target. A GET of a stored
+    response is answered and kept like a POST."""
 
     def __init__(
         self, models: Sequence[str], *, health: int = 200, idle_close_s: float = IDLE_CLOSE_S

@@ -18,7 +18,8 @@ from gateway.routes import Kind, Route
 
 MOST_DEPTH = 64
 ASK_FOR_USAGE = b'"stream_options":{"include_usage":true},'
-MEDIA = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"')
+ESCAPE = re.compile(rb"\\u00[2-7]")  # of a letter that needs none: a name may hide behind it
+MEDIA = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"|"source"')
 Fields = Mapping[str, object]
 
 
@@ -79,7 +80,7 @@ def parse(body: bytes) -> Fields:
         raise InvalidRequest(
             "The request body must be a JSON object with the name of a model in `model`", "model"
         )
-    if body.count(b'"model"') > 1:
+    if body.count(b'"model"') > 1 or ESCAPE.search(body) is not None:
         refuse_two_models(body)
     return fields
 
@@ -152,17 +153,17 @@ def model_in_part(part: bytes) -> str | None:
 
 def remote_media(asked: Asked) -> str | None:
     """The first address of media in a request that is not a data: URI, or None."""
-    if MEDIA.search(asked.body) is None:
+    if MEDIA.search(asked.body) is None and ESCAPE.search(asked.body) is None:
         return None
     return next((url for url in urls_in(asked.fields) if not url.lower().startswith("data:")), None)
 
 
 def urls_in(value: object) -> Iterable[str]:
-    """Every address under a key that ends in `_url`."""
+    """Every address under a key that ends in `_url`, or in a `source`, as Anthropic's clients say it."""
     if isinstance(value, dict):
         for name, inner in value.items():
             url = inner.get("url") if isinstance(inner, dict) else inner
-            if name.endswith("_url") and isinstance(url, str):
+            if isinstance(url, str) and (name.endswith("_url") or (name == "source" and inner is not url)):
                 yield url
             else:
                 yield from urls_in(inner)

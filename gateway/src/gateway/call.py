@@ -157,7 +157,7 @@ class Call:
 
     def _send(self, worker: Worker, asked: Asked, *, fresh: bool = False) -> None:
         upstream, request = self._shared.upstream, self._request
-        target = request.path if self.route.kind is Kind.STORED else self.route.at_worker
+        target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
             self.route.method, target, worker.host_header, request.headers, len(asked.body), self.id
         )
@@ -182,13 +182,14 @@ class Call:
             self._shared.fleet.succeeded(worker)
         self._heard = self._shared.upstream.loop.time()
         self.first_byte = self._heard - self.started
-        self.status, self._reading = exchange.status, self._reading_of(exchange)
-        if request.begun:  # with a comment: the status was 200, whatever the worker's is
-            if exchange.status != 200 or not self.stream:
-                self.fail(
-                    WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream")
-                )
-        elif not (isinstance(self._reading, Document) and self._reading.holds):
+        reading = self._reading_of(exchange)
+        if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
+            self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
+            return
+        self.status, self.stream, self._reading = exchange.status, isinstance(reading, Stream), reading
+        if request.begun:
+            return
+        if not (isinstance(reading, Document) and reading.holds):
             request.begin(exchange.status, headers.response_headers(exchange.headers, self.id))
             if alone:
                 request.flush()
@@ -196,7 +197,7 @@ class Call:
     def on_chunk(self, framed: bytes) -> None:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
-        if request.chunked and self._reading.passes(framed):
+        if request.chunked and not self._learns and self._reading.passes(framed):
             self._heard = self._shared.upstream.loop.time()
             request.write_framed(framed)
         else:
@@ -234,10 +235,9 @@ class Call:
         """What the answer is, by its head."""
         assert self._asked is not None
         kind = headers.get(exchange.headers, b"content-type") or b""
-        self.stream = kind.startswith(b"text/event-stream")
         if exchange.status != 200:
             return Opaque()
-        if self.stream:
+        if kind.startswith(b"text/event-stream"):
             return Stream(self.route.ends, Edits(self._names, self._asked.hides_usage))
         return Document(Edits(self._names)) if kind.startswith(b"application/json") else Opaque()
 

@@ -265,6 +265,13 @@ class ClientConnection(asyncio.Protocol):
         request.refusal, request.early = request.refusal or error, True
         self._run_next()
 
+    def _refuse_garbled(self, error: GatewayError) -> None:
+        """What came is no HTTP, be it a head, or the body of the request whose turn it is."""
+        if self._reading is not None and self._reading is self._running and not self._running.started:
+            self._refuse_early(self._reading, error)
+        else:
+            self._refuse(error)
+
     def _run(self, request: ClientRequest) -> None:
         if request.refusal is not None and (request.whole or request.early):
             request.started = True
@@ -368,7 +375,7 @@ class ClientConnection(asyncio.Protocol):
             while data:
                 data = self._fed(data)
         except httptools.HttpParserError:
-            self._refuse(InvalidRequest("The request is not HTTP/1.1 as it should be"))
+            self._refuse_garbled(InvalidRequest("The request is not HTTP/1.1 as it should be"))
         if self._in_head and self._head_bytes > guard.MOST_HEAD_BYTES:
             self._refuse(guard.head_too_large())
 

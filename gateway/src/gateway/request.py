@@ -104,6 +104,12 @@ class ClientRequest:
     def dialect(self) -> Dialect:
         return Dialect.OPENAI if self.route is None else self.route.dialect
 
+    @property
+    def query(self) -> bytes:
+        """The target's query with its question mark, or b""."""
+        _, mark, query = self.target.partition(b"?")
+        return mark + query
+
     def is_too_large(self) -> bool:
         """Whether its body is larger than is taken, by what has come or by the length that its head declares."""
         declared = headers.get(self.headers, b"content-length") or b"0"

@@ -1,0 +1,169 @@
+"""How long a worker may take, and the comments that keep a silent stream alive meanwhile."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tests.fake_worker import COMPLETION, DONE, WAIT_S, FakeWorker, event
+from tests.integration.gateway.conftest import StartGateway
+from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end, wait_until
+
+COMMENT = b": keep-alive\n\n"
+
+
+def stream(do: str, **script: object) -> dict[str, object]:
+    """A request that says itself that it wants a stream."""
+    return ask("alpha", do, **script) | {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def whole(gateway: Gateway, body: dict[str, object]) -> bytes:
+    """All bytes of an answer, frames and all."""
+    with gateway.connect(post(json.dumps(body).encode(), "connection: close")) as connection:
+        return read_to_end(connection)
+
+
+def error_in(answer: bytes) -> dict[str, str]:
+    """The error event with which a broken stream ends."""
+    assert not answer.endswith(b"0\r\n\r\n")
+    error: dict[str, str] = json.loads(answer.rpartition(b"data: ")[2].split(b"\n\n")[0])["error"]
+    return error
+
+
+def read_comments(answer: httpx.Response, wanted: int) -> bytes:
+    """Reads on until so many comments have come."""
+    received = b""
+    for chunk in answer.iter_raw():
+        received += chunk
+        if received.count(COMMENT) >= wanted:
+            break
+    return received
+
+
+def test_a_silent_worker(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """An answer whose first byte does not come is 504, for a stream as well, and the worker is free."""
+    gateway = start_gateway(GATEWAY_FIRST_BYTE_TIMEOUT_S=0.5)
+    for body in (ask("alpha", "hang"), stream("hang")):
+        answer = gateway.http.post(CHAT, json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "worker_timeout")
+        assert own_worker.next().gone.wait(WAIT_S)
+    assert gateway.in_flight() == 0
+
+
+@pytest.mark.parametrize("begins", [1, 3])
+def test_a_stream_that_stops(start_gateway: StartGateway, own_worker: FakeWorker, begins: int) -> None:
+    """Ends with an error event once nothing has come for the idle timeout, and the worker is free."""
+    gateway = start_gateway(GATEWAY_IDLE_TIMEOUT_S=0.5)
+    answer = whole(gateway, stream("sse", chunks=5, hold=begins))
+    assert error_in(answer)["code"] == "worker_timeout"
+    assert answer.count(b"word") == begins
+    assert own_worker.next().gone.wait(WAIT_S)
+    assert gateway.event("request", ending="broken")["code"] == "worker_timeout"
+
+
+def test_an_answer_that_stops(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Without events nothing can be said in it: the connection ends before the length that was told."""
+    gateway = start_gateway(GATEWAY_IDLE_TIMEOUT_S=0.5)
+    answer = whole(gateway, ask("alpha", "pieces", pieces=["{", " " * 100, "}"], json=True, hold=1))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-length: 102" in head
+    assert body == b"{"
+
+
+def test_a_slow_stream_is_not_a_silent_one(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """The idle timeout counts from the last chunk."""
+    gateway = start_gateway(GATEWAY_IDLE_TIMEOUT_S=1)
+    answer = gateway.http.post(CHAT, json=stream("sse", chunks=6, delay_s=0.3))
+    assert answer.content.endswith(DONE)
+
+
+def test_a_stream_that_never_ends(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """However busy, it is over after the time that a request may take in all."""
+    gateway = start_gateway(GATEWAY_TOTAL_TIMEOUT_S=1)
+    answer = whole(gateway, stream("sse", chunks=10_000, delay_s=0.05))
+    assert error_in(answer)["code"] == "worker_timeout"
+    assert own_worker.next().gone.wait(WAIT_S)
+
+
+def test_comments_do_not_prolong(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """They are ours: the worker's silence is measured without them."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2, GATEWAY_FIRST_BYTE_TIMEOUT_S=1, GATEWAY_IDLE_TIMEOUT_S=1)
+    for script in ({"do": "hang"}, {"do": "sse", "hold": 1}):
+        answer = whole(gateway, stream(**script))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert 1 <= answer.count(COMMENT) <= 6
+        assert error_in(answer)["code"] == "worker_timeout"
+        assert own_worker.next().gone.wait(WAIT_S)
+
+
+def test_comments_before_the_first_byte(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """The status is 200 by then, and the stream comes whole behind them."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    with gateway.http.stream("POST", CHAT, json=stream("sse", chunks=2, hold=-1)) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        chunks = answer.iter_raw()
+        assert next(chunks) == COMMENT
+        own_worker.next().go_on()
+        received = b"".join(chunks)
+    assert received.replace(COMMENT, b"") == event(0) + event(1) + DONE
+    line = gateway.logged(answer)
+    assert (line["status"], line["ending"], line["stream"]) == (200, "complete", True)
+
+
+def test_comments_between_chunks(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """More than one, if the silence lasts, and between events, never inside of one."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    with gateway.http.stream("POST", CHAT, json=stream("sse", chunks=2, hold=1)) as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) == event(0)
+        assert [next(chunks) for _ in range(3)] == [COMMENT] * 3
+        own_worker.next().go_on()
+        assert b"".join(chunks).replace(COMMENT, b"") == event(1) + DONE
+
+
+def test_no_comment_inside_of_an_event(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """An event that a worker has begun is not torn apart."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2, GATEWAY_IDLE_TIMEOUT_S=1.5)
+    begun = event(0)[:-20].decode()
+    answer = whole(gateway, stream("pieces", pieces=[begun], hold=1))
+    assert COMMENT not in answer
+
+
+def test_an_error_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """It can no longer be a status, so it is an event."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    answer = whole(gateway, stream("error", status=500, late_s=0.7))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert COMMENT in answer
+    assert error_in(answer)["code"] == "upstream_disconnected"
+    assert "500" in error_in(answer)["message"]
+    line = gateway.event("request", ending="broken")
+    assert line["code"] == "upstream_disconnected"
+
+
+def test_a_worker_that_dies_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Likewise."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    answer = whole(gateway, stream("close", late_s=0.7))
+    assert COMMENT in answer
+    assert error_in(answer)["code"] == "upstream_disconnected"
+
+
+def test_no_comments_in_what_is_no_stream(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """JSON has no place for them."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    answer = gateway.http.post(CHAT, json=ask("alpha", "json", late_s=1))
+    assert answer.content == COMPLETION
+
+
+def test_a_client_that_leaves_among_comments(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Frees the worker, which may still be at the prompt."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    with gateway.http.stream("POST", CHAT, json=stream("hang")) as answer:
+        assert read_comments(answer, 2).count(COMMENT) == 2
+    assert own_worker.next().gone.wait(WAIT_S)
+    assert gateway.logged(answer)["ending"] == "client_gone"
+    wait_until(lambda: gateway.in_flight() == 0, "the lease given back")
