@@ -189,14 +189,16 @@ class Call:
                     WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream")
                 )
         elif not (isinstance(self._reading, Document) and self._reading.holds):
-            request.begin(exchange.status, headers.response_headers(exchange.headers, self.id))
+            fields = headers.response_headers(exchange.headers, self.id)
+            is_changed = isinstance(self._reading, Stream)  # by edits, comments or an error event
+            request.begin(exchange.status, headers.without_length(fields) if is_changed else fields)
             if alone:
                 request.flush()
 
     def on_chunk(self, framed: bytes) -> None:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
-        if request.chunked and self._reading.passes(framed):
+        if request.chunked and not self._learns and self._reading.passes(framed):
             self._heard = self._shared.upstream.loop.time()
             request.write_framed(framed)
         else:
