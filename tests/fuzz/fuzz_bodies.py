@@ -25,9 +25,55 @@ SEEDS = (
 )
 
 
+NAMES = (
+    "model",
+    "mod\\u0065l",
+    "stream",
+    "stream_options",
+    "include_usage",
+    "top_p",
+    "url",
+    "image_url",
+    "x",
+)
+PLAIN = (
+    "null",
+    "true",
+    "false",
+    "0",
+    "-1.5e3",
+    "1e400",
+    "9" * 20,
+    '"m"',
+    '"fast"',
+    '""',
+    '"http://h"',
+    '"\\ud83d\\ude00"',
+)
+
+
 def target(data: bytes) -> None:
-    route = TABLE[data[0] % len(TABLE)] if data else TABLE[0]
-    content_type, _, body = data[1:].partition(b"\n")
+    check(data[:1], *data[1:].partition(b"\n")[::2])
+    dice = atheris.FuzzedDataProvider(data)
+    check(b"\x00", b"application/json", value(dice, 4).encode())
+
+
+def value(dice: atheris.FuzzedDataProvider, levels: int) -> str:
+    """Some JSON, which random bytes hardly ever are."""
+    kind = dice.ConsumeIntInRange(0, 3)
+    if not levels or not kind:
+        return PLAIN[dice.ConsumeIntInRange(0, len(PLAIN) - 1)]
+    inner = [value(dice, levels - 1) for _ in range(dice.ConsumeIntInRange(0, 4))]
+    if kind == 1:
+        return f"[{','.join(inner)}]"
+    names = (NAMES[dice.ConsumeIntInRange(0, len(NAMES) - 1)] for _ in inner)
+    fields = (f'"{name}": {one}' for name, one in zip(names, inner, strict=True))
+    return "{" + ", ".join(fields) + "}"
+
+
+def check(first: bytes, content_type: bytes, body: bytes) -> None:
+    """first: which route it is."""
+    route = TABLE[first[0] % len(TABLE)] if first else TABLE[0]
     try:
         asked = read(body, content_type, route, ALIASES)
     except InvalidRequest:
