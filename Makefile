@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
-        setup lock fmt check check-flags test test-e2e test-full bench-gateway bench-peers bench-page twin clean
+        setup lock fmt check check-flags test test-e2e test-full fuzz bench-gateway bench-peers bench-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -68,6 +68,8 @@ test-e2e: setup ## The real stack in containers, driven by the openai client (MO
 	@scripts/test-e2e
 test-full: setup ## Every bar at full count; writes docs/test-report.md
 	@scripts/test-full
+fuzz: ## Random input to the gateway's parsers, each for SECONDS (60)
+	@scripts/fuzz $(SECONDS)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	$(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
 bench-peers: ## Fetch the gateways to compare with into out/peers: vllm-router, sglang-router, smg, LiteLLM, nginx

@@ -13,8 +13,9 @@ import json
 import queue
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import httptools
@@ -32,6 +33,10 @@ VITALS = {
 }
 DONE = b"data: [DONE]\n\n"
 STORED = "/v1/responses/"
+USAGE = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],'
+    b'"usage":{"prompt_tokens":1,"total_tokens":3,"completion_tokens":2}}\n\n'
+)
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 # Spacing, escapes and key order that no serializer would make again: equal bytes are untouched bytes.
 COMPLETION = (
@@ -165,6 +170,40 @@ async def answer_pieces(reply: Reply, script: Mapping[str, Any]) -> None:
         reply.end()
 
 
+async def answer_cut(reply: Reply, script: Mapping[str, Any]) -> None:
+    """`text` of the content type `kind`, framed by `frame` (length, chunks, close). `chunks` and `writes` are the sizes
+    in bytes, over and over, of what is one chunk and one write; a stream tells its usage if it is asked to, and ends.
+    """
+    asked, frame = json.loads(reply.seen.body), script["frame"]
+    body = script["text"].encode()
+    if asked.get("stream"):
+        body += (USAGE if (asked.get("stream_options") or {}).get("include_usage") else b"") + DONE
+    if frame == "chunks":
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in cut(body, script["chunks"]))
+        wire, field = framed + b"0\r\n\r\n", ("transfer-encoding", "chunked")
+    else:
+        wire, field = (
+            body,
+            {"length": ("content-length", str(len(body))), "close": ("connection", "close")}[frame],
+        )
+    reply.head(script.get("status", 200), script["kind"], field)
+    for part in cut(wire, script["writes"]):
+        reply.raw(part)
+        await reply.room()
+    if frame == "close":
+        reply.close()
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    """`data` in pieces of these sizes, over and over."""
+    start = 0
+    for size in cycle(sizes):
+        if start >= len(data):
+            return
+        yield data[start : start + size]
+        start += size
+
+
 async def end_done(reply: Reply) -> None:
     reply.chunk(DONE)
     reply.end()
@@ -281,6 +320,7 @@ SCRIPTS: Mapping[str, Script] = {
     "sse": answer_sse,
     "flood": answer_flood,
     "pieces": answer_pieces,
+    "cut": answer_cut,
     "error": answer_error,
     "unauthorized": answer_unauthorized,
     "garbage": answer_garbage,
@@ -367,6 +407,13 @@ class Connection(asyncio.Protocol):
         self._task = self.worker.loop.create_task(self._answer(self.seen))
 
     async def _answer(self, seen: Seen) -> None:
+        self.worker.running += 1
+        try:
+            await self._answered(seen)
+        finally:
+            self.worker.running -= 1
+
+    async def _answered(self, seen: Seen) -> None:
         if seen.method == "GET" and not seen.target.startswith(STORED):
             self.worker.answer_get(Reply(self, seen))
         else:
@@ -394,6 +441,7 @@ class FakeWorker:
         self.pages: dict[str, bytes] = {}
         self.asked: Counter[str] = Counter()
         self.connections: set[Connection] = set()
+        self.running = 0  # answers that are being made
         self.seen: queue.Queue[Seen] = queue.Queue()
         self.port = 0
         self.loop = asyncio.new_event_loop()

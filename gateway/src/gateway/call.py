@@ -190,7 +190,9 @@ class Call:
         if request.begun:
             return
         if not (isinstance(reading, Document) and reading.holds):
-            request.begin(exchange.status, headers.response_headers(exchange.headers, self.id))
+            fields = headers.response_headers(exchange.headers, self.id)
+            is_changed = isinstance(reading, Stream)  # by edits, comments or an error event
+            request.begin(exchange.status, headers.without_length(fields) if is_changed else fields)
             if alone:
                 request.flush()
 

@@ -38,8 +38,12 @@ def request_head(
 
 def with_length(headers: Headers, length: int) -> Headers:
     """The headers, for a body of `length` bytes."""
-    kept = [field for field in headers if field[0] != b"content-length"]
-    return [*kept, (b"content-length", b"%d" % length)]
+    return [*without_length(headers), (b"content-length", b"%d" % length)]
+
+
+def without_length(headers: Headers) -> Headers:
+    """The headers, for a body of which the length is not known."""
+    return [field for field in headers if field[0] != b"content-length"]
 
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:

@@ -50,6 +50,37 @@ def test_the_head_does_not_wait_for_the_first_chunk(gateway: Gateway, worker: Fa
         assert answer.read() == event(0) + DONE
 
 
+def test_a_stream_with_a_length_is_framed_anew(gateway: Gateway, worker: FakeWorker) -> None:
+    """A worker, or what stands before it, may tell a stream's length; what is taken out of it makes that untrue."""
+    text = event(0).decode()
+    cut = {
+        "do": "cut",
+        "frame": "length",
+        "kind": "text/event-stream",
+        "text": text,
+        "chunks": [],
+        "writes": [64],
+    }
+    answer = gateway.http.post(CHAT, json=ask("alpha") | {"stream": True, "script": cut})
+    assert (answer.content, "content-length" in answer.headers) == (event(0) + DONE, False)
+
+
+def test_the_response_that_a_stream_begins_with_can_be_asked_for(
+    gateway: Gateway, worker: FakeWorker
+) -> None:
+    """Its first event tells the id, before any event in which there is something else to read."""
+    events = [
+        ": one more packet than the head's\n\n",
+        'event: response.created\ndata: {"response":{"id":"resp_1"}}\n\n',
+        "event: response.completed\ndata: {}\n\n",
+    ]
+    script = {"do": "pieces", "pieces": events}
+    told = gateway.http.post("/v1/responses", json={"model": "alpha", "stream": True, "script": script})
+    assert told.text == "".join(events)
+    assert gateway.http.get("/v1/responses/resp_1").status_code == 200
+    assert worker.asked["/v1/responses/resp_1"] == 1
+
+
 def test_the_openai_client_reads_a_stream(gateway: Gateway, worker: FakeWorker) -> None:
     """The openai client gets more than one chunk, at increasing times, in order."""
     script = {"script": {"do": "sse", "chunks": 4, "delay_s": DELAY_S}}

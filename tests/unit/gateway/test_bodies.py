@@ -96,7 +96,13 @@ def test_depth_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"model":"a","model":"b"}', b'{"model":"a","x":{"model":"y"},"model":"a"}']
+    "body",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","x":{"model":"y"},"model":"a"}',
+        b'{"model":"a","\\u006dodel":"b"}',
+        b'{"mod\\u0065l":"a","m\\u006Fdel":"b"}',
+    ],
 )
 def test_two_models_are_none(body: bytes) -> None:
     """Another parser could take the other one."""
