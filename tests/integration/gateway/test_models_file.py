@@ -216,7 +216,8 @@ def test_no_more_at_once_than_allowed(
     start_gateway: StartGateway, own_worker: FakeWorker, file: Path, clients: ThreadPoolExecutor
 ) -> None:
     """Also where a request is sent again because its connection had just been closed."""
-    gateway = started(start_gateway, file, ONE_AT_A_TIME % (5, 60))
+    file.write_text(ONE_AT_A_TIME % (5, 60))
+    gateway = start_gateway(GATEWAY_MODELS_FILE=file, GATEWAY_INTERVAL_S=30)  # no probe's connection closes
     assert gateway.chat("alpha").content == COMPLETION
     own_worker.forget()
     own_worker.close_on_reuse = True
