@@ -121,7 +121,7 @@ class Call:
         previous = asked.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
             self._send(self._holder(previous.encode()), asked)
-        elif free := self._with_room(pool):
+        elif free := self._with_room_behind_the_line(pool):
             self._send(self._choose(free, asked), asked)
         elif shared.queues.enter(self.model, self, self._options.queue.most):
             self._waits_since = shared.upstream.loop.time()
@@ -138,6 +138,11 @@ class Call:
         self.queued, self._waits_since = self._shared.upstream.loop.time() - self._waits_since, None
         self._send(self._choose(free, self._asked), self._asked)
         return True
+
+    def _with_room_behind_the_line(self, pool: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        """A worker may have become ready since: whoever waits goes first."""
+        self._shared.queues.serve()
+        return self._with_room(pool)
 
     def _with_room(self, pool: tuple[Worker, ...]) -> tuple[Worker, ...]:
         most = self._options.in_flight_per_worker
@@ -287,7 +292,9 @@ class Call:
 
     def _retry(self, worker: Worker, *, fresh: bool = False) -> None:
         assert self._asked is not None
+        place = worker.lease()  # which nobody in the line takes meanwhile
         self._release()
+        place.end()
         self._send(worker, self._asked, fresh=fresh)
 
     # the client's doings
@@ -315,6 +322,8 @@ class Call:
 
     def look(self, now: float) -> None:
         """Deadlines, and the comments that keep a silent stream alive."""
+        if self._waits_since is not None and self._shared.queues.is_first(self.model, self):
+            self._shared.queues.serve()
         error = self._overdue_in_line(now) if self._waits_since is not None else self._overdue(now)
         if error is not None:
             self.fail(error)

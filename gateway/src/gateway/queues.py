@@ -22,6 +22,10 @@ class Queues:
         """How many requests wait for a worker of `model`."""
         return len(self._lines.get(model, ()))
 
+    def is_first(self, model: str, waiter: Waiter) -> bool:
+        line = self._lines.get(model)
+        return line is not None and line[0] is waiter
+
     def enter(self, model: str, waiter: Waiter, most: int) -> bool:
         """Puts `waiter` at the end of its line; returns whether there was a place."""
         line = self._lines.setdefault(model, deque())

@@ -92,3 +92,16 @@ def test_without_a_file_any_key_is_accepted(gateway: Gateway) -> None:
     """On loopback without a key file a client may send what it likes."""
     assert [status(gateway, one) for one in (None, "Bearer x", "Basic eA==")] == [200] * 3
     assert gateway.http.post(CHAT, json=ask("alpha")).content == COMPLETION
+
+
+def test_a_key_as_anthropics_clients_send_it(
+    start_gateway: StartGateway, own_worker: FakeWorker, keys: Path
+) -> None:
+    """`x-api-key` lets in as well, and does not go on to the worker; a wrong one is told in Anthropic's words."""
+    gateway = start_gateway(GATEWAY_API_KEYS_FILE=keys)
+    answer = gateway.http.post("/v1/messages", json=ask("alpha"), headers={"x-api-key": MINE})
+    assert answer.status_code == 200
+    assert "x-api-key" not in dict(own_worker.next().headers)
+    refused = gateway.http.post("/v1/messages", json=ask("alpha"), headers={"x-api-key": "wrong"})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+    assert own_worker.seen.empty()
