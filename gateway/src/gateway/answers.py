@@ -206,6 +206,13 @@ class Opaque:
         return b""
 
 
+def reading_of(content_type: bytes, ends: tuple[bytes, ...], edits: Edits) -> Reading:
+    """How a good answer is read, by its content type. ends: what a whole stream contains, one of them."""
+    if content_type.startswith(b"text/event-stream"):
+        return Stream(ends, edits)
+    return Document(edits) if content_type.startswith(b"application/json") else Opaque()
+
+
 def event_end(data: bytes) -> int:
     """Where the last whole event in `data` ends; 0 if none does."""
     if data.endswith(b"\n\n"):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from gateway.bridge import BODY_BYTES, ControlCall
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
-from gateway.downstream import Door
+from gateway.door import Door
 from gateway.fleet import Fleet
 from gateway.health import Rules
 from gateway.keeper import Keeper

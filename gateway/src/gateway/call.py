@@ -8,7 +8,7 @@ looks finished.
 """
 
 from gateway import bodies, headers, selection
-from gateway.answers import Document, Edits, Names, Opaque, Reading, Stream, Tokens
+from gateway.answers import Document, Edits, Names, Opaque, Reading, Stream, Tokens, reading_of
 from gateway.bodies import Asked
 from gateway.errors import (
     BadWorkerResponse,
@@ -192,9 +192,7 @@ class Call:
             self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
             return
         self.status, self.stream, self._reading = exchange.status, isinstance(reading, Stream), reading
-        if request.begun:
-            return
-        if not (isinstance(reading, Document) and reading.holds):
+        if not request.begun and not (isinstance(reading, Document) and reading.holds):
             fields = headers.response_headers(exchange.headers, self.id)
             is_changed = isinstance(reading, Stream)  # by edits, comments or an error event
             request.begin(exchange.status, headers.without_length(fields) if is_changed else fields)
@@ -239,14 +237,10 @@ class Call:
         self._shared.record(self)
 
     def _reading_of(self, exchange: Exchange) -> Reading:
-        """What the answer is, by its head."""
         assert self._asked is not None
         kind = headers.get(exchange.headers, b"content-type") or b""
-        if exchange.status != 200:
-            return Opaque()
-        if kind.startswith(b"text/event-stream"):
-            return Stream(self.route.ends, Edits(self._names, self._asked.hides_usage))
-        return Document(Edits(self._names)) if kind.startswith(b"application/json") else Opaque()
+        edits = Edits(self._names, self._asked.hides_usage)
+        return reading_of(kind, self.route.ends, edits) if exchange.status == 200 else Opaque()
 
     def _begin_document(self, whole: bytes | None = None) -> None:
         """The head of an answer that was held back; one that is whole has another length than the worker said."""

@@ -1,25 +1,20 @@
-"""The clients' side of the data port: connections, the requests on them, and how long a client may take.
+"""A client's connection: the requests on it, and how long they may take to come.
 
-httptools parses; requests are answered one after another, in their order. Deadlines cost nothing per request: every
-connection is looked at several times a second.
+httptools parses; requests are answered one after another, in their order.
 """
 
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
 
 from gateway import guard
+from gateway.door import Door
 from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
 from gateway.request import ClientRequest, head_of
-from gateway.routes import Routes
-from gateway.settings import Settings
 
-LOOK_S = 0.25  # between two looks at every connection
 TCP_INFO_BYTES = 1  # of which the first is the connection's state
 LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
 WRITE_BUFFER_BYTES = 64 * 1024  # of an answer, beyond what the kernel holds
@@ -28,58 +23,6 @@ SLOWEST_BODY = 64 * 1024  # bytes a second that a body must bring once its time 
 MOST_DISCARDED = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
 LINGER_S = 2.0  # how long they are read
 Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(slots=True)
-class Door:
-    """What all connections of the data port share. prepare: gives a request its limit, handler or refusal;
-    count_lag: is told how late the loop comes to its looks, in seconds.
-    """
-
-    routes: Routes
-    settings: Settings
-    prepare: Callable[[ClientRequest], None]
-    count_lag: Callable[[float], None]
-    loop: asyncio.AbstractEventLoop
-    connections: "set[ClientConnection]" = field(default_factory=set)
-    closing: bool = False
-    empty: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # set once it closes and the last connection has gone
-
-    def connection(self) -> "ClientConnection":
-        return ClientConnection(self)
-
-    async def watch(self) -> None:
-        """Looks at every connection again and again, until cancelled."""
-        while True:
-            due = self.loop.time() + LOOK_S
-            await asyncio.sleep(LOOK_S)
-            now = self.loop.time()
-            self.count_lag(max(0.0, now - due))
-            for connection in list(self.connections):
-                connection.look(now)
-
-    def close_idle(self) -> None:
-        """From now on a connection closes with its last answer."""
-        self.closing = True
-        for connection in list(self.connections):
-            connection.close_when_idle()
-        self.forget(None)
-
-    def forget(self, connection: "ClientConnection | None") -> None:
-        """A connection has gone."""
-        if connection is not None:
-            self.connections.discard(connection)
-        if self.closing and not self.connections:
-            self.empty.set()
-
-    def shut(self) -> int:
-        """Ends every request that is left; returns how many were."""
-        left = [connection for connection in self.connections if connection.busy]
-        for connection in list(self.connections):
-            connection.shut()
-        return len(left)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -109,10 +52,10 @@ class ClientConnection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Ends what takes too long."""
-        if self._running is not None:
-            handler = self._running.handler
-            if handler is not None:
-                handler.look(now)
+        if self._running is not None and self._running.handler is not None:
+            self._running.handler.look(now)
+        if self.transport.is_closing() and self._stuck is None:  # until what is left has been taken
+            self._stuck = self.transport.get_write_buffer_size(), now
         if self._discarded >= 0:
             if now - self._since > LINGER_S:
                 self.transport.abort()

@@ -12,11 +12,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 
 from gateway.app import Gateway
-from gateway.downstream import Door
+from gateway.door import Door
+from gateway.downstream import ClientConnection
 from gateway.errors import ConfigError, PortInUse
 from gateway.logs import EventLog
 from gateway.settings import Settings
@@ -43,7 +45,9 @@ async def serve(
         keeper = asyncio.create_task(gateway.keeper.run())
         watch = asyncio.create_task(door.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
-        listener = await loop.create_server(door.connection, sock=data_socket, backlog=BACKLOG)
+        listener = await loop.create_server(
+            partial(ClientConnection, door), sock=data_socket, backlog=BACKLOG
+        )
         log.info(
             "listening",
             data=address_of(data_socket),
