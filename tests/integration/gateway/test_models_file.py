@@ -243,6 +243,6 @@ def test_a_split(
     gateway = start_gateway(GATEWAY_MODELS_FILE=file, GATEWAY_SLOW_START_S=0)
     for slug in pools:
         gateway.wait_for(slug, "ready")
-    got = Counter(gateway.logged(gateway.chat("alpha"))["slug"] for _ in range(400))
+    got = Counter(gateway.logged(gateway.chat("alpha"))["slug"] for _ in range(80))
     assert set(got) == {"alpha", "alpha-b"}
-    assert 0.65 < got["alpha"] / got.total() < 0.85
+    assert 0.6 < got["alpha"] / got.total() < 0.9

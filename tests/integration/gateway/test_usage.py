@@ -47,7 +47,7 @@ def test_who_did_not_ask_sees_no_usage(gateway: Gateway, worker: FakeWorker, pat
     assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 5)
 
 
-@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+@pytest.mark.parametrize("size", [3, 100, 100_000])
 def test_however_the_stream_is_cut(gateway: Gateway, worker: FakeWorker, size: int) -> None:
     """Events in pieces, or many in one, make no difference."""
     whole = "".join([*EVENTS[1:], USAGE, DONE.decode()])
