@@ -39,7 +39,7 @@ WANTS = (
 def test_clients_that_leave_at_random_leave_nothing(
     start_gateway: StartGateway, own_worker: FakeWorker, clients: int
 ) -> None:
-    """Many of them, in the head, in the body, before the answer and in it: no answer goes on, no lease, no open file."""
+    """Many of them, in head, body, wait and answer: no answer goes on, no lease stays, no open file."""
     gateway, dice = start_gateway(GATEWAY_POOL_IDLE_S=POOL_IDLE_S), random.Random(SEED)
     visit(gateway, dice)
     before = settled(gateway, own_worker)
