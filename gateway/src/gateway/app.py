@@ -54,7 +54,7 @@ class Gateway:
             else:
                 request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
 
-        return Door(Routes(), self.settings, prepare, self.metrics.count_lag, loop)
+        return Door(Routes(), self.settings, prepare, self.metrics.count_lag, loop, self._upstream.outbox)
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.outbox import Outbox
 from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
@@ -45,6 +46,7 @@ class Door:
     prepare: Callable[[ClientRequest], None]
     count_lag: Callable[[float], None]
     loop: asyncio.AbstractEventLoop
+    outbox: Outbox
     connections: set[Visitor] = field(default_factory=set)
     closing: bool = False
     empty: asyncio.Event = field(

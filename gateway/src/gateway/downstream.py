@@ -68,13 +68,13 @@ class ClientConnection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         if self._running is None and self._reading is None:
-            self.transport.close()
+            self._close()
 
     def shut(self) -> None:
         """Ends the request that runs, and the connection."""
         if self._running is not None and self._running.handler is not None:
             self._running.handler.shut()
-        self.transport.close()
+        self._close()
 
     # asyncio's callbacks
 
@@ -165,8 +165,8 @@ class ClientConnection(asyncio.Protocol):
             route = self._door.routes.find(path)
         http_1_0 = parser.get_http_version() == "1.0"
         return ClientRequest(
-            self.transport, self._finished, route, self._url, path, parser.get_method(), self._headers,
-            http_1_0, not http_1_0 and parser.should_keep_alive(), self._loop.time(),
+            self.transport, self._door.outbox, self._finished, route, self._url, path, parser.get_method(),
+            self._headers, http_1_0, not http_1_0 and parser.should_keep_alive(), self._loop.time(),
         )  # fmt: skip
 
     def _enqueue(self, request: ClientRequest) -> None:
@@ -225,7 +225,7 @@ class ClientConnection(asyncio.Protocol):
             request.handler.start()
         elif request.expects and request.refusal is None:
             request.expects = False
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._door.outbox.send(self.transport, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _finished(self) -> None:
         """The running request is over."""
@@ -241,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
     def _end(self, request: ClientRequest) -> None:
         """After the last answer. What is still sent is read a while: a reset would take the answer away."""
         if request.whole:
-            self.transport.close()
+            self._close()
         else:
             self._linger()
 
@@ -252,14 +252,19 @@ class ClientConnection(asyncio.Protocol):
             return
         body = error.body()
         fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        self.transport.write(head_of(error.status, fields) + body)
+        self._door.outbox.send(self.transport, head_of(error.status, fields) + body)
         self._linger()
 
     def _linger(self) -> None:
         """Says that no more answers come, and reads on a while: bytes that nobody reads would reset the connection."""
         self._discarded, self._since = 0, self._loop.time()
+        self._door.outbox.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _close(self) -> None:
+        self._door.outbox.flush()
+        self.transport.close()
 
     def _discard(self, count: int) -> None:
         self._discarded += count
@@ -293,7 +298,7 @@ class ClientConnection(asyncio.Protocol):
                 late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s")
                 self._refuse_early(body, late)
         elif self._running is None and seconds > settings.keep_alive_s:
-            self.transport.close()
+            self._close()
 
     def _feed(self, data: bytes) -> None:
         """Reads requests, but none behind one that waits: those stay bytes."""

@@ -13,6 +13,7 @@ import httptools
 
 from gateway.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.framing import BadFraming, Chunked, Framing, Sized, UntilClose
+from gateway.outbox import Outbox
 
 RECEIVE_BYTES = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
 MOST_HEAD_BYTES = 64 * 1024
@@ -117,8 +118,9 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """One TCP connection to a worker; carries one exchange at a time. `keep`: takes it when it can be used again."""
 
-    def __init__(self, keep: "Callable[[Connection], None]") -> None:
+    def __init__(self, keep: "Callable[[Connection], None]", outbox: Outbox) -> None:
         self._keep = keep
+        self._outbox = outbox
         self._parser: httptools.HttpResponseParser | None = None
         self._exchange: Exchange | None = None
         self._chunks: Chunked | None = None  # the exchange's framing, if it is this one
@@ -141,9 +143,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         exchange.run_on(self)
         if len(body) < JOINED_BYTES:
-            self._transport.write(head + body)
+            self._outbox.send(self._transport, head + body)
         else:
-            self._transport.writelines((head, body))
+            self._outbox.send(self._transport, head)
+            self._outbox.send(self._transport, body)
 
     def drop(self) -> None:
         """Closes; whoever waits for the exchange is not told."""

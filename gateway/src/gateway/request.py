@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway import headers
 from gateway.errors import GatewayError
+from gateway.outbox import Outbox
 from gateway.routes import Dialect, Route
 
 Headers = list[tuple[bytes, bytes]]
@@ -67,16 +68,17 @@ class ClientRequest:
     """A request as its head comes in; `take` adds to its body."""
 
     __slots__ = (
-        "_finished", "_head", "_parts", "_transport", "arrived", "begun", "chunked", "early", "expects", "handler",
-        "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal", "route", "size", "started",
-        "target", "whole",
+        "_finished", "_head", "_outbox", "_parts", "_transport", "arrived", "begun", "chunked", "early", "expects",
+        "handler", "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal", "route", "size",
+        "started", "target", "whole",
     )  # fmt: skip
 
     def __init__(
-        self, transport: asyncio.Transport, finished: Callable[[], None], route: Route | None, target: bytes,
+        self, transport: asyncio.Transport, outbox: Outbox, finished: Callable[[], None], route: Route | None, target: bytes,
         path: bytes, method: bytes, fields: Headers, http_1_0: bool, keep_alive: bool, arrived: float,
     ) -> None:  # fmt: skip
         self._transport = transport
+        self._outbox = outbox
         self._finished = finished
         self._parts: list[bytes] = []
         self._head = b""  # of the answer, while it waits for what goes out with it
@@ -181,9 +183,10 @@ class ClientRequest:
         if self._head:
             data, self._head = self._head + data, b""
         if not self._transport.is_closing():
-            self._transport.write(data)
+            self._outbox.send(self._transport, data)
 
     def _reset(self) -> None:
+        self._outbox.flush()
         if not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER

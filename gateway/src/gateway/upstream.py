@@ -12,6 +12,7 @@ from functools import cached_property
 from gateway.errors import GatewayError, Overloaded, WorkerDisconnected, WorkerUnreachable
 from gateway.exchange import Connection, Exchange, Receiver
 from gateway.health import is_our_limit
+from gateway.outbox import Outbox
 from gateway.workers import Worker
 
 
@@ -65,6 +66,11 @@ class Upstream:
         """The loop all connections live on. Kept, since asking for it is a system call on Python 3.11."""
         return asyncio.get_running_loop()
 
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Where everything that leaves the gateway is put together."""
+        return Outbox(self.loop)
+
     def start(
         self, worker: Worker, head: bytes, body: bytes, receiver: Receiver, *, fresh: bool = False
     ) -> Exchange:
@@ -102,7 +108,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(pool.put), worker.host, worker.port
+                    lambda: Connection(pool.put, self.outbox), worker.host, worker.port
                 )
         except TimeoutError as error:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error

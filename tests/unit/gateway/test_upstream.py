@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.exchange import Connection
+from gateway.outbox import Outbox
 from gateway.upstream import Pool
 
 IDLE_S = 3.0
@@ -26,7 +27,9 @@ class Line:
         ours, theirs = socket.socketpair()
         self.peers.append(self._stack.enter_context(theirs))
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(self.pool.put), sock=ours)
+        _, connection = await loop.create_connection(
+            lambda: Connection(self.pool.put, Outbox(loop)), sock=ours
+        )
         self.pool.put(connection)
         connection.idle_since = moment
         return connection
