@@ -35,12 +35,14 @@ def traffic(stack: Stack, client: OpenAI) -> None:
 
 def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
     """Prometheus finds both by itself and both are up; the worker carries its slug."""
-    up = {
-        (entry["metric"]["job"], entry["metric"].get("slug")): entry["value"][1]
-        for entry in stack.query("up")
-    }
-    assert up[("gateway", None)] == "1"
-    assert up[("worker", SLUG)] == "1"
+    wanted = {("gateway", None), ("worker", SLUG)}
+    wait_for("both up", lambda: wanted <= up(stack) or None, 60)  # a worker may have come back between two scrapes
+
+
+def up(stack: Stack) -> set[tuple[str, str | None]]:
+    """Job and slug of every target that was there at its last scrape."""
+    metrics = [entry["metric"] for entry in stack.query("up") if entry["value"][1] == "1"]
+    return {(metric["job"], metric.get("slug")) for metric in metrics}
 
 
 def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:

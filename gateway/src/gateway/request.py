@@ -74,8 +74,8 @@ class ClientRequest:
     )  # fmt: skip
 
     def __init__(
-        self, transport: asyncio.Transport, outbox: Outbox, finished: Callable[[], None], route: Route | None, target: bytes,
-        path: bytes, method: bytes, fields: Headers, http_1_0: bool, keep_alive: bool, arrived: float,
+        self, transport: asyncio.Transport, outbox: Outbox, finished: Callable[[], None], route: Route | None,
+        target: bytes, path: bytes, method: bytes, fields: Headers, http_1_0: bool, keep_alive: bool, arrived: float,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._outbox = outbox
