@@ -199,7 +199,9 @@ def _layout(layout: Facts) -> Layout:
 
 def _serving(serving: Facts, vllm: str) -> int:
     """The context that is served, in tokens. Raises CardError."""
-    serving.only("context", "model_context", "parsers", "sampling", "images", "vllm_minimum")
+    serving.only("context", "model_context", "parsers", "sampling", "images", "media_domains", "vllm_minimum")
+    if "media_domains" in serving:
+        serving.texts("media_domains", r"[a-z0-9.-]+", "a list of host names")
     context, least = serving.whole("context"), serving.text("vllm_minimum", _VERSION, "a version in quotes")
     if context > serving.whole("model_context"):
         raise serving.wrong("context", f"at most model_context, {serving.whole('model_context')}")

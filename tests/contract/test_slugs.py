@@ -60,12 +60,15 @@ def test_card_and_environment_name_the_same_weights(slug: Path) -> None:
 
 @each_slug
 def test_served_options_are_those_of_the_card(slug: Path) -> None:
-    """Parsers, context and images."""
+    """Parsers, context, images, and from where media may be fetched (media.invalid: from nowhere)."""
     facts, options = card(slug)["serving"], serve(slug)
     assert facts["parsers"].get("reasoning") == options.get("reasoning-parser")
     assert facts["parsers"].get("tools") == options.get("tool-call-parser")
     assert ("tool-call-parser" in options) == options.get("enable-auto-tool-choice", False)
     assert facts["context"] == options.get("max-model-len", facts["model_context"])
+    assert {*facts.get("media_domains", ())} == {*options.get("allowed-media-domains", ())} - {
+        "media.invalid"
+    }
     limits = json.loads(options.get("limit-mm-per-prompt", "{}"))
     assert set(limits.values()) == {images["per_prompt"] for images in [facts.get("images")] if images}
 

@@ -6,13 +6,16 @@ asked for it in the client's place.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
+from urllib.parse import urlsplit
 
 import orjson
 
+from gateway.cards import Card
 from gateway.errors import InvalidRequest
+from gateway.guard import body_too_large
 from gateway.models import Alias, rewrite
 from gateway.routes import Kind, Route
 
@@ -151,11 +154,20 @@ def model_in_part(part: bytes) -> str | None:
     return value.removesuffix(b"\r\n").decode(errors="replace")
 
 
-def remote_media(asked: Asked) -> str | None:
-    """The first address of media in a request that is not a data: URI, or None."""
+def remote_media(asked: Asked, allowed: Collection[str] = ()) -> str | None:
+    """The first address of media in a request that is neither a data: URI nor of an allowed host, or None."""
     if MEDIA.search(asked.body) is None and ESCAPE.search(asked.body) is None:
         return None
-    return next((url for url in urls_in(asked.fields) if not url.lower().startswith("data:")), None)
+    return next((url for url in urls_in(asked.fields) if not is_allowed(url, allowed)), None)
+
+
+def is_allowed(url: str, allowed: Collection[str]) -> bool:
+    """Whether a worker may take media from there."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "data" or (parts.scheme in ("http", "https") and parts.hostname in allowed)
+    except ValueError:
+        return False
 
 
 def urls_in(value: object) -> Iterable[str]:
@@ -170,3 +182,18 @@ def urls_in(value: object) -> Iterable[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from urls_in(inner)
+
+
+def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
+    """Raises InvalidRequest if a worker would have to fetch media from where no card allows it."""
+    url = remote_media(asked, frozenset.union(*(card.media_domains for card in cards)))
+    if url is not None:
+        raise InvalidRequest(
+            f"No worker may fetch {url[:100]!r}: send media as data: URIs, such as data:image/png;base64,..."
+        )
+
+
+def check_size(asked: Asked, route: Route, cards: tuple[Card, ...], most: int) -> None:
+    """Raises RequestTooLarge for a body that only images or sound could fill, of a model that takes neither."""
+    if len(asked.body) > most and route.kind is Kind.JSON and not any(card.images for card in cards):
+        raise body_too_large(most)

@@ -13,7 +13,6 @@ from gateway.bodies import Asked
 from gateway.errors import (
     BadWorkerResponse,
     GatewayError,
-    InvalidRequest,
     Overloaded,
     QueueFull,
     ResponseNotFound,
@@ -106,11 +105,8 @@ class Call:
         self.model, self._options = asked.model, self._shared.models.options[asked.model]
         if self.route.reasons and any(card.reasons for card in cards):
             self._names = Names(asked.alias.reasoning) if asked.alias is not None else Names.BOTH
-        url = bodies.remote_media(asked)
-        if url is not None:
-            raise InvalidRequest(
-                f"No worker may fetch {url[:100]!r}: send media as data: URIs, such as data:image/png;base64,..."
-            )
+        bodies.check_media(asked, cards)
+        bodies.check_size(asked, self.route, cards, self._shared.settings.max_text_bytes)
 
     def _dispatch(self, asked: Asked) -> None:
         """Sends the request to a worker, or puts it in line for one. Raises GatewayError."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,6 +23,8 @@ class Card:
     reasons: bool = False  # vLLM tells its reasoning apart from its answer
     suspect_s: float = SUSPECT_S  # without progress, while requests run
     down_s: float = DOWN_S
+    images: bool = False  # it takes images
+    media_domains: frozenset[str] = frozenset()  # from which its workers may fetch media
 
     @property
     def start_command(self) -> str:
@@ -72,8 +75,10 @@ def load_card(directory: Path) -> Card:
             f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
         )
     names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
-    repo, reasons = _required(env, "WEIGHTS_REPO", directory), has_reasoning_parser(facts)
-    return Card(directory.name, names, repo, reasons, *progress_limits(facts, directory))
+    repo, serving = _required(env, "WEIGHTS_REPO", directory), serving_facts(facts)
+    reasons, media = has_reasoning_parser(serving), frozenset(map(str, serving.get("media_domains") or ()))
+    limits = progress_limits(facts, directory)
+    return Card(directory.name, names, repo, reasons, *limits, bool(serving.get("images")), media)
 
 
 def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
@@ -93,10 +98,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def has_reasoning_parser(facts: Mapping[str, object]) -> bool:
-    """Whether a card names one under serving.parsers.reasoning."""
+def serving_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     serving = facts.get("serving")
-    parsers = serving.get("parsers") if isinstance(serving, dict) else None
+    return serving if isinstance(serving, dict) else {}
+
+
+def has_reasoning_parser(serving: Mapping[str, object]) -> bool:
+    """Whether a card names one under serving.parsers.reasoning."""
+    parsers = serving.get("parsers")
     return isinstance(parsers, dict) and bool(parsers.get("reasoning"))
 
 

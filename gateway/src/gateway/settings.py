@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     pool_idle_s: float = Field(
         3.0, gt=0, description="Seconds an idle worker connection is kept: below vLLM's own 5 s."
     )
+    max_text_bytes: int = Field(
+        10 * 1024 * 1024, gt=0, description="Largest JSON body for a model that takes no images, in bytes."
+    )
     max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
     drain_delay_s: float = Field(
         1.0, ge=0, description="Seconds between /ready turning 503 and the listener closing, at SIGTERM."

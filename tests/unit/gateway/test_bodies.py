@@ -187,3 +187,23 @@ def test_an_alias_is_not_for_forms() -> None:
     """A form is not written anew."""
     with pytest.raises(InvalidRequest, match="alias"):
         read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST)
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://media.example/x.png", False),
+        ("https://MEDIA.example:443/x.png", False),
+        ("https://media.example.evil/x.png", True),
+        ("https://media.example@evil/x.png", True),
+        ("ftp://media.example/x.png", True),
+        ("https://[::1", True),
+    ],
+)
+def test_media_from_where_a_card_allows(url: str, refused: bool) -> None:
+    """The host decides, however the address is dressed up."""
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}],
+    }
+    assert (remote_media(asked(body), {"media.example"}) is not None) is refused

@@ -32,6 +32,17 @@ def test_a_card_may_limit_standing_still(tmp_path: Path) -> None:
     assert [(card.suspect_s, card.down_s) for card in cards] == [(90.0, 180.0), (200.0, 1000.5)]
 
 
+def test_a_card_tells_of_images_and_media(tmp_path: Path) -> None:
+    """Whether large bodies make sense, and from where media may be fetched."""
+    declare(
+        tmp_path,
+        "alpha",
+        card="slug: alpha\nserving: {images: {per_prompt: 8}, media_domains: [media.example]}\n",
+    )
+    (card,) = load_catalog(tmp_path).cards
+    assert (card.images, card.media_domains) == (True, frozenset({"media.example"}))
+
+
 def test_a_name_of_two_slugs_is_one_pool(tmp_path: Path) -> None:
     """A name that two slugs serve resolves to both cards, another name to its own alone."""
     declare(tmp_path, "a", "WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES=shared a\n")
