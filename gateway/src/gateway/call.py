@@ -40,9 +40,9 @@ class Call:
     """One request while it runs. Times are of the loop's clock, in seconds; first_byte counts from the start."""
 
     __slots__ = (
-        "_asked", "_commented", "_exchange", "_heard", "_learns", "_lease", "_names", "_options", "_paused", "_reading",
-        "_request", "_shared", "_waits_since", "attempts", "code", "ending", "first_byte", "id", "model", "queued",
-        "route", "started", "status", "stream", "worker",
+        "_asked", "_commented", "_exchange", "_learns", "_lease", "_names", "_options", "_paused", "_reading",
+        "_request", "_shared", "attempts", "code", "ending", "first_byte", "heard", "id", "model", "pieces", "queued", "route",
+        "started", "status", "stream", "waits_since", "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
@@ -56,8 +56,8 @@ class Call:
         self._reading: Reading = Opaque()
         self._paused = False  # the client does not keep up
         self._learns = route.stores  # the answer's id
-        self._heard = self._commented = 0.0
-        self._waits_since: float | None = None  # in the queue
+        self.heard = self._commented = 0.0
+        self.waits_since: float | None = None  # in the queue
         self.id = call_id
         self.route = route
         self.started = request.arrived
@@ -70,6 +70,7 @@ class Call:
         self.ending = "broken"
         self.code: str | None = None
         self.first_byte: float | None = None
+        self.pieces = 0  # of the answer, as they came from the worker
 
     @property
     def tokens(self) -> Tokens | None:
@@ -120,7 +121,7 @@ class Call:
         elif free := self._with_room_behind_the_line(pool):
             self._send(self._choose(free, asked), asked)
         elif shared.queues.enter(self.model, self, self._options.queue.most):
-            self._waits_since = shared.upstream.loop.time()
+            self.waits_since = shared.upstream.loop.time()
         else:
             raise QueueFull(
                 f"Every worker of {self.model!r} has as many requests as it takes, and the queue is full"
@@ -129,9 +130,9 @@ class Call:
     def room(self) -> bool:
         """The call is first in line, and a worker may have room; returns whether it has gone there."""
         free = self._with_room(self._shared.fleet.pool(self.model))
-        if not free or self._asked is None or self._waits_since is None:
+        if not free or self._asked is None or self.waits_since is None:
             return False
-        self.queued, self._waits_since = self._shared.upstream.loop.time() - self._waits_since, None
+        self.queued, self.waits_since = self._shared.upstream.loop.time() - self.waits_since, None
         self._send(self._choose(free, self._asked), self._asked)
         return True
 
@@ -166,7 +167,7 @@ class Call:
             self._shared.budget.earn()
         self.attempts += 1
         self.worker, self._lease = worker, worker.lease()
-        self._heard = upstream.loop.time()
+        self.heard = upstream.loop.time()
         self._exchange = upstream.start(worker, head, asked.body, self, fresh=fresh)
 
     # the way back
@@ -181,8 +182,8 @@ class Call:
                 return
         elif exchange.status < 400:
             self._shared.fleet.succeeded(worker)
-        self._heard = self._shared.upstream.loop.time()
-        self.first_byte = self._heard - self.started
+        self.heard = self._shared.upstream.loop.time()
+        self.first_byte = self.heard - self.started
         reading = self._reading_of(exchange)
         if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
             self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
@@ -199,13 +200,15 @@ class Call:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
         if request.chunked and not self._learns and self._reading.passes(framed):
-            self._heard = self._shared.upstream.loop.time()
+            self.heard = self._shared.upstream.loop.time()
+            self.pieces += 1
             request.write_framed(framed)
         else:
             self.on_payload(framed[framed.index(b"\r\n") + 2 : -2])
 
     def on_payload(self, data: bytes) -> None:
-        self._heard = self._shared.upstream.loop.time()
+        self.heard = self._shared.upstream.loop.time()
+        self.pieces += 1
         if self._learns and self.worker is not None:
             self._learns = not self._shared.stored.learn(data, self.worker)
         data = self._reading.feed(data)
@@ -304,7 +307,7 @@ class Call:
             self._exchange.pause()
 
     def resume(self) -> None:
-        self._paused, self._heard = False, self._shared.upstream.loop.time()
+        self._paused, self.heard = False, self._shared.upstream.loop.time()
         if self._exchange is not None:
             self._exchange.resume()
 
@@ -312,9 +315,9 @@ class Call:
 
     def look(self, now: float) -> None:
         """Deadlines, and the comments that keep a silent stream alive."""
-        if self._waits_since is not None and self._shared.queues.is_first(self.model, self):
+        if self.waits_since is not None and self._shared.queues.is_first(self.model, self):
             self._shared.queues.serve()
-        error = self._overdue_in_line(now) if self._waits_since is not None else self._overdue(now)
+        error = self._overdue_in_line(now) if self.waits_since is not None else self._overdue(now)
         if error is not None:
             self.fail(error)
         elif self._is_silent(now):
@@ -322,7 +325,7 @@ class Call:
 
     def _overdue_in_line(self, now: float) -> GatewayError | None:
         wait = self._options.queue.wait_s
-        if self._waits_since is None or now - self._waits_since <= wait:
+        if self.waits_since is None or now - self.waits_since <= wait:
             return None
         return Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s")
 
@@ -333,7 +336,7 @@ class Call:
         if now - self.started > limits.total_s:
             return WorkerTimeout(f"The request took longer than {limits.total_s:g} s")
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
-        if now - self._heard <= limit or self._paused:
+        if now - self.heard <= limit or self._paused:
             return None
         if self.first_byte is not None:
             self._shared.fleet.failed(worker, Failure.BROKEN)
@@ -349,7 +352,7 @@ class Call:
         """Whether a stream's client has heard nothing for a while, for want of anything to say."""
         if not self.stream_is_asked or self._paused or self._exchange is None:
             return False
-        return now - max(self._heard, self._commented) > self._shared.settings.comment_s
+        return now - max(self.heard, self._commented) > self._shared.settings.comment_s
 
     def _comment(self, now: float) -> None:
         """A line that every reader of events passes over, so that nothing on the way takes the silence for an end."""
@@ -383,8 +386,8 @@ class Call:
     def _release(self) -> None:
         """Gives the lease back, or the place in the line; an exchange that is not over is given up, which frees the
         engine."""
-        if self._waits_since is not None:
-            self.queued, self._waits_since = self._shared.upstream.loop.time() - self._waits_since, None
+        if self.waits_since is not None:
+            self.queued, self.waits_since = self._shared.upstream.loop.time() - self.waits_since, None
             self._shared.queues.leave(self.model, self)
         exchange, self._exchange = self._exchange, None
         lease, self._lease = self._lease, None

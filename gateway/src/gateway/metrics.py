@@ -1,5 +1,6 @@
 """Every metric of the gateway, on a registry of its own. Labels come from closed sets; docs/metrics.md lists them."""
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,7 @@ class Traffic:
     endings: Counter[tuple[int, str]] = field(default_factory=Counter)  # by status and ending
     duration: Spread = field(default_factory=Spread)
     first_byte: Spread = field(default_factory=Spread)
+    between_chunks: Spread = field(default_factory=Spread)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -107,6 +109,9 @@ class Metrics(Collector):
             "gateway_time_to_first_byte_seconds",
             "from a request's head to the answer's first byte",
         )
+        yield self._times(
+            "between_chunks", "gateway_time_between_chunks_seconds", "between chunks, a stream's mean"
+        )
         yield self._tokens("prompt_tokens")
         yield self._tokens("completion_tokens")
         yield counters(
@@ -115,6 +120,7 @@ class Metrics(Collector):
         yield counters("gateway_retries", "Requests sent a second time, before any byte of an answer.", [],
                        {(): self._retries})  # fmt: skip
         yield self._queued()
+        yield self._queue_age()
         yield self._lag()
 
     def _requests(self) -> Metric:
@@ -144,6 +150,14 @@ class Metrics(Collector):
         )
         for model in self._fleet.catalog.names:
             family.add_metric([model], self._queues.length(model))
+        return family
+
+    def _queue_age(self) -> Metric:
+        what = "Seconds that the first request in line has waited for a worker."
+        family, now = GaugeMetricFamily("gateway_queue_age_seconds", what, labels=["model"]), time.monotonic()
+        for model in self._fleet.catalog.names:
+            since = self._queues.waits_since(model)
+            family.add_metric([model], 0.0 if since is None else max(0.0, now - since))
         return family
 
     def _lag(self) -> Metric:

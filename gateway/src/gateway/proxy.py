@@ -53,6 +53,8 @@ class Proxy:
         seconds = self._upstream.loop.time() - call.started
         ttfb, worker, tokens = call.first_byte, call.worker, call.tokens
         traffic = self._metrics.count(call.model, call.route.name, call.status, call.ending, seconds, ttfb)
+        if (gap := between_pieces(call)) is not None:
+            traffic.between_chunks.add(gap)
         if tokens is not None:
             traffic.prompt_tokens += tokens.prompt
             traffic.completion_tokens += tokens.completion
@@ -74,3 +76,10 @@ def check_method(request: ClientRequest, route: Route) -> None:
     if request.method != route.method:
         path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
         raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}")
+
+
+def between_pieces(call: Call) -> float | None:
+    """Mean seconds between a stream's pieces, or None for what had not two."""
+    if not call.stream or call.first_byte is None or call.pieces < 2:
+        return None
+    return (call.heard - call.started - call.first_byte) / (call.pieces - 1)

@@ -5,7 +5,10 @@ from typing import Protocol
 
 
 class Waiter(Protocol):
-    """A request that waits."""
+    """A request that waits. waits_since: seconds of a clock that does not go back."""
+
+    @property
+    def waits_since(self) -> float | None: ...
 
     def room(self) -> bool:
         """A worker may have room: whether the request has found it, and waits no more."""
@@ -21,6 +24,11 @@ class Queues:
     def length(self, model: str) -> int:
         """How many requests wait for a worker of `model`."""
         return len(self._lines.get(model, ()))
+
+    def waits_since(self, model: str) -> float | None:
+        """When the request that waits longest for a worker of `model` began to, or None if none waits."""
+        line = self._lines.get(model)
+        return line[0].waits_since if line else None
 
     def is_first(self, model: str, waiter: Waiter) -> bool:
         line = self._lines.get(model)

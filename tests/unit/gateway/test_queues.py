@@ -8,6 +8,7 @@ class Asker:
 
     def __init__(self, *finds: bool) -> None:
         self.finds = list(finds)
+        self.waits_since: float | None = 5.0
 
     def room(self) -> bool:
         return self.finds.pop(0)
@@ -22,6 +23,15 @@ def test_first_come_first_served() -> None:
     assert (queues.length("m"), second.finds) == (2, [True])
     queues.serve()
     assert queues.length("m") == 0
+
+
+def test_the_first_has_waited_longest() -> None:
+    """Where nobody waits there is no time."""
+    queues, first, second = Queues(), Asker(), Asker()
+    second.waits_since = 7.0
+    queues.enter("m", first, 2)
+    queues.enter("m", second, 2)
+    assert (queues.waits_since("m"), queues.waits_since("other")) == (5.0, None)
 
 
 def test_a_full_line_takes_nobody() -> None:
