@@ -41,8 +41,8 @@ class Call:
 
     __slots__ = (
         "_asked", "_commented", "_exchange", "_learns", "_lease", "_names", "_options", "_paused", "_reading",
-        "_request", "_shared", "attempts", "code", "ending", "first_byte", "heard", "id", "model", "pieces", "queued", "route",
-        "started", "status", "stream", "waits_since", "worker",
+        "_request", "_shared", "attempts", "code", "ending", "first_byte", "heard", "id", "model", "pieces", "queued",
+        "route", "started", "status", "stream", "waits_since", "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
