@@ -21,7 +21,7 @@ from gateway.errors import (
     WorkerUnreachable,
 )
 from gateway.exchange import Exchange, StaleConnection
-from gateway.health import TAKES_REQUESTS, Failure
+from gateway.health import Failure
 from gateway.models import Options
 from gateway.request import ClientRequest
 from gateway.routes import Kind, Route, stored_id
@@ -40,9 +40,9 @@ class Call:
     """One request while it runs. Times are of the loop's clock, in seconds; first_byte counts from the start."""
 
     __slots__ = (
-        "_asked", "_commented", "_exchange", "_learns", "_lease", "_names", "_options", "_paused", "_reading",
-        "_request", "_shared", "attempts", "code", "ending", "first_byte", "heard", "id", "model", "pieces", "queued",
-        "route", "started", "status", "stream", "waits_since", "worker",
+        "_answered", "_asked", "_bound", "_commented", "_exchange", "_learns", "_lease", "_names", "_options", "_paused",
+        "_reading", "_request", "_shared", "_went_elsewhere", "attempts", "code", "ending", "first_byte", "heard", "id",
+        "model", "pieces", "queued", "route", "started", "status", "stream", "waits_since", "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
@@ -54,6 +54,9 @@ class Call:
         self._exchange: Exchange | None = None
         self._lease: Lease | None = None
         self._reading: Reading = Opaque()
+        self._answered = False  # a head has come
+        self._bound = False  # to one worker, which alone can answer
+        self._went_elsewhere = False
         self._paused = False  # the client does not keep up
         self._learns = route.stores  # the answer's id
         self.heard = self._commented = 0.0
@@ -152,9 +155,10 @@ class Call:
     def _holder(self, response: bytes) -> Worker:
         """The worker that has a stored response."""
         worker = self._shared.stored.worker_of(response)
-        if worker is None or worker.state not in TAKES_REQUESTS:
+        if worker is None or not self._shared.fleet.has(worker):
             raise ResponseNotFound(f"No worker has the response {response.decode('latin-1')[:100]!r}")
-        self.model = self._shared.fleet.catalog.by_slug[worker.slug].names[0]
+        self.model, self._bound = self._shared.fleet.catalog.by_slug[worker.slug].names[0], True
+        self._options = self._shared.models.options[self.model]
         return worker
 
     def _send(self, worker: Worker, asked: Asked, *, fresh: bool = False) -> None:
@@ -183,7 +187,7 @@ class Call:
         elif exchange.status < 400:
             self._shared.fleet.succeeded(worker)
         self.heard = self._shared.upstream.loop.time()
-        self.first_byte = self.heard - self.started
+        self._answered = True
         reading = self._reading_of(exchange)
         if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
             self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
@@ -195,20 +199,31 @@ class Call:
             request.begin(exchange.status, headers.without_length(fields) if is_changed else fields)
             if alone:
                 request.flush()
+        self._let_go_of_the_body()
+
+    def _let_go_of_the_body(self) -> None:
+        """It cannot be sent again: a stream may last an hour, and an image is megabytes."""
+        assert self._asked is not None
+        self._asked = replace(self._asked, body=b"", fields={})
+
+    def _note_piece(self) -> None:
+        """A piece of the body has come. vLLM sends a stream's head at once: its first byte is the first of its body."""
+        self.heard = self._shared.upstream.loop.time()
+        if not self.pieces:
+            self.first_byte = self.heard - self.started
+        self.pieces += 1
 
     def on_chunk(self, framed: bytes) -> None:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
         if request.chunked and not self._learns and self._reading.passes(framed):
-            self.heard = self._shared.upstream.loop.time()
-            self.pieces += 1
+            self._note_piece()
             request.write_framed(framed)
         else:
             self.on_payload(framed[framed.index(b"\r\n") + 2 : -2])
 
     def on_payload(self, data: bytes) -> None:
-        self.heard = self._shared.upstream.loop.time()
-        self.pieces += 1
+        self._note_piece()
         if self._learns and self.worker is not None:
             self._learns = not self._shared.stored.learn(data, self.worker)
         data = self._reading.feed(data)
@@ -272,14 +287,15 @@ class Call:
             return Failure.CONNECT
         if not isinstance(error, WorkerDisconnected | BadWorkerResponse):
             return None
-        return Failure.RESET if self.first_byte is None else Failure.BROKEN
+        return Failure.BROKEN if self._answered else Failure.RESET
 
     def _goes_elsewhere(self) -> bool:
         """Sends the request to another worker of the pool, if there is one and a retry is left."""
         pool, asked = self._shared.fleet.pool(self.model), self._asked
         others = self._with_room(tuple(other for other in pool if other is not self.worker))
-        if not others or asked is None or self.attempts > 1 or not self._shared.budget.spend():
+        if not others or asked is None or self._bound or self._went_elsewhere or not self._shared.budget.spend():
             return False
+        self._went_elsewhere = True
         self._retry(self._choose(others, asked))
         return True
 
