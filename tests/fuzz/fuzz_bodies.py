@@ -75,7 +75,7 @@ def check(first: bytes, content_type: bytes, body: bytes) -> None:
     """first: which route it is."""
     route = TABLE[first[0] % len(TABLE)] if first else TABLE[0]
     try:
-        asked = read(body, content_type, route, ALIASES)
+        asked = read(body, content_type, route, ALIASES, 1 << 20)
     except InvalidRequest:
         return
     remote_media(asked)

@@ -111,8 +111,14 @@ class Stream:
         self._held = b""
         self._fragment = b""
         self._usage: bytes | None = None
+        self._last = b""
         self.whole = False
         self.between_events = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last event itself is whole, whatever becomes of the body."""
+        return self.whole and self.between_events
 
     def passes(self, framed: bytes) -> bool:
         if self._held or not self.between_events or not framed.endswith(b"\n\n\r\n"):
@@ -148,7 +154,8 @@ class Stream:
             self._usage = data
         line = data[data.rfind(b"\n") + 1 :]
         self._fragment = (self._fragment + line if line == data else line)[:FRAGMENT_BYTES]
-        self.between_events = data.endswith((b"\n\n", b"\r\n\r\n"))
+        self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
+        self.between_events = self._last.endswith((b"\n\n", b"\r\n\r\n"))
         return data
 
 

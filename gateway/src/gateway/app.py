@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.bridge import BODY_BYTES, ControlCall
+from gateway.call import UNKNOWN
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app
 from gateway.door import Door
-from gateway.fleet import Fleet
+from gateway.errors import GatewayError
+from gateway.fleet import Fleet, Transition
 from gateway.health import Rules
 from gateway.keeper import Keeper
 from gateway.keys import KeyRing
@@ -33,12 +35,14 @@ class Gateway:
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings = settings
         self.draining = False
+        self._log = log
         self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self.metrics = metrics = Metrics(self.fleet, queues)
-        self.fleet.observe(lambda _: queues.serve())  # a worker that has joined has room
+        self.queues = queues
+        self.fleet.observe(self._serve_lines)  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)
         self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
         self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log, queues)
@@ -54,7 +58,18 @@ class Gateway:
             else:
                 request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
 
-        return Door(Routes(), self.settings, prepare, self.metrics.count_lag, loop, self._upstream.outbox)
+        return Door(
+            Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
+            self._upstream.outbox,
+        )  # fmt: skip
+
+    def _note_refusal(self, error: GatewayError) -> None:
+        """What was no request has no line of its own in the log but this."""
+        self.metrics.count_error(UNKNOWN, error.code)
+        self._log.info("refused", status=error.status, code=error.code, message=error.message)
+
+    def _serve_lines(self, transition: Transition) -> None:
+        self.queues.serve(self.fleet.catalog.by_slug[transition.worker.slug].names)
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:

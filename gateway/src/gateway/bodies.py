@@ -21,7 +21,11 @@ from gateway.routes import Kind, Route
 
 MOST_DEPTH = 64
 ASK_FOR_USAGE = b'"stream_options":{"include_usage":true},'
-ESCAPE = re.compile(rb"\\u00[2-7]")  # of a letter that needs none: a name may hide behind it
+MOST_PARTS = 1_000_000  # objects and lists: far beyond what any context holds
+MOST_VALUES = 4_000_000
+ESCAPE = re.compile(
+    rb"\\u00(?:4[1-9A-Fa-f]|5[0-9AFaf]|6[1-9A-Fa-f]|7[0-9Aa])"
+)  # of a letter: it may hide a name
 MEDIA = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"|"source"')
 Fields = Mapping[str, object]
 
@@ -41,12 +45,17 @@ class Asked:
     alias: Alias | None = None
 
 
-def read(body: bytes, content_type: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked:
-    """Reads a body. Raises InvalidRequest saying what is wrong with it."""
+def read(
+    body: bytes, content_type: bytes, route: Route, aliases: Mapping[str, Alias], most_text: int
+) -> Asked:
+    """Reads a body. Raises InvalidRequest saying what is wrong with it, or RequestTooLarge for one of more than
+    `most_text` bytes with neither images nor sound in it."""
     if route.kind is Kind.STORED:
         return Asked("", body, {})
     if route.kind is Kind.FORM:
         return read_form(body, content_type, aliases)
+    if len(body) > most_text and MEDIA.search(body) is None:
+        raise body_too_large(most_text)
     fields = parse(body)
     model, stream = fields.get("model"), fields.get("stream") is True
     if not isinstance(model, str) or not model:
@@ -73,11 +82,14 @@ def read_form(body: bytes, content_type: bytes, aliases: Mapping[str, Alias]) ->
 
 def parse(body: bytes) -> Fields:
     """The object in a body. Raises InvalidRequest."""
+    parts = body.count(b"{") + body.count(b"[")
+    if parts > MOST_PARTS or (len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES):
+        raise InvalidRequest(f"The request body has more than {MOST_PARTS} objects or {MOST_VALUES} values")
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
-    if body.count(b"{") + body.count(b"[") > MOST_DEPTH and is_deeper(fields, MOST_DEPTH):
+    if parts > MOST_DEPTH and is_deeper(fields, MOST_DEPTH):
         raise InvalidRequest(f"The request body is nested deeper than {MOST_DEPTH} levels")
     if not isinstance(fields, dict):
         raise InvalidRequest(

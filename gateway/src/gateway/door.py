@@ -6,14 +6,17 @@ So deadlines cost nothing per request.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Protocol
 
+from gateway.errors import GatewayError
 from gateway.outbox import Outbox
 from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
 
 LOOK_S = 0.25  # between two looks at every connection
+PARTS = 8  # of the connections, looked at one after the other: thousands at once would hold the loop up
 
 
 class Visitor(Protocol):
@@ -30,6 +33,10 @@ class Visitor(Protocol):
 
     def close_when_idle(self) -> None: ...
 
+    def abort(self) -> None:
+        """Ends the connection, whatever runs on it."""
+        ...
+
     def shut(self) -> None:
         """Ends the request that runs, and the connection."""
         ...
@@ -38,48 +45,71 @@ class Visitor(Protocol):
 @dataclass(slots=True)
 class Door:
     """What all connections of the data port share. prepare: gives a request its limit, handler or refusal;
-    count_lag: is told how late the loop comes to its looks, in seconds.
+    count_lag: is told how late the loop comes to its looks, in seconds; refused: is told of what is no request;
+    report: of faults of the gateway's own.
     """
 
     routes: Routes
     settings: Settings
     prepare: Callable[[ClientRequest], None]
     count_lag: Callable[[float], None]
+    refused: Callable[[GatewayError], None]
+    report: Callable[[Exception], None]
     loop: asyncio.AbstractEventLoop
     outbox: Outbox
-    connections: set[Visitor] = field(default_factory=set)
+    parts: tuple[set[Visitor], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
     closing: bool = False
     empty: asyncio.Event = field(
         default_factory=asyncio.Event
     )  # set once it closes and the last connection has gone
 
     async def watch(self) -> None:
-        """Looks at every connection again and again, until cancelled."""
-        while True:
-            due = self.loop.time() + LOOK_S
-            await asyncio.sleep(LOOK_S)
+        """Looks at every connection again and again, at a part of them at a time, until cancelled."""
+        for part in cycle(self.parts):
+            due = self.loop.time() + LOOK_S / PARTS
+            await asyncio.sleep(LOOK_S / PARTS)
             now = self.loop.time()
             self.count_lag(max(0.0, now - due))
-            for connection in list(self.connections):
-                connection.look(now)
+            for connection in list(part):
+                self._look_at(connection, now)
+
+    def _look_at(self, connection: Visitor, now: float) -> None:
+        try:
+            connection.look(now)
+        except Exception as fault:  # noqa: BLE001  # the boundary of one connection
+            self.report(fault)
+            connection.abort()
+
+    @property
+    def connections(self) -> list[Visitor]:
+        return [connection for part in self.parts for connection in part]
+
+    def enter(self, connection: Visitor) -> None:
+        """A connection has come; while the door closes it is too late for that."""
+        self._part_of(connection).add(connection)
+        if self.closing:
+            connection.close_when_idle()
+
+    def _part_of(self, connection: Visitor) -> set[Visitor]:
+        return self.parts[id(connection) // 64 % PARTS]
 
     def close_idle(self) -> None:
         """From now on a connection closes with its last answer."""
         self.closing = True
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.close_when_idle()
         self.forget(None)
 
     def forget(self, connection: Visitor | None) -> None:
         """A connection has gone."""
         if connection is not None:
-            self.connections.discard(connection)
-        if self.closing and not self.connections:
+            self._part_of(connection).discard(connection)
+        if self.closing and not any(self.parts):
             self.empty.set()
 
     def shut(self) -> int:
         """Ends every request that is left; returns how many were."""
         left = [connection for connection in self.connections if connection.busy]
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.shut()
         return len(left)

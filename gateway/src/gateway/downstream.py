@@ -14,12 +14,17 @@ from gateway import guard
 from gateway.door import Door
 from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
 from gateway.request import ClientRequest, head_of
+from gateway.routes import Dialect
 
 TCP_INFO_BYTES = 1  # of which the first is the connection's state
 LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
 WRITE_BUFFER_BYTES = 64 * 1024  # of an answer, beyond what the kernel holds
 SLICE_BYTES = 16 * 1024  # parsed at a time: as many requests as that holds may queue
 SLOWEST_BODY = 64 * 1024  # bytes a second that a body must bring once its time is over
+MOST_FRAMED, MOST_FRAMED_TIMES = (
+    64 * 1024,
+    16,
+)  # bytes around a body's chunks: so many, and so many times the body's
 MOST_DISCARDED = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
 LINGER_S = 2.0  # how long they are read
 Headers = list[tuple[bytes, bytes]]
@@ -44,6 +49,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[ClientRequest] = deque()
         self._since = door.loop.time()  # when the head, the body or the silence began
         self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
+        self._framed = 0  # bytes of the body that comes in, with its chunks' frames and trailers
+        self._is_last = False  # the request that came last is the last: what follows it is none
         self._discarded = -1  # bytes, once nothing is read as a request any more
 
     @property
@@ -69,6 +76,11 @@ class ClientConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         if self._running is None and self._reading is None:
             self._close()
+        elif self._running is not None:
+            self._running.keep_alive = False
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def shut(self) -> None:
         """Ends the request that runs, and the connection."""
@@ -81,11 +93,13 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._door.connections.add(self)
+        self._door.enter(self)
 
     def data_received(self, data: bytes) -> None:
         if self._discarded >= 0:
             self._discard(len(data))
+        elif self._is_last:
+            self._skip(len(data))
         elif self._queue or self._backlog:
             self._backlog += data
         else:
@@ -94,6 +108,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.forget(self)
         running, self._running, self._reading, self._parser = self._running, None, None, None
+        for request in self._queue:
+            request.handler = None  # which knows the request: a circle
         self._queue.clear()
         self._backlog = b""
         if running is not None and running.handler is not None:
@@ -123,6 +139,8 @@ class ClientConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:  # a trailer: nothing of a request may stand there
+            return
         name = name.lower()
         self._headers.append((name, value))
         if name == b"expect":
@@ -130,9 +148,9 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser is None or self._discarded >= 0 or parser.should_upgrade():
+        if parser is None or self._discarded >= 0 or parser.should_upgrade() or self.transport.is_closing():
             return
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._head_bytes, self._framed = False, 0, 0
         problem = guard.problem(self._url, parser.get_http_version(), self._headers)
         if problem is not None:
             self._refuse(problem)
@@ -151,6 +169,7 @@ class ClientConnection(asyncio.Protocol):
         if self._parser is None or self._parser.should_upgrade():
             return
         request, self._reading = self._reading, None
+        self._is_last = request is not None and not self._parser.should_keep_alive()
         if request is not None and not request.over:
             request.whole = True
             self._run_next()
@@ -210,12 +229,16 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse_garbled(self, error: GatewayError) -> None:
         """What came is no HTTP, be it a head, or the body of the request whose turn it is."""
+        if self._is_last:
+            return
         if self._reading is not None and self._reading is self._running and not self._running.started:
             self._refuse_early(self._reading, error)
         else:
             self._refuse(error)
 
     def _run(self, request: ClientRequest) -> None:
+        if self._door.closing:
+            request.keep_alive = False
         if request.refusal is not None and (request.whole or request.early):
             request.started = True
             if request.handler is not None:
@@ -247,10 +270,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: GatewayError) -> None:
         """Answers what is no request, and reads no more. In the middle of another answer nothing can be said."""
+        self._door.refused(error)
         if self._running is not None or self._queue or self._discarded >= 0:
             self.transport.abort()
             return
-        body = error.body()
+        route = self._door.routes.find(self._url.partition(b"?")[0])
+        body = error.body(Dialect.OPENAI if route is None else route.dialect)
         fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._door.outbox.send(self.transport, head_of(error.status, fields) + body)
         self._linger()
@@ -265,6 +290,12 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         self._door.outbox.flush()
         self.transport.close()
+
+    def _skip(self, count: int) -> None:
+        """Bytes behind a last request: they are read, so that no reset takes its answer away."""
+        self._framed += count
+        if self._framed > MOST_DISCARDED:
+            self.transport.abort()
 
     def _discard(self, count: int) -> None:
         self._discarded += count
@@ -319,6 +350,8 @@ class ClientConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         if self._reading is None:
             self._head_bytes += len(data)
+        else:
+            self._framed += len(data)
         try:
             while data:
                 data = self._fed(data)
@@ -326,6 +359,12 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_garbled(InvalidRequest("The request is not HTTP/1.1 as it should be"))
         if self._in_head and self._head_bytes > guard.MOST_HEAD_BYTES:
             self._refuse(guard.head_too_large())
+        elif (
+            self._reading is not None and self._framed > MOST_FRAMED + MOST_FRAMED_TIMES * self._reading.size
+        ):
+            self._refuse_garbled(
+                InvalidRequest("The request's chunks are mostly frames, extensions or trailers")
+            )
 
     def _fed(self, data: bytes) -> bytes:
         """Feeds `data`; returns what is to be fed again. Raises HttpParserError.

@@ -27,7 +27,8 @@ from gateway.routes import Dialect
 
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
-    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+    408: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 431: "request_too_large",
+    503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
 
 
@@ -140,4 +141,9 @@ class WorkerUnreachable(NoWorkerAvailable):
 
 
 class WorkerTimeout(GatewayError):
+    """OpenAI's clients send a request again after a 504 unless they are told not to: the engine is slow already."""
+
     status, code = 504, "worker_timeout"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]

@@ -17,6 +17,7 @@ from gateway.outbox import Outbox
 
 RECEIVE_BYTES = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
 MOST_HEAD_BYTES = 64 * 1024
+STALE_S = 1.0  # a connection that the worker had closed is known for it within a round trip
 JOINED_BYTES = 64 * 1024  # a larger body is written behind its head, without a copy of both in one piece
 BODILESS = (204, 304)
 Headers = list[tuple[bytes, bytes]]
@@ -49,12 +50,12 @@ class Receiver(Protocol):
 class Exchange:
     """One request and its answer on one connection."""
 
-    __slots__ = ("_connection", "_over", "_receiver", "complete", "framing", "headers", "stale", "status")
+    __slots__ = ("_connection", "_over", "_paused", "_receiver", "complete", "framing", "headers", "status")
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver: Receiver | None = receiver
         self._connection: Connection | None = None
-        self._over = False
+        self._over = self._paused = False
         self.complete = False
         self.status = 0
         self.headers: Headers = []
@@ -71,10 +72,12 @@ class Exchange:
 
     def pause(self) -> None:
         """Stops reading from the worker."""
+        self._paused = True
         if self._connection is not None:
             self._connection.pause()
 
     def resume(self) -> None:
+        self._paused = False
         if self._connection is not None:
             self._connection.resume()
 
@@ -87,6 +90,8 @@ class Exchange:
 
     def run_on(self, connection: "Connection") -> None:
         self._connection = connection
+        if self._paused:  # before there was a connection
+            connection.pause()
 
     def fail(self, error: Exception) -> None:
         """Ends it with `error`."""
@@ -116,21 +121,27 @@ class Exchange:
 
 
 class Connection(asyncio.Protocol):
-    """One TCP connection to a worker; carries one exchange at a time. `keep`: takes it when it can be used again."""
+    """One TCP connection to a worker; carries one exchange at a time. keep: takes it when it can be used again; clock:
+    in seconds.
+    """
 
-    def __init__(self, keep: "Callable[[Connection], None]", outbox: Outbox) -> None:
+    def __init__(
+        self, keep: "Callable[[Connection], None]", outbox: Outbox, clock: Callable[[], float]
+    ) -> None:
         self._keep = keep
         self._outbox = outbox
+        self._clock = clock
+        self._started = 0.0
         self._parser: httptools.HttpResponseParser | None = None
         self._exchange: Exchange | None = None
         self._chunks: Chunked | None = None  # the exchange's framing, if it is this one
         self._head: bytes = b""
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._used = False
         self._silent = True
         self._keep_alive = False
         self.idle_since = 0.0
+        self.reused = False  # it has been idle, so that the worker may have closed it
 
     @property
     def closed(self) -> bool:
@@ -139,7 +150,7 @@ class Connection(asyncio.Protocol):
     def start(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Sends a request. The connection must be open and idle."""
         assert self._transport is not None
-        self._exchange, self._silent, self._head = exchange, True, b""
+        self._exchange, self._silent, self._head, self._started = exchange, True, b"", self._clock()
         self._parser = httptools.HttpResponseParser(self)
         exchange.run_on(self)
         if len(body) < JOINED_BYTES:
@@ -191,7 +202,7 @@ class Connection(asyncio.Protocol):
             return
         if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
             self._end(exchange)
-        elif self._used and self._silent:
+        elif self._silent and self.reused and self._clock() - self._started < STALE_S:
             exchange.fail(StaleConnection())
         else:
             exchange.fail(
@@ -266,15 +277,18 @@ class Connection(asyncio.Protocol):
     def _end(self, exchange: Exchange) -> None:
         """Gives the connection back, to the pool if it can be used again, and tells the end."""
         assert exchange.framing is not None
-        reusable = self._keep_alive and not exchange.framing.surplus
+        reusable = self._keep_alive and not exchange.framing.surplus and self._is_sent()
         self._exchange = self._chunks = self._parser = None
-        self._used = True
         self.resume()
         if reusable and not self.closed:
             self._keep(self)
         else:
             self.close()
         exchange.finish()
+
+    def _is_sent(self) -> bool:
+        """Whether the worker has taken the whole request, and did not answer before its end."""
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
 
 def framing_of(status: int, headers: Headers) -> Framing:

@@ -104,6 +104,11 @@ class Fleet:
         """The workers that take requests for `model`: the same tuple until one of them changes its state."""
         return self._pools.get(model, ())
 
+    def has(self, worker: Worker) -> bool:
+        """Whether `worker` is still there and takes requests."""
+        workers = self.slugs[worker.slug].workers
+        return worker.state in TAKES_REQUESTS and workers.get((worker.host, worker.port)) is worker
+
     def model_state(self, model: str) -> ModelState:
         return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
 

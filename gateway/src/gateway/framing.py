@@ -136,7 +136,7 @@ class Chunked:
     def _line(self) -> bytes | None:
         """The next line without its end, which is taken off; None while it is not whole."""
         line, end, rest = self._data.partition(CRLF)
-        if len(line) > MOST_LINE_BYTES:
+        if len(line) > MOST_LINE_BYTES + (not end):  # one byte of its end may have come
             raise BadFraming("a line between chunks is too long")
         if not end:
             return None

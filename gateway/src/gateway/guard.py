@@ -19,6 +19,8 @@ Headers = list[tuple[bytes, bytes]]
 
 def problem(target: bytes, version: str, fields: Headers) -> GatewayError | None:
     """Why a head is refused, or None. `fields` have lower-case names."""
+    if version not in ("1.1", "1.0"):
+        return InvalidRequest("The request must be of HTTP/1.1")
     size = len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
     if len(fields) > MOST_HEADERS or size > MOST_HEAD_BYTES:
         return head_too_large()

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
@@ -38,6 +39,11 @@ class EventLog:
 
     def error(self, event: str, **facts: object) -> None:
         self._write("error", event, facts)
+
+    def fault(self, error: Exception, **facts: object) -> None:
+        """A fault of the gateway's own, with where it is."""
+        where = "".join(traceback.format_exception(error))
+        self.error("fault", message=f"{type(error).__name__}: {error}", traceback=where, **facts)
 
     def flush(self) -> None:
         """Writes what waits. Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""

@@ -5,30 +5,44 @@ A write whose receiver sleeps costs several times one that finds it awake: one r
 
 import asyncio
 
-MOST_JOINED = 64 * 1024  # bytes for one connection that are copied into one piece
+MOST_WAITING = (
+    64 * 1024
+)  # bytes; one turn may bring megabytes of requests, and what is written is what can be bounded
 
 
 class Outbox:
     """What is to be written in this turn."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_loop", "_size", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._size = 0
         self._waiting: list[tuple[asyncio.Transport, bytes]] = []
 
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Writes `data` soon, in the order of the calls."""
         waiting = self._waiting
+        self._size += len(data)
         if not waiting:
             self._loop.call_soon(self.flush)
-        elif waiting[-1][0] is transport and len(waiting[-1][1]) + len(data) <= MOST_JOINED:
+        elif waiting[-1][0] is transport and len(data) <= MOST_WAITING:
             data = waiting.pop()[1] + data
         waiting.append((transport, data))
+        if self._size > MOST_WAITING:
+            self.flush()
 
     def flush(self) -> None:
         """Writes what waits. A connection that is closed before that loses its last bytes."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, data in waiting:
             if not transport.is_closing():
-                transport.write(data)
+                write(transport, data)
+
+
+def write(transport: asyncio.Transport, data: bytes) -> None:
+    """Writes, or breaks the connection off: one that cannot be written to costs no other its bytes."""
+    try:
+        transport.write(data)
+    except (OSError, RuntimeError):  # as behind a written end
+        transport.abort()

@@ -36,7 +36,7 @@ class Proxy:
         self._log = log
         self._upstream = upstream
         self._random = random.Random()  # noqa: S311  # for ids, which must be unique, not secret
-        self._shared = Shared(settings, fleet, models, upstream, self._random, self._record, queues)
+        self._shared = Shared(settings, fleet, models, upstream, self._random, self._record, queues, log)
 
     def prepare(self, request: ClientRequest, route: Route) -> None:
         """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
@@ -50,10 +50,10 @@ class Proxy:
 
     def _record(self, call: Call) -> None:
         """One log line, and the metrics."""
-        seconds = self._upstream.loop.time() - call.started
-        ttfb, worker, tokens = call.first_byte, call.worker, call.tokens
+        seconds = self._upstream.loop.time() - call.pace.started
+        ttfb, worker, tokens = call.pace.first_byte, call.worker, call.reading.tokens
         traffic = self._metrics.count(call.model, call.route.name, call.status, call.ending, seconds, ttfb)
-        if (gap := between_pieces(call)) is not None:
+        if call.stream and (gap := call.pace.between_pieces()) is not None:
             traffic.between_chunks.add(gap)
         if tokens is not None:
             traffic.prompt_tokens += tokens.prompt
@@ -76,10 +76,3 @@ def check_method(request: ClientRequest, route: Route) -> None:
     if request.method != route.method:
         path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
         raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}")
-
-
-def between_pieces(call: Call) -> float | None:
-    """Mean seconds between a stream's pieces, or None for what had not two."""
-    if not call.stream or call.first_byte is None or call.pieces < 2:
-        return None
-    return (call.heard - call.started - call.first_byte) / (call.pieces - 1)

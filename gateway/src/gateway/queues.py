@@ -1,6 +1,7 @@
 """Requests that wait for a worker with room: one line per model, first come, first served. No I/O."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 
@@ -10,8 +11,12 @@ class Waiter(Protocol):
     @property
     def waits_since(self) -> float | None: ...
 
-    def room(self) -> bool:
-        """A worker may have room: whether the request has found it, and waits no more."""
+    def has_room(self) -> bool:
+        """Whether a worker has room for the request."""
+        ...
+
+    def take_turn(self) -> None:
+        """The request has left the line and goes to a worker. Raises nothing."""
         ...
 
 
@@ -30,10 +35,6 @@ class Queues:
         line = self._lines.get(model)
         return line[0].waits_since if line else None
 
-    def is_first(self, model: str, waiter: Waiter) -> bool:
-        line = self._lines.get(model)
-        return line is not None and line[0] is waiter
-
     def enter(self, model: str, waiter: Waiter, most: int) -> bool:
         """Puts `waiter` at the end of its line; returns whether there was a place."""
         line = self._lines.setdefault(model, deque())
@@ -51,14 +52,19 @@ class Queues:
             line.remove(waiter)
             self._forget_if_empty(model, line)
 
-    def serve(self) -> None:
-        """A lease has ended: whoever is first in a line looks for room."""
+    def serve(self, models: Iterable[str]) -> None:
+        """A worker of `models` may have room: whoever is first in line goes there."""
         if not self._lines:
             return
-        for model, line in list(self._lines.items()):
-            while line and line[0].room():
-                line.popleft()
+        for model in models:
+            line = self._lines.get(model, deque())
+            while line and line[0].has_room():
+                line.popleft().take_turn()
             self._forget_if_empty(model, line)
+
+    def close(self) -> None:
+        """From now on nobody's turn comes."""
+        self._lines.clear()
 
     def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:
         if not line:

@@ -24,6 +24,7 @@ from gateway.logs import EventLog
 from gateway.settings import Settings
 
 BACKLOG = 2048
+UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
 
 
 class Server(uvicorn.Server):
@@ -73,6 +74,7 @@ async def drain(gateway: Gateway, door: Door, listener: asyncio.Server, log: Eve
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_s):
             await door.empty.wait()
+    gateway.queues.close()  # else what is ended makes room for what is about to be
     log.info("drained", cut=door.shut())
     await asyncio.sleep(0)  # the last bytes leave
 
@@ -115,12 +117,22 @@ def listen(settings: Settings, port: int, variable: str) -> socket.socket:
     """A listening socket. Raises PortInUse or ConfigError naming the port and what to change."""
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
-        return socket.create_server((settings.listen_address, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((settings.listen_address, port), family=family, backlog=BACKLOG)
+        notice_the_dead(listener, max(UNHEARD_S, settings.write_timeout_s))
+        return listener
     except OSError as error:
         problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(f"{problem}: stop what uses it or set {variable}") from error
         raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
+
+
+def notice_the_dead(listener: socket.socket, unheard_s: float) -> None:
+    """Its connections, which inherit this, find out about a peer that has gone without a word."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
 
 
 def raise_file_limit() -> None:

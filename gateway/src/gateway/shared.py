@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from gateway.errors import ResponseNotFound
 from gateway.fleet import Fleet
+from gateway.logs import EventLog
 from gateway.models import Models
 from gateway.queues import Queues
 from gateway.retries import Budget
@@ -30,6 +32,7 @@ class Shared:
     random: Random
     record: "Callable[[Call], None]"
     queues: Queues
+    log: EventLog
     budget: Budget = field(default_factory=Budget)
     stored: Stored = field(default_factory=Stored)
     selectors: dict[str, Selector[Worker]] = field(init=False)
@@ -37,3 +40,20 @@ class Shared:
     def __post_init__(self) -> None:
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
+
+    def free(self, model: str) -> tuple[Worker, ...]:
+        """The workers that may get one more request for `model`."""
+        pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
+        return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
+
+    def holder(self, response: bytes) -> Worker:
+        """The worker that has a stored response. Raises ResponseNotFound."""
+        worker = self.stored.worker_of(response)
+        if worker is None or not self.fleet.has(worker):
+            raise ResponseNotFound(f"No worker has the response {response.decode('latin-1')[:100]!r}")
+        return worker
+
+    def serve_line(self, worker: Worker | None) -> None:
+        """A request on `worker` is over: who waits for it may go."""
+        if worker is not None:
+            self.queues.serve(self.fleet.catalog.by_slug[worker.slug].names)

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gateway.errors import GatewayError, Overloaded, WorkerDisconnected, WorkerUnreachable
+from gateway.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.exchange import Connection, Exchange, Receiver
 from gateway.health import is_our_limit
 from gateway.outbox import Outbox
@@ -29,7 +29,7 @@ class Pool:
         if self.closed:
             connection.close()
         else:
-            connection.idle_since = self.loop.time()
+            connection.idle_since, connection.reused = self.loop.time(), True
             self.idle.append(connection)
 
     def take(self, now: float) -> Connection | None:
@@ -99,7 +99,7 @@ class Upstream:
         if exchange.over:
             pool.put(connection)
         elif connection.closed:
-            exchange.fail(WorkerDisconnected("The worker closed the connection at once"))
+            exchange.fail(unreachable(worker, "it closed the connection at once"))
         else:
             connection.start(exchange, head, body)
 
@@ -108,7 +108,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(pool.put, self.outbox), worker.host, worker.port
+                    lambda: Connection(pool.put, self.outbox, self.loop.time), worker.host, worker.port
                 )
         except TimeoutError as error:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
@@ -118,6 +118,8 @@ class Upstream:
                     f"The gateway has no room for another connection: {error.strerror}"
                 ) from error
             raise unreachable(worker, error.strerror or str(error)) from error
+        except UnicodeError as error:  # of a name that cannot be one of a host
+            raise unreachable(worker, str(error)) from error
         return connection
 
     def _pool(self, worker: Worker) -> Pool:

@@ -127,6 +127,18 @@ def test_a_connection_closed_as_it_is_reused(start_gateway: StartGateway, own_wo
     assert gateway.metric("gateway_retries_total") == 1
 
 
+def test_a_reused_connection_lost_late_is_not_stale(
+    start_gateway: StartGateway, own_worker: FakeWorker
+) -> None:
+    """Beyond a second the worker had the request: whatever it made of it is not made again."""
+    gateway = start_gateway()
+    gateway.chat("alpha")
+    own_worker.forget()
+    answer = gateway.chat("alpha", "close", late_s=1.2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_disconnected")
+    assert own_worker.seen.qsize() == 1
+
+
 def test_only_silence_is_tried_again(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     """A reused connection that breaks inside its answer's head is not tried again: the worker may have begun."""
     gateway = start_gateway()

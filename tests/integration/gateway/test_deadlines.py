@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx
 import pytest
@@ -63,6 +64,28 @@ def test_a_stream_that_stops(start_gateway: StartGateway, own_worker: FakeWorker
     assert gateway.event("request", ending="broken")["code"] == "worker_timeout"
 
 
+def test_a_head_is_no_first_byte(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """vLLM sends a stream's head at once, and may then read a long prompt: the idle timeout begins behind that."""
+    gateway = start_gateway(GATEWAY_IDLE_TIMEOUT_S=0.5)
+    with gateway.connect(
+        post(json.dumps(stream("sse", chunks=2, hold=0)).encode(), "connection: close")
+    ) as c:
+        seen = own_worker.next()
+        time.sleep(1.2)
+        seen.go_on()
+        assert read_to_end(c).endswith(b"0\r\n\r\n")
+    line = gateway.event("request", ending="complete")
+    assert line["ttfb_ms"] > 1000
+
+
+def test_a_head_without_a_first_byte(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Is 504 in its time; a client that would send it all again is told not to."""
+    gateway = start_gateway(GATEWAY_FIRST_BYTE_TIMEOUT_S=0.5)
+    answer = gateway.http.post(CHAT, json=stream("sse", chunks=2, hold=0))
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (504, "false")
+    assert own_worker.next().gone.wait(WAIT_S)
+
+
 def test_an_answer_that_stops(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     """Without events nothing can be said in it: the connection ends before the length that was told."""
     gateway = start_gateway(GATEWAY_IDLE_TIMEOUT_S=0.5)
@@ -111,6 +134,17 @@ def test_comments_before_the_first_byte(start_gateway: StartGateway, own_worker:
     assert received.replace(COMMENT, b"") == event(0) + event(1) + DONE
     line = gateway.logged(answer)
     assert (line["status"], line["ending"], line["stream"]) == (200, "complete", True)
+
+
+def test_comments_behind_a_head_without_events(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """The head that was held for the first event goes out with the comment, as the worker sent it."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    with gateway.http.stream("POST", CHAT, json=stream("sse", chunks=2, hold=0)) as answer:
+        assert (answer.status_code, len(answer.headers.get_list("content-type"))) == (200, 1)
+        chunks = answer.iter_raw()
+        assert next(chunks) == COMMENT
+        own_worker.next().go_on()
+        assert b"".join(chunks).replace(COMMENT, b"") == event(0) + event(1) + DONE
 
 
 def test_comments_between_chunks(start_gateway: StartGateway, own_worker: FakeWorker) -> None:

@@ -57,7 +57,7 @@ def test_clients_that_leave_take_their_bodies_with_them(
     start_gateway: StartGateway, own_worker: FakeWorker
 ) -> None:
     """A big request whose client leaves, before its end or in the middle of the answer, leaves nothing behind."""
-    gateway = start_gateway()
+    gateway = start_gateway(GATEWAY_MAX_TEXT_BYTES=50 * MIB)
     body = json.dumps(ask("alpha", "sse", hold=1) | {"padding": "x" * 20 * MIB}).encode()
     before = gateway.rss_bytes()
     for missing in (0, 5) * 6:

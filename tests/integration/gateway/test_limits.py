@@ -53,6 +53,7 @@ AMBIGUOUS = {
     "a zero byte": LINE + HOST + b"x-a: 1\x002\r\n" + LENGTH + END,
     "a chunk longer than its size": LINE + HOST + CHUNKED + b"\r\n5\r\n" + BODY + b"\r\n0\r\n\r\n",
     "a chunk size that is none": LINE + HOST + CHUNKED + b"\r\n-5\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "HTTP/1.2": LINE.replace(b"/1.1", b"/1.2") + HOST + LENGTH + END,
     "HTTP/0.9": f"POST {CHAT}\r\n\r\n".encode(),
     "HTTP/2's own beginning": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }  # fmt: skip
@@ -87,6 +88,57 @@ def test_a_request_that_can_be_read_in_two_ways(
     assert b"\r\nconnection: close\r\n" in answer
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_request"
     assert worker.seen.empty()
+
+
+def test_a_trailer_changes_nothing(gateway: Gateway, worker: FakeWorker) -> None:
+    """What stands behind a chunked body is no header: it is neither heeded nor handed on."""
+    trailers = b"content-type: text/plain\r\nx-request-id: mine\r\nauthorization: none\r\n"
+    request = LINE + HOST + b"connection: close\r\n" + CHUNKED + IN_CHUNKS[:-2] + trailers + b"\r\n"
+    assert answer_to(gateway, request).endswith(COMPLETION)
+    seen = worker.next()
+    assert seen.body == BODY
+    assert not {"content-type", "authorization"} & {name for name, _ in seen.headers}
+
+
+@pytest.mark.parametrize(
+    "endless", [b"0\r\nx-trailer: ", b"1;extension=", b""], ids=["trailer", "extension", "leading zeros"]
+)
+def test_a_body_of_frames(gateway: Gateway, worker: FakeWorker, endless: bytes) -> None:
+    """What a chunked body may have around its chunks is bounded: a header without an end would be kept in memory."""
+    answer = answer_to(gateway, LINE + HOST + CHUNKED + b"\r\n" + endless + b"0" * 300_000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert worker.seen.empty()
+
+
+def test_small_chunks_are_no_frames(gateway: Gateway, worker: FakeWorker) -> None:
+    """One byte in each is as good as any."""
+    body = json.dumps(ask("alpha") | {"padding": "x" * 30_000}).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    request = LINE + HOST + b"connection: close\r\n" + CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n"
+    assert answer_to(gateway, request).endswith(COMPLETION)
+    assert worker.next().body == body
+
+
+def test_a_refusal_is_logged_and_counted(start_gateway: StartGateway) -> None:
+    """What is no request has a line too, and a client of Anthropic's is told in its own words."""
+    gateway = start_gateway()
+    target = b"POST /v1/messages?" + b"x" * 20_000 + b" HTTP/1.1\r\n"
+    answer = answer_to(gateway, target + HOST + LENGTH + END)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "request_too_large"
+    assert gateway.event("refused")["status"] == 431
+    assert gateway.metric("gateway_errors_total", model="unknown", code="request_too_large") == 1
+
+
+def test_bytes_behind_a_last_request(gateway: Gateway, worker: FakeWorker) -> None:
+    """A client that says that it asks no more may send what it likes behind that: its answer comes whole."""
+    body = json.dumps(ask("alpha", "sse", chunks=3, hold=1)).encode()
+    for at_once in (b"\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        with gateway.connect(post(body, "connection: close") + at_once) as connection:
+            seen = worker.next()
+            connection.sendall(b"x" * 100_000)
+            time.sleep(0.1)
+            seen.go_on()
+            assert read_to_end(connection).endswith(b"0\r\n\r\n")
 
 
 def test_what_is_plain_passes(gateway: Gateway, worker: FakeWorker) -> None:

@@ -42,12 +42,11 @@ def test_the_first_chunk_does_not_wait_for_the_second(gateway: Gateway, worker: 
         assert b"".join(chunks) == event(1) + DONE
 
 
-def test_the_head_does_not_wait_for_the_first_chunk(gateway: Gateway, worker: FakeWorker) -> None:
-    """Status and headers are relayed while the worker still prefills."""
-    with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=1, hold=0)) as answer:
-        assert answer.status_code == 200
-        worker.next().go_on()
-        assert answer.read() == event(0) + DONE
+def test_a_worker_that_dies_behind_its_head(gateway: Gateway, worker: FakeWorker) -> None:
+    """vLLM sends a stream's head before it has read the prompt: until the first event an error is still a status."""
+    for end in ("drop", "clean"):
+        answer = gateway.chat("alpha", "sse", chunks=0, end=end)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_disconnected")
 
 
 def test_a_stream_with_a_length_is_framed_anew(gateway: Gateway, worker: FakeWorker) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.bodies import MOST_DEPTH, Asked, read, remote_media
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.models import Alias
 from gateway.routes import Route, Routes
 
-ROUTES = Routes()
+ROUTES, MIB = Routes(), 1024 * 1024
 
 
 def route(path: str) -> Route:
@@ -27,7 +27,7 @@ CHAT, EMBEDDINGS, SPEECH = (
 
 
 def asked(body: object, at: Route = CHAT) -> Asked:
-    return read(json.dumps(body).encode(), b"application/json", at, {})
+    return read(json.dumps(body).encode(), b"application/json", at, {}, MIB)
 
 
 anything = some.recursive(
@@ -46,7 +46,7 @@ def test_the_model_is_found_in_any_object(rest: dict[str, object], model: str) -
 def test_no_bytes_break_the_parser(body: bytes) -> None:
     """Any bytes at all are a model or a refusal, never another error."""
     with suppress(InvalidRequest):
-        assert read(body, b"application/json", CHAT, {}).model
+        assert read(body, b"application/json", CHAT, {}, MIB).model
 
 
 @given(some.dictionaries(some.text(max_size=5), anything))
@@ -87,6 +87,22 @@ def nested(levels: int) -> dict[str, object]:
     return {"model": "m", "x": value}
 
 
+def test_a_text_beyond_its_bound_is_not_parsed() -> None:
+    """Only images and sound make a body so large."""
+    text, image = {"role": "user", "content": "x" * MIB}, {"image_url": {"url": "data:,"}}
+    with pytest.raises(RequestTooLarge):
+        asked({"model": "m", "messages": [text]})
+    assert asked({"model": "m", "messages": [text, image]}).model == "m"
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"0,"])
+def test_values_are_bounded(part: bytes) -> None:
+    """A few million small ones would take the memory of gigabytes, and the loop's time."""
+    body = b'{"model":"m","image_url":[' + part * 4_000_001 + b"0]}"
+    with pytest.raises(InvalidRequest, match="objects"):
+        read(body, b"application/json", CHAT, {}, MIB)
+
+
 def test_depth_is_bounded() -> None:
     """As deep as allowed passes, one deeper does not; many shallow objects do."""
     assert asked(nested(MOST_DEPTH - 1)).model == "m"
@@ -107,7 +123,7 @@ def test_depth_is_bounded() -> None:
 def test_two_models_are_none(body: bytes) -> None:
     """Another parser could take the other one."""
     with pytest.raises(InvalidRequest, match="twice"):
-        read(body, b"application/json", CHAT, {})
+        read(body, b"application/json", CHAT, {}, MIB)
 
 
 def test_a_model_within_something_else_is_no_second_one() -> None:
@@ -127,7 +143,7 @@ def test_the_model_of_a_form() -> None:
     """The field of that name, before or behind the file, in quotes or not; the body stays as it is."""
     for parts in ([FIELD.format("model", "m"), FILE], [FILE, FIELD.format("model", "m")],
                   [FILE, FIELD.format("model", "m").replace('"', "")]):  # fmt: skip
-        found = read(form(*parts), b'multipart/form-data; boundary="B"', SPEECH, {})
+        found = read(form(*parts), b'multipart/form-data; boundary="B"', SPEECH, {}, MIB)
         assert (found.model, found.body) == ("m", form(*parts))
 
 
@@ -144,14 +160,14 @@ def test_the_model_of_a_form() -> None:
 def test_a_form_without_one_model(body: bytes, kind: bytes) -> None:
     """None, two, or no way to tell."""
     with pytest.raises(InvalidRequest):
-        read(body, kind, SPEECH, {})
+        read(body, kind, SPEECH, {}, MIB)
 
 
 @given(some.binary(max_size=200), some.binary(max_size=60))
 def test_no_form_breaks_the_parser(body: bytes, kind: bytes) -> None:
     """Any bytes at all are a model or a refusal."""
     with suppress(InvalidRequest):
-        assert read(body, b"multipart/form-data; boundary=" + kind, SPEECH, {}).model
+        assert read(body, b"multipart/form-data; boundary=" + kind, SPEECH, {}, MIB).model
 
 
 @pytest.mark.parametrize(
@@ -176,7 +192,7 @@ FAST = {"fast": Alias(model="m", force={"temperature": 0}, default={"max_tokens"
 def test_an_alias_is_sent_as_its_model() -> None:
     """With the parameters it forces, and those it fills in; the worker knows nothing of the alias."""
     given_body = {"model": "fast", "temperature": 1, "stream": True}
-    sent = read(json.dumps(given_body).encode(), b"application/json", CHAT, FAST)
+    sent = read(json.dumps(given_body).encode(), b"application/json", CHAT, FAST, MIB)
     assert json.loads(sent.body) == {
         "model": "m", "temperature": 0, "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
@@ -186,7 +202,7 @@ def test_an_alias_is_sent_as_its_model() -> None:
 def test_an_alias_is_not_for_forms() -> None:
     """A form is not written anew."""
     with pytest.raises(InvalidRequest, match="alias"):
-        read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST)
+        read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST, MIB)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,18 @@ from gateway.queues import Queues
 
 
 class Asker:
-    """Finds room as often as it is told."""
+    """Finds room as it is told."""
 
     def __init__(self, *finds: bool) -> None:
         self.finds = list(finds)
+        self.turns = 0
         self.waits_since: float | None = 5.0
 
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         return self.finds.pop(0)
+
+    def take_turn(self) -> None:
+        self.turns += 1
 
 
 def test_first_come_first_served() -> None:
@@ -19,10 +23,28 @@ def test_first_come_first_served() -> None:
     queues, first, second = Queues(), Asker(False, True), Asker(True)
     assert queues.enter("m", first, 2)
     assert queues.enter("m", second, 2)
-    queues.serve()
+    queues.serve(["m"])
     assert (queues.length("m"), second.finds) == (2, [True])
-    queues.serve()
-    assert queues.length("m") == 0
+    queues.serve(["other", "m"])
+    assert (queues.length("m"), first.turns, second.turns) == (0, 1, 1)
+
+
+def test_only_the_lines_that_are_named_are_served() -> None:
+    """Room at one model's worker is none at another's."""
+    queues, waiting = Queues(), Asker(True)
+    queues.enter("m", waiting, 1)
+    queues.serve(["other"])
+    assert (queues.length("m"), waiting.turns) == (1, 0)
+
+
+def test_nobody_is_served_once_it_is_closed() -> None:
+    """The gateway ends: what it ends makes no room."""
+    queues, waiting = Queues(), Asker(True)
+    queues.enter("m", waiting, 1)
+    queues.close()
+    queues.serve(["m"])
+    queues.leave("m", waiting)
+    assert waiting.turns == 0
 
 
 def test_the_first_has_waited_longest() -> None:
@@ -49,5 +71,5 @@ def test_who_leaves_is_not_called() -> None:
     queues.enter("m", gone, 2)
     queues.enter("m", next_one, 2)
     queues.leave("m", gone)
-    queues.serve()
-    assert (queues.length("m"), next_one.finds) == (0, [])
+    queues.serve(["m"])
+    assert (queues.length("m"), next_one.turns) == (0, 1)

@@ -28,7 +28,7 @@ class Line:
         self.peers.append(self._stack.enter_context(theirs))
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(self.pool.put, Outbox(loop)), sock=ours
+            lambda: Connection(self.pool.put, Outbox(loop), loop.time), sock=ours
         )
         self.pool.put(connection)
         connection.idle_since = moment

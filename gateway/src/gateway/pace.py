@@ -1,0 +1,50 @@
+"""How an answer comes in: its first byte, its pieces, its silences. Pure; every time is in seconds of one clock."""
+
+from dataclasses import dataclass
+
+from gateway.models import Deadlines
+
+
+@dataclass(slots=True)
+class Pace:
+    """Of one request. vLLM sends a stream's head at once, so that the first byte is the first of the body.
+
+    heard: when the worker was last heard; first_byte: seconds from the start; paused: the client does not keep up.
+    """
+
+    started: float
+    heard: float = 0.0
+    commented: float = 0.0
+    first_byte: float | None = None
+    pieces: int = 0
+    paused: bool = False
+
+    def note(self, now: float) -> None:
+        """A piece of the body has come."""
+        self.heard = now
+        self.pieces += 1
+        if self.first_byte is None:
+            self.first_byte = now - self.started
+
+    def resume(self, now: float) -> None:
+        """The client keeps up again: the silence until now was its own."""
+        self.paused, self.heard = False, now
+
+    def overdue(self, limits: Deadlines, now: float) -> str | None:
+        """Which deadline has passed, in words."""
+        if now - self.started > limits.total_s:
+            return f"the whole answer took longer than {limits.total_s:g} s"
+        limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
+        if self.paused or now - self.heard <= limit:
+            return None
+        return f"nothing came for {limit:g} s"
+
+    def is_silent(self, seconds: float, now: float) -> bool:
+        """Whether the client has heard nothing for that long, for want of anything to say."""
+        return not self.paused and now - max(self.heard, self.commented) > seconds
+
+    def between_pieces(self) -> float | None:
+        """Mean seconds between two pieces, or None where there were not two."""
+        if self.first_byte is None or self.pieces < 2:
+            return None
+        return (self.heard - self.started - self.first_byte) / (self.pieces - 1)
