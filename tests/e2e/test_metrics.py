@@ -35,12 +35,14 @@ def traffic(stack: Stack, client: OpenAI) -> None:
 
 def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
     """Prometheus finds both by itself and both are up; the worker carries its slug."""
-    up = {
-        (entry["metric"]["job"], entry["metric"].get("slug")): entry["value"][1]
-        for entry in stack.query("up")
-    }
-    assert up[("gateway", None)] == "1"
-    assert up[("worker", SLUG)] == "1"
+    wanted = {("gateway", None), ("worker", SLUG)}
+    wait_for("both up", lambda: wanted <= up(stack) or None, 60)  # a worker may just have come back
+
+
+def up(stack: Stack) -> set[tuple[str, str | None]]:
+    """Job and slug of every target that was there at its last scrape."""
+    metrics = [entry["metric"] for entry in stack.query("up") if entry["value"][1] == "1"]
+    return {(metric["job"], metric.get("slug")) for metric in metrics}
 
 
 def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:
@@ -52,8 +54,8 @@ def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:
 
 def test_gateway_counts_requests(stack: Stack, traffic: None) -> None:
     """Our counters say what happened, by model and ending."""
-    found = stack.query(f'gateway_requests_total{{model="{MODEL}",status="200",ending="complete"}}')
-    assert sum(float(entry["value"][1]) for entry in found) >= 3
+    complete = f'sum(gateway_requests_total{{model="{MODEL}",status="200",ending="complete"}}) >= 3'
+    wait_for("three complete requests", lambda: stack.query(complete) or None, 60)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
