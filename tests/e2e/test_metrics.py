@@ -36,9 +36,7 @@ def traffic(stack: Stack, client: OpenAI) -> None:
 def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
     """Prometheus finds both by itself and both are up; the worker carries its slug."""
     wanted = {("gateway", None), ("worker", SLUG)}
-    wait_for(
-        "both up", lambda: wanted <= up(stack) or None, 60
-    )  # a worker may have come back between two scrapes
+    wait_for("both up", lambda: wanted <= up(stack) or None, 60)  # a worker may just have come back
 
 
 def up(stack: Stack) -> set[tuple[str, str | None]]:
@@ -56,8 +54,8 @@ def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:
 
 def test_gateway_counts_requests(stack: Stack, traffic: None) -> None:
     """Our counters say what happened, by model and ending."""
-    found = stack.query(f'gateway_requests_total{{model="{MODEL}",status="200",ending="complete"}}')
-    assert sum(float(entry["value"][1]) for entry in found) >= 3
+    complete = f'sum(gateway_requests_total{{model="{MODEL}",status="200",ending="complete"}}) >= 3'
+    wait_for("three complete requests", lambda: stack.query(complete) or None, 60)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
