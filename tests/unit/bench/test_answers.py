@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from gateway.reasoning import under_both_names
 
 from bench import answers
 from bench.answers import LONG, MODEL, THOUGHTS
+from gateway.answers import Edits, Names
 
 
 def test_the_loads_are_of_the_sizes_that_peers_were_measured_with() -> None:
@@ -37,7 +37,7 @@ def test_what_is_expected_of_the_gateway_is_what_its_rule_makes() -> None:
     """The reasoner's stream under both names, worked out here and by the gateway's own module."""
     body = answers.stream_body(THOUGHTS)
     assert body.count(b'"reasoning":') == 100
-    assert answers.with_both_names(body) == under_both_names(body) != body
+    assert answers.with_both_names(body) == Edits(Names.BOTH).apply(body) != body
 
 
 @pytest.mark.parametrize("body", [answers.completion(), answers.stream_body(LONG)])
