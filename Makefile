@@ -63,7 +63,7 @@ check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=s
 check: setup ## Lint, format, types, import layers, Compose files, promises of the repository
 	@scripts/check
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
 test-full: setup ## Every bar at full count; writes docs/test-report.md

@@ -179,7 +179,8 @@ def _fail(how: str, marker: Path | None) -> None:
 def main() -> None:
     """Start up, serve until told to stop."""
     arguments = _parsed()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.ignore_sigterm else lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, whatever its threads do
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.ignore_sigterm else lambda *_: os._exit(0))
     print("words:", *sys.argv[1:], flush=True)
     print("gpus:", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     if arguments.rank:
