@@ -7,22 +7,22 @@ quote, so it is a key.
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
-
-import orjson
+from typing import Final, NamedTuple, Protocol
 
 KEY, FORMER_KEY = b'"reasoning":', b'"reasoning_content":'
-VALUE = rb'(?:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
-FIELD = re.compile(KEY + b"(" + VALUE + b")")
-FIELD_AND_COMMA = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
-USAGE_KEY = b'"usage":{'
-USAGE = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-USAGE_EVENT = re.compile(rb'^data: \{[^\n]*"choices":\[\],[^\n]*"usage":\{[^\n]*\}\r?\n\r?\n', re.MULTILINE)
-MOST_HELD = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
-TAIL_BYTES = 4096  # of an answer, where its usage is looked for
-FRAGMENT_BYTES = 64  # of an unfinished line: longer than any end's mark
+VALUE: Final = rb'(?:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
+FIELD: Final = re.compile(KEY + b"(" + VALUE + b")")
+FIELD_AND_COMMA: Final = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
+USAGE_KEY: Final = b'"usage":{'
+PROMPT_KEYS: Final = b'"prompt_tokens":', b'"input_tokens":'
+COMPLETION_KEYS: Final = b'"completion_tokens":', b'"output_tokens":'
+USAGE_EVENT: Final = re.compile(
+    rb'^data: \{[^\n]*"choices":\[\],[^\n]*"usage":\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
+)
+MOST_HELD: Final = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
+TAIL_BYTES: Final = 4096  # of an answer, where its usage is looked for
+FRAGMENT_BYTES: Final = 64  # of an unfinished line: longer than any end's mark
 
 
 class Names(Enum):
@@ -34,34 +34,29 @@ class Names(Enum):
     NONE = "none"
 
 
-REPLACEMENTS = {
+REPLACEMENTS: Final = {
     Names.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
     Names.REASONING_CONTENT: FORMER_KEY + rb"\1",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """An answer's usage, in tokens."""
 
     prompt: int
     completion: int
 
 
-@dataclass(frozen=True, slots=True)
 class Edits:
     """What is changed. hide_usage: the event with it, in a stream."""
 
-    names: Names = Names.REASONING
-    hide_usage: bool = False
+    __slots__ = ("any", "hide_usage", "names", "renames")
 
-    @property
-    def any(self) -> bool:
-        return self.hide_usage or self.renames
-
-    @property
-    def renames(self) -> bool:
-        return self.names is not Names.REASONING
+    def __init__(self, names: Names = Names.REASONING, hide_usage: bool = False) -> None:
+        self.names = names
+        self.hide_usage = hide_usage
+        self.renames = names is not Names.REASONING
+        self.any = hide_usage or self.renames
 
     def apply(self, data: bytes) -> bytes:
         """`data`, whole events or a whole body, with the changes."""
@@ -232,11 +227,25 @@ def event_end(data: bytes) -> int:
 
 def tokens_in(data: bytes) -> Tokens | None:
     """The last usage in `data`, by OpenAI's names or Anthropic's; None if there is none to be read."""
-    found = USAGE.findall(data)
-    try:
-        usage = orjson.loads(found[-1]) if found else {}
-    except orjson.JSONDecodeError:
+    at = data.rfind(USAGE_KEY)
+    if at < 0:
         return None
-    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
-    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
-    return Tokens(prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
+    prompt = first_number(data, PROMPT_KEYS, at)
+    completion = first_number(data, COMPLETION_KEYS, at)
+    return Tokens(prompt, max(completion, 0)) if prompt >= 0 else None
+
+
+def first_number(data: bytes, keys: tuple[bytes, ...], start: int) -> int:
+    """The whole number behind the first of `keys` that is there; -1 without one."""
+    for key in keys:
+        at = data.find(key, start)
+        if at >= 0:
+            return number_at(data, at + len(key))
+    return -1
+
+
+def number_at(data: bytes, at: int) -> int:
+    end = at
+    while end < len(data) and 48 <= data[end] <= 57:
+        end += 1
+    return int(data[at:end]) if end > at else -1

@@ -33,11 +33,11 @@ class Gateway:
     """One process's object graph. Raises ConfigError if the cards, keys or static workers are wrong."""
 
     def __init__(self, settings: Settings, log: EventLog) -> None:
-        self.settings = settings
+        self.settings, loop = settings, asyncio.get_running_loop()
         self.draining = False
         self._log = log
         self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
-        self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s)
+        self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self.metrics = metrics = Metrics(self.fleet, queues)
@@ -49,8 +49,9 @@ class Gateway:
         self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 
-    def door(self, loop: asyncio.AbstractEventLoop) -> Door:
+    def door(self) -> Door:
         """The data port's side for clients."""
+        loop = self._upstream.loop
 
         def prepare(request: ClientRequest) -> None:
             if request.route is not None:

@@ -7,8 +7,8 @@ asked for it in the client's place.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from email.message import Message
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -19,30 +19,36 @@ from gateway.guard import body_too_large
 from gateway.models import Alias, rewrite
 from gateway.routes import Kind, Route
 
-MOST_DEPTH = 64
-ASK_FOR_USAGE = b'"stream_options":{"include_usage":true},'
-MOST_PARTS = 1_000_000  # objects and lists: far beyond what any context holds
-MOST_VALUES = 4_000_000
-ESCAPE = re.compile(
+MOST_DEPTH: Final = 64
+ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
+MOST_PARTS: Final = 1_000_000  # objects and lists: far beyond what any context holds
+MOST_VALUES: Final = 4_000_000
+ESCAPE_MARK, MEDIA_MARKS = b"\\u00", (b'_url"', b'"source"')  # what the patterns below begin to look for
+ESCAPE: Final = re.compile(
     rb"\\u00(?:4[1-9A-Fa-f]|5[0-9AFaf]|6[1-9A-Fa-f]|7[0-9Aa])"
 )  # of a letter: it may hide a name
-MEDIA = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"|"source"')
+MEDIA: Final = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"|"source"')
 Fields = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
 class Asked:
     """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
 
     alias: what the client's name for the model stands for.
     """
 
-    model: str
-    body: bytes
-    fields: Fields
-    stream: bool = False
-    hides_usage: bool = False
-    alias: Alias | None = None
+    __slots__ = ("alias", "body", "fields", "hides_usage", "model", "stream")
+
+    def __init__(
+        self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
+        alias: Alias | None = None,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.body = body
+        self.fields = fields
+        self.stream = stream
+        self.hides_usage = hides_usage
+        self.alias = alias
 
 
 def read(
@@ -54,7 +60,7 @@ def read(
         return Asked("", body, {})
     if route.kind is Kind.FORM:
         return read_form(body, content_type, aliases)
-    if len(body) > most_text and MEDIA.search(body) is None:
+    if len(body) > most_text and not has_media(body):
         raise body_too_large(most_text)
     fields = parse(body)
     model, stream = fields.get("model"), fields.get("stream") is True
@@ -95,9 +101,19 @@ def parse(body: bytes) -> Fields:
         raise InvalidRequest(
             "The request body must be a JSON object with the name of a model in `model`", "model"
         )
-    if body.count(b'"model"') > 1 or ESCAPE.search(body) is not None:
+    if body.count(b'"model"') > 1 or has_escapes(body):
         refuse_two_models(body)
     return fields
+
+
+def has_escapes(body: bytes) -> bool:
+    """Whether a letter is escaped, behind which a name may hide."""
+    return ESCAPE_MARK in body and ESCAPE.search(body) is not None
+
+
+def has_media(body: bytes) -> bool:
+    """Whether there may be images, sound or files in it."""
+    return any(mark in body for mark in MEDIA_MARKS) and MEDIA.search(body) is not None
 
 
 def is_deeper(value: object, levels: int) -> bool:
@@ -118,13 +134,9 @@ def inside(value: object) -> Iterable[object]:
 
 def refuse_two_models(body: bytes) -> None:
     """Two parsers may take two values for the model of one object with both: then neither is right."""
-    pairs: list[tuple[str, object]] = json.loads(body, object_pairs_hook=lambda found: Pairs(found))
+    pairs: list[tuple[str, object]] = json.loads(body, object_pairs_hook=list)  # with repetitions
     if [name for name, _ in pairs].count("model") > 1:
         raise InvalidRequest("The request body names `model` twice", "model")
-
-
-class Pairs(list[tuple[str, object]]):
-    """An object's names and values, in their order and with repetitions."""
 
 
 def wants_usage(fields: Fields) -> bool:
@@ -168,8 +180,6 @@ def model_in_part(part: bytes) -> str | None:
 
 def remote_media(asked: Asked, allowed: Collection[str] = ()) -> str | None:
     """The first address of media in a request that is neither a data: URI nor of an allowed host, or None."""
-    if MEDIA.search(asked.body) is None and ESCAPE.search(asked.body) is None:
-        return None
     return next((url for url in urls_in(asked.fields) if not is_allowed(url, allowed)), None)
 
 
@@ -198,6 +208,8 @@ def urls_in(value: object) -> Iterable[str]:
 
 def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
     """Raises InvalidRequest if a worker would have to fetch media from where no card allows it."""
+    if not has_media(asked.body) and not has_escapes(asked.body):
+        return
     url = remote_media(asked, frozenset.union(*(card.media_domains for card in cards)))
     if url is not None:
         raise InvalidRequest(

@@ -8,6 +8,7 @@ looks finished.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway import bodies, headers, selection
 from gateway.answers import Edits, Names, Opaque, Reading, Stream, reading_of
@@ -30,10 +31,10 @@ from gateway.routes import Kind, Route, stored_id
 from gateway.shared import Shared
 from gateway.workers import Lease, Worker
 
-UNKNOWN = "unknown"  # the label of a model that no card declares
-COMMENT = b": keep-alive\n\n"
-OWN_FAILURES = (502, 503, 504)  # statuses by which a worker says that it cannot serve
-NO_OPTIONS = Options()
+UNKNOWN: Final = "unknown"  # the label of a model that no card declares
+COMMENT: Final = b": keep-alive\n\n"
+OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it cannot serve
+NO_OPTIONS: Final = Options()
 
 
 class Call:
@@ -152,6 +153,8 @@ class Call:
         return self._shared.free(self.model)
 
     def _choose(self, pool: tuple[Worker, ...], asked: Asked) -> Worker:
+        if len(pool) == 1:
+            return pool[0]
         shown = selection.Asked(self._request.headers, asked.fields, asked.body)
         return self._shared.selectors[self.model].choose(pool, shown, self._shared.upstream.loop.time())
 

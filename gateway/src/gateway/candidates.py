@@ -1,9 +1,9 @@
 """Workers as the choice among them sees them: how loaded each is, and which is the least loaded. No I/O."""
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-FRESH_S = 0.1  # seconds for which what was read of the workers' slower figures is used again
+FRESH_S: Final = 0.1  # seconds for which what was read of the workers' slower figures is used again
 
 
 class Candidate(Protocol):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.outbox import Outbox
@@ -15,8 +15,10 @@ from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
 
-LOOK_S = 0.25  # between two looks at every connection
-PARTS = 8  # of the connections, looked at one after the other: thousands at once would hold the loop up
+LOOK_S: Final = 0.25  # between two looks at every connection
+PARTS: Final = (
+    8  # of the connections, looked at one after the other: thousands at once would hold the loop up
+)
 
 
 class Visitor(Protocol):

@@ -6,7 +6,7 @@ httptools parses; requests are answered one after another, in their order.
 import asyncio
 import socket
 from collections import deque
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
@@ -16,22 +16,22 @@ from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
 from gateway.request import ClientRequest, head_of
 from gateway.routes import Dialect
 
-TCP_INFO_BYTES = 1  # of which the first is the connection's state
-LEFT = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
-WRITE_BUFFER_BYTES = 64 * 1024  # of an answer, beyond what the kernel holds
-SLICE_BYTES = 16 * 1024  # parsed at a time: as many requests as that holds may queue
-SLOWEST_BODY = 64 * 1024  # bytes a second that a body must bring once its time is over
+TCP_INFO_BYTES: Final = 1  # of which the first is the connection's state
+LEFT: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
+WRITE_BUFFER_BYTES: Final = 64 * 1024  # of an answer, beyond what the kernel holds
+SLICE_BYTES: Final = 16 * 1024  # parsed at a time: as many requests as that holds may queue
+SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
 MOST_FRAMED, MOST_FRAMED_TIMES = (
     64 * 1024,
     16,
 )  # bytes around a body's chunks: so many, and so many times the body's
-MOST_DISCARDED = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
-LINGER_S = 2.0  # how long they are read
+MOST_DISCARDED: Final = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
+LINGER_S: Final = 2.0  # how long they are read
 Headers = list[tuple[bytes, bytes]]
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client's connection."""
+class ClientConnection:
+    """One client's connection: an asyncio.Protocol in all but name, which would keep it from being compiled whole."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -116,6 +116,9 @@ class ClientConnection(asyncio.Protocol):
             handler, running.handler = running.handler, None
             handler.on_gone()
 
+    def eof_received(self) -> None:
+        """The client has left, also if it closes its sending side alone: the connection ends."""
+
     def pause_writing(self) -> None:
         self._stuck = self.transport.get_write_buffer_size(), self._loop.time()
         if self._running is not None and self._running.handler is not None:
@@ -151,11 +154,12 @@ class ClientConnection(asyncio.Protocol):
         if parser is None or self._discarded >= 0 or parser.should_upgrade() or self.transport.is_closing():
             return
         self._in_head, self._head_bytes, self._framed = False, 0, 0
-        problem = guard.problem(self._url, parser.get_http_version(), self._headers)
+        version = parser.get_http_version()
+        problem = guard.problem(self._url, version, self._headers)
         if problem is not None:
             self._refuse(problem)
         else:
-            self._enqueue(self._request(parser))
+            self._enqueue(self._request(parser, version == "1.0"))
 
     def on_body(self, body: bytes) -> None:
         request = self._reading
@@ -176,13 +180,12 @@ class ClientConnection(asyncio.Protocol):
 
     # requests, one after another
 
-    def _request(self, parser: httptools.HttpRequestParser) -> ClientRequest:
+    def _request(self, parser: httptools.HttpRequestParser, http_1_0: bool) -> ClientRequest:
         path = self._url.partition(b"?")[0]
         route = self._door.routes.find(path)
         if route is None:
             path = guard.plain_path(self._url)
             route = self._door.routes.find(path)
-        http_1_0 = parser.get_http_version() == "1.0"
         return ClientRequest(
             self.transport, self._door.outbox, self._finished, route, self._url, path, parser.get_method(),
             self._headers, http_1_0, not http_1_0 and parser.should_keep_alive(), self._loop.time(),

@@ -7,7 +7,7 @@ worker while the client does not keep up.
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -15,11 +15,13 @@ from gateway.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.framing import BadFraming, Chunked, Framing, Sized, UntilClose
 from gateway.outbox import Outbox
 
-RECEIVE_BYTES = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
-MOST_HEAD_BYTES = 64 * 1024
-STALE_S = 1.0  # a connection that the worker had closed is known for it within a round trip
-JOINED_BYTES = 64 * 1024  # a larger body is written behind its head, without a copy of both in one piece
-BODILESS = (204, 304)
+RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
+MOST_HEAD_BYTES: Final = 64 * 1024
+STALE_S: Final = 1.0  # a connection that the worker had closed is known for it within a round trip
+JOINED_BYTES: Final = (
+    64 * 1024
+)  # a larger body is written behind its head, without a copy of both in one piece
+BODILESS: Final = (204, 304)
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -120,7 +122,7 @@ class Exchange:
             self._receiver.on_payload(data)
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One TCP connection to a worker; carries one exchange at a time. keep: takes it when it can be used again; clock:
     in seconds.
     """
@@ -194,6 +196,12 @@ class Connection(asyncio.Protocol):
             self._feed_body(exchange, exchange.framing, data)
         else:
             self._feed_head(exchange, data)
+
+    def eof_received(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None
@@ -293,8 +301,12 @@ class Connection(asyncio.Protocol):
 
 def framing_of(status: int, headers: Headers) -> Framing:
     """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
-    lengths = {value for name, value in headers if name == b"content-length"}
-    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    lengths, codings = set(), []
+    for name, value in headers:
+        if name == b"content-length":
+            lengths.add(value)
+        elif name == b"transfer-encoding":
+            codings.append(value.lower())
     if codings:
         if codings != [b"chunked"] or lengths:
             raise BadFraming("its transfer-encoding is not chunked alone")

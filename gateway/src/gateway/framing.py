@@ -6,11 +6,11 @@ line and its length, and can be handed on with its frame.
 
 import re
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
-SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\r\n]*)?")
-MOST_LINE_BYTES = 4096  # of a size line or a trailer
-CRLF = b"\r\n"
+SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\r\n]*)?")
+MOST_LINE_BYTES: Final = 4096  # of a size line or a trailer
+CRLF: Final = b"\r\n"
 
 
 class BadFraming(Exception):

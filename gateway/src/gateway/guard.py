@@ -4,16 +4,17 @@ A head that two parsers could read differently is refused: behind a proxy it cou
 """
 
 import re
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest, RequestTooLarge
 
-MOST_HEADERS = 64
-MOST_HEAD_BYTES = 16 * 1024
-HOST = re.compile(rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
-FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
+MOST_HEADERS: Final = 64
+MOST_HEAD_BYTES: Final = 16 * 1024
+HOST: Final = re.compile(rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+FRAMING_FIELDS: Final = (b"content-length", b"transfer-encoding")
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -21,10 +22,13 @@ def problem(target: bytes, version: str, fields: Headers) -> GatewayError | None
     """Why a head is refused, or None. `fields` have lower-case names."""
     if version not in ("1.1", "1.0"):
         return InvalidRequest("The request must be of HTTP/1.1")
-    size = len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
+    size, hosts = len(target), []
+    for name, value in fields:
+        size += len(name) + len(value) + 4
+        if name == b"host":
+            hosts.append(value)
     if len(fields) > MOST_HEADERS or size > MOST_HEAD_BYTES:
         return head_too_large()
-    hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and version != "1.0"):
         return InvalidRequest("The request must have one Host header")
     if hosts and HOST.fullmatch(hosts[0]) is None:

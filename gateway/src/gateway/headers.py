@@ -5,12 +5,13 @@ Towards the client it is of what may not: hop-by-hop fields, those that `Connect
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-TO_WORKER = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
-STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"),)
-NOT_TO_CLIENT = frozenset(
+TO_WORKER: Final = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
+STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+NOT_TO_CLIENT: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
      b"transfer-encoding", b"upgrade", b"server", b"date", b"x-request-id", b"cache-control", b"x-accel-buffering"}
 )  # fmt: skip
@@ -48,9 +49,11 @@ def without_length(headers: Headers) -> Headers:
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
     """The worker's headers as the client gets them, with our request id and no caching or buffering on the way."""
-    banned = NOT_TO_CLIENT | _named_by_connection(worker_headers)
-    kept = [(name, value) for name, value in worker_headers if name not in banned]
-    return [*kept, *ours(request_id)]
+    kept = [field for field in worker_headers if field[0] not in NOT_TO_CLIENT]
+    if len(kept) != len(worker_headers) and (named := _named_by_connection(worker_headers)):
+        kept = [field for field in kept if field[0] not in named]
+    kept += ours(request_id)
+    return kept
 
 
 def ours(request_id: bytes) -> Headers:

@@ -13,12 +13,13 @@ import errno
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from gateway.vitals import Progress, Vitals
 
 SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
-LEAST_SHARE = 0.1  # of the requests that a worker gets just after it became ready
-OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+LEAST_SHARE: Final = 0.1  # of the requests that a worker gets just after it became ready
+OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 class WorkerState(StrEnum):
@@ -43,7 +44,7 @@ class Failure(StrEnum):
     BROKEN = "broken"  # an answer that had begun well and was not completed
 
 
-TAKES_REQUESTS = frozenset(
+TAKES_REQUESTS: Final = frozenset(
     {WorkerState.READY, WorkerState.SUSPECT, WorkerState.HALF_OPEN, WorkerState.EJECTED}
 )
 

@@ -2,15 +2,21 @@
 
 import asyncio
 import sys
+import time
 import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Final, TextIO
 
 import orjson
 
-FLUSH_S = 0.02
-MOST_LINES = 256  # that wait
+FLUSH_S: Final = 0.02
+MOST_LINES: Final = 256  # that wait
+
+
+def timestamp(milliseconds: int) -> str:
+    """ISO 8601 of a moment since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 class EventLog:
@@ -23,6 +29,7 @@ class EventLog:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._lines: list[bytes] = []
+        self._last, self._timestamp = 0, ""  # milliseconds: the second half is worked out once for each
 
     def request(self, loop: asyncio.AbstractEventLoop, **facts: object) -> None:
         if not self._lines:
@@ -57,6 +64,8 @@ class EventLog:
         self.flush()
 
     def _add(self, level: str, event: str, facts: dict[str, object]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"ts": now, "level": level, "logger": "gateway", "event": event, **facts}
+        milliseconds = int(time.time() * 1000)
+        if milliseconds != self._last:
+            self._last, self._timestamp = milliseconds, timestamp(milliseconds)
+        line = {"ts": self._timestamp, "level": level, "logger": "gateway", "event": event, **facts}
         self._lines.append(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))

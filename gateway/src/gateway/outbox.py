@@ -4,8 +4,9 @@ A write whose receiver sleeps costs several times one that finds it awake: one r
 """
 
 import asyncio
+from typing import Final
 
-MOST_WAITING = (
+MOST_WAITING: Final = (
     64 * 1024
 )  # bytes; one turn may bring megabytes of requests, and what is written is what can be bounded
 

@@ -1,23 +1,22 @@
 """How an answer comes in: its first byte, its pieces, its silences. Pure; every time is in seconds of one clock."""
 
-from dataclasses import dataclass
-
 from gateway.models import Deadlines
 
 
-@dataclass(slots=True)
 class Pace:
     """Of one request. vLLM sends a stream's head at once, so that the first byte is the first of the body.
 
     heard: when the worker was last heard; first_byte: seconds from the start; paused: the client does not keep up.
     """
 
-    started: float
-    heard: float = 0.0
-    commented: float = 0.0
-    first_byte: float | None = None
-    pieces: int = 0
-    paused: bool = False
+    __slots__ = ("commented", "first_byte", "heard", "paused", "pieces", "started")
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.heard = self.commented = 0.0
+        self.first_byte: float | None = None
+        self.pieces = 0
+        self.paused = False
 
     def note(self, now: float) -> None:
         """A piece of the body has come."""

@@ -2,13 +2,14 @@
 
 import re
 from collections import OrderedDict
+from typing import Final
 
-PROMPT = re.compile(
+PROMPT: Final = re.compile(
     rb'"(?:messages|prompt|input|system)"\s*:'
 )  # a key: in a string its quotes would be escaped
-LOOKED_THROUGH = 1 << 16  # bytes of a body in which the prompt must begin
-HOLDERS = 4  # workers remembered of one prefix
-SWEPT = 64  # prefixes past their time that one request drops at most
+LOOKED_THROUGH: Final = 1 << 16  # bytes of a body in which the prompt must begin
+HOLDERS: Final = 4  # workers remembered of one prefix
+SWEPT: Final = 64  # prefixes past their time that one request drops at most
 
 Holders = tuple[str, ...]  # addresses, the latest first
 

@@ -6,9 +6,10 @@ A member that leaves gives up its own keys alone, and one that comes takes none 
 from collections.abc import Sequence
 from hashlib import blake2b
 from math import inf, log
+from typing import Final
 
-MASK = (1 << 64) - 1
-GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
+MASK: Final = (1 << 64) - 1
+GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 
 
 def number_of(key: bytes) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway import headers
 from gateway.errors import GatewayError
@@ -19,19 +19,19 @@ from gateway.outbox import Outbox
 from gateway.routes import Dialect, Route
 
 Headers = list[tuple[bytes, bytes]]
-STATUS_LINES = {
+STATUS_LINES: Final = {
     code: f"HTTP/1.1 {code} {HTTPStatus(code).phrase if code in set(HTTPStatus) else ''}\r\n".encode()
     for code in range(100, 600)
 }
-LAST_CHUNK = b"0\r\n\r\n"
-MOST_DIGITS = 18  # of a length: more say as much as these
-FRAMING = {
+LAST_CHUNK: Final = b"0\r\n\r\n"
+MOST_DIGITS: Final = 18  # of a length: more say as much as these
+FRAMING: Final = {
     (False, True): b"",
     (False, False): b"connection: close\r\n",
     (True, True): b"transfer-encoding: chunked\r\n",
     (True, False): b"transfer-encoding: chunked\r\nconnection: close\r\n",
 }
-NO_LINGER = struct.pack("ii", 1, 0)  # close with a reset
+NO_LINGER: Final = struct.pack("ii", 1, 0)  # close with a reset
 
 
 class Handler(Protocol):

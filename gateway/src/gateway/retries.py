@@ -1,8 +1,10 @@
 """How many requests may be sent a second time: a share of all, so that a failing fleet is not hit twice as hard."""
 
-SHARE = 0.2  # of the requests
-RESERVE = 3.0  # retries that a quiet gateway may begin with
-MOST = 100.0  # retries saved up at most
+from typing import Final
+
+SHARE: Final = 0.2  # of the requests
+RESERVE: Final = 3.0  # retries that a quiet gateway may begin with
+MOST: Final = 100.0  # retries saved up at most
 
 
 class Budget:

@@ -10,9 +10,10 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import cast
 
 import uvicorn
 
@@ -41,14 +42,13 @@ async def serve(
     """Serves until SIGTERM or SIGINT, then drains."""
     stop = stop_event()
     loop = asyncio.get_running_loop()
-    door, ops = gateway.door(loop), ops_server(gateway.ops)
+    door, ops = gateway.door(), ops_server(gateway.ops)
     async with gateway.resources():
         keeper = asyncio.create_task(gateway.keeper.run())
         watch = asyncio.create_task(door.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
-        listener = await loop.create_server(
-            partial(ClientConnection, door), sock=data_socket, backlog=BACKLOG
-        )
+        connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, door))
+        listener = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
         log.info(
             "listening",
             data=address_of(data_socket),

@@ -2,11 +2,12 @@
 
 import re
 from collections import OrderedDict
+from typing import Final
 
 from gateway.workers import Worker
 
-ID = re.compile(rb'"id":"(resp_[A-Za-z0-9_-]{1,128})"')
-MOST = 10_000  # responses; the oldest are forgotten first
+ID: Final = re.compile(rb'"id":"(resp_[A-Za-z0-9_-]{1,128})"')
+MOST: Final = 10_000  # responses; the oldest are forgotten first
 
 
 class Stored:

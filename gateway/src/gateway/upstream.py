@@ -7,7 +7,7 @@ connection that ends before any byte of the answer fails with `StaleConnection`,
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import cast
 
 from gateway.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.exchange import Connection, Exchange, Receiver
@@ -53,23 +53,15 @@ class Pool:
 
 
 class Upstream:
-    """The pools of all workers."""
+    """The pools of all workers. loop: the one all connections live on."""
 
-    def __init__(self, connect_timeout_s: float, pool_idle_s: float) -> None:
+    def __init__(self, connect_timeout_s: float, pool_idle_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop  # kept, since asking for it is a system call on Python 3.11
+        self.outbox = Outbox(loop)  # where everything that leaves the gateway is put together
         self._connect_timeout_s = connect_timeout_s
         self._pool_idle_s = pool_idle_s
         self._pools: dict[Worker, Pool] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-
-    @cached_property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop all connections live on. Kept, since asking for it is a system call on Python 3.11."""
-        return asyncio.get_running_loop()
-
-    @cached_property
-    def outbox(self) -> Outbox:
-        """Where everything that leaves the gateway is put together."""
-        return Outbox(self.loop)
 
     def start(
         self, worker: Worker, head: bytes, body: bytes, receiver: Receiver, *, fresh: bool = False
@@ -105,11 +97,11 @@ class Upstream:
 
     async def _connect(self, worker: Worker, pool: Pool) -> Connection:
         """Raises WorkerUnreachable, or Overloaded if the gateway itself has no file or memory left for it."""
+        connection = Connection(pool.put, self.outbox, self.loop.time)
+        protocol = cast(asyncio.Protocol, connection)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: Connection(pool.put, self.outbox, self.loop.time), worker.host, worker.port
-                )
+                await self.loop.create_connection(lambda: protocol, worker.host, worker.port)
         except TimeoutError as error:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:

@@ -8,10 +8,11 @@ parts, and a first request may compile for minutes: nothing is judged before a f
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 RUNNING, WAITING = b"vllm:num_requests_running", b"vllm:num_requests_waiting"
 KV_USE, FINISHED = b"vllm:kv_cache_usage_perc", b"vllm:request_success_total"
-TOKENS = (b"vllm:generation_tokens_total", b"vllm:prompt_tokens_total")
+TOKENS: Final = (b"vllm:generation_tokens_total", b"vllm:prompt_tokens_total")
 
 
 @dataclass(frozen=True, slots=True)

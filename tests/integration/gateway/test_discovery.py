@@ -46,7 +46,7 @@ class Watch:
         self.fleet = Fleet.of(load_catalog(site.cards), rules_of(settings))
         self.probes = NamedProbes()
         self.log = io.StringIO()
-        upstream = Upstream(1, 1)
+        upstream = Upstream(1, 1, asyncio.get_running_loop())
         self.keeper = Keeper(settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log))
 
     async def state(self, **names: FakeWorker | list[FakeWorker]) -> ModelState:
