@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
-        setup lock fmt check check-flags test test-e2e test-full fuzz bench-gateway bench-peers bench-page twin clean
+        setup lock fmt check check-flags test test-compiled test-e2e test-full fuzz bench-gateway bench-peers bench-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -64,6 +64,9 @@ check: setup ## Lint, format, types, import layers, Compose files, promises of t
 	@scripts/check
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+test-compiled: setup ## The gateway's integration tests again, on its compiled form (INSTALL=1 also installs a C compiler)
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
 test-full: setup ## Every bar at full count; writes docs/test-report.md
@@ -71,7 +74,8 @@ test-full: setup ## Every bar at full count; writes docs/test-report.md
 fuzz: ## Random input to the gateway's parsers, each for SECONDS (60)
 	@scripts/fuzz $(SECONDS)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
-	$(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
 bench-peers: ## Fetch the gateways to compare with into out/peers: vllm-router, sglang-router, smg, LiteLLM, nginx
 	@scripts/bench-peers
 bench-page: setup ## Write docs/performance.md and its plot from the last `make bench-gateway`
