@@ -45,8 +45,9 @@ def test_base_images_default_to_public_images_by_digest(dockerfile: Path) -> Non
     bases = {name: value for name, value in build_defaults(dockerfile) if name.endswith("IMAGE")}
     assert bases
     assert [value for value in bases.values() if not PUBLIC_PINNED.fullmatch(value)] == []
-    froms = [line.split()[1] for line in dockerfile.read_text().splitlines() if line.startswith("FROM ")]
-    assert [name for name in froms if name.strip("${}") not in bases] == []
+    froms = [line.split() for line in dockerfile.read_text().splitlines() if line.startswith("FROM ")]
+    stages = {words[3] for words in froms if words[2:3] == ["AS"]}
+    assert [words[1] for words in froms if words[1].strip("${}") not in {*bases, *stages}] == []
 
 
 def test_compose_and_dockerfiles_agree_on_the_default_base() -> None:

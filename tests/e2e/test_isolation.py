@@ -117,6 +117,14 @@ def test_worker_and_weights_see_only_what_they_need(stack: Stack) -> None:
     assert not [source for source in sources if source.endswith("docker.sock")]
 
 
+def test_the_gateways_hot_path_is_compiled(stack: Stack) -> None:
+    """The image has what the benchmark measures."""
+    code, found = stack.run_in(
+        "gateway", "import gateway.call, gateway.exchange as e; print(gateway.call.__file__, e.__file__)"
+    )
+    assert (code, found.count(".so")) == (0, 2), found
+
+
 def test_compose_config_is_silent(stack: Stack) -> None:
     """`docker compose config -q` has nothing to complain about, with public images and without a registry."""
     for files in ("compose.yaml", "compose.yaml:compose.noregistry.yaml"):

@@ -50,15 +50,13 @@ class Call:
         self._shared = shared
         self._request = request
         self._asked: Asked | None = None  # until a head has come: then it cannot be sent again
-        self._hides_usage = False
         self._options = NO_OPTIONS
         self._names = Names.REASONING
         self._exchange: Exchange | None = None
         self._lease: Lease | None = None
         self.reading: Reading = Opaque()
         self._answered = False  # a head has come
-        self._bound = False  # to one worker, which alone can answer
-        self._went_elsewhere = False
+        self._bound = self._went_elsewhere = False  # bound: to one worker, which alone can answer
         self._learns = route.stores  # the answer's id
         self.waits_since: float | None = None  # in the queue
         self.id = call_id
@@ -68,7 +66,7 @@ class Call:
         self.worker: Worker | None = None
         self.queued = 0.0  # seconds
         self.attempts = self.status = 0
-        self.stream_is_asked = self.stream = False
+        self._hides_usage = self.stream_is_asked = self.stream = False
         self.ending = "broken"
         self.code: str | None = None
 

@@ -62,7 +62,7 @@ class Watch:
 
 
 @pytest.fixture
-def watch(site: Site) -> Watch:
+async def watch(site: Site) -> Watch:
     """A keeper of `alpha`."""
     return Watch(site)
 
