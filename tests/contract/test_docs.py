@@ -9,6 +9,7 @@ from prometheus_client import Metric
 from gateway import errors
 from gateway.cards import Catalog
 from gateway.fleet import Fleet
+from gateway.merging import registry_of
 from gateway.metrics import Metrics
 from gateway.queues import Queues
 from gateway.settings import Settings
@@ -49,7 +50,8 @@ def test_every_launcher_setting_has_a_row() -> None:
 
 def test_every_metric_has_a_row() -> None:
     """docs/metrics.md lists exactly the metrics of gateway and weights job."""
-    assert metric_rows("gateway_") == names(Metrics(Fleet.of(Catalog((), {})), Queues()).registry.collect())
+    own = Metrics(Fleet.of(Catalog((), {})), Queues()).registry
+    assert metric_rows("gateway_") == names([*own.collect(), *registry_of([], 1).collect()])
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())
 
 

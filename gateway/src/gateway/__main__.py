@@ -6,6 +6,7 @@ Exit codes: 0 drained after a signal · 2 configuration · 3 port in use.
 import gc
 import socket
 import sys
+from contextlib import ExitStack
 
 import uvloop
 
@@ -13,38 +14,57 @@ from gateway.app import Gateway
 from gateway.errors import ConfigError, PortInUse
 from gateway.keys import hash_key, new_key
 from gateway.logs import EventLog
-from gateway.server import listen, log_warnings, raise_file_limit, serve
+from gateway.processes import serve_all
+from gateway.server import listen, listen_by_several, log_warnings, raise_file_limit, serve
 from gateway.settings import Settings, load_settings
 
 
 def main() -> int:
     """The process boundary: one line and a distinct exit code for what the operator can mend."""
     try:
-        return print_key(sys.argv[2:]) if sys.argv[1:2] == ["new-key"] else run(load_settings())
+        return command(sys.argv[1:])
     except ConfigError as error:
         return fail(error, 2)
     except PortInUse as error:
         return fail(error, 3)
 
 
+def command(words: list[str]) -> int:
+    """`process DATA OPS`, with the numbers of two open sockets, is how a parent starts each of several processes."""
+    match words:
+        case ["new-key", *name]:
+            return print_key(name)
+        case ["process", data, ops]:
+            return run_child(load_settings(), int(data), int(ops))
+    return run(load_settings())
+
+
 def run(settings: Settings) -> int:
     log_warnings()
     raise_file_limit()
-    log = EventLog()
-    with (
-        listen(settings, settings.port, "GATEWAY_PORT") as data_socket,
-        listen(settings, settings.ops_port, "GATEWAY_OPS_PORT") as ops_socket,
-    ):
-        uvloop.run(run_gateway(settings, data_socket, ops_socket, log))
+    with ExitStack() as stack:
+        data = [stack.enter_context(one) for one in listen_by_several(settings)]
+        ops = stack.enter_context(listen(settings, settings.ops_port, "GATEWAY_OPS_PORT"))
+        if settings.processes > 1:
+            return uvloop.run(serve_all(settings, data, ops, EventLog()))
+        uvloop.run(run_gateway(settings, data[0], ops, child=False))
+    return 0
+
+
+def run_child(settings: Settings, data: int, ops: int) -> int:
+    """One of several processes, on the parent's sockets."""
+    log_warnings()
+    uvloop.run(run_gateway(settings, socket.socket(fileno=data), socket.socket(fileno=ops), child=True))
     return 0
 
 
 async def run_gateway(
-    settings: Settings, data_socket: socket.socket, ops_socket: socket.socket, log: EventLog
+    settings: Settings, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
 ) -> None:
+    log = EventLog()
     gateway = Gateway(settings, log)
     spare_the_collector()
-    await serve(gateway, data_socket, ops_socket, log)
+    await serve(gateway, data_socket, ops_socket, log, child=child)
 
 
 def spare_the_collector() -> None:

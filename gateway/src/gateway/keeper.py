@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.cards import Card, Catalog
@@ -46,9 +47,15 @@ class Keeper:
         self._is_limited = False
         fleet.observe(self._report_state)
 
+    async def look(self) -> None:
+        """Discovery and probes, once, before the first request comes; a resolver that is slow delays no start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.probe_timeout_s):
+                await self.discover()
+                await self.probe()
+
     async def run(self) -> None:
         """Discovery and probes, side by side, until cancelled: a slow resolver delays no probe."""
-        await self.discover()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self.probe))
             group.create_task(self._repeat(self.discover))

@@ -4,14 +4,27 @@ import asyncio
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from select import PIPE_BUF
 from typing import Final, TextIO
 
 import orjson
 
 FLUSH_S: Final = 0.02
 MOST_LINES: Final = 256  # that wait
+
+
+def pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines, put together as far as a pipe takes them in one: other processes write to it too."""
+    piece = b""
+    for line in lines:
+        if len(piece) + len(line) > PIPE_BUF and piece:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 def timestamp(milliseconds: int) -> str:
@@ -56,8 +69,9 @@ class EventLog:
         """Writes what waits. Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""
         lines, self._lines = self._lines, []
         with suppress(OSError):
-            self._stream.write(b"".join(lines).decode())
-            self._stream.flush()
+            for piece in pieces(lines):
+                self._stream.write(piece.decode())
+                self._stream.flush()
 
     def _write(self, level: str, event: str, facts: dict[str, object]) -> None:
         self._add(level, event, facts)

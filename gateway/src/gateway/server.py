@@ -10,6 +10,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,20 +38,28 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    gateway: Gateway, data_socket: socket.socket, ops_socket: socket.socket, log: EventLog
+    gateway: Gateway,
+    data_socket: socket.socket,
+    ops_socket: socket.socket,
+    log: EventLog,
+    *,
+    child: bool = False,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains."""
+    """Serves until SIGTERM or SIGINT, then drains. child: also when standard input ends, with the parent."""
     stop = stop_event()
+    if child:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     loop = asyncio.get_running_loop()
     door, ops = gateway.door(), ops_server(gateway.ops)
     async with gateway.resources():
+        await gateway.keeper.look()
         keeper = asyncio.create_task(gateway.keeper.run())
         watch = asyncio.create_task(door.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
         connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, door))
         listener = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
         log.info(
-            "listening",
+            "process_listening" if child else "listening",
             data=address_of(data_socket),
             ops=address_of(ops_socket),
             models=gateway.fleet.catalog.names,
@@ -79,7 +88,7 @@ async def drain(gateway: Gateway, door: Door, listener: asyncio.Server, log: Eve
     await asyncio.sleep(0)  # the last bytes leave
 
 
-async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio.Task[int]) -> None:
     """Waits for a signal, or for a task to end, which none should: its error is raised."""
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -113,11 +122,27 @@ def ops_server(app: object) -> Server:
     )  # fmt: skip
 
 
-def listen(settings: Settings, port: int, variable: str) -> socket.socket:
-    """A listening socket. Raises PortInUse or ConfigError naming the port and what to change."""
+def listen_by_several(settings: Settings) -> list[socket.socket]:
+    """A listening socket of the data port for each process. Raises as `listen` does."""
+    if settings.processes == 1:
+        return [listen(settings, settings.port, "GATEWAY_PORT")]
+    listen(
+        settings, settings.port, "GATEWAY_PORT"
+    ).close()  # nobody else has it: the next ones would share it silently
+    first = listen(settings, settings.port, "GATEWAY_PORT", shared=True)
+    port = first.getsockname()[1]
+    others = [listen(settings, port, "GATEWAY_PORT", shared=True) for _ in range(settings.processes - 1)]
+    return [first, *others]
+
+
+def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket; `shared`: beside others of this port. Raises PortInUse or ConfigError naming the port and
+    what to change.
+    """
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
-        listener = socket.create_server((settings.listen_address, port), family=family, backlog=BACKLOG)
+        address = settings.listen_address, port
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
         notice_the_dead(listener, max(UNHEARD_S, settings.write_timeout_s))
         return listener
     except OSError as error:

@@ -39,6 +39,12 @@ class Settings(BaseSettings):
     dns: bool = Field(
         True, description="Discover workers by resolving each slug; 0 leaves the static list alone."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve the data port; each chooses among workers by itself.",
+    )
     interval_s: float = Field(2.0, gt=0, description="Seconds between rounds of discovery and probes.")
     probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a probe may take.")
     probe_fall: int = Field(3, ge=1, description="Failed probes in a row after which a worker is down.")

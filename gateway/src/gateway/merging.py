@@ -1,0 +1,80 @@
+"""What several processes tell of themselves, made into what one would tell. Pure.
+
+Counters and histograms add up, and so do the gauges that count requests; of any other gauge the highest value holds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+SUMMED = ("counter", "histogram")
+SUMMED_GAUGES = ("gateway_requests_in_flight", "gateway_queue_length")
+Json = dict[str, Any]
+Labels = tuple[tuple[str, str], ...]
+
+
+class Merged(Collector):
+    """Families whose samples are those of every exposition."""
+
+    def __init__(self, expositions: Iterable[str]) -> None:
+        self._families: dict[str, Metric] = {}
+        self._samples: dict[str, dict[tuple[str, Labels], float]] = {}
+        for text in expositions:
+            for family in text_string_to_metric_families(text):
+                self._add(family)
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in self._families.items():
+            whole = Metric(name, family.documentation, family.type)
+            for (sample, labels), value in self._samples[name].items():
+                whole.add_sample(sample, dict(labels), value)
+            yield whole
+
+    def _add(self, family: Metric) -> None:
+        self._families.setdefault(family.name, family)
+        samples = self._samples.setdefault(family.name, {})
+        is_summed = family.type in SUMMED or family.name in SUMMED_GAUGES
+        for sample in family.samples:
+            key = sample.name, tuple(sample.labels.items())
+            before = samples.get(key, 0.0)
+            samples[key] = before + sample.value if is_summed else max(before, sample.value)
+
+
+def metrics(expositions: Sequence[str], running: int) -> bytes:
+    """One exposition of all, in Prometheus' text format. running: how many processes there are."""
+    return generate_latest(registry_of(expositions, running))
+
+
+def registry_of(expositions: Sequence[str], running: int) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(Merged(expositions))
+    Gauge("gateway_processes", "Processes that answer.", registry=registry).set(running)
+    return registry
+
+
+def workers(pages: Sequence[Json]) -> Json:
+    """One page of all workers: what the first process says of each, with the requests in flight of all."""
+    first, *others = ({slug["slug"]: slug for slug in page["slugs"]} for page in pages)
+    return {
+        "slugs": [
+            merged_slug(slug, [other.get(name, {}) for other in others]) for name, slug in first.items()
+        ]
+    }
+
+
+def merged_slug(slug: Json, others: Sequence[Json]) -> Json:
+    """One slug as the first process has it, and as the others do."""
+    elsewhere: Counter[str] = Counter()
+    for other in others:
+        for worker in other.get("workers", ()):
+            elsewhere[worker["address"]] += worker["in_flight"]
+    found = [
+        {**worker, "in_flight": worker["in_flight"] + elsewhere[worker["address"]]}
+        for worker in slug["workers"]
+    ]
+    return {**slug, "workers": found}

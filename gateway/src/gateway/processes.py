@@ -1,0 +1,129 @@
+"""Several processes on one port (GATEWAY_PROCESSES): a parent that starts them, tells of them as of one, and ends them.
+
+Each has a listening socket of its own, among which the kernel divides connections, and an ops port on loopback that the
+parent asks. The parent keeps all sockets: whoever connects while a process is started again waits in its backlog.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Awaitable, Sequence
+
+from fastapi import FastAPI, Response
+
+from gateway import merging
+from gateway.app import Gateway
+from gateway.control import bare_app
+from gateway.errors import NoWorkerAvailable
+from gateway.logs import EventLog
+from gateway.pages import PageError, visit
+from gateway.server import address_of, end, ops_server, stop_event, wait_for_any
+from gateway.settings import Settings
+
+START_AGAIN_S = 1.0  # after a process is lost
+ASK_S = 2.0  # a process may take to answer the parent
+READY_S = 60.0  # until all have begun to listen
+OPERATORS = (2, 3)  # exit codes of what the operator must mend: the others would end so too
+Json = dict[str, object]
+
+
+class Child:
+    """One of the processes. It ends when it is told to, and when its standard input ends, that is with the parent."""
+
+    def __init__(self, data: socket.socket, log: EventLog) -> None:
+        self._data = data
+        self._ops = socket.create_server(("127.0.0.1", 0))
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_ending = False
+
+    async def keep(self) -> int:
+        """Runs it, and again when it is lost, until `terminate`; returns its exit code."""
+        while True:
+            code = await self._run()
+            if self._is_ending or code in OPERATORS:
+                return code
+            self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
+            await asyncio.sleep(START_AGAIN_S)
+
+    async def _run(self) -> int:
+        sockets = self._data.fileno(), self._ops.fileno()
+        words = [sys.executable, "-m", "gateway", "process", *map(str, sockets)]
+        self._process = await asyncio.create_subprocess_exec(
+            *words, pass_fds=sockets, stdin=asyncio.subprocess.PIPE
+        )
+        return await self._process.wait()
+
+    def terminate(self) -> None:
+        self._is_ending = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
+    async def page(self, target: str) -> bytes | None:
+        """A page of its ops port, or None where it does not answer."""
+        try:
+            async with asyncio.timeout(ASK_S), visit(*self._ops.getsockname()) as connection:
+                found = await connection.get(target)
+        except (OSError, PageError, TimeoutError):
+            return None
+        return found.body if found.status == 200 else None
+
+
+async def serve_all(
+    settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
+) -> int:
+    """Serves by one process for each of `data` until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
+    Gateway(settings, log)  # what is wrong is said once
+    children, stop = [Child(one, log) for one in data], stop_event()
+    ops = ops_server(ops_app(children))
+    ops_task = asyncio.create_task(ops.serve([ops_socket]))
+    kept = [asyncio.create_task(child.keep()) for child in children]
+    ready = asyncio.create_task(announce(children, log, data=address_of(data[0]), ops=address_of(ops_socket)))
+    await wait_for_any(stop, *kept, ops_task)
+    for child in children:
+        child.terminate()
+    codes = await asyncio.gather(*kept)
+    await end(ready)
+    ops.should_exit = True
+    await ops_task
+    return max(map(abs, codes))
+
+
+async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:
+    """Says that all listen, once they do."""
+    async with asyncio.timeout(READY_S):
+        while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
+            await asyncio.sleep(0.05)
+    log.info("listening", **facts, processes=len(children))
+
+
+def pages(children: Sequence[Child], target: str) -> Awaitable[list[bytes | None]]:
+    return asyncio.gather(*(child.page(target) for child in children))
+
+
+def ops_app(children: Sequence[Child]) -> FastAPI:
+    """The ops port of all: what the processes say, as of one."""
+    app = bare_app("Octet gateway, ops")
+
+    async def answered(target: str) -> list[bytes]:
+        found = [page for page in await pages(children, target) if page is not None]
+        if not found:
+            raise NoWorkerAvailable("No process of the gateway answers")
+        return found
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        found = [page.decode() for page in await answered("/metrics")]
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(merging.metrics(found, len(found)), media_type=kind)
+
+    @app.get("/workers")
+    async def workers() -> Json:
+        return merging.workers([json.loads(page) for page in await answered("/workers")])
+
+    @app.get("/targets/{kind}")
+    async def targets(kind: str) -> Response:
+        return Response((await answered(f"/targets/{kind}"))[0], media_type="application/json")
+
+    return app
