@@ -71,7 +71,7 @@ test-e2e: setup ## The real stack in containers, driven by the openai client (MO
 	@scripts/test-e2e
 test-full: setup ## Every bar at full count; writes docs/test-report.md
 	@scripts/test-full
-fuzz: ## Random input to the gateway's parsers, each for SECONDS (60)
+fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60)
 	@scripts/fuzz $(SECONDS)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	@scripts/compile-gateway

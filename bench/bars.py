@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from bench.record import Record, Row
 from bench.scenarios import GROWTH, JSON, MANY, REASONING, THOUSAND
-from bench.servers import BASE, GROWN_FLEETS, MAIN, Kind
+from bench.servers import BASE, GROWN_FLEETS, MAIN, TWO, Kind
 
 CPU = "us_per_unit"
 MOST_CHUNK_RATIO = {MANY: 1.0, THOUSAND: 1.1, REASONING: 1.5}
 LEAST_REQUEST_RATIO = 1.0
 MOST_TTFB_MS, MOST_RSS_MIB = 10.0, 120.0  # of a thousand streams
 MOST_GROWTH = 1.15
+LEAST_SPEEDUP = 1.8  # of two processes on two cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def judge(
     verdicts += requests(record) if JSON in asked else []
     verdicts += [verdict for key in MOST_CHUNK_RATIO if key in asked for verdict in chunks(record, key)]
     verdicts += thousand(record) if THOUSAND in asked else []
-    return verdicts + (growth(record) if GROWTH in asked else [])
+    return verdicts + ([*growth(record), speedup(record)] if GROWTH in asked else [])
 
 
 def absolute(record: Record, per_request: float | None, per_chunk: float | None) -> Iterator[Verdict]:
@@ -90,8 +91,17 @@ def growth(record: Record) -> list[Verdict]:
     return [
         larger(fleet.name, record.find(GROWTH, fleet.key), base)
         for fleet in GROWN_FLEETS
-        if fleet.key != BASE
+        if fleet.key not in (BASE, TWO)
     ]
+
+
+def speedup(record: Record) -> Verdict:
+    """What two processes could do on two cores against one on one: by CPU time, which leaves the load generator out."""
+    two, base = record.find(GROWTH, TWO), record.find(GROWTH, BASE)
+    value = None if two is None or base is None else 2 * base.median(CPU) / two.median(CPU)
+    return Verdict(
+        "times the requests/s of one process, by two on two cores", value, LEAST_SPEEDUP, most=False
+    )
 
 
 def larger(name: str, row: Row | None, base: Row | None) -> Verdict:

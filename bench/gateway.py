@@ -93,7 +93,7 @@ def measure_here(given: argparse.Namespace, cores: list[int]) -> Record:
     wanted = {key for key in chosen(given.servers, all_keys(), "server") if takes_part(key, scenarios)}
     with tempfile.TemporaryDirectory(prefix="octet-bench-") as folder, ExitStack() as stack:
         servers, absent = start_all(stack, Path(folder), cores, wanted)
-        with pinned(cores[1]):
+        with pinned({cores[1]}):
             rows = measure_all(servers, scenarios, given.rounds)
     entrants = [Entrant(server.key, server.name, server.kind) for server in servers]
     titles = [Title(scenario.key, scenario.title, scenario.unit) for scenario in scenarios]

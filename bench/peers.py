@@ -131,7 +131,7 @@ def peer_started(peer: Peer, folder: Path, core: int, worker_port: int) -> Itera
     words = [str(peer.path), *peer.words(place, port, worker_port)]
     log = place / "log"
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    with program(words, core, log, env | dict(peer.env)) as process:
+    with program(words, {core}, log, env | dict(peer.env)) as process:
         wait_until(lambda: answers_chat(port) or process.poll() is not None, START_S)
         if not answers_chat(port):
             raise BrokenServer(f"{peer.name} does not answer: {log.read_text(errors='replace')[-500:]}")

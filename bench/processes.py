@@ -17,10 +17,10 @@ FORGET_PEAK = "5"  # what /proc/<pid>/clear_refs takes to start VmHWM anew
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Runs the block, and every process started in it for good, on one core."""
+def pinned(cores: set[int]) -> Iterator[None]:
+    """Runs the block, and every process started in it for good, on these cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -29,10 +29,10 @@ def pinned(core: int) -> Iterator[None]:
 
 @contextmanager
 def program(
-    words: Sequence[str], core: int, output: Path, env: Mapping[str, str]
+    words: Sequence[str], cores: set[int], output: Path, env: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program on `core`, all its output appended to `output`, and ends it with the block."""
-    with pinned(core), output.open("ab") as log:
+    """Runs a program on `cores`, all its output appended to `output`, and ends it with the block."""
+    with pinned(cores), output.open("ab") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=dict(env))
     try:
         yield process
@@ -48,7 +48,7 @@ def python_module(*words: str) -> list[str]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL to a tree that does not heed it."""
     family = tree(process.pid)
-    process.send_signal(signal.SIGCONT)  # one that is held hears nothing else
+    let_run(process.pid)  # one that is held hears nothing else
     process.terminate()
     try:
         process.wait(END_S)
@@ -67,12 +67,14 @@ def kill_child(pid: int) -> None:
 
 
 def hold(pid: int) -> None:
-    """Stops a process until `let_run`, so that it costs the others on its core nothing."""
-    os.kill(pid, signal.SIGSTOP)
+    """Stops a process tree until `let_run`, so that it costs the others on its core nothing."""
+    for member in tree(pid):
+        os.kill(member, signal.SIGSTOP)
 
 
 def let_run(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
+    for member in tree(pid):
+        os.kill(member, signal.SIGCONT)
 
 
 def tree(pid: int) -> list[int]:

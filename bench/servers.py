@@ -18,7 +18,7 @@ from bench.answers import MODEL, REASONER, numbered
 from bench.processes import program, python_module
 
 T = TypeVar("T")
-MAIN, BASE = "gateway", "gateway-1-worker"
+MAIN, BASE, TWO = "gateway", "gateway-1-worker", "gateway-2-processes"
 MOCK_PORTS = 100  # as many workers as a gateway here ever has
 START_S = 20  # how long a server may take to start
 LOG_LAG_S = 5  # how long a log may lag behind the answers
@@ -32,7 +32,7 @@ class Kind(enum.StrEnum):
     """What a server is, which decides the scenarios it takes part in and how its answers are compared."""
 
     GATEWAY = "gateway"
-    GROWN = "grown"  # the gateway too, with more workers or models than MAIN
+    GROWN = "grown"  # the gateway too, with more workers, models or processes than MAIN
     RUST = "rust"
     NGINX = "nginx"
     PYTHON = "python"
@@ -64,6 +64,7 @@ class Fleet:
     name: str
     models: tuple[str, ...]
     workers: int = 1
+    processes: int = 1  # with more than one it has every core
 
 
 MAIN_FLEET = Fleet(MAIN, "gateway", (MODEL, REASONER))
@@ -72,6 +73,7 @@ GROWN_FLEETS = (
     Fleet("gateway-8-workers", "gateway, 8 workers", (MODEL,), 8),
     Fleet("gateway-64-workers", "gateway, 64 workers", (MODEL,), 64),
     Fleet("gateway-100-models", "gateway, 100 models", tuple(map(numbered, range(100)))),
+    Fleet(TWO, "gateway, 2 processes", (MODEL,), processes=2),
 )
 
 
@@ -80,7 +82,7 @@ def mock_started(folder: Path, core: int) -> Iterator[tuple[Server, list[int]]]:
     """The mock worker, and all ports it listens on. Raises BrokenServer."""
     log = folder / "mock.log"
     words = python_module("bench.mock_worker", "--ports", str(MOCK_PORTS))
-    with program(words, core, log, os.environ) as process:
+    with program(words, {core}, log, os.environ) as process:
         ports = wait_for(process, log, mock_ports)
         yield Server("direct", "mock worker, direct", Kind.DIRECT, process.pid, ports[0]), ports
 
@@ -89,7 +91,8 @@ def mock_started(folder: Path, core: int) -> Iterator[tuple[Server, list[int]]]:
 def gateway_started(folder: Path, core: int, fleet: Fleet, worker_ports: list[int]) -> Iterator[Server]:
     """The gateway as shipped, ready, with an empty log. Raises BrokenServer."""
     log, place = folder / f"{fleet.key}.log", folder / fleet.key
-    with program(python_module("gateway"), core, log, environment(place, fleet, worker_ports)) as process:
+    cores = {core} if fleet.processes == 1 else os.sched_getaffinity(0)
+    with program(python_module("gateway"), cores, log, environment(place, fleet, worker_ports)) as process:
         port = wait_for(process, log, gateway_port)
         if not wait_until(lambda: is_ready(port, fleet), START_S):
             raise BrokenServer(f"{fleet.name} has no ready worker after {START_S} s")
@@ -111,6 +114,7 @@ def environment(place: Path, fleet: Fleet, worker_ports: list[int]) -> dict[str,
     (place / "workers").write_text("".join(lines))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     ours = {"CARDS_DIR": cards, "WORKERS_FILE": place / "workers", "DNS": 0, "PORT": 0, "OPS_PORT": 0}
+    ours |= {"PROCESSES": fleet.processes}
     return inherited | {f"GATEWAY_{name}": str(value) for name, value in ours.items()}
 
 

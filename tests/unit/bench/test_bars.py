@@ -11,7 +11,7 @@ from bench.plot import cost_plot
 from bench.record import Entrant, Record, Row, Sample, Title, load, save
 from bench.report import report
 from bench.scenarios import GROWTH, JSON, MANY, THOUSAND, all_scenarios
-from bench.servers import BASE, MAIN
+from bench.servers import BASE, MAIN, TWO
 
 OTHER, GROWN = "vllm-router", "gateway-64-workers"
 
@@ -63,6 +63,13 @@ def test_growth_is_excused_by_the_spread(
 ) -> None:
     """15 % more is allowed, and whatever the rounds themselves vary by."""
     rows = [Row(GROWTH, BASE, list(map(sample, base))), Row(GROWTH, GROWN, list(map(sample, grown)))]
+    assert len(missed(record(*rows))) == misses
+
+
+@pytest.mark.parametrize(("one", "two", "misses"), [(50, 55, 0), (50, 56, 1)])
+def test_two_processes_make_nearly_twice_one(one: float, two: float, misses: int) -> None:
+    """1.8 times, that is at most a ninth more CPU time a request."""
+    rows = Row(GROWTH, BASE, [sample(one)]), Row(GROWTH, TWO, [sample(two)])
     assert len(missed(record(*rows))) == misses
 
 
