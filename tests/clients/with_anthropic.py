@@ -4,7 +4,7 @@ import anthropic
 from asked import GATEWAY, MESSAGES, MODEL, NOBODY, say
 
 client = anthropic.Anthropic(base_url=GATEWAY, api_key="any", max_retries=0)
-asked = {"max_tokens": 300, "temperature": 0, "messages": MESSAGES}
+asked = {"max_tokens": 300, "messages": MESSAGES, "extra_body": {"temperature": 0}}
 
 whole = client.messages.create(model=MODEL, **asked)
 with client.messages.stream(model=MODEL, **asked) as stream:
