@@ -38,6 +38,7 @@ BARS = (
     Bar("unit, integration, contract (`make test`: at most 5 minutes)", ["make", "test"], 300),
     Bar("the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
     Bar("end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
+    Bar("end to end, faults under load", [*PYTEST, "tests/e2e", "-m", "full"], HOUR),
     Bar("CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
     Bar("CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar(
@@ -48,6 +49,7 @@ BARS = (
     Bar("`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
     Bar("`make demo-down`", ["make", "demo-down"], HOUR),
+    Bar("random input, two minutes each", ["make", "fuzz", "SECONDS=120"], HOUR),
     Bar("tests at full count", [*PYTEST, "-m", "full"], HOUR),
 )
 

@@ -17,6 +17,7 @@ from tests.e2e.conftest import MODEL, SLUG
 from tests.e2e.stack import GATEWAY, Stack, get, wait_for
 from tests.twins import dialogues
 
+pytestmark = pytest.mark.full
 CHAT = f"{GATEWAY}/v1/chat/completions"
 SHORT = {"model": MODEL, "messages": list(dialogues.ENGLISH.messages), "temperature": 0, "max_tokens": 4}
 LONG = SHORT | {"max_tokens": 3000, "ignore_eos": True, "stream": True}
