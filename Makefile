@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
-        setup lock fmt check check-flags test test-compiled test-e2e test-full fuzz bench-gateway bench-peers bench-page twin clean
+        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-full fuzz bench-gateway bench-peers bench-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -69,6 +69,9 @@ test-compiled: setup ## The gateway's integration tests again, on its compiled f
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
+test-e2e-more: setup ## Clients that people use, and faults under load
+	@scripts/clients
+	@scripts/test-e2e -m full
 test-full: setup ## Every bar at full count; writes docs/test-report.md
 	@scripts/test-full
 fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60)

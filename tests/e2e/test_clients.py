@@ -11,6 +11,7 @@ from tests.e2e.conftest import MODEL
 from tests.e2e.stack import GATEWAY, ROOT, Stack
 from tests.twins import dialogues
 
+pytestmark = pytest.mark.full
 CLIENTS = {
     "with_anthropic.py": "not_found_error",
     "with_langchain.py": "model_not_found",
