@@ -418,6 +418,8 @@ class Connection(asyncio.Protocol):
             self.worker.answer_get(Reply(self, seen))
         else:
             self.worker.seen.put(seen)
+            if self.worker.refuses:
+                return Reply(self, seen).whole(self.worker.refuses, b"{}")
             await asyncio.sleep(seen.script.get("late_s", 0))
             await SCRIPTS[seen.script["do"]](Reply(self, seen), seen.script)
         if not self.transport.is_closing():
@@ -438,6 +440,7 @@ class FakeWorker:
         self.health = health
         self.idle_close_s = idle_close_s
         self.close_on_reuse = False
+        self.refuses = 0  # the status of every answer to a POST, if not 0
         self.pages: dict[str, bytes] = {}
         self.asked: Counter[str] = Counter()
         self.connections: set[Connection] = set()

@@ -3,7 +3,9 @@
 from typing import Final
 
 SHARE: Final = 0.2  # of the requests
-RESERVE: Final = 3.0  # retries that a quiet gateway may begin with
+RESERVE: Final = (
+    10.0  # retries that a quiet gateway may begin with: more than a worker may fail before it is ejected
+)
 MOST: Final = 100.0  # retries saved up at most
 
 
