@@ -1,0 +1,53 @@
+"""Requests made to take memory or time: each is refused with a 4xx, and the gateway is none the larger for it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from contextlib import suppress
+
+from tests.fake_worker import COMPLETION, FakeWorker
+from tests.integration.gateway.conftest import StartGateway
+from tests.integration.gateway.harness import CHAT, Gateway, ask, post
+
+MIB = 1 << 20
+MOST_GROWTH = 50 * MIB
+HEAD = f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\n".encode()
+BODY = json.dumps(ask("alpha")).encode()
+BOMBS = {
+    "a header of 1 MB": HEAD + b"x: " + b"x" * MIB + b"\r\n\r\n",
+    "5,000 headers": HEAD + b"".join(b"x-%d: 1\r\n" % at for at in range(5000)) + b"\r\n",
+    "a body of 1 GB": HEAD + b"content-length: 1000000000\r\n\r\n" + b"x" * MIB,
+    "a body without an end": HEAD + b"transfer-encoding: chunked\r\n\r\n" + (b"10000\r\n%b\r\n" % (b"x" * 65536)) * 1000,
+    "100,000 levels": post(b'{"model":"alpha","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "100,000 levels of objects": post(b'{"model":"alpha","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"),
+    "four million empty lists": post(b'{"model":"alpha","x":[' + b"[]," * 4_000_000 + b"1]}"),
+    "two models": post(b'{"model":"alpha","model":"beta"}'),
+    "not a number": post(BODY.replace(b"}", b',"temperature":NaN}', 1)),
+    "infinity": post(BODY.replace(b"}", b',"temperature":1e999}', 1)),
+    "half a surrogate as a model": post(b'{"model":"\\ud800"}'),
+    "bytes that are no UTF-8": post(b'{"model":"\xff\xfe"}'),
+    "compressed zeros": post(gzip.compress(b"0" * 100 * MIB), "content-encoding: gzip"),
+}  # fmt: skip
+
+
+def first_line(gateway: Gateway, request: bytes) -> bytes:
+    with gateway.connect() as connection:
+        with suppress(ConnectionError):  # it need not read to the end of what it refuses
+            connection.sendall(request)
+        told = connection.recv(65536)
+    return told.partition(b"\r\n")[0]
+
+
+def test_bombs(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """One after the other, at one gateway, which then answers as before."""
+    gateway = start_gateway()
+    gateway.chat("alpha")
+    own_worker.forget()
+    before, told = gateway.rss_bytes(), {}
+    for name, request in BOMBS.items():
+        told[name] = first_line(gateway, request)
+    assert {name: line for name, line in told.items() if not line.startswith(b"HTTP/1.1 4")} == {}
+    assert gateway.rss_bytes() - before < MOST_GROWTH
+    assert own_worker.seen.empty()
+    assert gateway.chat("alpha").content == COMPLETION
