@@ -23,7 +23,7 @@ from gateway.settings import Settings
 
 START_AGAIN_S = 1.0  # after a process is lost
 ASK_S = 2.0  # a process may take to answer the parent
-READY_S = 60.0  # until all have begun to listen
+ASK_AGAIN_S = 0.05  # until all have begun to listen
 OPERATORS = (2, 3)  # exit codes of what the operator must mend: the others would end so too
 Json = dict[str, object]
 
@@ -40,12 +40,12 @@ class Child:
 
     async def keep(self) -> int:
         """Runs it, and again when it is lost, until `terminate`; returns its exit code."""
-        while True:
-            code = await self._run()
-            if self._is_ending or code in OPERATORS:
-                return code
+        code = await self._run()
+        while not self._is_ending and code not in OPERATORS:
             self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
             await asyncio.sleep(START_AGAIN_S)
+            code = 0 if self._is_ending else await self._run()
+        return code
 
     async def _run(self) -> int:
         sockets = self._data.fileno(), self._ops.fileno()
@@ -92,9 +92,8 @@ async def serve_all(
 
 async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:
     """Says that all listen, once they do."""
-    async with asyncio.timeout(READY_S):
-        while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
-            await asyncio.sleep(0.05)
+    while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
+        await asyncio.sleep(ASK_AGAIN_S)
     log.info("listening", **facts, processes=len(children))
 
 

@@ -109,6 +109,15 @@ def test_a_process_that_is_lost_is_started_again(gateway: Gateway, own_worker: F
     assert lost not in children(gateway)
 
 
+def test_an_end_while_a_process_is_started_again(gateway: Gateway) -> None:
+    """None is started any more."""
+    os.kill(children(gateway)[0], signal.SIGKILL)
+    gateway.event("process_lost")
+    gateway.terminate()
+    assert gateway.end() == (0, "")
+    assert len(gateway.events("process_listening")) == 2
+
+
 def test_the_processes_end_with_their_parent(gateway: Gateway) -> None:
     """Also where it is killed and can tell nobody."""
     left = children(gateway)
