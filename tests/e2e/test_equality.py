@@ -30,7 +30,7 @@ for turn in range(COUNT):
     text = " ".join(rng.choices(words, k=rng.randint(1, 12)))
     body = {"model": MODEL, "max_tokens": rng.randint(1, 12), "temperature": 0, "seed": turn}
     if turn % 3 == 2:
-        path, body = "/v1/completions", body | {"prompt": text}
+        path, body = "/v1/completions", body | {"prompt": text, "logprobs": 2}
     else:
         path, body = "/v1/chat/completions", body | {"messages": [{"role": "user", "content": text}]}
     if turn % 2:
