@@ -69,7 +69,7 @@ test-compiled: setup ## The gateway's integration tests again, on its compiled f
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
-test-e2e-more: setup ## Clients that people use, and faults under load
+test-e2e-more: setup ## Clients that people use
 	@scripts/clients
 	@scripts/test-e2e -m full
 test-full: setup ## Every bar at full count; writes docs/test-report.md

@@ -38,7 +38,7 @@ BARS = (
     Bar("unit, integration, contract (`make test`: at most 5 minutes)", ["make", "test"], 300),
     Bar("the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
     Bar("end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
-    Bar("end to end, clients and faults under load", ["make", "test-e2e-more"], HOUR),
+    Bar("end to end, clients that people use", ["make", "test-e2e-more"], HOUR),
     Bar("CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
     Bar("CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar(
