@@ -70,7 +70,7 @@ class Gateway:
         self._log.info("refused", status=error.status, code=error.code, message=error.message)
 
     def _serve_lines(self, transition: Transition) -> None:
-        self.queues.serve(self.fleet.catalog.by_slug[transition.worker.slug].names)
+        self.queues.serve(self.fleet.models_of(transition.worker))
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:

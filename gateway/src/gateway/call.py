@@ -160,7 +160,7 @@ class Call:
         """The worker that has a stored response. Raises ResponseNotFound."""
         worker = self._shared.holder(response)
         if self.model == UNKNOWN:
-            self.model = self._shared.fleet.catalog.by_slug[worker.slug].names[0]
+            self.model = self._shared.fleet.models_of(worker)[0]
         self._bound = True
         self._options = self._shared.models.options[self.model]
         return worker

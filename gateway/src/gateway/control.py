@@ -18,6 +18,7 @@ from gateway.routes import TABLE, Kind, Route
 from gateway.workers import Worker
 
 Json = dict[str, Any]
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 MODEL_BODY: Json = {
     "type": "object",
     "required": ["model"],
@@ -100,7 +101,7 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
 
     @app.get("/metrics")
     async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics.exposition(), media_type=EXPOSITION)
 
     @app.get("/workers")
     async def workers() -> Json:
@@ -160,7 +161,7 @@ def describe_model(name: str, created: int) -> Json:
 
 def describe_slug(fleet: Fleet, slug: str) -> Json:
     status = fleet.slugs[slug]
-    card = next(card for card in fleet.catalog.cards if card.slug == slug)
+    card = fleet.catalog.by_slug[slug]
     workers = [describe_worker(worker) for worker in status.workers.values()]
     return {
         "slug": slug,

@@ -83,7 +83,6 @@ class Fleet:
         self.transitions: Counter[tuple[str, WorkerState, WorkerState]] = Counter()
         self.ejections: Counter[str] = Counter({card.slug: 0 for card in catalog.cards})
         self.failures: Counter[tuple[str, Failure]] = Counter()
-        self._cards = {card.slug: card for card in catalog.cards}
         self._rules = {card.slug: _rules_of(card, rules) for card in catalog.cards}
         self._pools: dict[str, tuple[Worker, ...]] = {}
         self._observers: list[Observer] = []
@@ -108,6 +107,10 @@ class Fleet:
         """Whether `worker` is still there and takes requests."""
         workers = self.slugs[worker.slug].workers
         return worker.state in TAKES_REQUESTS and workers.get((worker.host, worker.port)) is worker
+
+    def models_of(self, worker: Worker) -> tuple[str, ...]:
+        """The names under which `worker` is asked."""
+        return self.catalog.by_slug[worker.slug].names
 
     def model_state(self, model: str) -> ModelState:
         return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
@@ -193,11 +196,11 @@ class Fleet:
 
     def _can_spare(self, worker: Worker) -> bool:
         """Whether every pool of `worker` has another one to turn to."""
-        pools = (self._workers_of(name) for name in self._cards[worker.slug].names)
+        pools = (self._workers_of(name) for name in self.models_of(worker))
         return all(any(one.state in TRUSTED for one in pool if one is not worker) for pool in pools)
 
     def _make_pools(self, slug: str) -> None:
-        for name in self._cards[slug].names:
+        for name in self.catalog.by_slug[slug].names:
             self._pools[name] = choose_pool(self._workers_of(name))
 
     def _workers_of(self, model: str) -> list[Worker]:

@@ -79,7 +79,7 @@ class Keeper:
     async def probe(self) -> None:
         """Probes every worker once."""
         self._fleet.tick()
-        cards = {card.slug: card for card in self._fleet.catalog.cards}
+        cards = self._fleet.catalog.by_slug
         workers = enumerate(self._fleet.workers())
         probes = [self._probe(worker, cards[worker.slug], at * STAGGER_S) for at, worker in workers]
         self._report_limit(not all(await asyncio.gather(*probes)))

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 
 from gateway import merging
 from gateway.app import Gateway
-from gateway.control import bare_app
+from gateway.control import EXPOSITION, bare_app
 from gateway.errors import NoWorkerAvailable
 from gateway.logs import EventLog
 from gateway.pages import PageError, visit
@@ -114,8 +114,7 @@ def ops_app(children: Sequence[Child]) -> FastAPI:
     @app.get("/metrics")
     async def exposition() -> Response:
         found = [page.decode() for page in await answered("/metrics")]
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        return Response(merging.metrics(found, len(found)), media_type=kind)
+        return Response(merging.metrics(found, len(found)), media_type=EXPOSITION)
 
     @app.get("/workers")
     async def workers() -> Json:

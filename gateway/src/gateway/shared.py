@@ -56,4 +56,4 @@ class Shared:
     def serve_line(self, worker: Worker | None) -> None:
         """A request on `worker` is over: who waits for it may go."""
         if worker is not None:
-            self.queues.serve(self.fleet.catalog.by_slug[worker.slug].names)
+            self.queues.serve(self.fleet.models_of(worker))

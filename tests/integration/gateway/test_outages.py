@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from statistics import median
 
 import pytest
@@ -24,10 +25,14 @@ def pair(site: Site, own_worker: FakeWorker, start_worker: StartWorker) -> tuple
     return own_worker, other
 
 
-def start(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> Gateway:
+@pytest.fixture
+def gateway(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> Iterator[Gateway]:
+    """One before the pair, both ready."""
     gateway = Gateway(site)
     gateway.wait_for("alpha", "ready", "ready")
-    return gateway
+    yield gateway
+    gateway.terminate()
+    gateway.end()
 
 
 def attempts(gateway: Gateway) -> int:
@@ -37,21 +42,17 @@ def attempts(gateway: Gateway) -> int:
     return sum(line["attempts"] for line in lines)
 
 
-def test_half_of_the_workers_refuse(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> None:
+def test_half_of_the_workers_refuse(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker]) -> None:
     """Every request is answered, and no more than a fifth is sent twice: who refuses again and again is left alone."""
-    gateway = start(site, pair)
     pair[0].refuses = 503
     answers = [gateway.chat("alpha").content for _ in range(REQUESTS)]
     assert answers == [COMPLETION] * REQUESTS
     assert attempts(gateway) <= MOST_ATTEMPTS
     assert pair[0].seen.qsize() <= MOST_ATTEMPTS - REQUESTS
-    gateway.terminate()
-    gateway.end()
 
 
-def test_all_workers_die(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> None:
+def test_all_workers_die(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker]) -> None:
     """Each request is refused at once, and their return is not awaited with attempts."""
-    gateway = start(site, pair)
     for worker in pair:
         worker.kill()
     answers = [gateway.chat("alpha") for _ in range(REQUESTS)]
@@ -59,19 +60,14 @@ def test_all_workers_die(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> Non
     assert {"retry-after"} <= set(answers[-1].headers)
     assert attempts(gateway) <= MOST_ATTEMPTS
     assert median(line["duration_ms"] for line in gateway.events("request")) <= 50
-    gateway.terminate()
-    gateway.end()
 
 
-def test_all_workers_refuse(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> None:
+def test_all_workers_refuse(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker]) -> None:
     """A pool that is overloaded gets a fifth more requests at most, and its refusals reach the clients."""
-    gateway = start(site, pair)
     for worker in pair:
         worker.refuses = 503
     assert {gateway.chat("alpha").status_code for _ in range(REQUESTS)} == {503}
     assert attempts(gateway) <= MOST_ATTEMPTS + RESERVE
-    gateway.terminate()
-    gateway.end()
 
 
 @pytest.mark.full

@@ -178,13 +178,18 @@ def test_the_last_worker_of_any_of_its_pools_is_not_ejected() -> None:
     assert fleet.pool("shared") == (other,)
 
 
-def test_one_request_at_a_time_is_on_trial() -> None:
-    """A half-open worker is offered until a lease on it begins, and again when that ended without a verdict."""
-    clock = Clock()
+def with_one_half_open(clock: Clock) -> tuple[Fleet, Worker, Worker]:
+    """A ready worker, and one whose ejection is over."""
     fleet = fleet_of("a", clock=clock)
     other, worker = put(fleet, "a", TWO, "ready"), put(fleet, "a", ONE, "ejected")
     clock.now += 30
     fleet.tick()
+    return fleet, other, worker
+
+
+def test_one_request_at_a_time_is_on_trial() -> None:
+    """A half-open worker is offered until a lease on it begins, and again when that ended without a verdict."""
+    fleet, other, worker = with_one_half_open(Clock())
     assert worker.state is WorkerState.HALF_OPEN
     assert set(fleet.pool("a")) == {other, worker}
     with worker.lease():
@@ -198,11 +203,7 @@ def test_one_request_at_a_time_is_on_trial() -> None:
 
 def test_a_trial_that_fails_ejects_again() -> None:
     """And its lease, which ends later, changes nothing any more."""
-    clock = Clock()
-    fleet = fleet_of("a", clock=clock)
-    other, worker = put(fleet, "a", TWO, "ready"), put(fleet, "a", ONE, "ejected")
-    clock.now += 30
-    fleet.tick()
+    fleet, other, worker = with_one_half_open(Clock())
     with worker.lease():
         fleet.failed(worker, Failure.CONNECT)
         assert worker.state is WorkerState.EJECTED
@@ -213,10 +214,7 @@ def test_a_trial_that_fails_ejects_again() -> None:
 def test_a_trial_that_hangs_bars_no_later_one() -> None:
     """Another request's failure ended it; after the next ejection a trial is offered, though the first still hangs."""
     clock = Clock()
-    fleet = fleet_of("a", clock=clock)
-    other, worker = put(fleet, "a", TWO, "ready"), put(fleet, "a", ONE, "ejected")
-    clock.now += 30
-    fleet.tick()
+    fleet, other, worker = with_one_half_open(clock)
     with worker.lease():
         fleet.failed(worker, Failure.FIRST_BYTE)
         clock.now += 60
