@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
-        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-full fuzz bench-gateway bench-peers bench-page twin clean
+        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench-gateway soak bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -69,20 +69,27 @@ test-compiled: setup ## The gateway's integration tests again, on its compiled f
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
 	@scripts/test-e2e
-test-e2e-more: setup ## Clients that people use
+test-e2e-more: setup ## Clients that people use, and faults under load
 	@scripts/clients
-	@scripts/test-e2e -m full
-test-full: setup ## Every bar at full count; writes docs/test-report.md
-	@scripts/test-full
+	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_faults.py
+test-e2e-cycles: setup ## Down and up twenty times, and containers that end at random for RESTARTS_S (7200)
+	@scripts/test-e2e -m full tests/e2e/test_cycles.py
+test-full: setup ## Every bar at full count, about six hours; writes docs/test-report.md (BARS='check soak': some of them)
+	@scripts/test-full $(BARS)
 fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60)
 	@scripts/fuzz $(SECONDS)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
+soak: setup ## Load for MINUTES (120) on one gateway: memory, open files and cost stay what they are
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m bench.soak --json out/soak.json --minutes $(or $(MINUTES),120)
 bench-peers: ## Fetch the gateways to compare with into out/peers: vllm-router, sglang-router, smg, LiteLLM, nginx
 	@scripts/bench-peers
 bench-page: setup ## Write docs/performance.md and its plot from the last `make bench-gateway`
 	@$(PYTHON) -m bench.page out/bench-gateway.json
+proofs-page: setup ## Write docs/proofs.md from the records in bench/gpu/records
+	@$(PYTHON) -m bench.gpu.page
 twin: ## Train the twins anew
 	@scripts/twin
 clean: ## Remove caches and the Python environment

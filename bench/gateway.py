@@ -1,8 +1,8 @@
 """What the gateway costs, side by side with its peers: CPU time a request and a chunk, latency, memory.
 
-Each server runs alone on one core; the load generator and the mock worker share another. CPU time is the process's own,
-user and system, over the work done: on a shared host it is nearly stable, requests/s is not. The gateway runs as
-shipped. Peers are those that `make bench-peers` has installed.
+Each server runs alone on one core; the load generator and the mock worker share another, or have one each of four. CPU
+time is the process's own, user and system, over the work done: on a shared host it is nearly stable, requests/s is not.
+The gateway runs as shipped. Peers are those that `make bench-peers` has installed.
 
 Exit codes: 0 measured · 1 a bar was missed · 2 this machine cannot be measured on, or no such server or scenario ·
 3 an answer or a server of ours was wrong.
@@ -24,8 +24,8 @@ from bench.bars import judge
 from bench.load import WrongAnswer
 from bench.measure import measure_all
 from bench.peers import PEERS, Peer, peer_started
-from bench.processes import pinned
-from bench.record import Entrant, Record, Title, save
+from bench.processes import Layout, layout, pinned
+from bench.record import APART, SHARED, Entrant, Record, Title, save
 from bench.report import report
 from bench.scenarios import Scenario, all_scenarios
 from bench.servers import (
@@ -48,16 +48,16 @@ class Unknown(Exception):
 
 
 def start_all(
-    stack: ExitStack, folder: Path, cores: list[int], wanted: set[str]
+    stack: ExitStack, folder: Path, cores: Layout, wanted: set[str]
 ) -> tuple[list[Server], list[Entrant]]:
     """Starts the servers of those keys, and says which peers are absent and why. Raises BrokenServer for ours."""
-    direct, ports = stack.enter_context(mock_started(folder, cores[1]))
+    direct, ports = stack.enter_context(mock_started(folder, cores.mock))
     ours = [fleet for fleet in fleets() if fleet.key in wanted]
-    servers = [stack.enter_context(gateway_started(folder, cores[0], fleet, ports)) for fleet in ours]
+    servers = [stack.enter_context(gateway_started(folder, cores.servers, fleet, ports)) for fleet in ours]
     absent = []
     for peer in (peer for peer in PEERS if peer.key in wanted):
         try:
-            servers.append(start_peer(stack, peer, folder, cores[0], ports[0]))
+            servers.append(start_peer(stack, peer, folder, cores.servers[0], ports[0]))
         except BrokenServer as error:
             print(f"bench: {error}", file=sys.stderr)
             absent.append(Entrant(peer.key, peer.name, peer.kind, str(error)))
@@ -86,18 +86,18 @@ def chosen(given: str | None, known: list[str], what: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def measure_here(given: argparse.Namespace, cores: list[int]) -> Record:
+def measure_here(given: argparse.Namespace, cores: Layout) -> Record:
     """Starts everything, measures, and ends it. Raises BrokenServer, WrongAnswer, Unknown."""
     keys = chosen(given.scenarios, [scenario.key for scenario in all_scenarios()], "scenario")
     scenarios = [scenario for scenario in all_scenarios() if scenario.key in keys]
     wanted = {key for key in chosen(given.servers, all_keys(), "server") if takes_part(key, scenarios)}
     with tempfile.TemporaryDirectory(prefix="octet-bench-") as folder, ExitStack() as stack:
         servers, absent = start_all(stack, Path(folder), cores, wanted)
-        with pinned({cores[1]}):
+        with pinned({cores.load}):
             rows = measure_all(servers, scenarios, given.rounds)
     entrants = [Entrant(server.key, server.name, server.kind) for server in servers]
     titles = [Title(scenario.key, scenario.title, scenario.unit) for scenario in scenarios]
-    return Record(facts(given.rounds), titles, entrants + absent, rows)
+    return Record(facts(given.rounds, cores), titles, entrants + absent, rows)
 
 
 def takes_part(key: str, scenarios: list[Scenario]) -> bool:
@@ -110,7 +110,7 @@ def takes_part(key: str, scenarios: list[Scenario]) -> bool:
     return any(key in scenario.servers or kinds[key] in scenario.servers for scenario in scenarios)
 
 
-def facts(rounds: int) -> dict[str, str]:
+def facts(rounds: int, cores: Layout) -> dict[str, str]:
     """When and where this was measured."""
     cpu = next(
         (
@@ -123,6 +123,7 @@ def facts(rounds: int) -> dict[str, str]:
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "rounds": str(rounds),
+        "cores": SHARED if cores.is_shared else APART,
         "host": f"{os.cpu_count()} cores of {cpu.strip()}, Linux {platform.release()}",
         "python": f"Python {platform.python_version()}, uvloop {version('uvloop')}",
     }
@@ -152,7 +153,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(given: argparse.Namespace, cores: list[int]) -> int:
+def run(given: argparse.Namespace, cores: Layout) -> int:
     """Measures, prints the report and returns the exit code."""
     record = measure_here(given, cores)
     verdicts = judge(record, given.max_us_per_request, given.max_us_per_chunk)
@@ -177,7 +178,7 @@ def main() -> int:
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        return run(given, cores)
+        return run(given, layout(cores))
     except Unknown as error:
         return fail(str(error), 2)
     except (WrongAnswer, BrokenServer) as error:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from bench.bars import CPU, judge
+from bench.marked import replaced
 from bench.plot import cost_plot
 from bench.record import Entrant, Record, Row, Title, load
 from bench.report import ratio_text
@@ -17,18 +18,9 @@ from bench.servers import Kind
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 PLOT = PAGE.with_suffix(".svg")
-BEGIN, END = "<!-- written by `make bench-page`: begin -->\n", "<!-- written by `make bench-page`: end -->\n"
+TARGET = "bench-page"
 PLOTTED = (JSON, MANY, THOUSAND)
 HEADER = ["CPU µs", "of the best Rust router's", "per s", "p50 / p99 ms", "TTFB p50 / p99 ms", "peak MiB"]
-
-
-def replaced(page: str, text: str) -> str:
-    """`page` with `text` between its marks. Raises ValueError without them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page lacks {BEGIN.strip()} or {END.strip()}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def written(record: Record) -> str:
@@ -101,7 +93,7 @@ def main() -> int:
         print(f"bench: there is no {file}: make bench-gateway writes it", file=sys.stderr)
         return 2
     record = load(file)
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), written(record)), encoding="utf-8")
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), written(record), TARGET), encoding="utf-8")
     PLOT.write_text(cost_plot(record, PLOTTED), encoding="utf-8")
     return 0
 

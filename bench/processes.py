@@ -10,10 +10,32 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 END_S = 5  # how long a process may take to end after SIGTERM
 FORGET_PEAK = "5"  # what /proc/<pid>/clear_refs takes to start VmHWM anew
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which core is whose: two for servers (most use the first alone), one for the mock worker, one for the load."""
+
+    servers: tuple[int, int]
+    mock: int
+    load: int
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether mock worker and load share a core, which a server of two processes then shares with them."""
+        return self.load in self.servers
+
+
+def layout(cores: Sequence[int]) -> Layout:
+    """Of at least two cores."""
+    first, second, *others = cores
+    mock, load = others[:2] if len(others) >= 2 else (second, second)
+    return Layout((first, second), mock, load)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from bench.figures import Figure
 
+SHARED, APART = "shared", "apart"  # whether servers of several processes share a core with their load
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -7,7 +7,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class Fleet:
     name: str
     models: tuple[str, ...]
     workers: int = 1
-    processes: int = 1  # with more than one it has every core
+    processes: int = 1  # each has a core
 
 
 MAIN_FLEET = Fleet(MAIN, "gateway", (MODEL, REASONER))
@@ -88,11 +88,13 @@ def mock_started(folder: Path, core: int) -> Iterator[tuple[Server, list[int]]]:
 
 
 @contextmanager
-def gateway_started(folder: Path, core: int, fleet: Fleet, worker_ports: list[int]) -> Iterator[Server]:
+def gateway_started(
+    folder: Path, cores: Sequence[int], fleet: Fleet, worker_ports: list[int]
+) -> Iterator[Server]:
     """The gateway as shipped, ready, with an empty log. Raises BrokenServer."""
     log, place = folder / f"{fleet.key}.log", folder / fleet.key
-    cores = {core} if fleet.processes == 1 else os.sched_getaffinity(0)
-    with program(python_module("gateway"), cores, log, environment(place, fleet, worker_ports)) as process:
+    mine = set(cores[: fleet.processes])
+    with program(python_module("gateway"), mine, log, environment(place, fleet, worker_ports)) as process:
         port = wait_for(process, log, gateway_port)
         if not wait_until(lambda: is_ready(port, fleet), START_S):
             raise BrokenServer(f"{fleet.name} has no ready worker after {START_S} s")

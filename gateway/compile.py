@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent / "src"
 MODULES = (
     "answers", "bodies", "call", "candidates", "door", "downstream", "exchange", "fleet", "framing", "guard", "headers",
     "health", "keys", "logs", "metrics", "outbox", "pace", "prefixes", "proxy", "queues", "rendezvous", "request",
-    "retries", "routes", "shared", "stored", "upstream", "vitals", "workers",
+    "retries", "routes", "shared", "sockets", "stored", "upstream", "vitals", "workers",
 )  # fmt: skip
 
 

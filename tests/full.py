@@ -1,4 +1,8 @@
-"""Every bar at full count: runs them one after another and writes docs/test-report.md with what each ended with."""
+"""Every bar at full count: runs them one after another and writes docs/test-report.md with what each ended with.
+
+usage: python tests/full.py [KEY...]     without keys: all, which takes about six hours; the rows of others stay
+Exit codes: 0 all that ran hold · 1 one does not · 2 no such key.
+"""
 
 import datetime
 import os
@@ -18,8 +22,9 @@ HOUR = 3600
 
 @dataclass(frozen=True)
 class Bar:
-    """A command and the time it may take, in seconds."""
+    """A command and the time it may take, in seconds. `key`: how it is asked for."""
 
+    key: str
     name: str
     command: list[str]
     at_most_s: float
@@ -31,27 +36,36 @@ class Outcome:
     passed: bool
     seconds: float
     summary: str
+    when: str
+
+    def line(self) -> str:
+        verdict = "holds" if self.passed else "**FAILS**"
+        return f"| {self.bar.name} | {verdict} | {self.when} | {self.seconds:.0f} s | {self.summary} |"
 
 
 BARS = (
-    Bar("checks", ["make", "check"], HOUR),
-    Bar("unit, integration, contract (`make test`: at most 5 minutes)", ["make", "test"], 300),
-    Bar("the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
-    Bar("end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
-    Bar("end to end, clients that people use", ["make", "test-e2e-more"], HOUR),
-    Bar("CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
-    Bar("CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
+    Bar("check", "checks", ["make", "check"], HOUR),
+    Bar("test", "unit, integration, contract (`make test`: at most 5 minutes)", ["make", "test"], 300),
+    Bar("compiled", "the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
+    Bar("e2e", "end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
+    Bar("more", "end to end: clients that people use, faults under load", ["make", "test-e2e-more"], HOUR),
+    Bar("cuda-1", "CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
+    Bar("cuda-2", "CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar(
+        "cost",
         "gateway's cost (at most 90 µs/request, 30 µs/chunk)",
         ["make", "bench-gateway", "BENCH=--servers gateway,direct --scenarios json,streams-200 --rounds 7"],
         HOUR,
     ),
-    Bar("`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
-    Bar("second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
-    Bar("`make demo-down`", ["make", "demo-down"], HOUR),
-    Bar("random input, two minutes each", ["make", "fuzz", "SECONDS=120"], HOUR),
-    Bar("tests at full count", [*PYTEST, "-m", "full"], HOUR),
-)
+    Bar("demo", "`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
+    Bar("demo-2", "second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
+    Bar("demo-down", "`make demo-down`", ["make", "demo-down"], HOUR),
+    Bar("count", "tests at full count", [*PYTEST, "-m", "full"], HOUR),
+    Bar("fuzz", "random input, thirty minutes each", ["make", "fuzz", "SECONDS=1800"], 3 * HOUR),
+    Bar("cycles", "down and up twenty times, then containers that end at random for two hours",
+        ["make", "test-e2e-cycles"], 4 * HOUR),
+    Bar("soak", "two hours of load on one gateway", ["make", "soak"], 3 * HOUR),
+)  # fmt: skip
 
 
 def run(bar: Bar) -> Outcome:
@@ -68,7 +82,7 @@ def run(bar: Bar) -> Outcome:
         lines.append(line.rstrip())
     code, seconds = process.wait(), time.monotonic() - start
     passed = code == 0 and seconds <= bar.at_most_s
-    return Outcome(bar, passed, seconds, sum_up(lines, code))
+    return Outcome(bar, passed, seconds, sum_up(lines, code), when())
 
 
 def sum_up(lines: list[str], code: int) -> str:
@@ -92,32 +106,43 @@ def memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def report(outcomes: list[Outcome]) -> str:
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout
+def when() -> str:
+    """Date and commit, which a report made in parts needs for each of its rows."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}, {commit}"
+
+
+def report(outcomes: list[Outcome], before: str) -> str:
+    """Every bar that has been run, now or, by `before`, earlier."""
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines() if "| " in line}
+    lines |= {outcome.bar.name: outcome.line() for outcome in outcomes}
     host = f"{os.cpu_count()} cores, {memory_gib():.0f} GiB, {platform.system()}, Python {platform.python_version()}"
-    rows = [
-        f"| {o.bar.name} | {'holds' if o.passed else '**FAILS**'} | {o.seconds:.0f} s | {o.summary} |"
-        for o in outcomes
-    ]
-    head = [
-        "# Test report",
-        "",
-        f"Written by `make test-full` on {now}, commit {commit.strip()}, {host}.",
-        "",
-    ]
-    return "\n".join([*head, "| what | bar | time | closing line |", "|---|---|--:|---|", *rows, ""])
+    head = ["# Test report", "", f"Written by `make test-full`, times in UTC; the last run on {host}.", ""]
+    table = ["| what | bar | when, commit | time | closing line |", "|---|---|---|--:|---|"]
+    return "\n".join([*head, *table, *(lines[bar.name] for bar in BARS if bar.name in lines), ""])
 
 
-def main() -> int:
-    outcomes = []
-    for bar in BARS:
+def chosen(keys: list[str]) -> list[Bar]:
+    """The bars of those keys, all without any. Raises LookupError naming those there are."""
+    if unknown := set(keys) - {bar.key for bar in BARS}:
+        known = " ".join(bar.key for bar in BARS)
+        raise LookupError(f"no bar is called {', '.join(sorted(unknown))}; there are: {known}")
+    return [bar for bar in BARS if not keys or bar.key in keys]
+
+
+def main(keys: list[str]) -> int:
+    try:
+        bars = chosen(keys)
+    except LookupError as error:
+        print(f"test-full: {error}", file=sys.stderr)
+        return 2
+    before, outcomes = REPORT.read_text() if REPORT.exists() else "", []
+    for bar in bars:
         outcomes.append(run(bar))
-        REPORT.write_text(report(outcomes))
+        REPORT.write_text(report(outcomes, before))
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

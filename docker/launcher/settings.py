@@ -8,7 +8,7 @@
 | `LAUNCHER_STATE_DIR`     | `/run/octet`             | writable folder (a tmpfs) for `state.json`            |
 | `LAUNCHER_COMMAND`       | `vllm serve`             | program and its first words; the snapshot follows     |
 | `LAUNCHER_PORT`          | `8000`                   | port vLLM listens on and the health check asks        |
-| `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds vLLM gets to end after SIGTERM before SIGKILL |
+| `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds from SIGTERM to SIGKILL                       |
 | `LAUNCHER_BACKOFF_S`     | `10`                     | pause after a first crash; doubles up to 600 s        |
 | `LAUNCHER_HANG_AFTER_S`  | `300`                    | standstill after which vLLM is killed; 0: never       |
 | `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |

@@ -8,7 +8,8 @@
 - A crash: one line with exit code or signal and the time of the next run, which comes after the back-off.
 - A standstill (`pulse`): one line says what has not moved and for how long; vLLM is ended, SIGKILL included, and the
   run counts as a crash.
-- SIGTERM or SIGINT: passed to vLLM's main process, which gets the grace, then SIGKILL to its group.
+- SIGTERM or SIGINT: new requests are refused from then on (`draining`); a moment later the signal is passed to vLLM's
+  main process, which gets the rest of the grace to end what it has, then SIGKILL to its group.
   With no vLLM running the launcher ends at once.
 """
 
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, TypeVar
 
-from launcher import gpus, health, process, weights
+from launcher import draining, gpus, health, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
 from launcher.command import command_line
@@ -43,6 +44,7 @@ _RECHECK_S = 1.0
 _PROBE_EVERY_S = 1.0
 _PROBE_TIMEOUT_S = 1.0
 _KILL_TAKES_AT_MOST_S = 5.0
+_TO_ENGINE_S = 2.0  # that a request may take from the API server's door to its engine
 _HANG_GRACE_S = 2.0  # what is frozen does not hear SIGTERM; what still runs may say a last word
 _MEND_OPTIONS = "with serve.yaml or the command mended"
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
@@ -166,18 +168,30 @@ class Supervisor:
             self._progress.observe(line)
 
     def _stop(self, vllm: Process) -> int:
-        """Pass the stop signal on and give vLLM its grace; returns the launcher's exit code."""
+        """Close the door, pass the stop signal on and give vLLM its grace; returns the launcher's exit code."""
         number, grace_s = self._init.stop_signal or signal.SIGTERM, self._settings.stop_grace_s
+        deadline, serves = time.monotonic() + grace_s, self._progress.was_ready
         self._progress.enter(Phase.STOPPING)
         self._log.info("stopping", signal=number.name, grace_s=grace_s)
+        if serves:
+            self._refuse_requests(vllm)
         vllm.signal(number)
-        if self._ends_within(vllm, grace_s):
+        if self._ends_within(vllm, deadline - time.monotonic()):
             self._log.info("stopped", exit_code=vllm.exit_code)
             return STOPPED
         self._log.error("killed", grace_s=grace_s)
         vllm.kill_group()
         self._ends_within(vllm, _KILL_TAKES_AT_MOST_S)
         return KILLED
+
+    def _refuse_requests(self, vllm: Process) -> None:
+        """From now on; returns when those let in before have reached the engine, which ends them in peace."""
+        try:
+            draining.begin(self._settings.state_dir)
+        except OSError as error:  # a full tmpfs: they are cut short, as without a door
+            self._log.error("not-draining", problem=error.strerror)
+            return
+        self._ends_within(vllm, min(_TO_ENGINE_S, self._settings.stop_grace_s / 2))
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
         """End a vLLM that does not move; returns once it has ended, or when told to stop."""

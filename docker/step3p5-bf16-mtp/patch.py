@@ -17,7 +17,10 @@ import sysconfig
 from pathlib import Path
 
 FILE = "vllm/transformers_utils/configs/step3p5.py"
-SHA256 = "13b87a79effbf345376db886cd3575da0135a8b04772f146658067ec624dc3db"  # of vLLM 0.32.0
+KNOWN = {
+    "13b87a79effbf345376db886cd3575da0135a8b04772f146658067ec624dc3db",  # of vLLM 0.32.0
+    "9311dca9f4fcbabaa1e35d66bc7fc1ace591239862732184aa92b8506954fa50",  # of vLLM 0.26.0, which docs/proofs.md is about
+}
 CUT = """\
         if layer_types is not None:
             layer_types = layer_types[: self.num_hidden_layers]
@@ -35,9 +38,9 @@ def main(words: list[str]) -> int:
     site = Path(words[0] if words else sysconfig.get_path("purelib"))
     path = site / FILE
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-    if found != SHA256:
+    if found not in KNOWN:
         sys.stderr.write(
-            f"patch.py: {path} is {found}, not {SHA256}: "
+            f"patch.py: {path} is {found}, none of {', '.join(sorted(KNOWN))}: "
             "another vLLM needs another patch, or none; see tests/e2e/test_draft.py\n"
         )
         return 3

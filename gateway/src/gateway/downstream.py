@@ -4,7 +4,6 @@ httptools parses; requests are answered one after another, in their order.
 """
 
 import asyncio
-import socket
 from collections import deque
 from typing import Final, cast
 
@@ -15,9 +14,8 @@ from gateway.door import Door
 from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
 from gateway.request import ClientRequest, head_of
 from gateway.routes import Dialect
+from gateway.sockets import has_left, unacknowledged
 
-TCP_INFO_BYTES: Final = 1  # of which the first is the connection's state
-LEFT: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
 WRITE_BUFFER_BYTES: Final = 64 * 1024  # of an answer, beyond what the kernel holds
 SLICE_BYTES: Final = 16 * 1024  # parsed at a time: as many requests as that holds may queue
 SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
@@ -62,7 +60,7 @@ class ClientConnection:
         if self._running is not None and self._running.handler is not None:
             self._running.handler.look(now)
         if self.transport.is_closing() and self._stuck is None:  # until what is left has been taken
-            self._stuck = self.transport.get_write_buffer_size(), now
+            self._stuck = self._untaken(), now
         if self._discarded >= 0:
             if now - self._since > LINGER_S:
                 self.transport.abort()
@@ -120,7 +118,7 @@ class ClientConnection:
         """The client has left, also if it closes its sending side alone: the connection ends."""
 
     def pause_writing(self) -> None:
-        self._stuck = self.transport.get_write_buffer_size(), self._loop.time()
+        self._stuck = self._untaken(), self._loop.time()
         if self._running is not None and self._running.handler is not None:
             self._running.handler.pause()
 
@@ -309,11 +307,18 @@ class ClientConnection:
 
     def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:
         """A client that has taken nothing for too long is cut off."""
-        size = self.transport.get_write_buffer_size()
+        size = self._untaken()
         if size != stuck[0]:
             self._stuck = size, now
         elif now - stuck[1] > self._door.settings.write_timeout_s:
             self.transport.abort()
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not acknowledged. The kernel's count: it lets more be written only once a third of
+        its buffer, megabytes perhaps, is free, which a slow client takes minutes for."""
+        return self.transport.get_write_buffer_size() + unacknowledged(
+            self.transport.get_extra_info("socket")
+        )
 
     def _look_for_leaving(self) -> None:
         """While requests are queued nothing is read, so a client's leaving is not seen either: the kernel knows it."""
@@ -383,8 +388,3 @@ class ClientConnection:
             self._parser = httptools.HttpRequestParser(self)
             return head + data[wish.args[0] :]
         return b""
-
-
-def has_left(connection: socket.socket) -> bool:
-    """Whether the peer has closed its side. Linux's own answer, which does not wait for the bytes before the end."""
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT

@@ -1,6 +1,7 @@
 """A tiny stand-in for vLLM: prints its start-up lines, answers /health, and fails as its options say.
 
-Called as the launcher calls vLLM: `fake_vllm.py [options] SNAPSHOT --config FILE --host H --port N [words]`.
+Called as the launcher calls vLLM: `fake_vllm.py [options] SNAPSHOT --config FILE --host H --port N --middleware M
+[words]`.
 GET /crash ends it with exit code 1; GET /orphan makes an orphan end; GET /processes lists pid, parent, state.
 With `--engine` a second process, in a session of its own, is the engine: /metrics tells its tokens and GET /run lets
 it have a request, of which it makes tokens until GET /finish; POST asks for one token. GET /looks says how often
@@ -161,6 +162,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--config")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--middleware")
     return parser.parse_args()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import draining
 from tests.integration.launcher.harness import PATIENCE_S, SLUG, Site, Worker
 
 Start = Callable[..., Worker]
@@ -53,6 +54,28 @@ def test_a_stop_during_the_start_up_is_passed_on(site: Site, start: Start) -> No
     worker.wait_event("phase", phase="loading")
     assert worker.stop() == 0
     assert len(worker.events("stopped")) == 1
+
+
+def test_requests_are_refused_before_the_stop_is_passed_on(site: Site, start: Start) -> None:
+    """The door closes first, while vLLM runs on; a launcher that starts again opens it."""
+    site.publish()
+    worker = start()
+    worker.wait_event("phase", phase="ready")
+    assert not _is_draining(site)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_event("stopping")
+    deadline = time.monotonic() + PATIENCE_S
+    while not _is_draining(site):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert worker.children()
+    assert worker.wait() == 0
+    start().wait_event("phase", phase="ready")
+    assert not _is_draining(site)
+
+
+def _is_draining(site: Site) -> bool:
+    return draining.mark(site.root / "state").exists()
 
 
 def test_a_vllm_that_does_not_end_is_killed_with_its_group(site: Site, start: Start) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from launcher.draining import MIDDLEWARE
 from tests.integration.launcher.harness import SLUG, Site, Worker
 
 Start = Callable[..., Worker]
@@ -20,8 +21,8 @@ def test_a_worker_starts_on_a_published_snapshot(site: Site, start: Start) -> No
     worker = start()
     ready = worker.wait_event("phase", phase="ready")
     assert ready["start_s"] > 0
-    words = f"words: {snapshot} --config /etc/octet/serve.yaml --host 0.0.0.0 --port {site.port}"
-    assert words in worker.out
+    ours = f"--config /etc/octet/serve.yaml --host 0.0.0.0 --port {site.port} --middleware {MIDDLEWARE}"
+    assert f"words: {snapshot} {ours}" in worker.out
     phases = [event["phase"] for event in worker.events("phase")]
     assert phases == ["starting", "loading", "compiling", "warm-up", "ready"]
     assert {event["slug"] for event in worker.events("phase")} == {SLUG}
@@ -110,7 +111,7 @@ def test_the_containers_words_come_last(site: Site, start: Start) -> None:
     site.publish()
     worker = start(words=("--host", "127.0.0.1"))
     worker.wait_event("phase", phase="ready")
-    assert worker.out[1].endswith(f"--port {site.port} --host 127.0.0.1")
+    assert worker.out[1].endswith(f"--middleware {MIDDLEWARE} --host 127.0.0.1")
 
 
 def test_without_a_slug_one_line_and_exit_code_2(site: Site, start: Start) -> None:

@@ -1,14 +1,17 @@
 """The bars: which side of them is missed, and what a run without the peers leaves unsaid."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from bench.bars import Verdict, judge
-from bench.page import BEGIN, END, PAGE, PLOTTED, replaced, written
+from bench.marked import marks, replaced
+from bench.page import PAGE, PLOTTED, TARGET, written
 from bench.plot import cost_plot
-from bench.record import Entrant, Record, Row, Sample, Title, load, save
+from bench.processes import Layout, layout
+from bench.record import APART, SHARED, Entrant, Record, Row, Sample, Title, load, save
 from bench.report import report
 from bench.scenarios import GROWTH, JSON, MANY, THOUSAND, all_scenarios
 from bench.servers import BASE, MAIN, TWO
@@ -66,11 +69,31 @@ def test_growth_is_excused_by_the_spread(
     assert len(missed(record(*rows))) == misses
 
 
-@pytest.mark.parametrize(("one", "two", "misses"), [(50, 55, 0), (50, 56, 1)])
-def test_two_processes_make_nearly_twice_one(one: float, two: float, misses: int) -> None:
-    """1.8 times, that is at most a ninth more CPU time a request."""
-    rows = Row(GROWTH, BASE, [sample(one)]), Row(GROWTH, TWO, [sample(two)])
-    assert len(missed(record(*rows))) == misses
+def pair(one: float, two: float, cores: str) -> Record:
+    """Requests/s of one process, and of two."""
+    samples = [replace(sample(50), units_per_s=speed) for speed in (one, two)]
+    rows = [Row(GROWTH, key, [found]) for key, found in zip((BASE, TWO), samples, strict=True)]
+    measured = record(*rows)
+    return replace(measured, facts=measured.facts | {"cores": cores})
+
+
+@pytest.mark.parametrize(("two", "misses"), [(18_000, 0), (17_900, 1)])
+def test_two_processes_make_nearly_twice_one(two: float, misses: int) -> None:
+    assert len(missed(pair(10_000, two, APART))) == misses
+
+
+def test_two_processes_that_share_a_core_with_their_load_are_not_judged() -> None:
+    """And the report says so."""
+    measured = pair(10_000, 11_000, SHARED)
+    assert not missed(measured)
+    assert "skipped  not measured, at least 1.80" in report(measured, judge(measured, None, None))
+
+
+def test_a_core_for_each_where_there_are_four() -> None:
+    assert layout([3, 5]) == Layout((3, 5), 5, 5)
+    assert layout([0, 1, 2]).is_shared
+    assert layout([0, 1, 2, 3, 4]) == Layout((0, 1), 2, 3)
+    assert not layout([0, 1, 2, 3]).is_shared
 
 
 def test_absolute_bars_hold_without_peers() -> None:
@@ -100,12 +123,13 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
 def test_the_page_takes_the_figures_between_its_marks() -> None:
     """All else stays; the page in the repository has the marks."""
     measured = record(Row(JSON, MAIN, [sample(50)]), Row(JSON, OTHER, [sample(40)]))
-    page = replaced(f"before\n{BEGIN}old\n{END}after\n", written(measured))
-    assert page.startswith(f"before\n{BEGIN}")
-    assert page.endswith(f"{END}after\n")
+    begin, end = marks(TARGET)
+    page = replaced(f"before\n{begin}old\n{end}after\n", written(measured), TARGET)
+    assert page.startswith(f"before\n{begin}")
+    assert page.endswith(f"{end}after\n")
     assert "| gateway | 50.0 (50.0-50.0) | 1.25 |" in page
     assert "old" not in page
-    assert replaced(PAGE.read_text(encoding="utf-8"), "new").count("new") >= 1
+    assert replaced(PAGE.read_text(encoding="utf-8"), "new", TARGET).count("new") >= 1
 
 
 def test_a_plot_has_a_bar_for_every_server_measured() -> None:

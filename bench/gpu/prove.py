@@ -1,0 +1,168 @@
+"""Proves one row on this host's GPUs and writes what happened, whatever it was, as one JSON file.
+
+usage: python -m bench.gpu.prove ROW --out FOLDER [--gateway] [--caches FOLDER]
+Exit codes: 0 the record is written, whatever it says · 2 no such row.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.gpu import chat, checkpoint, facts, front, loads, recipe
+from bench.gpu.rows import Row, row
+from bench.gpu.worker import Worker, started
+
+Keep = Callable[[dict[str, Any]], None]
+PORT, FRONT = 18000, 18100
+TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One proof: where its files go, where caches are, whether the gateway takes part."""
+
+    row: Row
+    out: Path
+    caches: Path
+    gateway: bool
+
+    @property
+    def is_cold(self) -> bool:
+        return not any(self.caches.glob("*"))
+
+
+def prove(plan: Plan) -> dict[str, Any]:
+    """The record of one row."""
+    record = heading(plan)
+    place = plan.out / "files" / plan.row.key
+    checkpoint.write(place, plan.row)
+    config = place / "serve.yaml"
+    config.write_text(yaml.safe_dump(recipe.options(plan.row)))
+    words = recipe.command(place, config, plan.row.slug, PORT)
+    environment = recipe.environment(plan.row, plan.caches) | {"VLLM_SERVER_DEV_MODE": "1"}
+    record |= {
+        "command": " ".join(["vllm", *words]),
+        "environment": environment,
+        "options": recipe.options(plan.row),
+    }
+    start = time.monotonic()
+    with started(words, environment, plan.out / f"{plan.row.key}.log", PORT) as worker:
+        outcome = worker.wait_ready(plan.row.ready_within_s)
+        record |= {"outcome": outcome, "after_s": round(time.monotonic() - start, 1)}
+        record |= {
+            "phases_s": dict(worker.timeline.seconds),
+            **facts.read(worker.lines),
+            "gpu_memory": gpu_memory(),
+        }
+        save(plan, record)
+        if outcome == "ready":
+            record |= tried(plan, place, lambda more: save(plan, record | more))
+        else:
+            record |= {
+                "problems": facts.problems(worker.lines),
+                "is_as_expected": is_refused(plan.row, worker),
+            }
+    return record
+
+
+def tried(plan: Plan, place: Path, keep: Keep) -> dict[str, Any]:
+    """What a ready worker did, with the reason where it did not do all."""
+    done: dict[str, Any] = {"chats": [], "loads": []}
+    try:
+        use(plan, place, done, keep)
+    except (OSError, ValueError, TimeoutError) as error:
+        done["failure"] = repr(error)[:600]
+    return done
+
+
+def heading(plan: Plan) -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {
+        "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "gpus": gpus(),
+        "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": "cold" if plan.is_cold else "warm",
+        "differences": recipe.differences(plan.row),
+    }  # fmt: skip
+
+
+def use(plan: Plan, place: Path, done: dict[str, Any], keep: Keep) -> None:
+    """A chat, one again warm, and loads: kept after each, so that a lease that ends early leaves what it had."""
+    base, model = f"http://127.0.0.1:{PORT}", recipe.served_names(plan.row.slug)[0]
+    done["chats"] = [asdict(chat.ask(base, model, TOKENS)) for _ in range(2)]
+    keep(done)
+    if not plan.gateway:
+        load_all(plan, {"direct": base}, place, done, keep)
+        return
+    with front.gateway(plan.row.slug, base, FRONT, plan.out) as through:
+        done["gateway"] = form_of_gateway()
+        done["chat_through_gateway"] = asdict(chat.ask(through, model, TOKENS))
+        load_all(plan, {"direct": base, "gateway": through}, place, done, keep)
+
+
+def form_of_gateway() -> str:
+    """Whether its hot modules are compiled, as in its image."""
+    found = importlib.util.find_spec("gateway.proxy")
+    return "compiled" if found and found.origin and found.origin.endswith(".so") else "plain Python"
+
+
+def load_all(plan: Plan, bases: dict[str, str], place: Path, done: dict[str, Any], keep: Keep) -> None:
+    folder = plan.out / "files"
+    for concurrency in plan.row.loads:
+        model = recipe.served_names(plan.row.slug)[0]
+        done["loads"] += loads.measure(bases, bases["direct"], place, model, concurrency, folder)
+        keep(done)
+
+
+def is_refused(row: Row, worker: Worker) -> bool:
+    """Whether the start failed as the row foretells."""
+    return bool(row.refusal) and any(row.refusal in line for line in worker.lines)
+
+
+def gpus() -> list[str]:
+    """Names and drivers of the cards here."""
+    return query("name,driver_version")
+
+
+def gpu_memory() -> list[str]:
+    return query("memory.used,memory.total")
+
+
+def query(fields: str) -> list[str]:
+    words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip().split("\n")
+
+
+def save(plan: Plan, record: dict[str, Any]) -> None:
+    (plan.out / f"{plan.row.key}-{record['caches']}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.prove", description=__doc__)
+    parser.add_argument("row")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--caches", type=Path, default=Path("/tmp/octet-caches"))  # a bare host's own
+    parser.add_argument("--gateway", action="store_true", help="measure through the gateway too")
+    given = parser.parse_args()
+    try:
+        chosen = row(given.row)
+    except LookupError as error:
+        print(f"prove: {error}", file=sys.stderr)
+        return 2
+    (given.out / "files").mkdir(parents=True, exist_ok=True)
+    given.caches.mkdir(parents=True, exist_ok=True)
+    plan = Plan(chosen, given.out.resolve(), given.caches.resolve(), given.gateway)
+    save(plan, prove(plan))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

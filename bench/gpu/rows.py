@@ -1,0 +1,56 @@
+"""What is to be proven: a slug, on so many cards, with what differs from its recipe. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+R1, STEP_FP8, STEP_BF16 = "deepseek-r1-distill-qwen-7b", "step3p5-fp8", "step3p5-bf16-mtp"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One start of one slug.
+
+    `layers`: as many of the model's instead of all. `config`: fields of its configuration that differ, `options` those
+    of serve.yaml (None: left out), `environment` those of the image. `ready_within_s`: after that it counts as hung.
+    `refusal`: what a start that must fail says; "" where it must serve. `loads`: concurrencies to measure.
+    """
+
+    key: str
+    slug: str
+    gpus: int
+    title: str
+    layers: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready_within_s: float = 300
+    refusal: str = ""
+    loads: tuple[int, ...] = (1, 32)
+
+
+COMPILED = {"enforce-eager": None}
+AUTOTUNED = {"no-enable-flashinfer-autotune": None}
+OWN_MOE = {"moe-backend": None}
+
+ROWS = (
+    Row("r1-7b", R1, 1, "as shipped", loads=(1, 32, 256)),
+    Row("fp8-no-ep", STEP_FP8, 2, "without expert parallelism, at the part of an expert that eight cards get: refused",
+        layers=5, config={"moe_intermediate_size": 320}, options={"enable-expert-parallel": None},
+        refusal="block_n = 128"),
+    Row("fp8", STEP_FP8, 2, "as shipped"),
+    Row("fp8-graphs", STEP_FP8, 2, "compiled, with CUDA graphs", options=COMPILED),
+    Row("fp8-graphs-autotune", STEP_FP8, 2, "compiled, FlashInfer's autotune on", options=COMPILED | AUTOTUNED),
+    Row("fp8-defaults", STEP_FP8, 2, "vLLM's own choices throughout", options=COMPILED | AUTOTUNED | OWN_MOE,
+        environment={"VLLM_USE_FLASHINFER_SAMPLER": "", "VLLM_USE_DEEP_GEMM": ""}),
+    Row("mtp", STEP_BF16, 2, "as shipped, 24 of 45 layers", layers=24),
+    Row("mtp-graphs", STEP_BF16, 2, "compiled, with CUDA graphs, 24 of 45 layers", layers=24, options=COMPILED),
+)  # fmt: skip
+
+
+def row(key: str) -> Row:
+    """The row of that key. Raises LookupError naming those there are."""
+    found = next((one for one in ROWS if one.key == key), None)
+    if found is None:
+        raise LookupError(f"no row is called {key}; there are: {', '.join(one.key for one in ROWS)}")
+    return found

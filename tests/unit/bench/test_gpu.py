@@ -1,0 +1,128 @@
+"""Proofs on GPUs: recipes scaled, checkpoints in the model's shape, facts out of a log, a page that is the records'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.gpu import chat, checkpoint, facts, page, recipe
+from bench.gpu.rows import ROWS, Row, row
+
+LOG = Path(__file__).parent / "vllm-gpu.log"
+
+
+@pytest.mark.parametrize("one", ROWS, ids=lambda one: one.key)
+def test_rows_are_of_slugs_and_their_cards_suffice(one: Row) -> None:
+    assert (recipe.DOCKER / one.slug / "card.yaml").is_file()
+    options = recipe.options(one)
+    assert options["load-format"] == "dummy"
+    assert options.get("tensor-parallel-size", 1) == one.gpus
+    assert None not in options.values()
+
+
+def test_a_row_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(LookupError, match="r1-7b"):
+        row("nothing")
+
+
+def test_options_take_away_and_replace() -> None:
+    one = Row("x", "step3p5-fp8", 2, "t", options={"enforce-eager": None, "moe-backend": "marlin"})
+    options = recipe.options(one)
+    assert "enforce-eager" not in options
+    assert options["moe-backend"] == "marlin"
+    assert options["reasoning-parser"] == "step3p5"
+
+
+def test_the_image_s_environment_with_caches_elsewhere() -> None:
+    one = Row("x", "step3p5-fp8", 2, "t", environment={"VLLM_USE_DEEP_GEMM": ""})
+    found = recipe.environment(one, Path("/caches"))
+    assert found["VLLM_CACHE_ROOT"] == "/caches/vllm"
+    assert found["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert not {"VLLM_USE_DEEP_GEMM", "PYTHONPATH", "HOME", "PATH"} & found.keys()
+
+
+def test_env_lines_continue() -> None:
+    assert recipe.image_environment("FROM x\nENV A=1 \\\n    B=2\nENV C=3\nRUN y\n") == {
+        "A": "1",
+        "B": "2",
+        "C": "3",
+    }
+
+
+def test_the_command_serves_under_the_slug_s_names() -> None:
+    words = recipe.command(Path("/c"), Path("/s.yaml"), "step3p5-fp8", 1)
+    assert words[:2] == ["serve", "/c"]
+    assert words[-2:] == ["step3p5-flash", "step3p5-fp8"]
+
+
+def test_a_cut_keeps_the_first_layers_and_the_draft_s() -> None:
+    shape = checkpoint.shape_of(Row("x", "step3p5-bf16-mtp", 2, "t", layers=6))
+    whole = checkpoint.shape_of(Row("x", "step3p5-bf16-mtp", 2, "t"))
+    assert shape["num_hidden_layers"] == 6
+    assert shape["layer_types"] == whole["layer_types"][:6] + whole["layer_types"][45:]
+    assert shape["moe_layers_enum"] == "3,4,5"
+
+
+def test_fp8_is_of_the_experts_alone() -> None:
+    shape = checkpoint.shape_of(row("fp8"))
+    kept = shape["quantization_config"]["modules_to_not_convert"]
+    assert "model.layers.44.self_attn.g_proj" in kept
+    assert not any("experts" in name for name in kept)
+    assert "quantization_config" not in checkpoint.shape_of(row("mtp"))
+
+
+def test_every_token_has_a_word(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, row("r1-7b"))
+    tokenizer: dict[str, Any] = json.loads((tmp_path / "tokenizer.json").read_text())
+    shape = json.loads((tmp_path / "config.json").read_text())
+    ids = {*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])}
+    assert ids == set(range(shape["vocab_size"]))
+    assert shape["eos_token_id"] in ids
+
+
+def test_facts_of_a_real_log() -> None:
+    """The log of a start on an H200, cut to what speaks of it."""
+    found = facts.read(LOG.read_text().splitlines())
+    assert found["vllm"] == "0.26.0"
+    assert found["weights_gib"] == pytest.approx(14.3, abs=0.2)
+    assert found["kv_tokens"] is not None
+    assert found["attention"] == "FLASH_ATTN"
+
+
+def test_a_fact_that_is_not_told_is_none() -> None:
+    assert set(facts.read(["nothing"]).values()) == {None}
+
+
+def test_problems_are_lines_that_name_one() -> None:
+    assert facts.problems(["fine", "ValueError: block_n = 128", "fine"]) == ["ValueError: block_n = 128"]
+
+
+def events(*texts: str) -> list[tuple[float, dict[str, object]]]:
+    chunks: list[tuple[float, dict[str, object]]] = [
+        (float(at), {"choices": [{"delta": {"reasoning": text}}]}) for at, text in enumerate(texts)
+    ]
+    return [*chunks, (9.0, {"choices": [], "usage": {"completion_tokens": 5}})]
+
+
+def test_a_stream_summed_up() -> None:
+    assert chat.summed_up(events("", "a", "b", "c")) == chat.Answer(5, 3, 1.0, 2.0, "abc")
+
+
+def test_a_stream_without_text_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="without text"):
+        chat.summed_up(events("", ""))
+
+
+def test_the_page_is_what_the_records_say() -> None:
+    """No figure on it was typed by hand: `make proofs-page` writes it anew."""
+    assert page.load()
+    assert page.main(["--check"]) == 0
+
+
+def test_a_failed_round_counts_nowhere() -> None:
+    good = {"concurrency": 1, "way": "direct", "failed": 0}
+    loads = [good, good | {"failed": 3}, {"concurrency": 1, "way": "direct", "failure": "x"}]
+    assert page.by_way({"loads": loads}) == {1: {"direct": [good]}}
