@@ -17,7 +17,6 @@ NUMBERS = {
     "engine_init_s": r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+)",
 }
 WORDS = {
-    "vllm": r"vLLM (?:API server )?version v?([\w.+]+)",
     "attention": r"Using (\w+) attention backend",
     "moe": r"Using '?(\w+)'? (?:\w+ )?MoE backend",
 }

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def tried(plan: Plan, place: Path, keep: Keep) -> dict[str, Any]:
 def heading(plan: Plan) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
-        "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "gpus": gpus(),
+        "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "vllm": version("vllm"),
+        "gpus": gpus(),
         "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": "cold" if plan.is_cold else "warm",
         "differences": recipe.differences(plan.row),
     }  # fmt: skip
