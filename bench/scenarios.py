@@ -74,7 +74,7 @@ def all_scenarios() -> list[Scenario]:
         streams(MANY, 200, LONG, PROXIES | {Kind.DIRECT}),
         streams(THOUSAND, 1000, SLOW, PROXIES),
         streams(REASONING, 200, THOUGHTS, frozenset({Kind.GATEWAY, Kind.RUST})),
-        whole(GROWTH, "JSON, more workers or models", frozenset({Kind.GROWN})),
+        whole(GROWTH, "JSON, more workers or models", frozenset({Kind.GROWN}), connections=128),
         *(sized(key, size) for key, size in SIZES.items()),
     ]
 

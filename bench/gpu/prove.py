@@ -38,8 +38,20 @@ class Plan:
     gateway: bool
 
     @property
-    def is_cold(self) -> bool:
-        return not any(self.caches.glob("*"))
+    def place(self) -> Path:
+        """The caches of the slug: its image keeps them on a volume of its own."""
+        return self.caches / self.row.slug
+
+    @property
+    def state_of_caches(self) -> str:
+        """`cold`: none; `warm`: this row has been ready with them; `shared`: others of its slug have."""
+        if not self.place.exists():
+            return "cold"
+        return "warm" if self.mark.exists() else "shared"
+
+    @property
+    def mark(self) -> Path:
+        return self.place / f"{self.row.key}.ready"
 
 
 def prove(plan: Plan) -> dict[str, Any]:
@@ -50,12 +62,13 @@ def prove(plan: Plan) -> dict[str, Any]:
     config = place / "serve.yaml"
     config.write_text(yaml.safe_dump(recipe.options(plan.row)))
     words = recipe.command(place, config, plan.row.slug, PORT)
-    environment = recipe.environment(plan.row, plan.caches) | {"VLLM_SERVER_DEV_MODE": "1"}
+    environment = recipe.environment(plan.row, plan.place) | {"VLLM_SERVER_DEV_MODE": "1"}
     record |= {
         "command": " ".join(["vllm", *words]),
         "environment": environment,
         "options": recipe.options(plan.row),
     }
+    plan.place.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with started(words, environment, plan.out / f"{plan.row.key}.log", PORT) as worker:
         outcome = worker.wait_ready(plan.row.ready_within_s)
@@ -67,6 +80,7 @@ def prove(plan: Plan) -> dict[str, Any]:
         }
         save(plan, record)
         if outcome == "ready":
+            plan.mark.touch()
             record |= tried(plan, place, lambda more: save(plan, record | more))
         else:
             record |= {
@@ -91,7 +105,7 @@ def heading(plan: Plan) -> dict[str, Any]:
     return {
         "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "vllm": version("vllm"),
         "gpus": gpus(),
-        "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": "cold" if plan.is_cold else "warm",
+        "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": plan.state_of_caches,
         "differences": recipe.differences(plan.row),
     }  # fmt: skip
 
@@ -99,29 +113,28 @@ def heading(plan: Plan) -> dict[str, Any]:
 def use(plan: Plan, place: Path, done: dict[str, Any], keep: Keep) -> None:
     """A chat, one again warm, and loads: kept after each, so that a lease that ends early leaves what it had."""
     base, model = f"http://127.0.0.1:{PORT}", recipe.served_names(plan.row.slug)[0]
+    target = loads.Target(base, place, model, plan.out / "files")
     done["chats"] = [asdict(chat.ask(base, model, TOKENS)) for _ in range(2)]
     keep(done)
     if not plan.gateway:
-        load_all(plan, {"direct": base}, place, done, keep)
+        load_all(plan.row, target, {"direct": base}, done, keep)
         return
     with front.gateway(plan.row.slug, base, FRONT, plan.out) as through:
         done["gateway"] = form_of_gateway()
         done["chat_through_gateway"] = asdict(chat.ask(through, model, TOKENS))
-        load_all(plan, {"direct": base, "gateway": through}, place, done, keep)
+        load_all(plan.row, target, {"direct": base, "gateway": through}, done, keep)
+
+
+def load_all(row: Row, target: loads.Target, bases: dict[str, str], done: dict[str, Any], keep: Keep) -> None:
+    for concurrency in row.loads:
+        done["loads"] += loads.measure(target, bases, concurrency)
+        keep(done)
 
 
 def form_of_gateway() -> str:
     """Whether its hot modules are compiled, as in its image."""
     found = importlib.util.find_spec("gateway.proxy")
     return "compiled" if found and found.origin and found.origin.endswith(".so") else "plain Python"
-
-
-def load_all(plan: Plan, bases: dict[str, str], place: Path, done: dict[str, Any], keep: Keep) -> None:
-    folder = plan.out / "files"
-    for concurrency in plan.row.loads:
-        model = recipe.served_names(plan.row.slug)[0]
-        done["loads"] += loads.measure(bases, bases["direct"], place, model, concurrency, folder)
-        keep(done)
 
 
 def is_refused(row: Row, worker: Worker) -> bool:

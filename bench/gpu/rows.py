@@ -26,25 +26,35 @@ class Row:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 300
     refusal: str = ""
-    loads: tuple[int, ...] = (1, 32)
+    loads: tuple[int, ...] = (32,)
 
 
-COMPILED = {"enforce-eager": None}
-AUTOTUNED = {"no-enable-flashinfer-autotune": None}
-OWN_MOE = {"moe-backend": None}
+# NVLink multicast off, in every way that vLLM would take it: on a host whose GPUs others share it may disturb them.
+NO_MULTICAST = {
+    "VLLM_FLASHINFER_ALLREDUCE_BACKEND": "trtllm",
+    "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+    "NCCL_NVLS_ENABLE": "0",
+}
+PLAIN_ALLREDUCE = {"compilation-config": '{"pass_config": {"fuse_allreduce_rms": false}}'}
+COMPILED: dict[str, Any] = {"enforce-eager": None} | PLAIN_ALLREDUCE
+AUTOTUNED: dict[str, Any] = {"no-enable-flashinfer-autotune": None}
+OWN_MOE: dict[str, Any] = {"moe-backend": None}
+OWN_KERNELS = {"VLLM_USE_FLASHINFER_SAMPLER": "", "VLLM_USE_DEEP_GEMM": ""}
 
 ROWS = (
     Row("r1-7b", R1, 1, "as shipped", loads=(1, 32, 256)),
-    Row("fp8-no-ep", STEP_FP8, 2, "without expert parallelism, at the part of an expert that eight cards get: refused",
+    Row("fp8-no-ep", STEP_FP8, 2, "without expert parallelism, each card with as much of an expert as one of eight",
         layers=5, config={"moe_intermediate_size": 320}, options={"enable-expert-parallel": None},
-        refusal="block_n = 128"),
-    Row("fp8", STEP_FP8, 2, "as shipped"),
-    Row("fp8-graphs", STEP_FP8, 2, "compiled, with CUDA graphs", options=COMPILED),
-    Row("fp8-graphs-autotune", STEP_FP8, 2, "compiled, FlashInfer's autotune on", options=COMPILED | AUTOTUNED),
-    Row("fp8-defaults", STEP_FP8, 2, "vLLM's own choices throughout", options=COMPILED | AUTOTUNED | OWN_MOE,
-        environment={"VLLM_USE_FLASHINFER_SAMPLER": "", "VLLM_USE_DEEP_GEMM": ""}),
-    Row("mtp", STEP_BF16, 2, "as shipped, 24 of 45 layers", layers=24),
-    Row("mtp-graphs", STEP_BF16, 2, "compiled, with CUDA graphs, 24 of 45 layers", layers=24, options=COMPILED),
+        environment=NO_MULTICAST, refusal="block_n = 128"),
+    Row("fp8", STEP_FP8, 2, "as shipped", environment=NO_MULTICAST),
+    Row("fp8-graphs", STEP_FP8, 2, "compiled, with CUDA graphs", options=COMPILED, environment=NO_MULTICAST),
+    Row("fp8-graphs-autotune", STEP_FP8, 2, "compiled, with CUDA graphs, FlashInfer's autotune on",
+        options=COMPILED | AUTOTUNED, environment=NO_MULTICAST),
+    Row("fp8-own-moe", STEP_FP8, 2, "compiled, with CUDA graphs, vLLM's own choice for the experts",
+        options=COMPILED | OWN_MOE, environment=NO_MULTICAST | OWN_KERNELS),
+    Row("mtp", STEP_BF16, 2, "as shipped, 24 of 45 layers", layers=24, environment=NO_MULTICAST),
+    Row("mtp-graphs", STEP_BF16, 2, "compiled, with CUDA graphs, 24 of 45 layers", layers=24, options=COMPILED,
+        environment=NO_MULTICAST),
 )  # fmt: skip
 
 
