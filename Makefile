@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
-export INSTALL FORCE DEBIAN_MIRROR MODELS
+export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
         setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench-gateway soak bench-peers bench-page proofs-page twin clean
@@ -67,8 +67,9 @@ test: setup ## Unit, integration and contract tests; no Docker, no GPU
 test-compiled: setup ## The gateway's integration tests again, on its compiled form (INSTALL=1 also installs a C compiler)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
-test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin)
-	@scripts/test-e2e
+test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin; CLIENTS=1: others too)
+	@$(if $(CLIENTS),scripts/clients)
+	@scripts/test-e2e $(if $(CLIENTS),-m 'not full or clients')
 test-e2e-more: setup ## Clients that people use, and faults under load
 	@scripts/clients
 	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_faults.py
@@ -76,7 +77,7 @@ test-e2e-cycles: setup ## Down and up twenty times, and containers that end at r
 	@scripts/test-e2e -m full tests/e2e/test_cycles.py
 test-full: setup ## Every bar at full count, about six hours; writes docs/test-report.md (BARS='check soak': some of them)
 	@scripts/test-full $(BARS)
-fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60)
+fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60), JOBS (2) at a time
 	@scripts/fuzz $(SECONDS)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	@scripts/compile-gateway

@@ -23,6 +23,7 @@ WORDS = {
 PROBLEM = re.compile(
     r"(?:Error|Exception|assert|CUDA out of memory|died|block_n|not divisible|unrecognized arguments)"
 )
+CALM = re.compile(r"\b(?:INFO|WARNING) \d")
 
 
 def read(lines: list[str]) -> dict[str, float | str | None]:
@@ -43,4 +44,5 @@ def number(text: str | None) -> float | None:
 
 def problems(lines: list[str], most: int = 12) -> list[str]:
     """The lines that tell why a start failed, the last of them."""
-    return [line[:300] for line in lines if PROBLEM.search(line)][-most:]
+    found = [line[:300] for line in lines if PROBLEM.search(line) and not CALM.search(line)]
+    return found[-most:]

@@ -4,12 +4,14 @@ usage: python -m bench.gpu.page [--check]     --check: writes nothing; exit code
 """
 
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.gpu import recipe
 from bench.marked import replaced
 
 RECORDS = Path(__file__).parent / "records"
@@ -59,11 +61,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def start(record: Record) -> list[str]:
     chats = record.get("chats") or [{}]
     return [
-        f"{record['slug']}: {record['title']}", f"{record['used_gpus']} x {record['gpus'][0].split(',')[0]}",
+        named(record), f"{record['used_gpus']} x {record['gpus'][0].split(',')[0]}",
         str(record["vllm"] or "?"), record["caches"], outcome(record), amount(record["after_s"], "s"),
         amount(record["weights_gib"], "GiB"), amount(record["kv_gib"], "GiB"),
         amount(chats[-1].get("tokens_per_s"), "tokens/s"),
     ]  # fmt: skip
+
+
+def named(record: Record) -> str:
+    layers = f", {record['layers']} layers" if record["layers"] else ""
+    return f"{record['slug']}: {record['title']}{layers}"
 
 
 def outcome(record: Record) -> str:
@@ -127,7 +134,7 @@ def told(record: Record) -> str:
     lines = [
         f"**{record['row']}**, {record['date']}, {record['gpus'][0]}; caches {record['caches']}",
         f"- {record['command']}",
-        *(f"- {name} that differ: `{json.dumps(part)}`" for name, part in record["differences"].items()),
+        *(f"- {name}: `{json.dumps(part)}`" for name, part in recipe.differences(record).items()),
         *([f"- {record['layers']} layers of the model's own"] if record["layers"] else []),
         f"- phases, s: {phases(record)}",
         *(
@@ -135,9 +142,15 @@ def told(record: Record) -> str:
             if record["attention"]
             else []
         ),
-        *([f"- last words: `{record['problems'][-1]}`"] if record.get("problems") else []),
+        *([f"- cause: `{cause(record['problems'])}`"] if record.get("problems") else []),
     ]
     return "\n".join([lines[0], "", *lines[1:]])
+
+
+def cause(problems: list[str]) -> str:
+    """The first error that is not another's consequence."""
+    errors = [text for text in problems if re.search(r"\w+Error: ", text) and "Engine core" not in text]
+    return re.sub(r"^.*?(?=\w+Error: )", "", (errors or problems)[0])
 
 
 def phases(record: Record) -> str:

@@ -90,6 +90,17 @@ def prove(plan: Plan) -> dict[str, Any]:
     return record
 
 
+def said(plan: Plan, words: list[str], environment: dict[str, str], place: Path) -> dict[str, Any]:
+    """What was started, without this host's paths."""
+
+    def plain(text: str) -> str:
+        return text.replace(f"{place}/serve.yaml", "serve.yaml").replace(str(place), "CHECKPOINT")
+
+    variables = {name: value.replace(str(plan.place), "CACHES") for name, value in environment.items()}
+    command = " ".join(["vllm", *map(plain, words)])
+    return {"command": command, "environment": variables, "options": recipe.options(plan.row)}
+
+
 def tried(plan: Plan, place: Path, keep: Keep) -> dict[str, Any]:
     """What a ready worker did, with the reason where it did not do all."""
     done: dict[str, Any] = {"chats": [], "loads": []}
@@ -106,7 +117,7 @@ def heading(plan: Plan) -> dict[str, Any]:
         "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "vllm": version("vllm"),
         "gpus": gpus(),
         "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": plan.state_of_caches,
-        "differences": recipe.differences(plan.row),
+        "config": dict(plan.row.config),
     }  # fmt: skip
 
 

@@ -54,7 +54,19 @@ def command(checkpoint: Path, config: Path, slug: str, port: int) -> list[str]:
     return ["serve", str(checkpoint), *where, "--served-model-name", *served_names(slug)]
 
 
-def differences(row: Row) -> dict[str, Mapping[str, Any]]:
-    """What a reader must know beside the slug's own files."""
-    parts = {"config": row.config, "options": row.options, "environment": row.environment}
-    return {name: dict(part) for name, part in parts.items() if part}
+def differences(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By what a recorded start differs from the slug's own files as they are today; null: it went without."""
+    plain = Row("", record["slug"], record["used_gpus"], "")
+    ours = environment(plain, Path("CACHES")) | {"VLLM_SERVER_DEV_MODE": "1"}
+    parts = {
+        "options": changed(options(plain), record["options"]),
+        "environment": changed(ours, record["environment"]),
+        "config": dict(record["config"]),
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What is other in `after`, None where it is absent."""
+    names = sorted({*before, *after})
+    return {name: after.get(name) for name in names if before.get(name) != after.get(name)}

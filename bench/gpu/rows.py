@@ -35,8 +35,7 @@ NO_MULTICAST = {
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
     "NCCL_NVLS_ENABLE": "0",
 }
-PLAIN_ALLREDUCE = {"compilation-config": '{"pass_config": {"fuse_allreduce_rms": false}}'}
-COMPILED: dict[str, Any] = {"enforce-eager": None} | PLAIN_ALLREDUCE
+EAGER: dict[str, Any] = {"enforce-eager": True, "compilation-config": None}
 AUTOTUNED: dict[str, Any] = {"no-enable-flashinfer-autotune": None}
 OWN_MOE: dict[str, Any] = {"moe-backend": None}
 OWN_KERNELS = {"VLLM_USE_FLASHINFER_SAMPLER": "", "VLLM_USE_DEEP_GEMM": ""}
@@ -46,15 +45,14 @@ ROWS = (
     Row("fp8-no-ep", STEP_FP8, 2, "without expert parallelism, each card with as much of an expert as one of eight",
         layers=5, config={"moe_intermediate_size": 320}, options={"enable-expert-parallel": None},
         environment=NO_MULTICAST, refusal="block_n = 128"),
-    Row("fp8", STEP_FP8, 2, "as shipped", environment=NO_MULTICAST),
-    Row("fp8-graphs", STEP_FP8, 2, "compiled, with CUDA graphs", options=COMPILED, environment=NO_MULTICAST),
-    Row("fp8-graphs-autotune", STEP_FP8, 2, "compiled, with CUDA graphs, FlashInfer's autotune on",
-        options=COMPILED | AUTOTUNED, environment=NO_MULTICAST),
-    Row("fp8-own-moe", STEP_FP8, 2, "compiled, with CUDA graphs, vLLM's own choice for the experts",
-        options=COMPILED | OWN_MOE, environment=NO_MULTICAST | OWN_KERNELS),
-    Row("mtp", STEP_BF16, 2, "as shipped, 24 of 45 layers", layers=24, environment=NO_MULTICAST),
-    Row("mtp-graphs", STEP_BF16, 2, "compiled, with CUDA graphs, 24 of 45 layers", layers=24, options=COMPILED,
+    Row("fp8", STEP_FP8, 2, "compiled, with CUDA graphs", environment=NO_MULTICAST),
+    Row("fp8-eager", STEP_FP8, 2, "eager", options=EAGER, environment=NO_MULTICAST),
+    Row("fp8-autotune", STEP_FP8, 2, "compiled, with CUDA graphs, FlashInfer's autotune on", options=AUTOTUNED,
         environment=NO_MULTICAST),
+    Row("fp8-own-moe", STEP_FP8, 2, "compiled, with CUDA graphs, vLLM's own choice for the experts", options=OWN_MOE,
+        environment=NO_MULTICAST | OWN_KERNELS),
+    Row("mtp", STEP_BF16, 2, "compiled, with CUDA graphs", layers=24, environment=NO_MULTICAST),
+    Row("mtp-eager", STEP_BF16, 2, "eager", layers=24, options=EAGER, environment=NO_MULTICAST),
 )  # fmt: skip
 
 

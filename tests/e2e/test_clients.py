@@ -11,7 +11,7 @@ from tests.e2e.conftest import MODEL
 from tests.e2e.stack import GATEWAY, ROOT, Stack
 from tests.twins import dialogues
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.clients]
 CLIENTS = {
     "with_anthropic.py": "not_found_error",
     "with_langchain.py": "model_not_found",

@@ -29,9 +29,11 @@ def test_a_row_that_is_not_there_names_those_that_are() -> None:
 
 
 def test_options_take_away_and_replace() -> None:
-    one = Row("x", "step3p5-fp8", 2, "t", options={"enforce-eager": None, "moe-backend": "marlin"})
+    one = Row(
+        "x", "step3p5-fp8", 2, "t", options={"no-enable-flashinfer-autotune": None, "moe-backend": "marlin"}
+    )
     options = recipe.options(one)
-    assert "enforce-eager" not in options
+    assert "no-enable-flashinfer-autotune" not in options
     assert options["moe-backend"] == "marlin"
     assert options["reasoning-parser"] == "step3p5"
 
@@ -50,6 +52,22 @@ def test_env_lines_continue() -> None:
         "B": "2",
         "C": "3",
     }
+
+
+def test_a_record_differs_by_what_was_other() -> None:
+    """From the files as they are today, so that the page tells when they have moved on."""
+    plain = Row("x", "step3p5-fp8", 2, "t")
+    options = recipe.options(plain) | {"enforce-eager": True}
+    del options["moe-backend"]
+    environment = recipe.environment(plain, Path("CACHES")) | {"VLLM_SERVER_DEV_MODE": "1"}
+    record = {
+        "slug": plain.slug,
+        "used_gpus": 2,
+        "options": options,
+        "environment": environment,
+        "config": {},
+    }
+    assert recipe.differences(record) == {"options": {"enforce-eager": True, "moe-backend": None}}
 
 
 def test_the_command_serves_under_the_slug_s_names() -> None:
@@ -96,7 +114,8 @@ def test_a_fact_that_is_not_told_is_none() -> None:
 
 
 def test_problems_are_lines_that_name_one() -> None:
-    assert facts.problems(["fine", "ValueError: block_n = 128", "fine"]) == ["ValueError: block_n = 128"]
+    lines = ["fine", "WARNING 11-21 an OSError may come", "ValueError: block_n = 128", "fine"]
+    assert facts.problems(lines) == ["ValueError: block_n = 128"]
 
 
 def events(*texts: str) -> list[tuple[float, dict[str, object]]]:
