@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights verify status api-key \
-        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench-gateway soak bench-peers bench-page proofs-page twin clean
+        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -79,6 +79,10 @@ test-full: setup ## Every bar at full count, about six hours; writes docs/test-r
 	@scripts/test-full $(BARS)
 fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60), JOBS (2) at a time
 	@scripts/fuzz $(SECONDS)
+bench: setup ## vLLM's load generator against a running model, directly and through the gateway (MODEL=slug, BENCH='--help': options)
+	@scripts/bench '$(MODEL)' $(BENCH)
+bench-throughput: ## What a model's engine makes of its GPUs without a server (MODEL=slug, not running; BENCH: options)
+	@scripts/bench-throughput '$(MODEL)' $(BENCH)
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)

@@ -5,19 +5,17 @@ usage: python -m bench.gpu.page [--check]     --check: writes nothing; exit code
 
 import json
 import re
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.gpu import recipe
 from bench.marked import replaced
+from bench.served import LOADS, OVERHEAD, Record, loads, overheads
 
 RECORDS = Path(__file__).parent / "records"
 PAGE = Path(__file__).resolve().parents[2] / "docs/proofs.md"
 TARGET = "proofs-page"
-Record = dict[str, Any]
 STARTS = [
     "slug, row",
     "GPUs",
@@ -29,11 +27,9 @@ STARTS = [
     "KV cache a card",
     "one stream",
 ]
-OVERHEAD = ["row, concurrency", "rounds", "throughput, of direct", "TTFT p50, ms more", "ITL p99, ms more"]
-LOADS = ["row, concurrency", "way", "tokens/s", "TTFT p50", "TTFT p99", "TPOT p50", "ITL p99"]
 
 
-def load() -> list[Record]:
+def load_records() -> list[Record]:
     """Every record, by date and name."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RECORDS.glob("*.json"))]
     return sorted(found, key=lambda record: str(record["date"]))
@@ -44,13 +40,18 @@ def written(records: list[Record]) -> str:
     parts = [
         table(STARTS, [start(record) for record in records]),
         "## Through the gateway, against the worker directly",
-        table(OVERHEAD, [row for record in records for row in overheads(record)]),
+        table(["row", *OVERHEAD], named_rows(records, overheads)),
         "## Every load",
-        table(LOADS, [row for record in records for row in loads(record)]),
+        table(["row", *LOADS], named_rows(records, loads)),
         "## What each start was",
         *(told(record) for record in records),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def named_rows(records: list[Record], rows: Callable[[Record], list[list[str]]]) -> list[list[str]]:
+    """The rows of every record, with its name before them."""
+    return [[record["row"], *row] for record in records for row in rows(record)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -86,49 +87,6 @@ def amount(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{value:,.4g} {unit}"
 
 
-def by_way(record: Record) -> dict[int, dict[str, list[Record]]]:
-    """The rounds that did not fail, by concurrency and way."""
-    found: dict[int, dict[str, list[Record]]] = {}
-    for one in record.get("loads", []):
-        if "failure" not in one and not one["failed"]:
-            found.setdefault(one["concurrency"], {}).setdefault(one["way"], []).append(one)
-    return found
-
-
-def median(rounds: list[Record], name: str) -> float:
-    return float(statistics.median(one[name] for one in rounds))
-
-
-def overheads(record: Record) -> list[list[str]]:
-    """A line for each concurrency that was asked both ways."""
-    both = {at: ways for at, ways in by_way(record).items() if {"direct", "gateway"} <= ways.keys()}
-    return [overhead(record, at, ways["direct"], ways["gateway"]) for at, ways in both.items()]
-
-
-def overhead(record: Record, concurrency: int, direct: list[Record], gateway: list[Record]) -> list[str]:
-    ratio = median(gateway, "output_throughput") / median(direct, "output_throughput")
-    more = [median(gateway, name) - median(direct, name) for name in ("median_ttft_ms", "p99_itl_ms")]
-    return [
-        f"{record['row']}, {concurrency}",
-        str(len(direct)),
-        f"{ratio:.3f}",
-        *(f"{one:+.2f}" for one in more),
-    ]
-
-
-def loads(record: Record) -> list[list[str]]:
-    return [
-        [f"{record['row']}, {at}", way, f"{median(rounds, 'output_throughput'):,.0f}",
-         *(spread(rounds, name) for name in ("median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_itl_ms"))]
-        for at, ways in by_way(record).items() for way, rounds in ways.items()
-    ]  # fmt: skip
-
-
-def spread(rounds: list[Record], name: str) -> str:
-    values = [one[name] for one in rounds]
-    return f"{statistics.median(values):,.2f} ({min(values):,.2f}-{max(values):,.2f})"
-
-
 def told(record: Record) -> str:
     """One record in words: when, how, its phases, what differs from the slug's files, what went wrong."""
     lines = [
@@ -159,7 +117,7 @@ def phases(record: Record) -> str:
 
 def main(words: list[str]) -> int:
     page = PAGE.read_text(encoding="utf-8")
-    new = replaced(page, written(load()), TARGET)
+    new = replaced(page, written(load_records()), TARGET)
     if words == ["--check"]:
         return int(new != page)
     PAGE.write_text(new, encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench import served
 from bench.gpu import chat, checkpoint, facts, page, recipe
 from bench.gpu.rows import ROWS, Row, row
 
@@ -136,11 +137,11 @@ def test_a_stream_without_text_is_no_answer() -> None:
 
 def test_the_page_is_what_the_records_say() -> None:
     """No figure on it was typed by hand: `make proofs-page` writes it anew."""
-    assert page.load()
+    assert page.load_records()
     assert page.main(["--check"]) == 0
 
 
 def test_a_failed_round_counts_nowhere() -> None:
     good = {"concurrency": 1, "way": "direct", "failed": 0}
     loads = [good, good | {"failed": 3}, {"concurrency": 1, "way": "direct", "failure": "x"}]
-    assert page.by_way({"loads": loads}) == {1: {"direct": [good]}}
+    assert served.by_way({"loads": loads}) == {1: {"direct": [good]}}
