@@ -106,6 +106,15 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
     assert broken == set()
 
 
+def test_every_test_of_reliability_is_there() -> None:
+    """Whatever docs/reliability.md promises has a test of that name, in the file that the row links to."""
+    text = (ROOT / "docs/reliability.md").read_text()
+    links = re.findall(r"\]\(\.\./([^)]+\.py)\) ((?:`test_\w+`(?:, )?)+)", text)
+    named = [(path, name) for path, names in links for name in re.findall(r"\w+", names)]
+    assert len(named) == len(re.findall(r"`test_\w+`", text))
+    assert [one for one in named if f"def {one[1]}(" not in (ROOT / one[0]).read_text()] == []
+
+
 def test_the_example_env_names_settings_that_are_read() -> None:
     """Every variable of .env.example is used by a Compose file and explained in docs/configuration.md."""
     names = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))

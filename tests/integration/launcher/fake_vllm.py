@@ -158,6 +158,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--rank", action="store_true", help="leave a process in the group")
     parser.add_argument("--engine", action="store_true", help="have a process that makes tokens")
+    parser.add_argument("--loads-s", type=float, default=0.0, help="seconds until it says anything")
     parser.add_argument("snapshot")
     parser.add_argument("--config")
     parser.add_argument("--host")
@@ -192,6 +193,7 @@ def main() -> None:
         _fail(arguments.fail, arguments.marker)
     if arguments.engine:
         _engine.start()
+    time.sleep(arguments.loads_s)
     for line in _START_UP:
         print(_HEAD + line.format(snapshot=arguments.snapshot), flush=True)
     ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()

@@ -135,6 +135,18 @@ def test_others_are_left_alone(engine_site: Site, start: Start, asked: tuple[str
     assert worker.events("crash") == []
 
 
+def test_a_long_start_is_no_hang(engine_site: Site, start: Start) -> None:
+    """Silence for six times the limit while weights load: one run, unhealthy meanwhile, ready in the end."""
+    engine_site.options += ("--loads-s", str(6 * LIMIT_S))
+    worker = start()
+    worker.wait_event("phase", phase="starting")
+    time.sleep(3 * LIMIT_S)
+    assert engine_site.health().returncode == 1
+    worker.wait_event("phase", phase="ready")
+    assert worker.stop() == 0
+    assert worker.events("hang") == worker.events("crash") == []
+
+
 def test_with_0_nobody_looks(engine_site: Site, start: Start) -> None:
     """The watch can be turned off."""
     engine_site.settings["LAUNCHER_HANG_AFTER_S"] = "0"
