@@ -124,7 +124,7 @@ def facts(rounds: int, cores: Layout) -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "rounds": str(rounds),
         "cores": SHARED if cores.is_shared else APART,
-        "host": f"{os.cpu_count()} cores of {cpu.strip()}, Linux {platform.release()}",
+        "host": f"{os.cpu_count()} cores of {cpu.strip()}, Linux {platform.release().split('-')[0]}",
         "python": f"Python {platform.python_version()}, uvloop {version('uvloop')}",
     }
 

@@ -32,10 +32,23 @@ class Layout:
 
 
 def layout(cores: Sequence[int]) -> Layout:
-    """Of at least two cores."""
-    first, second, *others = cores
+    """Of at least two cores; two threads of one core count as one where enough are left."""
+    apart = sorted({min(threads(core)) for core in cores} & set(cores))
+    first, second, *others = apart if len(apart) >= 4 else cores
     mock, load = others[:2] if len(others) >= 2 else (second, second)
     return Layout((first, second), mock, load)
+
+
+def threads(core: int) -> list[int]:
+    """The CPUs that are threads of the same core, as Linux knows it."""
+    file = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    return parse_cpus(file.read_text()) if file.exists() else [core]
+
+
+def parse_cpus(text: str) -> list[int]:
+    """Such as `0-1,8`."""
+    ends = (part.partition("-")[::2] for part in text.strip().split(","))
+    return [cpu for first, last in ends for cpu in range(int(first), int(last or first) + 1)]
 
 
 @contextmanager

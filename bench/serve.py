@@ -4,14 +4,17 @@ usage: serve.py --model NAME --tokenizer FOLDER --way NAME=URL [--way NAME=URL .
                 [--prompts 5] [--input-len 256] [--output-len 128]
 Every run has prompts of its own, so that none finds another's in the prefix cache. One JSON object goes to standard
 output, what is being done to standard error. OPENAI_API_KEY is the key, where one is needed.
-Exit codes: 0 measured · 1 a run failed, the object says how.
+Exit codes: 0 measured · 1 a run failed, the object says how; or a first request was not answered.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +57,25 @@ def once(words: Sequence[str], file: Path, at_most_s: float = AT_MOST_S) -> dict
     if done.returncode or not file.exists():
         return {"failure": (done.stdout + done.stderr)[-600:]}
     result = json.loads(file.read_text())
-    return {name: result.get(name) for name in FIGURES}
+    figures = {name: result.get(name) for name in FIGURES}
+    return figures | ({"said": done.stdout[-600:]} if result.get("failed") else {})
+
+
+def check(base: str, model: str) -> str:
+    """What keeps one request from being answered, in the server's own words; "" if nothing does."""
+    body = {"model": model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+    headers = {
+        "content-type": "application/json",
+        "authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}",
+    }
+    request = urllib.request.Request(f"{base}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"{base} answers {error.code}: {error.read().decode(errors='replace')[:300]}"
+    except OSError as error:
+        return f"{base} does not answer: {error}"
 
 
 def measure(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -84,7 +105,11 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=5, help="for each that is open at once")
     parser.add_argument("--input-len", type=int, default=256)
     parser.add_argument("--output-len", type=int, default=128)
+    parser.add_argument("--trust-remote-code", action="store_true", help="the tokenizer's code comes with it")
     given = parser.parse_args()
+    for problem in filter(None, (check(way.partition("=")[2], given.model) for way in given.way)):
+        print(f"bench: {problem}", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         loads = measure(given, Path(folder))
     print(json.dumps({"row": given.model, "lengths": [given.input_len, given.output_len], "loads": loads}))

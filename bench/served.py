@@ -37,8 +37,18 @@ def median(rounds: list[Record], name: str) -> float:
 
 def overheads(record: Record) -> list[list[str]]:
     """A line for each concurrency that was asked both ways."""
-    both = {at: ways for at, ways in by_way(record).items() if {"direct", "gateway"} <= ways.keys()}
-    return [overhead(at, ways["direct"], ways["gateway"]) for at, ways in both.items()]
+    both = {
+        at: paired(ways.get("direct", []), ways.get("gateway", [])) for at, ways in by_way(record).items()
+    }
+    return [overhead(at, *pair) for at, pair in both.items() if pair[0]]
+
+
+def paired(direct: list[Record], gateway: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The rounds that failed neither way."""
+    common = {one["round"] for one in direct} & {one["round"] for one in gateway}
+    return [one for one in direct if one["round"] in common], [
+        one for one in gateway if one["round"] in common
+    ]
 
 
 def overhead(concurrency: int, direct: list[Record], gateway: list[Record]) -> list[str]:
@@ -71,11 +81,13 @@ def figure_of(rounds: list[Record], name: str) -> Figure:
 
 
 def failures(record: Record) -> list[str]:
-    return [
-        f"{one['way']} at {one['concurrency']}: {one.get('failure') or str(one['failed']) + ' requests failed'}"
-        for one in record["loads"]
-        if "failure" in one or one["failed"]
-    ]
+    """Why rounds are missing from the tables."""
+    failed = [one for one in record["loads"] if "failure" in one or one["failed"]]
+    return [f"{one['way']} at {one['concurrency']}: {reason(one)}" for one in failed]
+
+
+def reason(one: Record) -> str:
+    return str(one.get("failure") or f"{one['failed']} requests failed: {one.get('said', '')}")
 
 
 def groups(record: Record) -> Iterator[Group]:

@@ -8,8 +8,10 @@ import datetime
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs/test-report.md"
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 HOUR = 3600
+DATED = re.compile(r"\| \d{4}-\d\d-\d\d \d\d:\d\d, [0-9a-f]{7,} \|")
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,22 @@ def run(bar: Bar) -> Outcome:
     print(f"\n==== {bar.name}", flush=True)
     start = time.monotonic()
     process = subprocess.Popen(
-        bar.command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        bar.command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
+    overdue = threading.Timer(bar.at_most_s, os.killpg, (process.pid, signal.SIGTERM))
+    overdue.start()
     lines = []
     assert process.stdout is not None
     for line in process.stdout:
         print(line, end="", flush=True)
         lines.append(line.rstrip())
     code, seconds = process.wait(), time.monotonic() - start
+    overdue.cancel()
     passed = code == 0 and seconds <= bar.at_most_s
     return Outcome(bar, passed, seconds, sum_up(lines, code), when())
 
@@ -94,7 +105,7 @@ def sum_up(lines: list[str], code: int) -> str:
     text = "; ".join(figures) or (
         closing[-1] if closing else next((line for line in reversed(lines) if told(line)), "")
     )
-    return text.replace("|", "/") if code == 0 else f"exit {code}: {text}"
+    return ("" if code == 0 else f"exit {code}: ") + text.replace("|", "/")
 
 
 def told(line: str) -> bool:
@@ -115,7 +126,8 @@ def when() -> str:
 
 def report(outcomes: list[Outcome], before: str) -> str:
     """Every bar that has been run, now or, by `before`, earlier."""
-    lines = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines() if "| " in line}
+    earlier = [line for line in before.splitlines() if DATED.search(line)]
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in earlier}
     lines |= {outcome.bar.name: outcome.line() for outcome in outcomes}
     host = f"{os.cpu_count()} cores, {memory_gib():.0f} GiB, {platform.system()}, Python {platform.python_version()}"
     head = ["# Test report", "", f"Written by `make test-full`, times in UTC; the last run on {host}.", ""]

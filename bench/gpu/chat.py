@@ -44,7 +44,7 @@ def summed_up(events: list[tuple[float, dict[str, object]]]) -> Answer:
     said = [(at, text) for at, event in events if (text := text_of(event))]
     if not said:
         raise ValueError(f"a stream without text: {events[-1:]}")
-    tokens = next(int(usage["completion_tokens"]) for _, event in reversed(events)
+    tokens: int = next(int(usage["completion_tokens"]) for _, event in reversed(events)
                   if isinstance(usage := event.get("usage"), dict))  # fmt: skip
     first, last = said[0][0], said[-1][0]
     speed = (tokens - 1) / (last - first) if last > first else 0.0

@@ -35,8 +35,16 @@ def gateway(slug: str, worker: str, port: int, folder: Path) -> Iterator[str]:
             wait_ready(base, folder / "gateway.log")
             yield base
         finally:
-            process.terminate()
-            process.wait(END_S)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_ready(base: str, log: Path) -> None:

@@ -40,9 +40,9 @@ def written(records: list[Record]) -> str:
     parts = [
         table(STARTS, [start(record) for record in records]),
         "## Through the gateway, against the worker directly",
-        table(["row", *OVERHEAD], named_rows(records, overheads)),
+        table(["row, caches", *OVERHEAD], named_rows(records, overheads)),
         "## Every load",
-        table(["row", *LOADS], named_rows(records, loads)),
+        table(["row, caches", *LOADS], named_rows(records, loads)),
         "## What each start was",
         *(told(record) for record in records),
     ]
@@ -51,7 +51,7 @@ def written(records: list[Record]) -> str:
 
 def named_rows(records: list[Record], rows: Callable[[Record], list[list[str]]]) -> list[list[str]]:
     """The rows of every record, with its name before them."""
-    return [[record["row"], *row] for record in records for row in rows(record)]
+    return [[f"{record['row']}, {record['caches']}", *row] for record in records for row in rows(record)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

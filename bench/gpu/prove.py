@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def state_of_caches(self) -> str:
-        """`cold`: none; `warm`: this row has been ready with them; `shared`: others of its slug have."""
+        """`cold`: none; `warm`: this row has been ready with them; `shared`: others of its slug were started."""
         if not self.place.exists():
             return "cold"
         return "warm" if self.mark.exists() else "shared"
@@ -63,11 +63,7 @@ def prove(plan: Plan) -> dict[str, Any]:
     config.write_text(yaml.safe_dump(recipe.options(plan.row)))
     words = recipe.command(place, config, plan.row.slug, PORT)
     environment = recipe.environment(plan.row, plan.place) | {"VLLM_SERVER_DEV_MODE": "1"}
-    record |= {
-        "command": " ".join(["vllm", *words]),
-        "environment": environment,
-        "options": recipe.options(plan.row),
-    }
+    record |= said(plan, words, environment, place)
     plan.place.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with started(words, environment, plan.out / f"{plan.row.key}.log", PORT) as worker:
@@ -106,7 +102,7 @@ def tried(plan: Plan, place: Path, keep: Keep) -> dict[str, Any]:
     done: dict[str, Any] = {"chats": [], "loads": []}
     try:
         use(plan, place, done, keep)
-    except (OSError, ValueError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever it was: the record tells it, and what there was before stays
         done["failure"] = repr(error)[:600]
     return done
 
@@ -122,7 +118,7 @@ def heading(plan: Plan) -> dict[str, Any]:
 
 
 def use(plan: Plan, place: Path, done: dict[str, Any], keep: Keep) -> None:
-    """A chat, one again warm, and loads: kept after each, so that a lease that ends early leaves what it had."""
+    """A chat, one again warm, and loads: kept after each, so that a host that goes early leaves what it had."""
     base, model = f"http://127.0.0.1:{PORT}", recipe.served_names(plan.row.slug)[0]
     target = loads.Target(base, place, model, plan.out / "files")
     done["chats"] = [asdict(chat.ask(base, model, TOKENS)) for _ in range(2)]

@@ -13,14 +13,17 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from launcher.settings import STATE_DIR
+
 MIDDLEWARE = "launcher.draining.Draining"
 """What `--middleware` names."""
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _OPEN = {"/metrics"}
+_LARGEST = 1 << 26  # bytes; the gateway lets less through
 _REFUSAL = {
     "message": "This worker is stopping; ask again",
     "type": "server_error",
@@ -49,11 +52,12 @@ class Draining:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._mark = str(mark(Path(os.environ.get("LAUNCHER_STATE_DIR") or "/run/octet")))
+        self._mark = str(mark(Path(os.environ.get("LAUNCHER_STATE_DIR") or STATE_DIR)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection or request of ASGI."""
         if scope["type"] == "http" and scope["path"] not in _OPEN and self._is_draining():
+            await _read(receive)
             await _refuse(send)
         else:
             await self._app(scope, receive, send)
@@ -62,13 +66,19 @@ class Draining:
         return os.path.exists(self._mark)  # on a tmpfs: microseconds
 
 
+async def _read(receive: Receive) -> None:
+    """The request's body, to be forgotten: an answer before its end could be lost with a reset connection."""
+    size = 0
+    while (message := await receive()).get("more_body") and size < _LARGEST:
+        size += len(message.get("body", b""))
+
+
 async def _refuse(send: Send) -> None:
     body = json.dumps({"error": _REFUSAL}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"retry-after", b"1"),
-        (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -29,6 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+STATE_DIR = "/run/octet"
+"""Where the state is written, unless the environment says otherwise."""
+
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _PORTS = range(1, 65536)
 _Value = TypeVar("_Value")
@@ -61,7 +64,7 @@ class Settings:
             slug=_slug(environ.get("LAUNCHER_SLUG", "")),
             weights_dir=Path(_text(environ, "LAUNCHER_WEIGHTS_DIR", "/weights")),
             serve_config=Path(_text(environ, "LAUNCHER_SERVE_CONFIG", "/etc/octet/serve.yaml")),
-            state_dir=Path(_text(environ, "LAUNCHER_STATE_DIR", "/run/octet")),
+            state_dir=Path(_text(environ, "LAUNCHER_STATE_DIR", STATE_DIR)),
             command=_words(environ, "LAUNCHER_COMMAND", "vllm serve"),
             port=_port(environ, "LAUNCHER_PORT", "8000"),
             stop_grace_s=_seconds(environ, "LAUNCHER_STOP_GRACE_S", "60"),

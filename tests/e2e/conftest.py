@@ -14,7 +14,8 @@ SLUG, MODEL = "qwen3-0p6b-cpu", "qwen3-0.6b"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A start from nothing takes minutes on a small machine."""
     for item in items:
-        item.add_marker(pytest.mark.timeout(1500))
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1500))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,19 @@ def plain(value):
     return [plain(one) for one in value] if isinstance(value, list) else value
 
 def events(text):
-    return [plain(json.loads(part[6:])) if part != "data: [DONE]" else part for part in text.split("\n\n") if part]
+    whole = {}
+    for part in filter(None, text.split("\n\n")):
+        whole = joined(whole, {"done": True} if part == "data: [DONE]" else plain(json.loads(part[6:])))
+    return whole
+
+def joined(one, other, name=""):  # how many tokens share an event is a matter of how busy the worker is
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {k: joined(one.get(k), other.get(k), k) for k in {**one, **other}}
+    if name == "choices" and one is not None:
+        return [joined(*pair) for pair in zip(one, other or [])] or one
+    if isinstance(one, list) or (isinstance(one, str) and name in ("content", "reasoning", "text")):
+        return one + (other or type(one)())
+    return one if other is None else other
 
 rng, differing, told = random.Random(4), [], 0
 words = "number train weather wall computer galaxy ride city question answer".split()

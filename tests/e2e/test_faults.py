@@ -20,7 +20,7 @@ from tests.twins import dialogues
 pytestmark = pytest.mark.full
 CHAT = f"{GATEWAY}/v1/chat/completions"
 SHORT = {"model": MODEL, "messages": list(dialogues.ENGLISH.messages), "temperature": 0, "max_tokens": 4}
-LONG = SHORT | {"max_tokens": 3000, "ignore_eos": True, "stream": True}
+LONG: dict[str, object] = SHORT | {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 CLIENTS = 6
 TIMEOUTS = {"GATEWAY_FIRST_BYTE_TIMEOUT_S": "5", "GATEWAY_IDLE_TIMEOUT_S": "5"}
 
@@ -90,11 +90,27 @@ def states(stack: Stack) -> list[str]:
 
 def test_a_worker_that_is_stopped_costs_nobody_anything(pair: Stack, replicas: list[Container]) -> None:
     """SIGTERM: what it has begun it finishes, what it refuses goes to the other."""
-    with load() as running:
-        replicas[0].stop(timeout=60)
-        running.wait_for_more()
-    replicas[0].start()
+    ends: list[str] = []
+    readers = [threading.Thread(target=lambda: ends.append(read_to_end(LONG))) for _ in range(4)]
+    try:
+        with load() as running:
+            for reader in readers:
+                reader.start()
+            wait_for("streams on it", lambda: is_busy(pair, replicas[0]) or None, 30, every_s=0.1)
+            replicas[0].stop(timeout=60)
+            running.wait_for_more()
+            for reader in readers:
+                reader.join(60)
+    finally:
+        replicas[0].start()
+    assert ends == ["data: [DONE]"] * 4
     assert set(running.endings) == {"whole"}
+
+
+def read_to_end(body: dict[str, object]) -> str:
+    """The last line of a stream."""
+    with httpx.stream("POST", CHAT, json=body, timeout=120) as answer:
+        return [line for line in answer.iter_lines() if line][-1]
 
 
 def test_a_worker_that_is_killed_costs_what_it_had_begun(pair: Stack, replicas: list[Container]) -> None:
@@ -123,16 +139,17 @@ def test_a_worker_that_stands_still_is_passed_over(pair: Stack, replicas: list[C
 def test_a_worker_that_is_cut_off_breaks_its_stream(pair: Stack, replicas: list[Container]) -> None:
     """Its network goes in the middle of a stream: an error event in time, no end that looks like one, no word twice."""
     network = pair.client.networks.get(f"{replicas[0].labels['com.docker.compose.project']}_workers")
-    aliases = replicas[0].attrs["NetworkSettings"]["Networks"][network.name]["Aliases"]
     with httpx.stream("POST", CHAT, json=LONG, timeout=60) as answer:
         lines = answer.iter_lines()
         seen = [next(lines) for _ in range(20)]
         holder = next(one for one in replicas if is_busy(pair, one))
         aliases = holder.attrs["NetworkSettings"]["Networks"][network.name]["Aliases"]
         network.disconnect(holder)
-        with pytest.raises(httpx.RemoteProtocolError):
-            seen += lines
-    network.connect(holder, aliases=aliases)
+        try:
+            with pytest.raises(httpx.RemoteProtocolError):
+                seen += lines
+        finally:
+            network.connect(holder, aliases=aliases)
     events = [json.loads(line.removeprefix("data: ")) for line in seen if line]
     assert events[-1]["error"]["code"] in ("worker_timeout", "upstream_disconnected")
     assert all("error" not in event for event in events[:-1])
@@ -165,7 +182,9 @@ def test_a_gateway_that_is_stopped_finishes_its_streams(pair: Stack, replicas: l
     begun.wait(60)
     gateway = pair.container("gateway")
     gateway.kill("SIGTERM")
-    wait_for("the door to close", lambda: get(f"{GATEWAY}/ready")[0] != 200 or None, 10, every_s=0.1)
+    wait_for("the door to close", lambda: get(f"{GATEWAY}/ready")[0] == 0 or None, 10, every_s=0.1)
+    with pytest.raises(httpx.TransportError):
+        httpx.post(CHAT, json=SHORT, timeout=5)
     for thread in threads:
         thread.join()
     assert ends == ["data: [DONE]"] * 20

@@ -52,6 +52,38 @@ def test_killed_engine_is_restarted_inside_the_container(stack: Stack, client: O
     assert stack.container(SLUG).id == container.id
 
 
+def test_a_worker_that_is_told_to_stop_drains(stack: Stack) -> None:
+    """A stream goes on to its end; whoever comes meanwhile is refused, and not with an empty answer."""
+    turn = dialogues.ENGLISH.request()
+    long = {"model": MODEL, "stream": True, "max_tokens": 2500, "ignore_eos": True, **turn}
+    container, refusal = stack.container(SLUG), None
+    with httpx.stream("POST", f"{GATEWAY}/v1/chat/completions", json=long, timeout=90) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        container.kill("SIGTERM")
+        wait_for(
+            "the door to close", lambda: '"event":"stopping"' in stack.logs(SLUG).replace('": ', '":'), 10
+        )
+        refusal = wait_for("a refusal", lambda: refused({"model": MODEL, "max_tokens": 4, **turn}), 10)
+        last = [line for line in lines if line][-1]
+    assert last == "data: [DONE]"
+    assert refusal["code"] in ("no_worker_available", "model_loading")
+    container.wait(timeout=60)
+    container.start()
+    stack.wait_ready()
+
+
+def refused(body: dict[str, object]) -> dict[str, object] | None:
+    """The error of a request, or None where it is still answered, with words in it."""
+    answer = httpx.post(f"{GATEWAY}/v1/chat/completions", json=body, timeout=30)
+    if answer.status_code == 200:
+        assert answer.json()["choices"][0]["finish_reason"] != "abort"
+        return None
+    assert answer.status_code == 503
+    found: dict[str, object] = answer.json()["error"]
+    return found
+
+
 def test_second_up_downloads_nothing(stack: Stack, client: OpenAI) -> None:
     """With the weights on the volume a start needs no hub: all goes down, the hub stays away, the job is content."""
     stack.down()

@@ -17,6 +17,7 @@ from gateway.routes import Dialect
 from gateway.sockets import has_left, unacknowledged
 
 WRITE_BUFFER_BYTES: Final = 64 * 1024  # of an answer, beyond what the kernel holds
+LEAST_TAKEN: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
 SLICE_BYTES: Final = 16 * 1024  # parsed at a time: as many requests as that holds may queue
 SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
 MOST_FRAMED, MOST_FRAMED_TIMES = (
@@ -306,9 +307,9 @@ class ClientConnection:
     # deadlines
 
     def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:
-        """A client that has taken nothing for too long is cut off."""
+        """A client that has taken next to nothing for too long is cut off."""
         size = self._untaken()
-        if size != stuck[0]:
+        if stuck[0] - size >= LEAST_TAKEN:
             self._stuck = size, now
         elif now - stuck[1] > self._door.settings.write_timeout_s:
             self.transport.abort()

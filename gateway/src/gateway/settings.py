@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Seconds a request's body may take to arrive, and one more per 64 KiB of it."
     )
     write_timeout_s: float = Field(
-        30.0, gt=0, description="Seconds after which a client that takes nothing of its answer is cut off."
+        30.0,
+        gt=0,
+        description="Seconds after which a client that takes less than 4 KiB of its answer is cut off.",
     )
     comment_s: float = Field(
         15.0, gt=0, description="Seconds of silence in a stream after which a comment keeps it alive."

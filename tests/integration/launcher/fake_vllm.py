@@ -179,11 +179,18 @@ def _fail(how: str, marker: Path | None) -> None:
         sys.exit(1)
 
 
+def _end(*_: object) -> None:
+    """Say whether requests were refused by then."""
+    mark = Path(os.environ["LAUNCHER_STATE_DIR"], "draining")
+    os.write(1, f"draining: {mark.exists()}\n".encode())
+    os._exit(0)
+
+
 def main() -> None:
     """Start up, serve until told to stop."""
     arguments = _parsed()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, whatever its threads do
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.ignore_sigterm else lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.ignore_sigterm else _end)
     print("words:", *sys.argv[1:], flush=True)
     print("gpus:", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     if arguments.rank:

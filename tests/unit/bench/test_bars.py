@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench import processes
 from bench.bars import Verdict, judge
 from bench.marked import marks, replaced
 from bench.page import PAGE, PLOTTED, TARGET, written
 from bench.plot import cost_plot
-from bench.processes import Layout, layout
+from bench.processes import Layout, layout, parse_cpus
 from bench.record import APART, SHARED, Entrant, Record, Row, Sample, Title, load, save
 from bench.report import report
 from bench.scenarios import GROWTH, JSON, MANY, THOUSAND, all_scenarios
@@ -89,7 +90,20 @@ def test_two_processes_that_share_a_core_with_their_load_are_not_judged() -> Non
     assert "skipped  not measured, at least 1.80" in report(measured, judge(measured, None, None))
 
 
-def test_a_core_for_each_where_there_are_four() -> None:
+def test_cpus_as_linux_lists_them() -> None:
+    assert parse_cpus("0-1,8\n") == [0, 1, 8]
+    assert parse_cpus("3") == [3]
+
+
+def test_threads_of_one_core_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight threads of four cores every other is taken; of four threads of two cores all, for want of more."""
+    monkeypatch.setattr(processes, "threads", lambda core: [core - core % 2, core - core % 2 + 1])
+    assert layout(list(range(8))) == Layout((0, 2), 4, 6)
+    assert layout([0, 1, 2, 3]) == Layout((0, 1), 2, 3)
+
+
+def test_a_core_for_each_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "threads", lambda core: [core])
     assert layout([3, 5]) == Layout((3, 5), 5, 5)
     assert layout([0, 1, 2]).is_shared
     assert layout([0, 1, 2, 3, 4]) == Layout((0, 1), 2, 3)

@@ -16,7 +16,7 @@ LOG = Path(__file__).parent / "vllm-gpu.log"
 
 
 @pytest.mark.parametrize("one", ROWS, ids=lambda one: one.key)
-def test_rows_are_of_slugs_and_their_cards_suffice(one: Row) -> None:
+def test_rows_are_of_slugs_and_scaled_to_their_cards(one: Row) -> None:
     assert (recipe.DOCKER / one.slug / "card.yaml").is_file()
     options = recipe.options(one)
     assert options["load-format"] == "dummy"

@@ -29,7 +29,8 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draining:
 async def ask(door: Draining, path: str, kind: str = "http") -> list[Message]:
     sent: list[Message] = []
 
-    async def receive() -> None: ...
+    async def receive() -> Message:
+        return {"body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -53,6 +54,24 @@ async def test_requests_are_refused_from_then_on(door: Draining, tmp_path: Path,
     assert headers[b"retry-after"] == b"1"
     assert int(headers[b"content-length"]) == len(body["body"])
     assert json.loads(body["body"])["error"]["code"] == "no_worker_available"
+
+
+async def test_a_body_is_read_before_the_refusal(door: Draining, tmp_path: Path) -> None:
+    """A connection closed with bytes unread is reset, and the refusal may be lost with it."""
+    draining.begin(tmp_path)
+    parts: list[Message] = [{"body": b"x" * 65536, "more_body": True}] * 3 + [
+        {"body": b"", "more_body": False}
+    ]
+    unread_when_sent: list[int] = []
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    async def send(message: Message) -> None:
+        unread_when_sent.append(len(parts))
+
+    await door({"type": "http", "path": "/v1/chat/completions"}, receive, send)
+    assert unread_when_sent == [0, 0]
 
 
 async def test_figures_and_the_server_s_own_life_go_on(door: Draining, tmp_path: Path) -> None:
