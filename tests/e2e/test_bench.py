@@ -13,17 +13,14 @@ SMALL = ["--input-len", "32", "--output-len", "8"]
 
 def test_both_ways_side_by_side(stack: Stack) -> None:
     """A round each, every request answered; a table, a plot and the figures behind them."""
-    done = run(
-        ROOT / "scripts/bench", SLUG, "--concurrency", "1,2", "--rounds", "1", "--prompts", "2", *SMALL
-    )
+    done = run(ROOT / "scripts/bench", SLUG, "--concurrency", "2", "--rounds", "1", "--prompts", "2", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(out(".json").read_text())
-    assert [(one["concurrency"], one["way"], one["completed"]) for one in record["loads"]] == [
-        (1, "direct", 2), (1, "gateway", 2), (2, "direct", 4), (2, "gateway", 4),
-    ]  # fmt: skip
-    assert len(re.findall(r"^\d+ +(?:direct|gateway) ", done.stdout, re.MULTILINE)) == 4
-    assert len(re.findall(r"^\d+ +1 +[\d.]+ ", done.stdout, re.MULTILINE)) == 2
-    assert out(".svg").read_text().count("<rect") == 12
+    asked = [(one["concurrency"], one["way"], one["completed"]) for one in record["loads"]]
+    assert asked == [(2, "direct", 4), (2, "gateway", 4)]
+    assert len(re.findall(r"^2 +(?:direct|gateway) ", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^2 +1 +[\d.]+ ", done.stdout, re.MULTILINE)) == 1
+    assert out(".svg").read_text().count("<rect") == 6
 
 
 def out(suffix: str) -> Path:
