@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench.gpu import recipe
+from bench.gpu.rows import NOT_ATTEMPTED
 from bench.marked import replaced
 from bench.served import LOADS, OVERHEAD, Record, loads, overheads
 
@@ -39,6 +40,7 @@ def written(records: list[Record]) -> str:
     """All that the page says of them, as Markdown."""
     parts = [
         table(STARTS, [start(record) for record in records]),
+        "\n".join(f"- `{slug}`: not attempted: {why}." for slug, why in NOT_ATTEMPTED.items()),
         "## Through the gateway, against the worker directly",
         table(["row, caches", *OVERHEAD], named_rows(records, overheads)),
         "## Every load",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bench import served
 from bench.gpu import chat, checkpoint, facts, page, recipe
-from bench.gpu.rows import ROWS, Row, row
+from bench.gpu.rows import NOT_ATTEMPTED, ROWS, Row, row
 
 LOG = Path(__file__).parent / "vllm-gpu.log"
 
@@ -139,6 +140,14 @@ def test_the_page_is_what_the_records_say() -> None:
     """No figure on it was typed by hand: `make proofs-page` writes it anew."""
     assert page.load_records()
     assert page.main(["--check"]) == 0
+
+
+def test_every_slug_for_gpus_has_a_record_or_a_reason() -> None:
+    cards = {path.parent.name: yaml.safe_load(path.read_text()) for path in recipe.DOCKER.glob("*/card.yaml")}
+    for_gpus = {slug for slug, card in cards.items() if card["hardware"]["gpus"]}
+    recorded = {record["slug"] for record in page.load_records()}
+    assert recorded | NOT_ATTEMPTED.keys() == for_gpus
+    assert not recorded & NOT_ATTEMPTED.keys()
 
 
 def test_a_failed_round_counts_nowhere() -> None:
