@@ -4,10 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import SLUG
 from tests.e2e.stack import ROOT, Stack
 from tests.e2e.test_examples import run
 
+pytestmark = pytest.mark.full
 SMALL = ["--input-len", "32", "--output-len", "8"]
 
 
