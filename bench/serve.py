@@ -88,9 +88,9 @@ def measure(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                 print(f"bench: {concurrency} at once, round {at + 1}, {name}", file=sys.stderr, flush=True)
                 lengths = given.input_len, given.output_len
                 words = command(base, given.model, given.tokenizer, lengths, len(found), folder / "run.json")
-                figures = once(
-                    [*words, *sized(concurrency, given.prompts * concurrency)], folder / "run.json"
-                )
+                words += sized(concurrency, given.prompts * concurrency)
+                words += ["--trust-remote-code"] if given.trust_remote_code else []
+                figures = once(words, folder / "run.json")
                 found.append({"round": at, "way": name, "concurrency": concurrency} | figures)
     return found
 

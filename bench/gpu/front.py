@@ -1,19 +1,15 @@
 """The gateway before a worker that DNS does not know, as shipped."""
 
-import json
 import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.gpu.recipe import DOCKER
+from bench.gpu.recipe import DOCKER, served_names
+from bench.processes import program, python_module
+from bench.servers import Fleet, is_ready, wait_until
 
-READY_S, END_S = 30, 70
+READY_S = 30
 
 
 @contextmanager
@@ -28,37 +24,10 @@ def gateway(slug: str, worker: str, port: int, folder: Path) -> Iterator[str]:
         "OPS_PORT": port + 1,
     }
     environment = os.environ | {f"GATEWAY_{name}": str(value) for name, value in ours.items()}
-    with (folder / "gateway.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment, stdout=log, stderr=log)
-        try:
-            base = f"http://127.0.0.1:{port}"
-            wait_ready(base, folder / "gateway.log")
-            yield base
-        finally:
-            end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def wait_ready(base: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if has_models(base):
-            return
-        time.sleep(0.2)
-    raise TimeoutError(f"the gateway has no ready worker after {READY_S} s: {log.read_text()[-1000:]}")
-
-
-def has_models(base: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{base}/v1/models", timeout=2) as answer:
-            return bool(json.load(answer)["data"])
-    except (urllib.error.URLError, OSError):
-        return False
+    log, fleet = folder / "gateway.log", Fleet(slug, slug, tuple(served_names(slug)))
+    with program(python_module("gateway"), os.sched_getaffinity(0), log, environment):
+        if not wait_until(lambda: is_ready(port, fleet), READY_S):
+            raise TimeoutError(
+                f"the gateway has no ready worker after {READY_S} s: {log.read_text()[-1000:]}"
+            )
+        yield f"http://127.0.0.1:{port}"

@@ -3,19 +3,17 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.serve import VLLM
+from launcher import health
 from launcher.phases import Phase, Timeline, phase_in
 
-VLLM = (sys.executable, "-m", "vllm.entrypoints.cli.main")
-END_S = 20
+END_S, PROBE_S = 20, 2
 
 
 class Worker:
@@ -45,18 +43,11 @@ class Worker:
             if self.process.poll() is not None:
                 self._reader.join(5)
                 return f"exited {self.process.returncode}"
-            if self._answers():
+            if health.problem(self.port, PROBE_S) is None:
                 self.timeline = self.timeline.advance(Phase.READY, time.monotonic())
                 return "ready"
             time.sleep(0.2)
         return "hung"
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
 
     def end(self) -> None:
         """SIGTERM to the whole session, SIGKILL to what is left: no GPU memory stays taken."""
