@@ -26,6 +26,7 @@ MOST_FRAMED, MOST_FRAMED_TIMES = (
 )  # bytes around a body's chunks: so many, and so many times the body's
 MOST_DISCARDED: Final = 8 * 1024 * 1024  # bytes behind a refusal that are read, so that the refusal can be
 LINGER_S: Final = 2.0  # how long they are read
+FIRST_S: Final = 1.0  # what a new connection gets for its first request when the gateway ends
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -35,6 +36,7 @@ class ClientConnection:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._loop = door.loop
+        self._is_new = True  # no request has come yet
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: Headers = []
@@ -73,10 +75,11 @@ class ClientConnection:
             self._look_at_reading(now - self._since)
 
     def close_when_idle(self) -> None:
-        if self._running is None and self._reading is None:
-            self._close()
-        elif self._running is not None:
+        """Who has just connected, or sends a head, is no idle client: it could not know that this is the end."""
+        if self._running is not None:
             self._running.keep_alive = False
+        elif self._reading is None and not self._is_new and not self._in_head:
+            self._close()
 
     def abort(self) -> None:
         self.transport.abort()
@@ -191,7 +194,7 @@ class ClientConnection:
         )  # fmt: skip
 
     def _enqueue(self, request: ClientRequest) -> None:
-        self._reading = request
+        self._reading, self._is_new = request, False
         request.expects = self._expects and not request.http_1_0
         self._door.prepare(request)
         self._queue.append(request)
@@ -337,7 +340,7 @@ class ClientConnection:
             if seconds > settings.body_timeout_s + body.size / SLOWEST_BODY:
                 late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s")
                 self._refuse_early(body, late)
-        elif self._running is None and seconds > settings.keep_alive_s:
+        elif self._running is None and seconds > (FIRST_S if self._door.closing else settings.keep_alive_s):
             self._close()
 
     def _feed(self, data: bytes) -> None:

@@ -16,7 +16,7 @@ from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_
 
 def test_a_stream_outlives_sigterm(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     """/ready turns 503 while connections are still taken; the open stream ends whole; the exit code is 0."""
-    gateway = start_gateway(GATEWAY_DRAIN_DELAY_S=1)
+    gateway = start_gateway(GATEWAY_DRAIN_DELAY_S=2)
     with gateway.http.stream("POST", CHAT, json=ask("alpha", "sse", chunks=3, hold=1)) as answer:
         chunks = answer.iter_raw()
         assert next(chunks) == event(0)
@@ -40,6 +40,33 @@ def test_an_idle_gateway_ends_at_once(start_gateway: StartGateway, number: signa
     gateway.process.send_signal(number)
     assert gateway.process.wait(5) == 0
     assert time.monotonic() - sent < 2
+    assert gateway.end() == (0, "")
+
+
+@pytest.mark.parametrize("sent", [0, 20], ids=["nothing", "half-a-head"])
+def test_a_request_on_its_way_at_the_end_is_answered(
+    start_gateway: StartGateway, own_worker: FakeWorker, sent: int
+) -> None:
+    """Who connected, or began a head, before the listener closed gets its answer; the connection closes with it."""
+    gateway, request = start_gateway(), post(json.dumps(ask("alpha", "sse", chunks=1)).encode())
+    with gateway.connect(request[:sent]) as connection:
+        gateway.http.get("/health")  # connected later: the one above has been taken
+        gateway.terminate()
+        gateway.event("draining")
+        wait_until(lambda: refuses(gateway), "the listener closed")
+        connection.sendall(request[sent:])
+        received = read_to_end(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert event(0) in received
+    assert gateway.end() == (0, "")
+
+
+def test_a_connection_without_a_request_does_not_hold_up_the_end(start_gateway: StartGateway) -> None:
+    """It gets a second."""
+    gateway = start_gateway()
+    with gateway.connect(b""):
+        gateway.terminate()
+        assert gateway.process.wait(4) == 0
     assert gateway.end() == (0, "")
 
 
@@ -94,4 +121,6 @@ def refuses(gateway: Gateway) -> bool:
         httpx.get(f"http://{gateway.address}/health")
     except httpx.ConnectError:
         return True
+    except httpx.ReadError:  # the listener closed before it had taken this one from the kernel
+        return False
     return False
