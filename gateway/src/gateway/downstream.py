@@ -16,7 +16,7 @@ from gateway.request import ClientRequest, head_of
 from gateway.routes import Dialect
 from gateway.sockets import has_left, unacknowledged
 
-WRITE_BUFFER_BYTES: Final = 64 * 1024  # of an answer, beyond what the kernel holds
+WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel holds
 LEAST_TAKEN: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
 SLICE_BYTES: Final = 16 * 1024  # parsed at a time: as many requests as that holds may queue
 SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over

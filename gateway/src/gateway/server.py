@@ -26,6 +26,7 @@ from gateway.logs import EventLog
 from gateway.settings import Settings
 
 BACKLOG = 2048
+MOST_UNSENT = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
 UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
 
 
@@ -144,6 +145,7 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
         address = settings.listen_address, port
         listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
         notice_the_dead(listener, max(UNHEARD_S, settings.write_timeout_s))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
         return listener
     except OSError as error:
         problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"

@@ -44,8 +44,10 @@ def test_a_client_that_does_not_read_costs_no_memory(
 ) -> None:
     """The gateway stops reading from the worker when its client does not read; the rest the kernel holds.
 
-    Its two connections take up to tcp_rmem and tcp_wmem each, 72 MB at Linux's largest defaults.
+    Its two connections take up to tcp_rmem and tcp_wmem each, 72 MB at Linux's largest defaults. Of a document in which
+    the reasoning is renamed the gateway holds a mebibyte, and goes on holding it once it is on its way out.
     """
+    most = 32 * MIB if reasons and kind == "application/json" else 16 * MIB
     site.declare("alpha", "alpha", reasons=reasons)
     gateway = start_gateway()
     gateway.chat("alpha", "flood", bytes=MIB)
@@ -55,7 +57,7 @@ def test_a_client_that_does_not_read_costs_no_memory(
     connections = [gateway.connect(post(body)) for _ in range(8)]
     taken = [settled(own_worker.next()) for _ in connections]
     assert max(taken) < 128 * MIB
-    assert gateway.rss_bytes() - before < 16 * MIB
+    assert gateway.rss_bytes() - before < most
     for connection in connections:
         connection.close()
 
