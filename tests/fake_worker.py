@@ -22,6 +22,7 @@ import httptools
 
 WAIT_S = 10.0  # no test waits longer for anything
 IDLE_CLOSE_S = 5.0  # uvicorn's default, and so vLLM's
+BACKLOG = 2048  # likewise
 STALL_S = 0.3
 VITALS = {
     "running": "vllm:num_requests_running",
@@ -509,7 +510,7 @@ class FakeWorker:
         asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT_S)
 
     async def _listen(self) -> None:
-        self._server = await self.loop.create_server(self._accept, "127.0.0.1", self.port)
+        self._server = await self.loop.create_server(self._accept, "127.0.0.1", self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _die(self) -> None:
