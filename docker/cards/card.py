@@ -26,7 +26,8 @@ _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "
 class Weights:
     """`repo` is owner/name on the hub, `bytes` the size of the whole snapshot.
 
-    `architectures` are the classes of vLLM that run it: config.json's own, and that of a draft.
+    `architectures` are the classes of vLLM that run it: config.json's own, and that of a draft. `trust_remote_code`:
+    the repository's own code is fetched, and run by vLLM.
     """
 
     repo: str
@@ -34,6 +35,7 @@ class Weights:
     bytes: int
     licence: str
     architectures: tuple[str, ...]
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,14 @@ def _memory_share(options: Facts) -> float:
 
 
 def _weights(weights: Facts) -> Weights:
-    weights.only("repo", "format", "bytes", "licence", "architectures")
+    weights.only("repo", "format", "bytes", "licence", "architectures", "trust_remote_code")
     return Weights(
         repo=weights.text("repo", r"[\w.-]+/[\w.-]+", "owner/name"),
         format=weights.text("format"),
         bytes=weights.whole("bytes"),
         licence=weights.text("licence"),
         architectures=weights.texts("architectures", r"[A-Z]\w+", "a list of class names"),
+        trust_remote_code="trust_remote_code" in weights and weights.flag("trust_remote_code"),
     )
 
 

@@ -72,11 +72,24 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     try:
         snapshot = parse(directory, ready.read_text("utf-8"))
     except OSError as error:
-        raise WeightsError(f"{ready} cannot be read: {error.strerror}") from None
+        raise WeightsError(_withdrawn(directory) or f"{ready} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{ready} is not a READY file: {type(error).__name__}: {error}") from None
     _match_digest(snapshot, ready)
     return snapshot
+
+
+def _withdrawn(directory: Path) -> str | None:
+    """Why the weights job took the snapshot's READY.json away; None where it did not."""
+    try:
+        files = json.loads(directory.with_name(f"{directory.name}.withdrawn.json").read_text("utf-8"))[
+            "files"
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (
+        f"{directory} is withdrawn: {', '.join(map(str, files))} corrupt; the weights job fetches that again"
+    )
 
 
 def parse(directory: Path, text: str) -> Snapshot:

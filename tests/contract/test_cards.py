@@ -43,7 +43,8 @@ def test_every_card_is_valid(slug: str) -> None:
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_a_card_agrees_with_its_neighbours(slug: str) -> None:
-    """model.env names the same repository and number of GPUs, serve.yaml the layout that the card puts first."""
+    """model.env names the same repository and number of GPUs, serve.yaml the layout that the card puts first,
+    and whether code is trusted."""
     found = card.load(ROOT / "docker", slug)
     env = parse_env((ROOT / "docker" / slug / "model.env").read_text(), Path("model.env"))
     options = yaml.safe_load((ROOT / "docker" / slug / "serve.yaml").read_text())
@@ -52,6 +53,7 @@ def test_a_card_agrees_with_its_neighbours(slug: str) -> None:
     served = Layout(options.get("tensor-parallel-size", 1), options.get("enable-expert-parallel", False))
     assert served == (found.gpus.layouts[0] if found.gpus else Layout(1, False))
     assert options.get("max-model-len", found.context) == found.context
+    assert options.get("trust-remote-code", False) == found.weights.trust_remote_code
 
 
 @pytest.mark.parametrize("slug", ON_GPUS)

@@ -1,34 +1,66 @@
-"""The process: settings in, lines and an exit code out."""
+"""The process: settings in, lines and an exit code out.
+
+usage: python3 -m model_cache [fetch | verify | lock]
+  fetch    the weights, unless they are there and unchanged
+  verify   every byte of what is published; what is wrong is withdrawn, set aside and fetched again
+  lock     print weights.lock for what the hub lists now, to standard output; what changed, to standard error
+"""
 
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from types import FrameType
 
-from model_cache.errors import JobError
+from model_cache import lock
+from model_cache.errors import ConfigError, JobError
 from model_cache.job import Job
+from model_cache.manifest import Manifest
 from model_cache.progress import Progress
 from model_cache.report import Reporter, renderer
-from model_cache.settings import load
+from model_cache.settings import Settings, load
 
 
 def main() -> int:
-    """Run the job; returns 0 when the weights are ready, else the error's exit code."""
+    """Run what was asked for; returns 0 when the weights are ready, else the error's exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    task = TASKS.get(sys.argv[1] if len(sys.argv) > 1 else "fetch")
+    if task is None or len(sys.argv) > 2:
+        return _refused(ConfigError(f"usage: python3 -m model_cache [{' | '.join(TASKS)}]"))
     try:
         settings = load()
     except JobError as error:
         return _refused(error)
     progress = Progress(settings.slug, settings.chosen_repo)
-    report = Reporter(progress, sys.stdout, renderer(settings.progress, terminal=sys.stdout.isatty()))
+    stream = sys.stderr if task is _lock else sys.stdout
+    report = Reporter(progress, stream, renderer(settings.progress, terminal=stream.isatty()))
     try:
-        Job(settings, progress, report).run()
+        task(Job(settings, progress, report), settings)
     except JobError as error:
         progress.fail(str(error))
         report.line()
         return _refused(error)
     return 0
+
+
+def _fetch(job: Job, _settings: Settings) -> None:
+    job.run()
+
+
+def _verify(job: Job, _settings: Settings) -> None:
+    job.verify()
+
+
+def _lock(job: Job, settings: Settings) -> None:
+    new = job.locked()
+    old = lock.read(settings.chosen_lock_file) if settings.chosen_lock_file else None
+    differences = lock.changes(old.manifest if old else Manifest(()), new.manifest)
+    sys.stderr.writelines(f"{line}\n" for line in differences)
+    sys.stdout.write(new.text())
+
+
+TASKS: Mapping[str, Callable[[Job, Settings], None]] = {"fetch": _fetch, "verify": _verify, "lock": _lock}
 
 
 def _refused(error: JobError) -> int:

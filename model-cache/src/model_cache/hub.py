@@ -20,7 +20,8 @@ from modelscope_hub.errors import (
 )
 
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
-from model_cache.manifest import ListedFile, ManifestFile
+from model_cache.listing import ListedFile
+from model_cache.manifest import ManifestFile
 from model_cache.progress import Progress
 
 _MAX_WORKERS = 4

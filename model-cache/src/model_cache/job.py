@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_cache import ready, verify
-from model_cache.errors import IntegrityError
-from model_cache.manifest import Manifest, ManifestFile, from_listing
+from model_cache import card, lock, ready, verify
+from model_cache.errors import ConfigError, IntegrityError
+from model_cache.listing import Accepted, ListedFile, accept, missing_from
+from model_cache.lock import Lock
+from model_cache.manifest import Manifest, ManifestFile
 from model_cache.progress import Phase, Progress, Work
 from model_cache.report import Reporter, human_bytes
 from model_cache.server import serving
@@ -30,12 +32,29 @@ class Job:
 
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
-        try:
+        with self._explained():
             snapshot = self._unchanged() or self._mended_or_fetched()
+            self._say_ready(snapshot)
+        return snapshot
+
+    def verify(self) -> Path:
+        """Read every byte of the published snapshot; fetch again what is wrong. Raises JobError."""
+        with self._explained():
+            if self._linked() is None:
+                raise ConfigError(
+                    f"{self._settings.slug} has no published weights to verify: fetch them first, with "
+                    f"docker compose up {self._settings.slug}-weights"
+                )
+            snapshot = self._mended_or_fetched(every_byte=True)
+            self._say_ready(snapshot)
+        return snapshot
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise explain(error, self._settings.dir) from error
-        self._say_ready(snapshot)
-        return snapshot
 
     def _unchanged(self) -> Path | None:
         """The linked snapshot, if every file's stat is as published: no network, no hashing."""
@@ -44,50 +63,119 @@ class Job:
         return snapshot if snapshot and record and not record.changed(snapshot) else None
 
     def _linked(self) -> Path | None:
-        """The snapshot that the slug links to, if it is of the repository and revision asked for."""
+        """The snapshot that the slug links to, if it is what is asked for."""
         snapshot = self._volume.linked()
         record = ready.read(snapshot) if snapshot else None
+        return snapshot if record and self._is_wanted(record) else None
+
+    def _is_wanted(self, record: ready.Ready) -> bool:
+        wanted, own = self._lock(), self._own_lock()
         return (
-            snapshot
-            if record and record.is_for(self._settings.chosen_repo, self._settings.revision)
-            else None
+            record.is_for(self._settings.chosen_repo, self._settings.revision)
+            and (wanted is None or wanted.manifest.digest == record.digest)
+            and record.locked == (own is not None)
         )
 
-    def _mended_or_fetched(self) -> Path:
+    def _lock(self) -> Lock | None:
+        """The slug's weights.lock, or else what was recorded at first use. Raises ConfigError."""
+        return self._own_lock() or lock.read(self._volume.recorded_lock(self._settings.revision))
+
+    def _own_lock(self) -> Lock | None:
+        settings = self._settings
+        path = settings.chosen_lock_file
+        own = lock.read(path) if path else None
+        if own and not own.is_for(settings.chosen_repo, settings.revision):
+            raise ConfigError(
+                f"{path} is of {own.repo} at {own.revision}, and {settings.chosen_repo} at {settings.revision} is "
+                f"asked for; write it anew: make lock-weights MODEL={settings.slug}"
+            )
+        return own
+
+    def _mended_or_fetched(self, *, every_byte: bool = False) -> Path:
         with serving(self._progress, self._settings.port), self._report.ticking():
             self._say_listing()
             self._volume.prepare()
             with self._volume.lock(on_wait=self._say_waiting):
-                # by now another run may have done it all
-                return self._unchanged() or self._mended(self._linked()) or self._fetched()
+                if not every_byte and (snapshot := self._unchanged()):
+                    return snapshot  # another run has done it all
+                return self._mended(self._linked(), every_byte=every_byte) or self._fetched()
 
-    def _mended(self, snapshot: Path | None) -> Path | None:
+    def _mended(self, snapshot: Path | None, *, every_byte: bool = False) -> Path | None:
         """The published *snapshot* with its record renewed, if every byte is still right.
 
-        Stats differ after a volume was copied. A snapshot with wrong bytes is unpublished at once.
+        Stats differ after a volume was copied. A snapshot with wrong bytes is withdrawn at once.
         """
         record = ready.read(snapshot) if snapshot else None
         if snapshot is None or record is None:
             return None
-        if wrong := self._wrong(snapshot, record.changed(snapshot)):
-            self._volume.unpublish(record.digest)
-            _remove(self._volume.staging(record.digest), wrong)
-            self._report.line(f"{len(wrong)} published files differ from their sha256: fetching them again")
+        suspects = record.manifest().files if every_byte else record.changed(snapshot)
+        if wrong := self._wrong(snapshot, suspects):
+            self._volume.withdraw(snapshot, wrong)
+            self._say_withdrawn(wrong)
             return None
-        self._volume.mark_ready(snapshot, record.manifest(), self._settings.revision)
+        self._mark(snapshot, record.manifest())
         return snapshot
 
+    def _mark(self, snapshot: Path, manifest: Manifest) -> None:
+        self._volume.mark_ready(snapshot, self._lock_of(manifest), locked=self._own_lock() is not None)
+
+    def _lock_of(self, manifest: Manifest) -> Lock:
+        return Lock(self._settings.chosen_repo, self._settings.revision, manifest)
+
     def _fetched(self) -> Path:
+        wanted = self._lock()
+        if wanted and (snapshot := self._relinked(wanted.manifest)):
+            return snapshot
         with self._connected() as hub:
-            manifest = from_listing(hub.list_files())
-            if snapshot := self._mended(self._volume.snapshot(manifest.digest)):
-                self._volume.link(snapshot)
+            manifest = self._wanted(hub, wanted)
+            if snapshot := self._relinked(manifest):
                 return snapshot
             staging = self._volume.stage(manifest)
             self._volume.require_space(staging, manifest)
             self._fill(hub, staging, manifest)
         self._enter_done("publishing", manifest)
-        return self._volume.publish(manifest, self._settings.revision)
+        return self._published(self._lock_of(manifest))
+
+    def _relinked(self, manifest: Manifest) -> Path | None:
+        """The snapshot of *manifest*, where another slug or an earlier run has published it."""
+        snapshot = self._mended(self._volume.snapshot(manifest.digest))
+        if snapshot:
+            self._volume.link(snapshot)
+        return snapshot
+
+    def _published(self, made: Lock) -> Path:
+        if self._lock() is None:
+            self._volume.record_lock(made)
+        return self._volume.publish(made, locked=self._own_lock() is not None)
+
+    def _wanted(self, hub: "Hub", wanted: Lock | None) -> Manifest:
+        """What the snapshot is to consist of: the lock, or where there is none the hub's listing."""
+        listing = hub.list_files()
+        if wanted is None:
+            return self._accepted(listing).manifest
+        self._report.line(
+            f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
+        )
+        if gone := missing_from(listing, wanted.manifest):
+            raise IntegrityError(
+                f"the hub no longer lists {len(gone)} files as locked, {gone[0].path} first; nothing was downloaded: "
+                f"make lock-weights MODEL={self._settings.slug} shows what changed, and accepts it"
+            )
+        return wanted.manifest
+
+    def _accepted(self, listing: list[ListedFile]) -> Accepted:
+        accepted = accept(listing, trusts_code=card.trusts_code(self._settings.card_file))
+        self._say_accepted(accepted)
+        return accepted
+
+    def locked(self) -> Lock:
+        """A lock of what the hub lists now, its shard index checked; nothing is published. Raises JobError."""
+        with self._explained(), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
+            accepted = self._accepted(hub.list_files())
+            if index := accepted.manifest.index:
+                hub.download([index], Path(folder), self._progress)
+                _check_index(Path(folder) / index.path, accepted.manifest)
+        return self._lock_of(accepted.manifest)
 
     @contextmanager
     def _connected(self) -> Iterator["Hub"]:
@@ -151,6 +239,23 @@ class Job:
         self._report.enter(
             "listing", remark=f"{settings.chosen_repo} at {settings.revision} on {settings.endpoint}"
         )
+
+    def _say_accepted(self, accepted: Accepted) -> None:
+        """What is trusted on the hub's word alone, and what is not fetched."""
+        digest, slug = accepted.manifest.digest[:16], self._settings.slug
+        self._report.line(
+            f"no weights.lock: digest {digest} is trusted at first use; make lock-weights MODEL={slug}"
+        )
+        for file in accepted.code:
+            self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
+        for path in accepted.left_out:
+            self._report.line(f"left out, since loading it runs code: {path}")
+
+    def _say_withdrawn(self, wrong: Sequence[ManifestFile]) -> None:
+        for file in wrong:
+            self._report.line(
+                f"{file.path} is corrupt: set aside, the weights are withdrawn until it is fetched again"
+            )
 
     def _say_ready(self, snapshot: Path) -> None:
         record = ready.read(snapshot)

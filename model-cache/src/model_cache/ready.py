@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 
 _SCHEMA = 1
@@ -33,7 +34,9 @@ class ReadyFile:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601."""
+    """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601, and when
+    the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use.
+    """
 
     repo: str
     revision: str
@@ -41,6 +44,7 @@ class Ready:
     bytes: int
     published_at: str
     files: tuple[ReadyFile, ...]
+    locked: bool = False
 
     def is_for(self, repo: str, revision: str) -> bool:
         """Whether this snapshot was listed under that name."""
@@ -57,16 +61,19 @@ class Ready:
     def to_json(self) -> str:
         """The text of READY.json."""
         head = {"schema": _SCHEMA, "repo": self.repo, "revision": self.revision, "source": "modelscope"}
-        body = {"digest": self.digest, "bytes": self.bytes, "published_at": self.published_at}
+        body = {
+            "digest": self.digest, "bytes": self.bytes, "published_at": self.published_at, "locked": self.locked,
+        }  # fmt: skip
         files = [asdict(f) for f in self.files]
         return json.dumps(head | body | {"files": files}, indent=1, ensure_ascii=False) + "\n"
 
 
-def record(snapshot: Path, manifest: Manifest, repo: str, revision: str) -> Ready:
+def record(snapshot: Path, lock: Lock, *, locked: bool) -> Ready:
     """Describe the verified files under *snapshot* as they are now."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    manifest = lock.manifest
     files = tuple(_record_file(snapshot, f) for f in manifest.files)
-    return Ready(repo, revision, manifest.digest, manifest.total_bytes, now, files)
+    return Ready(lock.repo, lock.revision, manifest.digest, manifest.total_bytes, now, files, locked)
 
 
 def read(snapshot: Path) -> Ready | None:

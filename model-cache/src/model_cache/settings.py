@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """What an operator may do if the hub does not know the repository; said after the hub's 404."""
     revision: Annotated[str, Field(min_length=1)] = "master"
     """Branch, tag or commit on the hub. A branch is read once: a complete snapshot is not looked up again."""
+    lock_file: Path | None = None
+    """The slug's weights.lock: what it lists is fetched, whatever the hub says today. Need not be there."""
+    card_file: Path | None = None
+    """The slug's card.yaml. Repository code is fetched only where it says ``trust_remote_code: true``."""
     dir: Path = Path("/weights")
     """The weights volume; must be a local filesystem, since one writer is ensured by flock."""
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "https://modelscope.cn"
@@ -81,6 +85,11 @@ class Settings(BaseSettings):
     def chosen_repo(self) -> str:
         """The repository to fetch."""
         return self.online_repo if self.source == "online" and self.online_repo else self.repo
+
+    @property
+    def chosen_lock_file(self) -> Path | None:
+        """The lock of the repository to fetch; the unquantised weights have none."""
+        return self.lock_file if self.chosen_repo == self.repo else None
 
     def token(self) -> str | None:
         """The token in ``token_file``, or None when no file is set.

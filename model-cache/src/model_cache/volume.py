@@ -4,6 +4,9 @@
     .locks/<owner>--<name>.lock            flock: one writer per repository
     .ms/                                   the SDK's lock files
     models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
+    models/<owner>/<name>/<revision>.lock  what was listed at first use, where git has no weights.lock
+    models/<owner>/<name>/<digest16>.withdrawn.json    which files of the snapshot were found to be wrong
+    .quarantine/<owner>--<name>-<digest16>/            those files
     slugs/<slug>                           relative link to the snapshot that the slug serves
 
 Every step is one atomic rename, made durable before the next, and the steps before it are repeatable:
@@ -12,14 +15,17 @@ after a crash between any two of them the next run carries on or starts that ste
 
 import errno
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from model_cache import ready
 from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
+from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 
 
@@ -99,27 +105,55 @@ class Volume:
                 "free inodes or move MODEL_CACHE_DIR to another volume, then run again"
             )
 
-    def publish(self, manifest: Manifest, revision: str) -> Path:
+    def recorded_lock(self, revision: str) -> Path:
+        """Where a lock made at first use is kept."""
+        return self._models / f"{quote(revision, safe='')}.lock"
+
+    def record_lock(self, lock: Lock) -> None:
+        """Keep *lock*, so that later runs fetch the same files, whatever the hub lists by then."""
+        self._write(self.recorded_lock(lock.revision), lock.text())
+
+    def publish(self, lock: Lock, *, locked: bool) -> Path:
         """Make the verified staging directory the published snapshot, and link the slug to it."""
+        manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
         _prune(staging, {f.path for f in manifest.files})
         _sync_directories(staging)
         staging.rename(snapshot)
         _sync(self._staging_root, *snapshot.parents[:4])
-        self.mark_ready(snapshot, manifest, revision)
+        self.mark_ready(snapshot, lock, locked=locked)
         self.link(snapshot)
         return snapshot
 
-    def mark_ready(self, snapshot: Path, manifest: Manifest, revision: str) -> None:
+    def mark_ready(self, snapshot: Path, lock: Lock, *, locked: bool) -> None:
         """Write READY.json over *snapshot*, whose every file was verified."""
-        text = ready.record(snapshot, manifest, self._repo, revision).to_json()
-        draft = self._staging_root / f"{self._flat_name}-{READY}"
+        self._write(snapshot / READY, ready.record(snapshot, lock, locked=locked).to_json())
+        self._withdrawal(snapshot).unlink(missing_ok=True)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Replace the file at *path* whole, and durably."""
+        draft = self._staging_root / f"{self._flat_name}-{path.name}"
         with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        draft.rename(snapshot / READY)
-        _sync(snapshot, self._staging_root)
+        draft.rename(path)
+        _sync(path.parent, self._staging_root)
+
+    def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
+        """Nothing may start from *snapshot* any more, first of all; then the *wrong* files are told and set aside."""
+        (snapshot / READY).unlink(missing_ok=True)
+        _sync(snapshot)
+        self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
+        quarantine = self._root / ".quarantine" / f"{self._flat_name}-{snapshot.name}"
+        for file in wrong:
+            if os.path.lexists(snapshot / file.path):
+                (quarantine / file.path).parent.mkdir(parents=True, exist_ok=True)
+                (snapshot / file.path).rename(quarantine / file.path)
+
+    def _withdrawal(self, snapshot: Path) -> Path:
+        """Beside the snapshot, since that goes back to staging to be mended."""
+        return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     def link(self, snapshot: Path) -> None:
         """Point the slug at *snapshot*; a reader sees the old link or the new one, never none."""

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from launcher.weights import Check, File, find
-from model_cache.manifest import ListedFile, from_listing
+from model_cache.listing import ListedFile, accept
+from model_cache.lock import Lock
 from model_cache.volume import Volume
 from tests.integration.launcher.harness import SLUG
 
@@ -24,12 +25,12 @@ def test_what_the_weights_job_publishes_the_launcher_serves_without_hashing(tmp_
     volume = Volume(tmp_path, "owner/name", SLUG)
     volume.prepare()
     listing = [ListedFile(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in FILES.items()]
-    manifest = from_listing(listing)
+    manifest = accept(listing, trusts_code=False).manifest
     staging = volume.stage(manifest)
     for path, data in FILES.items():
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
         (staging / path).write_bytes(data)
-    published = volume.publish(manifest, "master")
+    published = volume.publish(Lock("owner/name", "master", manifest), locked=False)
     hashed: list[File] = []
     found = find(tmp_path, SLUG)
     Check(hashed.append).run(found)

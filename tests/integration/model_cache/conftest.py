@@ -69,6 +69,13 @@ class Job:
         lines = [json.loads(line) for line in stdout.splitlines()]
         return Outcome(process.returncode, lines, stderr, cpu_s, time.monotonic() - started)
 
+    def run_text(self, task: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run another task than the default one, whose standard output is not lines of JSON."""
+        command = ("-m", "model_cache", task)
+        with self.start(*command, settings=settings) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
     def run_killed(self, after_s: float, number: int = signal.SIGKILL) -> int:
         """Start it, signal it after so many seconds unless it ended by then, and return its exit status."""
         with self.start() as process:

@@ -26,7 +26,7 @@ def crash_before(change: int, volume: str) -> None:
 
 
 if __name__ == "__main__":
-    crash_before(int(sys.argv[1]), os.environ["MODEL_CACHE_DIR"])
+    crash_before(int(sys.argv.pop(1)), os.environ["MODEL_CACHE_DIR"])
     from model_cache.__main__ import main
 
     sys.exit(main())

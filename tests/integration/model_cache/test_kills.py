@@ -63,7 +63,7 @@ def test_crash_before_each_change_of_the_volume(tmp_path: Path) -> None:
     true_hashes = hashes(model)
     crashes = 0
     with Hub(tmp_path / "models").running() as hub:
-        for change in range(1, 20):
+        for change in range(1, 30):
             job = Job(tmp_path / f"volume-{change}", hub.endpoint)
             code = job.run(CRASH, str(change)).code
             assert_only_truth_is_published(job, true_hashes)
@@ -72,8 +72,8 @@ def test_crash_before_each_change_of_the_volume(tmp_path: Path) -> None:
             if code == 0:
                 break
             crashes += 1
-    # a rename for each file, one to publish, one for READY.json, then the link and its rename
-    assert crashes >= len(true_hashes) + 4
+    # a rename for each file, one for the lock, one to publish, one for READY.json, then the link and its rename
+    assert crashes >= len(true_hashes) + 5
 
 
 def test_a_download_resumes_where_it_was_killed(job: Job, hub: Hub, true_hashes: dict[str, str]) -> None:

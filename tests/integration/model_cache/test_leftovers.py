@@ -2,11 +2,8 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-from tests.hub.server import Hub
 
 from .conftest import SHARDS, Job, hashes
 
@@ -106,22 +103,3 @@ def test_a_damaged_shard_index_heals_on_the_second_rerun(job: Job, true_hashes: 
     assert job.run().code == 4
     assert job.run().code == 0
     assert hashes(job.link) == true_hashes
-
-
-def test_a_moved_branch_is_a_new_snapshot(tmp_path: Path) -> None:
-    """When the branch moved before a run completed, the new content goes to a new directory."""
-    model = tmp_path / "models" / "twins" / "tiny"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"old weights")
-    with Hub(tmp_path / "models").running() as hub:
-        job = Job(tmp_path / "volume", hub.endpoint)
-        job.run()
-        old = job.link.resolve()
-        job.link.unlink()
-        (model / "model.safetensors").write_bytes(b"new weights")
-        job.run()
-
-    assert (old / "model.safetensors").read_bytes() == b"old weights"
-    assert (job.link / "model.safetensors").read_bytes() == b"new weights"
-    assert len(job.published()) == 2

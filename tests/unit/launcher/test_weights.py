@@ -66,6 +66,14 @@ def test_a_missing_ready_file_is_named(tmp_path: Path, snapshot: Path) -> None:
         find(tmp_path, SLUG)
 
 
+def test_a_withdrawn_snapshot_names_the_files(tmp_path: Path, snapshot: Path) -> None:
+    """The weights job found them wrong: whoever starts a worker reads which."""
+    (snapshot / "READY.json").unlink()
+    snapshot.with_name(f"{snapshot.name}.withdrawn.json").write_text('{"files": ["model-00001.safetensors"]}')
+    with pytest.raises(WeightsError, match=r"withdrawn: model-00001\.safetensors corrupt"):
+        find(tmp_path, SLUG)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{}", '{"schema": 1, "digest": "x", "files": [{}]}', '{"schema": 2}']
 )

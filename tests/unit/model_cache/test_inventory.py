@@ -5,6 +5,7 @@ from pathlib import Path
 
 from model_cache import ready
 from model_cache.inventory import lines
+from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
 
 DATA = b"weights"
@@ -16,7 +17,8 @@ def publish(root: Path, slug: str) -> Path:
     snapshot = root / "models/owner/name" / manifest.digest[:16]
     snapshot.mkdir(parents=True)
     (snapshot / "a.safetensors").write_bytes(DATA)
-    (snapshot / READY).write_text(ready.record(snapshot, manifest, "owner/name", "master").to_json())
+    lock = Lock("owner/name", "master", manifest)
+    (snapshot / READY).write_text(ready.record(snapshot, lock, locked=False).to_json())
     (root / "slugs").mkdir()
     (root / "slugs" / slug).symlink_to(snapshot)
     return snapshot
@@ -28,7 +30,7 @@ def test_a_verified_snapshot(tmp_path: Path) -> None:
     (line,) = lines(tmp_path)
     assert line.startswith("tiny-cpu: owner/name at master, 0.0 GB in 1 files, digest ")
     assert snapshot.name in line
-    assert "trust on first use" in line
+    assert "trusted at first use" in line
     assert line.endswith("unchanged since")
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_cache.errors import IntegrityError
-from model_cache.manifest import INDEX, ListedFile, Manifest, from_listing
+from model_cache.listing import ListedFile, accept
+from model_cache.manifest import INDEX, Manifest
 
 HASH = "ab" * 32
 
@@ -16,6 +17,11 @@ HASH = "ab" * 32
 def listing(*more: ListedFile) -> list[ListedFile]:
     """A good listing, and *more*."""
     return [ListedFile("config.json", 2, HASH), ListedFile("model.safetensors", 5, HASH), *more]
+
+
+def from_listing(listed: list[ListedFile]) -> Manifest:
+    """What is fetched of a listing under a card that trusts no code."""
+    return accept(listed, trusts_code=False).manifest
 
 
 def refusal(listed: list[ListedFile]) -> str:
@@ -143,3 +149,32 @@ def test_an_unreadable_index_is_refused(index: bytes) -> None:
     """An index without a weight map says nothing about the shards."""
     with pytest.raises(IntegrityError, match="weight_map"):
         Manifest(()).check_shards(index)
+
+
+@pytest.mark.parametrize(
+    "path", ["pytorch_model.bin", "a/training_args.BIN", "x.pt", "x.pth", "x.pkl", "x.ckpt"]
+)
+@pytest.mark.parametrize("trusts_code", [False, True])
+def test_pickles_are_left_out(path: str, trusts_code: bool) -> None:
+    """Loading one runs whatever it says: it is never fetched, not even under a card that trusts code."""
+    accepted = accept(listing(ListedFile(path, 3, HASH)), trusts_code=trusts_code)
+
+    assert accepted.manifest == from_listing(listing())
+    assert accepted.left_out == (path,)
+
+
+@pytest.mark.parametrize("path", ["modeling_tiny.py", "sub/x.PY", "fast.so"])
+def test_code_is_fetched_only_where_the_card_trusts_it(path: str) -> None:
+    """It is told either way."""
+    code = ListedFile(path, 3, HASH)
+    refused = accept(listing(code), trusts_code=False)
+    trusted = accept(listing(code), trusts_code=True)
+
+    assert (refused.left_out, refused.code) == ((path,), [])
+    assert trusted.left_out == ()
+    assert [file.path for file in trusted.code] == [path]
+
+
+def test_pickles_alone_are_no_model() -> None:
+    """What is left of such a repository is refused."""
+    assert "safetensors" in refusal([ListedFile("config.json", 2, HASH), ListedFile("model.bin", 5, HASH)])

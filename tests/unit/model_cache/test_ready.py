@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from model_cache import ready
+from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
 
 MANIFEST = Manifest((ManifestFile("config.json", 2, "ab" * 32), ManifestFile("sub/x", 3, "cd" * 32)))
@@ -19,7 +20,8 @@ def snapshot(tmp_path: Path) -> Path:
     (root / "sub").mkdir(parents=True)
     (root / "config.json").write_text("{}")
     (root / "sub" / "x").write_text("abc")
-    (root / READY).write_text(ready.record(root, MANIFEST, "owner/name", "v1").to_json(), encoding="utf-8")
+    record = ready.record(root, Lock("owner/name", "v1", MANIFEST), locked=True)
+    (root / READY).write_text(record.to_json(), encoding="utf-8")
     return root
 
 
@@ -32,6 +34,7 @@ def test_a_record_survives_being_written_and_read(snapshot: Path) -> None:
     assert record.is_for("owner/name", "v1")
     assert not record.is_for("owner/name", "master")
     assert record.changed(snapshot) == []
+    assert record.locked
 
 
 def touch(path: Path) -> None:

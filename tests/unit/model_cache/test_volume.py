@@ -2,20 +2,25 @@
 
 import errno
 import hashlib
+import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model_cache import ready
 from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
+from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
 from model_cache.verify import wrong_files
 from model_cache.volume import Volume, explain
 
 CONTENT = {"config.json": b"{}", "sub/deep/model.safetensors": b"weights"}
 MANIFEST = Manifest(tuple(ManifestFile(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in CONTENT.items()))
+
+LOCK = Lock("owner/name", "master", MANIFEST)
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
     (staging / "sub" / "stray_0_99").touch()
     (staging / "empty" / "directory").mkdir(parents=True)
 
-    snapshot = volume.publish(MANIFEST, "master")
+    snapshot = volume.publish(LOCK, locked=False)
 
     found = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()}
     assert found == {*CONTENT, READY}
@@ -52,7 +57,7 @@ def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
 def test_unpublishing_gives_the_files_back(volume: Volume) -> None:
     """A snapshot that is not trusted is staged again, without its record."""
     fill(volume.stage(MANIFEST))
-    snapshot = volume.publish(MANIFEST, "master")
+    snapshot = volume.publish(LOCK, locked=False)
 
     staging = volume.stage(MANIFEST)
 
@@ -74,9 +79,9 @@ def test_a_link_out_of_the_repository_is_not_followed(volume: Volume, tmp_path: 
 def test_the_record_is_replaced_whole(volume: Volume) -> None:
     """Marking a snapshot again leaves one record and no draft."""
     fill(volume.stage(MANIFEST))
-    snapshot = volume.publish(MANIFEST, "master")
+    snapshot = volume.publish(LOCK, locked=False)
 
-    volume.mark_ready(snapshot, MANIFEST, "v2")
+    volume.mark_ready(snapshot, replace(LOCK, revision="v2"), locked=False)
 
     record = ready.read(snapshot)
     assert record is not None
@@ -146,3 +151,20 @@ def test_an_error_of_the_disk_has_a_remedy(number: int, kind: type[JobError], re
 
     assert type(error) is kind
     assert remedy in str(error)
+
+
+def test_a_withdrawn_snapshot_says_which_files_were_wrong(volume: Volume, tmp_path: Path) -> None:
+    """The record goes, the wrong file is set aside, and the note stays until the snapshot is ready again."""
+    fill(volume.stage(MANIFEST))
+    snapshot = volume.publish(LOCK, locked=False)
+    note = snapshot.with_name(f"{snapshot.name}.withdrawn.json")
+
+    volume.withdraw(snapshot, MANIFEST.files[1:])
+
+    assert ready.read(snapshot) is None
+    assert json.loads(note.read_text()) == {"files": ["sub/deep/model.safetensors"]}
+    assert [path.read_bytes() for path in tmp_path.glob(".quarantine/*/sub/deep/*")] == [b"weights"]
+    assert not (snapshot / "sub/deep/model.safetensors").exists()
+    fill(volume.stage(MANIFEST))
+    volume.publish(LOCK, locked=False)
+    assert not note.exists()
