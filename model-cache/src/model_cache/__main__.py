@@ -11,14 +11,17 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import TextIO
 
 from model_cache import lock
 from model_cache.errors import ConfigError, JobError
 from model_cache.job import Job
 from model_cache.manifest import Manifest
 from model_cache.progress import Progress
-from model_cache.report import Reporter, renderer
+from model_cache.report import Render, Reporter, renderer, text_line
 from model_cache.settings import Settings, load
+
+Task = Callable[[Job, Settings], None]
 
 
 def main() -> int:
@@ -33,8 +36,7 @@ def main() -> int:
     except JobError as error:
         return _refused(error)
     progress = Progress(settings.slug, settings.chosen_repo)
-    stream = sys.stderr if task is _lock else sys.stdout
-    report = Reporter(progress, stream, renderer(settings.progress, terminal=stream.isatty()))
+    report = Reporter(progress, *_voice(task, settings))
     try:
         task(Job(settings, progress, report), settings)
     except JobError as error:
@@ -42,6 +44,13 @@ def main() -> int:
         report.line()
         return _refused(error)
     return 0
+
+
+def _voice(task: Task, settings: Settings) -> tuple[TextIO, Render]:
+    """Where the run speaks, and how; beside a lock on standard output, to the person who asked for it."""
+    if task is _lock:
+        return sys.stderr, text_line
+    return sys.stdout, renderer(settings.progress, terminal=sys.stdout.isatty())
 
 
 def _fetch(job: Job, _settings: Settings) -> None:
@@ -60,7 +69,7 @@ def _lock(job: Job, settings: Settings) -> None:
     sys.stdout.write(new.text())
 
 
-TASKS: Mapping[str, Callable[[Job, Settings], None]] = {"fetch": _fetch, "verify": _verify, "lock": _lock}
+TASKS: Mapping[str, Task] = {"fetch": _fetch, "verify": _verify, "lock": _lock}
 
 
 def _refused(error: JobError) -> int:

@@ -40,7 +40,7 @@ class Job:
     def verify(self) -> Path:
         """Read every byte of the published snapshot; fetch again what is wrong. Raises JobError."""
         with self._explained():
-            if self._linked() is None:
+            if self._published_record() is None:
                 raise ConfigError(
                     f"{self._settings.slug} has no published weights to verify: fetch them first, with "
                     f"docker compose up {self._settings.slug}-weights"
@@ -48,6 +48,11 @@ class Job:
             snapshot = self._mended_or_fetched(every_byte=True)
             self._say_ready(snapshot)
         return snapshot
+
+    def _published_record(self) -> ready.Ready | None:
+        """What the slug links to, whether or not it is what is asked for."""
+        snapshot = self._volume.linked()
+        return ready.read(snapshot) if snapshot else None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -64,9 +69,8 @@ class Job:
 
     def _linked(self) -> Path | None:
         """The snapshot that the slug links to, if it is what is asked for."""
-        snapshot = self._volume.linked()
-        record = ready.read(snapshot) if snapshot else None
-        return snapshot if record and self._is_wanted(record) else None
+        record = self._published_record()
+        return self._volume.linked() if record and self._is_wanted(record) else None
 
     def _is_wanted(self, record: ready.Ready) -> bool:
         wanted, own = self._lock(), self._own_lock()
@@ -98,7 +102,8 @@ class Job:
             with self._volume.lock(on_wait=self._say_waiting):
                 if not every_byte and (snapshot := self._unchanged()):
                     return snapshot  # another run has done it all
-                return self._mended(self._linked(), every_byte=every_byte) or self._fetched()
+                published = self._volume.linked() if every_byte else self._linked()
+                return self._mended(published, every_byte=every_byte) or self._fetched()
 
     def _mended(self, snapshot: Path | None, *, every_byte: bool = False) -> Path | None:
         """The published *snapshot* with its record renewed, if every byte is still right.
@@ -113,11 +118,15 @@ class Job:
             self._volume.withdraw(snapshot, wrong)
             self._say_withdrawn(wrong)
             return None
-        self._mark(snapshot, record.manifest())
+        self._mark(snapshot, Lock(record.repo, record.revision, record.manifest()))
         return snapshot
 
-    def _mark(self, snapshot: Path, manifest: Manifest) -> None:
-        self._volume.mark_ready(snapshot, self._lock_of(manifest), locked=self._own_lock() is not None)
+    def _mark(self, snapshot: Path, content: Lock) -> None:
+        self._volume.mark_ready(snapshot, content, locked=self._is_locked(content))
+
+    def _is_locked(self, content: Lock) -> bool:
+        """Whether weights.lock, and not only the hub at first use, says so."""
+        return self._own_lock() == content
 
     def _lock_of(self, manifest: Manifest) -> Lock:
         return Lock(self._settings.chosen_repo, self._settings.revision, manifest)
@@ -140,19 +149,20 @@ class Job:
         """The snapshot of *manifest*, where another slug or an earlier run has published it."""
         snapshot = self._mended(self._volume.snapshot(manifest.digest))
         if snapshot:
+            self._mark(snapshot, self._lock_of(manifest))
             self._volume.link(snapshot)
         return snapshot
 
     def _published(self, made: Lock) -> Path:
         if self._lock() is None:
             self._volume.record_lock(made)
-        return self._volume.publish(made, locked=self._own_lock() is not None)
+        return self._volume.publish(made, locked=self._is_locked(made))
 
     def _wanted(self, hub: "Hub", wanted: Lock | None) -> Manifest:
         """What the snapshot is to consist of: the lock, or where there is none the hub's listing."""
         listing = hub.list_files()
         if wanted is None:
-            return self._accepted(listing).manifest
+            return self._trusted(self._accepted(listing))
         self._report.line(
             f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
         )
@@ -162,6 +172,13 @@ class Job:
                 f"make lock-weights MODEL={self._settings.slug} shows what changed, and accepts it"
             )
         return wanted.manifest
+
+    def _trusted(self, accepted: Accepted) -> Manifest:
+        digest, slug = accepted.manifest.digest[:16], self._settings.slug
+        self._report.line(
+            f"no weights.lock: digest {digest} is trusted at first use; make lock-weights MODEL={slug}"
+        )
+        return accepted.manifest
 
     def _accepted(self, listing: list[ListedFile]) -> Accepted:
         accepted = accept(listing, trusts_code=card.trusts_code(self._settings.card_file))
@@ -241,11 +258,7 @@ class Job:
         )
 
     def _say_accepted(self, accepted: Accepted) -> None:
-        """What is trusted on the hub's word alone, and what is not fetched."""
-        digest, slug = accepted.manifest.digest[:16], self._settings.slug
-        self._report.line(
-            f"no weights.lock: digest {digest} is trusted at first use; make lock-weights MODEL={slug}"
-        )
+        """What could run code when it is loaded."""
         for file in accepted.code:
             self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
         for path in accepted.left_out:

@@ -187,3 +187,19 @@ def test_an_unknown_task_is_named(job: Job) -> None:
 
     assert outcome.returncode == 2
     assert "fetch | verify | lock" in outcome.stderr
+
+
+def test_what_is_published_is_verified_whatever_is_asked_for_next(
+    job: Job, model: Path, tmp_path: Path
+) -> None:
+    """A lock that came since, of other content, changes neither what is read nor what READY.json calls it."""
+    job.run()
+    (model / "model.safetensors").write_bytes(NEW)
+    lock(job, tmp_path / "weights.lock")
+
+    outcome = job.run("-m", "model_cache", "verify", MODEL_CACHE_REVISION="master")
+
+    record = json.loads((job.link / "READY.json").read_text())
+    assert outcome.code == 0, outcome.stderr
+    assert (record["revision"], record["locked"]) == ("master", False)
+    assert (job.link / "model.safetensors").read_bytes() == OLD
