@@ -74,9 +74,9 @@ test-compiled: setup ## The gateway's integration tests again, on its compiled f
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin; CLIENTS=1: others too)
 	@$(if $(CLIENTS),scripts/clients)
 	@scripts/test-e2e $(if $(CLIENTS),-m 'not full or clients')
-test-e2e-more: setup ## Clients that people use, `make bench`, and faults under load
+test-e2e-more: setup ## Clients that people use, `make bench`, faults under load, corrupt weights
 	@scripts/clients
-	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py
+	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py tests/e2e/test_weights.py
 test-e2e-cycles: setup ## Down and up twenty times, and containers that end at random for RESTARTS_S (7200)
 	@scripts/test-e2e -m full tests/e2e/test_cycles.py
 test-full: setup ## Every bar at full count, about six hours; writes docs/test-report.md (BARS='check soak': some of them)
