@@ -51,7 +51,7 @@ BARS = (
     Bar("test", "unit, integration, contract (`make test`: at most 5 minutes)", ["make", "test"], 300),
     Bar("compiled", "the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
     Bar("e2e", "end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
-    Bar("more", "end to end: other clients, `make bench`, faults under load, corrupt weights", ["make", "test-e2e-more"], HOUR),
+    Bar("more", "end to end: other clients, `make bench`, faults, corrupt weights", ["make", "test-e2e-more"], HOUR),
     Bar("cuda-1", "CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
     Bar("cuda-2", "CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar(
