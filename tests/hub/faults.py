@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["cut", "corrupt", "status", "no-sha256", "entry"]
+Kind = Literal["cut", "corrupt", "status", "no-sha256", "entry", "empty", "stall", "size", "redirect"]
 LISTING = "<listing>"
 """The path that stands for the listing in a ``status`` fault."""
 
@@ -15,7 +15,9 @@ class Fault:
 
     cut: close the connection after *value* bytes of the body · corrupt: flip a bit of byte *value* ·
     status: answer with code *value* · no-sha256: list the file without one ·
-    entry: list *entry* as well, whatever it says.
+    entry: list *entry* as well, whatever it says · empty: answer 200 with no byte, as broken caches do ·
+    stall: send nothing after *value* bytes, and keep the connection · size: list the file as *value* bytes ·
+    redirect: send the client to port *value* of localhost.
     *times* is how often; -1 means always.
     """
 

@@ -26,6 +26,7 @@ from .models import Models
 _ROUTE = re.compile(r"/api/v1/models/(?P<repo>[^/]+/[^/]+)/repo(?P<files>/files)?")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _BLOCK_BYTES = 64 << 10
+_CREDENTIALS = ("Authorization", "Cookie")
 REVISIONS = ("master", "main")
 
 
@@ -45,6 +46,7 @@ class Hub(ThreadingTCPServer):
         self.rate = rate
         self.token = token
         self.requests: list[str] = []
+        self.credentials: list[str] = []
         self.stopping = threading.Event()
 
     @property
@@ -123,11 +125,19 @@ class _Handler(BaseHTTPRequestHandler):
         for entry in files:
             if self.server.faults.take("no-sha256", entry["Path"]):
                 del entry["Sha256"]
+            if fault := self.server.faults.take("size", entry["Path"]):
+                entry["Size"] = fault.value
         files += self.server.faults.entries()
         self._json(200, {"Code": 200, "Success": True, "Message": "success", "Data": {"Files": files}})
 
     def _send(self, repo: str, path: str) -> None:
         found = self.server.models.find(repo, path)
+        if fault := self.server.faults.take("redirect", path):
+            self._head(302, "text/plain", 0, {"Location": f"http://localhost:{fault.value}{self.path}"})
+            return
+        if self.server.faults.take("empty", path):
+            self._head(200, "application/octet-stream", 0, {})
+            return
         if not found or not found.is_file():
             self._error(404, "file does not exist")
             return
@@ -149,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, file: BinaryIO, path: str, begin: int, end: int) -> None:
         """Send the bytes [begin, end) at the hub's rate, with the faults that *path* has."""
-        cut = self.server.faults.take("cut", path)
+        cut = self.server.faults.take("cut", path) or self.server.faults.take("stall", path)
         corrupt = self.server.faults.take("corrupt", path)
         stop = min(end, begin + cut.value) if cut else end
         block_bytes = min(_BLOCK_BYTES, max(1, self.server.rate // 20)) if self.server.rate else _BLOCK_BYTES
@@ -162,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
             pause = len(block) / self.server.rate if self.server.rate else 0
             if self.server.stopping.wait(pause):
                 break
+        if cut and cut.kind == "stall":
+            self.server.stopping.wait()
         if cut or self.server.stopping.is_set():
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -182,6 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, ranged: str) -> None:
         self.server.requests.append(f"{self.path} {ranged}".strip())
+        self.server.credentials += [self.headers[name] for name in _CREDENTIALS if self.headers[name]]
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: /_requests tells what was asked."""

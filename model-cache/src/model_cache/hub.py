@@ -22,6 +22,7 @@ from modelscope_hub.errors import (
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
+from model_cache.pace import Pace
 from model_cache.progress import Progress
 
 _MAX_WORKERS = 4
@@ -45,11 +46,13 @@ class Hub:
         repo: str,
         revision: str,
         on_retry: Callable[[str], None],
+        pace: Pace,
         if_missing: str = "",
     ) -> None:
         self._endpoint = endpoint
         self._repo = repo
         self._revision = revision
+        self._pace = pace
         self._if_missing = f". {if_missing}" if if_missing else ""
         self._api = HubApi(endpoint=endpoint, token=token)
         log = logging.getLogger("modelscope_hub")
@@ -79,7 +82,7 @@ class Hub:
                 local_dir=into,
                 max_workers=_MAX_WORKERS,
                 file_list=[{"Path": f.path, "Size": f.size, "Sha256": f.sha256} for f in files],
-                progress_callbacks=[_meter(progress)],
+                progress_callbacks=[_meter(progress, self._pace)],
             )
         except FileDownloadError as failure:
             raise _disk_error(failure) or self._worst(failure) from failure
@@ -122,7 +125,7 @@ class Hub:
         )
 
 
-def _meter(progress: Progress) -> type[ProgressCallback]:
+def _meter(progress: Progress, pace: Pace) -> type[ProgressCallback]:
     """The class that the SDK makes an instance of for each file, and again when it starts a file over."""
 
     class Meter(ProgressCallback):
@@ -132,7 +135,10 @@ def _meter(progress: Progress) -> type[ProgressCallback]:
 
         def update(self, size: int) -> None:
             # one read gives at most a chunk: a larger step is the part that an earlier run left
-            progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
+            moved = 0 < size <= _CHUNK_BYTES
+            progress.add(self.filename, size, moved=moved)
+            if moved:
+                pace.take(size)
 
     return Meter
 

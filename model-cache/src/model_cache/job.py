@@ -11,6 +11,7 @@ from model_cache.errors import ConfigError, IntegrityError
 from model_cache.listing import Accepted, ListedFile, accept, missing_from
 from model_cache.lock import Lock
 from model_cache.manifest import Manifest, ManifestFile
+from model_cache.pace import Pace
 from model_cache.progress import Phase, Progress, Work
 from model_cache.report import Reporter, human_bytes
 from model_cache.server import serving
@@ -210,6 +211,7 @@ class Job:
                 settings.chosen_repo,
                 settings.revision,
                 self._say_retry,
+                Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s),
                 settings.if_missing,
             )
 

@@ -13,13 +13,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model_cache.errors import ConfigError
 
 _PREFIX = "MODEL_CACHE_"
+_LEAST_LIMIT = 100_000
 
 # The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
 _SDK_KNOBS: Mapping[str, str] = {
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "4",
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
     "MODELSCOPE_DOWNLOAD_FILE_LOCK_TIMEOUT_SECONDS": "86400",
-    "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "65536",
+    # of one connection out of sixteen, which share a slow link: what is too slow is judged over all of them
+    "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "1024",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
     "MODELSCOPE_DOWNLOAD_CHUNK_SIZE_MB": "1",
     "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
@@ -47,6 +49,14 @@ def _endpoint(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is no address: give http://host[:port] or https://host[:port]")
     return value.rstrip("/")
+
+
+def _limit(value: int) -> int:
+    if 0 < value < _LEAST_LIMIT:
+        raise ValueError(
+            f"{value} is less than the {_LEAST_LIMIT} bytes a second that sixteen connections need"
+        )
+    return value
 
 
 class Settings(BaseSettings):
@@ -78,6 +88,12 @@ class Settings(BaseSettings):
     """File that holds an access token, for private repositories."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8002
     """Port of /progress and /metrics while the job runs; 0 takes any free one."""
+    most_bytes_per_s: Annotated[int, Field(ge=0), AfterValidator(_limit)] = 0
+    """The most that the download takes of the link, over all connections; 0: all of it."""
+    least_bytes_per_s: Annotated[int, Field(ge=0)] = 10_000
+    """A download that is slower over ``patience_s`` counts as broken off; 0: however slow it is."""
+    patience_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds over which a download's speed is judged."""
     progress: Literal["auto", "json", "text"] = "auto"
     """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
 
@@ -129,9 +145,10 @@ def _fault(field: str, kind: str, message: str) -> str:
 
 
 def export_to_sdk(cache: Path, home: Path) -> None:
-    """Set what the SDK reads from the environment when it is imported.
+    """Set what the SDK reads from the environment when it is imported. A knob that is set already stays.
 
     *cache* holds its lock files and must be on the volume, so that every container sees them; *home*
     holds its credentials, which it unpickles, and must be private to this run.
     """
-    os.environ.update(_SDK_KNOBS, MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))
+    os.environ.update(_SDK_KNOBS | os.environ)
+    os.environ.update(MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import urllib.request
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
@@ -202,3 +203,15 @@ def test_json_lines_follow_the_phases(job: Job) -> None:
     phases = [phase for phase, _ in groupby(line["phase"] for line in outcome.lines)]
     assert phases == ["listing", "downloading", "verifying", "publishing", "ready"]
     assert outcome.lines[-1]["bytes_done"] == outcome.lines[-1]["bytes_total"] > 0
+
+
+def test_a_download_takes_no_more_of_the_link_than_it_may(job: Job, true_hashes: dict[str, str]) -> None:
+    """7 MB at 3.5 MB/s take two seconds, over all files and connections together."""
+    outcome = job.run(MODEL_CACHE_MOST_BYTES_PER_S="3500000")
+
+    begin, end = (next(line for line in lines if line["phase"] == phase) for lines, phase in (
+        (outcome.lines, "downloading"), (outcome.lines, "publishing")))  # fmt: skip
+    seconds = (datetime.fromisoformat(end["time"]) - datetime.fromisoformat(begin["time"])).total_seconds()
+    assert outcome.code == 0
+    assert hashes(job.link) == true_hashes
+    assert seconds > 1.5

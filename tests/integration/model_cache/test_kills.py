@@ -141,3 +141,15 @@ def test_two_jobs_on_one_volume_make_one_transfer(job: Job, hub: Hub, true_hashe
     assert hashes(job.link) == true_hashes
     assert len(hub.requests) == 1 + len(true_hashes)
     assert sum("another weights job" in output for output in outputs) == 1
+
+
+@pytest.mark.full
+def test_twenty_jobs_on_one_volume_make_one_transfer(job: Job, hub: Hub, true_hashes: dict[str, str]) -> None:
+    """Twenty containers at once: each file is asked for once, and all of them end well."""
+    running = [job.start() for _ in range(20)]
+    for process in running:
+        process.communicate(timeout=120)
+
+    assert [process.returncode for process in running] == [0] * 20, hub.requests
+    assert hashes(job.link) == true_hashes
+    assert len(hub.requests) == 1 + len(true_hashes)

@@ -73,6 +73,7 @@ def test_settings_do_not_change() -> None:
         ("PORT", "65536"),
         ("PORT", "web"),
         ("PROGRESS", "loud"),
+        ("MOST_BYTES_PER_S", "10"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -1,0 +1,61 @@
+"""How fast a transfer goes is bounded from above and from below, on a clock of the test's own."""
+
+import pytest
+
+from model_cache.pace import Pace, TooSlow
+
+
+class Clock:
+    """Time that passes only while somebody sleeps, or when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def pace(clock: Clock, most: int = 0, least: int = 0) -> Pace:
+    return Pace(most, least, 10, clock, clock.sleep)
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    """However much arrives."""
+    clock = Clock()
+    pace(clock).take(1 << 40)
+    assert clock.now == 100
+
+
+def test_a_thousand_bytes_a_second() -> None:
+    """Ten thousand bytes take ten seconds, in however many pieces."""
+    clock = Clock()
+    limited = pace(clock, most=1000)
+    for _ in range(20):
+        limited.take(500)
+    assert clock.now == pytest.approx(110)
+
+
+def test_idle_time_is_not_saved_up() -> None:
+    """After an hour in which nothing came the limit is what it was."""
+    clock = Clock()
+    limited = pace(clock, most=1000)
+    clock.now += 3600
+    limited.take(1000)
+    assert clock.now == pytest.approx(3701)
+
+
+def test_too_little_for_too_long() -> None:
+    """Less than the least over a window ends it; a slow second within a good window does not."""
+    clock = Clock()
+    judged = pace(clock, least=1000)
+    for _ in range(30):
+        clock.now += 1
+        judged.take(1000)
+    clock.now += 5
+    judged.take(10_000)
+    clock.now += 10
+    with pytest.raises(TooSlow, match="10,100 bytes in 15 s"):
+        judged.take(100)
