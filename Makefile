@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
-export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS
+export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights lock-weights verify-weights verify status api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights verify status api-key \
         setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -39,6 +39,8 @@ down: ## Stop everything; weights and metrics stay
 	docker compose --profile '*' down
 weights: ## What the weights volume holds, and whether it is still what was verified
 	@scripts/weights
+prune: ## Remove from the weights volume what no slug links to and no worker holds, after showing it (YES=1: without asking)
+	@scripts/prune
 lock-weights: ## Write docker/<slug>/weights.lock from what the hub lists now, and show what changed (MODEL=slug)
 	@scripts/lock-weights '$(MODEL)'
 verify-weights: ## Read every byte of what is published; what is wrong is withdrawn and fetched again (SLUGS='a b', else all)

@@ -25,6 +25,7 @@ from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
 from launcher.command import command_line
 from launcher.gpus import GPU, GpusError
+from launcher.hold import Hold
 from launcher.init import Init
 from launcher.logs import Log
 from launcher.phases import Phase
@@ -65,6 +66,7 @@ class Supervisor:
         self._log = Log(settings.slug, out)
         self._progress = Progress(self._log, settings.state_file)
         self._check = Check(self._say_hashing, lambda: init.stopping)
+        self._hold = Hold()
         self._backoff = Backoff(settings.backoff_s)
         self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug, gpus.visible)
 
@@ -74,6 +76,7 @@ class Supervisor:
             return self._run()
         finally:
             self._slots.release()
+            self._hold.release()
 
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
@@ -128,6 +131,7 @@ class Supervisor:
 
     def _checked(self) -> Snapshot:
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
+        self._hold.take(snapshot.directory)
         self._check.run(snapshot)
         return snapshot
 

@@ -52,6 +52,11 @@ def test_a_lock_is_written_and_heeded(stack: Stack, lock_file: Path) -> None:
     stack.compose("--profile", SLUG, "run", "--rm", "--no-deps", "--no-TTY", *heeded, JOB)
     record = json.loads(on_volume(stack, READY))
     assert (record["digest"], record["locked"]) == (lock["digest"], True)
+    (line,) = run(ROOT / "scripts/weights").stdout.splitlines()
+    assert line.startswith(f"{SLUG}: ")
+    assert line.endswith(
+        "as weights.lock says, verified {published_at}, unchanged since, held by a worker".format(**record)
+    )
 
 
 def test_a_bit_that_rotted_is_mended(stack: Stack) -> None:
@@ -62,6 +67,19 @@ def test_a_bit_that_rotted_is_mended(stack: Stack) -> None:
     assert f"{SHARD} is corrupt" in done.stdout
     again = run(ROOT / "scripts/verify-weights", SLUG)
     assert (again.returncode, "corrupt" in again.stdout) == (0, False)
+
+
+def test_what_a_worker_holds_is_not_pruned(stack: Stack) -> None:
+    """Not even without its slug's link; the file that rotted goes."""
+    link = f"/weights/slugs/{SLUG}"
+    kept = on_volume(stack, f"import os; print(os.readlink('{link}')); os.remove('{link}')").strip()
+    try:
+        done = run(ROOT / "scripts/prune", YES="1")
+    finally:
+        on_volume(stack, f"import os; os.symlink({kept!r}, '{link}')")
+    assert done.returncode == 0, done.stderr
+    assert [line.split("/")[0] for line in done.stdout.splitlines()] == [".quarantine", ".quarantine"]
+    assert on_volume(stack, READY)
 
 
 @pytest.mark.full

@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 from model_cache import ready
+from model_cache.holds import is_held
+from model_cache.report import human_bytes
 
 
 def lines(root: Path) -> list[str]:
-    """A line for each slug that has been linked to a snapshot below *root*, in the slugs' order."""
-    return [_line(link) for link in _links(root)]
+    """A line for each slug below *root*, in the slugs' order, then one for each snapshot that no slug links to."""
+    links = _links(root)
+    linked = {link.resolve() for link in links}
+    others = sorted(
+        path for path in root.glob("models/*/*/*") if path.is_dir() and path.resolve() not in linked
+    )
+    return [*map(_line, links), *(_describe("no slug", path) for path in others)]
 
 
 def names(root: Path) -> list[str]:
@@ -25,16 +32,22 @@ def _links(root: Path) -> list[Path]:
 
 
 def _line(link: Path) -> str:
-    snapshot = link.resolve()
-    found = ready.read(snapshot)
-    if found is None:
+    if ready.read(link.resolve()) is None:
         return f"{link.name}: not verified: docker compose up {link.name}-weights"
+    return _describe(link.name, link.resolve())
+
+
+def _describe(whose: str, snapshot: Path) -> str:
+    found = ready.read(snapshot)
+    use = "held by a worker" if is_held(snapshot) else "held by no worker"
+    if found is None:
+        return f"{whose}: {snapshot.parent.name}, digest {snapshot.name}, not verified, {use}"
     changed = found.changed(snapshot)
     trust = "as weights.lock says" if found.locked else "trusted at first use"
     state = f"{len(changed)} files have changed since" if changed else "unchanged since"
     return (
-        f"{link.name}: {found.repo} at {found.revision}, {found.bytes / 1e9:.1f} GB in {len(found.files)} files, "
-        f"digest {snapshot.name}, {trust}, verified {found.published_at}, {state}"
+        f"{whose}: {found.repo} at {found.revision}, {human_bytes(found.bytes)} in {len(found.files)} files, "
+        f"digest {snapshot.name}, {trust}, verified {found.published_at}, {state}, {use}"
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from launcher.hold import Hold
 from model_cache import ready
 from model_cache.inventory import lines
 from model_cache.lock import Lock
@@ -28,17 +29,17 @@ def test_a_verified_snapshot(tmp_path: Path) -> None:
     """Repository, size, digest, and on whose word: nobody's but the hub's, at the first download."""
     snapshot = publish(tmp_path, "tiny-cpu")
     (line,) = lines(tmp_path)
-    assert line.startswith("tiny-cpu: owner/name at master, 0.0 GB in 1 files, digest ")
+    assert line.startswith("tiny-cpu: owner/name at master, 7 B in 1 files, digest ")
     assert snapshot.name in line
     assert "trusted at first use" in line
-    assert line.endswith("unchanged since")
+    assert line.endswith("unchanged since, held by no worker")
 
 
 def test_a_changed_file_shows(tmp_path: Path) -> None:
     """A file that was written since is counted."""
     snapshot = publish(tmp_path, "tiny-cpu")
     (snapshot / "a.safetensors").write_bytes(b"others!!")
-    assert lines(tmp_path)[0].endswith("1 files have changed since")
+    assert lines(tmp_path)[0].endswith("1 files have changed since, held by no worker")
 
 
 def test_a_snapshot_without_a_record(tmp_path: Path) -> None:
@@ -46,6 +47,20 @@ def test_a_snapshot_without_a_record(tmp_path: Path) -> None:
     snapshot = publish(tmp_path, "tiny-cpu")
     (snapshot / READY).unlink()
     assert lines(tmp_path) == ["tiny-cpu: not verified: docker compose up tiny-cpu-weights"]
+
+
+def test_who_uses_it(tmp_path: Path) -> None:
+    """A worker's hold shows; a snapshot that lost its slug is still listed."""
+    snapshot = publish(tmp_path, "tiny-cpu")
+    (tmp_path / "slugs/tiny-cpu").unlink()
+    hold = Hold()
+    hold.take(snapshot)
+    try:
+        (line,) = lines(tmp_path)
+    finally:
+        hold.release()
+    assert line.startswith("no slug: owner/name at master, 7 B")
+    assert line.endswith("held by a worker")
 
 
 def test_an_empty_volume(tmp_path: Path) -> None:

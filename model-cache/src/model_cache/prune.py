@@ -1,0 +1,111 @@
+"""Removes from the weights volume what nobody refers to, after it was shown.
+
+usage: python3 -m model_cache.prune            a line for each thing to remove: its path below the volume, size, reason
+       python3 -m model_cache.prune PATH...    removes those of them that are still to be removed
+What a slug links to, a worker holds, or a weights job may be writing is never among them.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_cache.holds import exclusive, is_held
+from model_cache.manifest import READY
+from model_cache.report import human_bytes
+
+STALE_S = 86_400  # an interrupted download is kept that long, to go on with
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nobody refers to. *lock*: the write lock of its repository, if it has one."""
+
+    path: Path
+    reason: str
+    lock: Path | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Its size on the volume."""
+        return size(self.path)
+
+
+def leftovers(root: Path, now: float) -> list[Leftover]:
+    """All there are below *root*; *now* is the time in seconds since the epoch."""
+    found = [*_snapshots(root), *_downloads(root, now), *_set_aside(root)]
+    return [one for one in found if not _is_taken(one)]
+
+
+def remove(leftover: Leftover) -> bool:
+    """Remove it, unless somebody took it since; returns whether it is gone."""
+    if _is_taken(leftover):
+        return False
+    with exclusive(leftover.path) as free:
+        if free:
+            (leftover.path / READY).unlink(missing_ok=True)  # first: half a snapshot is none
+            shutil.rmtree(leftover.path)
+        return free
+
+
+def size(path: Path) -> int:
+    """Bytes of the files below a directory."""
+    return sum(os.lstat(Path(top, name)).st_size for top, _, names in os.walk(path) for name in names)
+
+
+def _snapshots(root: Path) -> Iterator[Leftover]:
+    linked = {link.resolve() for link in root.glob("slugs/[a-z0-9]*")}
+    for path in sorted(root.glob("models/*/*/*")):
+        if path.is_dir() and path.resolve() not in linked:
+            owner, name = path.parts[-3:-1]
+            yield Leftover(path, "no slug links to it", root / ".locks" / f"{owner}--{name}.lock")
+
+
+def _downloads(root: Path, now: float) -> Iterator[Leftover]:
+    for path in sorted(root.glob(".staging/*")):
+        if path.is_dir() and now - _changed(path) > STALE_S:
+            lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"
+            yield Leftover(path, "a download that was broken off more than a day ago", lock)
+
+
+def _set_aside(root: Path) -> Iterator[Leftover]:
+    for path in sorted(root.glob(".quarantine/*")):
+        yield Leftover(path, "files that were found to be wrong")
+
+
+def _changed(path: Path) -> float:
+    """When something in it changed last."""
+    inside = (os.lstat(Path(top, name)).st_mtime for top, _, names in os.walk(path) for name in names)
+    return max(inside, default=path.stat().st_mtime)
+
+
+def _is_taken(leftover: Leftover) -> bool:
+    locks = (leftover.path, leftover.lock)
+    return any(is_held(lock) for lock in locks if lock is not None and lock.exists())
+
+
+def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
+    """A line each: path, size, reason."""
+    for one in found:
+        yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
+
+
+def main() -> None:
+    """Show, or remove what was shown."""
+    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
+    found = leftovers(root, time.time())
+    asked = sys.argv[1:]
+    chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
+    lines = map(_removed, show(root, chosen), chosen) if asked else show(root, found)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def _removed(shown: str, leftover: Leftover) -> str:
+    return f"{shown}: {'removed' if remove(leftover) else 'somebody took it meanwhile: kept'}"
+
+
+if __name__ == "__main__":
+    main()
