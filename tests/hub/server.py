@@ -2,6 +2,7 @@
 
 GET /api/v1/models/<owner>/<name>/repo/files?Revision=&Recursive=[&Root=]   the listing
 GET /api/v1/models/<owner>/<name>/repo?Revision=&FilePath=                  a file, whole or by range
+GET /<owner>/<name>/resolve/main/<path>                                     a file, as a Hugging Face hub has it
 GET /health                                                                 200 while it serves
 GET /_requests                                                              what was asked so far, as JSON
 PUT /_faults                                                                a JSON list of faults.Fault
@@ -18,12 +19,13 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from .faults import LISTING, Fault, Faults
 from .models import Models
 
 _ROUTE = re.compile(r"/api/v1/models/(?P<repo>[^/]+/[^/]+)/repo(?P<files>/files)?")
+_RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/main/(?P<path>.+)")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _BLOCK_BYTES = 64 << 10
 _CREDENTIALS = ("Authorization", "Cookie")
@@ -96,6 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, self.server.requests)
         elif match := _ROUTE.fullmatch(url.path):
             self._model(match["repo"], query, listing=bool(match["files"]))
+        elif match := _RESOLVE.fullmatch(url.path):
+            self._log(self.headers.get("Range", ""))
+            self._send(match["repo"], unquote(match["path"]))
         else:
             self._log("")
             self._error(404, "no such route")

@@ -49,7 +49,7 @@ class Hub:
         pace: Pace,
         if_missing: str = "",
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint = self.name = endpoint
         self._repo = repo
         self._revision = revision
         self._pace = pace

@@ -4,22 +4,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model_cache import card, lock, ready, verify
-from model_cache.errors import ConfigError, IntegrityError
+from model_cache.errors import AccessError, ConfigError, IntegrityError
 from model_cache.listing import Accepted, ListedFile, accept, missing_from
 from model_cache.lock import Lock
 from model_cache.manifest import Manifest, ManifestFile
-from model_cache.pace import Pace
 from model_cache.progress import Phase, Progress, Work
 from model_cache.report import Reporter, human_bytes
 from model_cache.server import serving
 from model_cache.settings import Settings, export_to_sdk
+from model_cache.sources import Sources, connect
 from model_cache.volume import Volume, explain, has_size
-
-if TYPE_CHECKING:
-    from model_cache.hub import Hub
 
 
 class Job:
@@ -159,20 +155,25 @@ class Job:
             self._volume.record_lock(made)
         return self._volume.publish(made, locked=self._is_locked(made))
 
-    def _wanted(self, hub: "Hub", wanted: Lock | None) -> Manifest:
+    def _wanted(self, hub: Sources, wanted: Lock | None) -> Manifest:
         """What the snapshot is to consist of: the lock, or where there is none the hub's listing."""
         listing = hub.list_files()
         if wanted is None:
             return self._trusted(self._accepted(listing))
+        self._check_listed(listing, wanted, elsewhere=hub.several)
         self._report.line(
             f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
         )
-        if gone := missing_from(listing, wanted.manifest):
+        return wanted.manifest
+
+    def _check_listed(self, listing: list[ListedFile] | None, wanted: Lock, *, elsewhere: bool) -> None:
+        """Raises IntegrityError before hundreds of gigabytes come that cannot be right."""
+        gone = missing_from(listing, wanted.manifest) if listing is not None else []
+        if gone and not elsewhere:
             raise IntegrityError(
                 f"the hub no longer lists {len(gone)} files as locked, {gone[0].path} first; nothing was downloaded: "
                 f"make lock-weights MODEL={self._settings.slug} shows what changed, and accepts it"
             )
-        return wanted.manifest
 
     def _trusted(self, accepted: Accepted) -> Manifest:
         digest, slug = accepted.manifest.digest[:16], self._settings.slug
@@ -181,7 +182,12 @@ class Job:
         )
         return accepted.manifest
 
-    def _accepted(self, listing: list[ListedFile]) -> Accepted:
+    def _accepted(self, listing: list[ListedFile] | None) -> Accepted:
+        if listing is None:
+            raise AccessError(
+                "nobody who answers lists a sha256 for every file: a weights.lock is needed, from a host that "
+                f"reaches the hub: make lock-weights MODEL={self._settings.slug}"
+            )
         accepted = accept(listing, trusts_code=card.trusts_code(self._settings.card_file))
         self._say_accepted(accepted)
         return accepted
@@ -196,26 +202,12 @@ class Job:
         return self._lock_of(accepted.manifest)
 
     @contextmanager
-    def _connected(self) -> Iterator["Hub"]:
-        settings = self._settings
-        token = settings.token()
+    def _connected(self) -> Iterator[Sources]:
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
             export_to_sdk(self._volume.sdk_cache, Path(home))
-            # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up
-            # time, and it reads its environment once, when imported.
-            from model_cache.hub import Hub
+            yield connect(self._settings, self._say_retry, self._report.line)
 
-            yield Hub(
-                settings.endpoint,
-                token,
-                settings.chosen_repo,
-                settings.revision,
-                self._say_retry,
-                Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s),
-                settings.if_missing,
-            )
-
-    def _fill(self, hub: "Hub", staging: Path, manifest: Manifest) -> None:
+    def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
         """Download and verify until every file in *staging* is right; wrong ones get a second chance."""
         for _ in range(2):
             self._download(hub, staging, manifest)
@@ -229,7 +221,7 @@ class Job:
             f"{wrong[0].path} first; they were removed, the rest is kept: check the disk, then run again"
         )
 
-    def _download(self, hub: "Hub", staging: Path, manifest: Manifest) -> None:
+    def _download(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
         missing = [file for file in manifest.files if not has_size(staging, file)]
         total, left = _work(manifest.files), _work(missing)
         self._report.enter("downloading", total, Work(total.bytes - left.bytes, total.files - left.files))

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model_cache.errors import ConfigError
 
 _PREFIX = "MODEL_CACHE_"
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 _LEAST_LIMIT = 100_000
 
 # The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
@@ -49,6 +50,16 @@ def _endpoint(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is no address: give http://host[:port] or https://host[:port]")
     return value.rstrip("/")
+
+
+def _fallbacks(value: str) -> str:
+    for fallback in value.split():
+        kind, _, place = fallback.partition(":")
+        if kind in ("hf", "node"):
+            _endpoint(place)
+        elif kind != "dir" or not place.startswith("/"):
+            raise ValueError(f"{fallback!r} is none of hf:http..., node:http... and dir:/...")
+    return value
 
 
 def _limit(value: int) -> int:
@@ -88,6 +99,11 @@ class Settings(BaseSettings):
     """File that holds an access token, for private repositories."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8002
     """Port of /progress and /metrics while the job runs; 0 takes any free one."""
+    fallbacks: Annotated[str, AfterValidator(_fallbacks)] = ""
+    """Where else files are looked for, in order, with spaces between: hf:ADDRESS (a Hugging Face hub or its mirror),
+    node:ADDRESS (another node's serve-weights), dir:PATH."""
+    node_token_file: Path | None = None
+    """File that holds the token of the nodes among the fallbacks."""
     most_bytes_per_s: Annotated[int, Field(ge=0), AfterValidator(_limit)] = 0
     """The most that the download takes of the link, over all connections; 0: all of it."""
     least_bytes_per_s: Annotated[int, Field(ge=0)] = 10_000
@@ -112,31 +128,68 @@ class Settings(BaseSettings):
 
         Raises ConfigError when the file cannot be read or is empty.
         """
-        if self.token_file is None:
-            return None
-        try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the token: {error}; check {_PREFIX}TOKEN_FILE") from error
-        if not token:
-            raise ConfigError(
-                f"{self.token_file} is empty: write the token into it or unset {_PREFIX}TOKEN_FILE"
-            )
-        return token
+        return read_token(self.token_file, f"{_PREFIX}TOKEN_FILE") if self.token_file else None
+
+    def node_token(self) -> str | None:
+        """The token in ``node_token_file``, or None when no file is set. Raises ConfigError likewise."""
+        return read_token(self.node_token_file, f"{_PREFIX}NODE_TOKEN_FILE") if self.node_token_file else None
+
+    @property
+    def other_sources(self) -> list[tuple[str, str]]:
+        """The fallbacks: kind and place of each."""
+        parts = (fallback.partition(":") for fallback in self.fallbacks.split())
+        return [(kind, place.rstrip("/")) for kind, _, place in parts]
+
+
+def read_token(path: Path, variable: str) -> str:
+    """The token in the file at *path*, which *variable* names. Raises ConfigError if it cannot be read or is empty."""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token: {error}; check {variable}") from error
+    if not token:
+        raise ConfigError(f"{path} is empty: write the token into it or unset {variable}")
+    return token
+
+
+class ServeSettings(BaseSettings):
+    """Settings of serve-weights, likewise."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
+
+    serve_token_file: Path
+    """File with the token that other nodes must bring."""
+    serve_port: Annotated[int, Field(ge=0, le=65535)] = 8004
+    """Port it listens on; 0 takes any free one."""
+    dir: Path = Path("/weights")
+    """The weights volume."""
+
+    def token(self) -> str:
+        """The token. Raises ConfigError when the file cannot be read or is empty."""
+        return read_token(self.serve_token_file, f"{_PREFIX}SERVE_TOKEN_FILE")
+
+
+def load_serving() -> ServeSettings:
+    """Read them. Raises ConfigError naming every variable that is missing or wrong."""
+    return _validated(ServeSettings)
 
 
 def load() -> Settings:
     """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
-    try:
-        settings = Settings.model_validate({})
-    except ValidationError as error:
-        faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
-        raise ConfigError(faults) from error
+    settings = _validated(Settings)
     if settings.source == "online" and settings.online_repo is None:
         raise ConfigError(
             f"{_PREFIX}SOURCE: {settings.slug} has no weights that are quantised at load; unset it"
         )
     return settings
+
+
+def _validated(kind: type[_Kind]) -> _Kind:
+    try:
+        return kind.model_validate({})
+    except ValidationError as error:
+        faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
+        raise ConfigError(faults) from error
 
 
 def _fault(field: str, kind: str, message: str) -> str:

@@ -1,0 +1,103 @@
+"""Where a snapshot's files may come from, in order: each is asked for what the ones before it did not bring."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from model_cache.errors import JobError
+from model_cache.folder import Folder
+from model_cache.listing import ListedFile
+from model_cache.manifest import ManifestFile
+from model_cache.pace import Pace
+from model_cache.progress import Progress
+from model_cache.settings import Settings
+from model_cache.volume import has_size
+
+
+class Source(Protocol):
+    """One place that has files. What it brings is never trusted: every byte is verified from disk afterwards."""
+
+    @property
+    def name(self) -> str:
+        """As an operator knows it."""
+        ...
+
+    def list_files(self) -> list[ListedFile] | None:
+        """Every file of the repository; None where there is no telling which it should have. Raises JobError."""
+        ...
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Fetch *files* below *into*, resuming partial ones. Raises JobError, or OSError of the volume."""
+        ...
+
+
+def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
+    """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
+    pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
+    others = [_other(kind, place, settings, pace, on_retry) for kind, place in settings.other_sources]
+    # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up time, and it
+    # reads its environment once, when imported.
+    from model_cache.hub import Hub
+
+    repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
+    hub = Hub(settings.endpoint, token, repo, revision, on_retry, pace, settings.if_missing)
+    return Sources(hub, others, say)
+
+
+def _other(kind: str, place: str, settings: Settings, pace: Pace, on_retry: Callable[[str], None]) -> Source:
+    from model_cache import mirror  # likewise
+
+    repo, revision = settings.chosen_repo, settings.revision
+    if kind == "hf":
+        return mirror.hugging_face(place, repo, revision, pace, on_retry)
+    if kind == "node":
+        return mirror.node(place, repo, revision, settings.node_token(), pace, on_retry)
+    return Folder(Path(place), repo)
+
+
+class Sources:
+    """Several of them as one. *say* hears of each that fails, and which is tried next."""
+
+    def __init__(self, first: Source, others: Sequence[Source], say: Callable[[str], None]) -> None:
+        self._left = [first, *others]
+        self._say = say
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one left."""
+        return len(self._left) > 1
+
+    def list_files(self) -> list[ListedFile] | None:
+        """The first listing there is; None if those that answer have none. Who does not answer is not asked again.
+
+        Raises the first one's JobError if nobody answers.
+        """
+        failed: list[JobError] = []
+        for source in list(self._left):
+            try:
+                if (listing := source.list_files()) is not None:
+                    return listing
+            except JobError as error:
+                failed.append(error)
+                self._give_up(source, error)
+        if not self._left:
+            raise failed[0]
+        return None
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Fetch *files*, each from the first that brings it. Raises the first one's JobError."""
+        failed: list[JobError] = []
+        for source in list(self._left):
+            try:
+                source.download([file for file in files if not has_size(into, file)], into, progress)
+            except JobError as error:
+                failed.append(error)
+                self._give_up(source, error)
+            else:
+                return
+        raise failed[0]
+
+    def _give_up(self, source: Source, error: JobError) -> None:
+        self._left.remove(source)
+        if self._left:
+            self._say(f"{error}; going on with {self._left[0].name}")
