@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     fallbacks: Annotated[str, AfterValidator(_fallbacks)] = ""
     """Where else files are looked for, in order, with spaces between: hf:ADDRESS (a Hugging Face hub or its mirror),
     node:ADDRESS (another node's serve-weights), dir:PATH."""
+    import_dir: Path | None = None
+    """A directory with an export of the slug's weights: it alone is asked, no hub."""
     node_token_file: Path | None = None
     """File that holds the token of the nodes among the fallbacks."""
     most_bytes_per_s: Annotated[int, Field(ge=0), AfterValidator(_limit)] = 0

@@ -9,6 +9,7 @@ from model_cache.folder import Folder
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
 from model_cache.pace import Pace
+from model_cache.parcel import Parcel
 from model_cache.progress import Progress
 from model_cache.settings import Settings
 from model_cache.volume import has_size
@@ -33,6 +34,8 @@ class Source(Protocol):
 
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
     """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
+    if settings.import_dir is not None:
+        return Sources(Parcel(settings.import_dir, settings.slug), [], say)
     pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     others = [_other(kind, place, settings, pace, on_retry) for kind, place in settings.other_sources]
     # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up time, and it

@@ -89,7 +89,7 @@ class Volume:
 
     def require_space(self, staging: Path, manifest: Manifest) -> None:
         """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
-        present = sum(path.lstat().st_size for path in _walk(staging) if not path.is_dir())
+        present = sum(_bytes_on_disk(path) for path in _walk(staging) if not path.is_dir())
         missing = max(0, manifest.total_bytes - present)
         need = missing + missing // 20  # room for the file system's own blocks
         stat = os.statvfs(self._root)
@@ -199,6 +199,12 @@ def explain(error: OSError, root: Path) -> JobError:
     return RetryableError(
         f"the volume failed at {where}: {error.strerror or error}; check the disk, then run again"
     )
+
+
+def _bytes_on_disk(path: Path) -> int:
+    """Without holes."""
+    stat = path.lstat()
+    return min(stat.st_size, stat.st_blocks * 512)
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -1,0 +1,102 @@
+"""Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out.
+
+usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]
+Parts that are there already are not written again. Where DIR is full it says with which part the next disk goes on.
+Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published
+            4 a file changed since it was verified · 5 DIR is full
+"""
+
+import errno
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from model_cache import ready
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
+from model_cache.lock import Lock
+from model_cache.manifest import DIGEST_DIGITS
+from model_cache.parcel import FORM, LOCK, SUMS, Part, copy, parts
+from model_cache.report import human_bytes
+
+PART_BYTES = 4_000_000_000  # what a FAT file system takes
+
+
+class Export:
+    """One snapshot on its way into one directory."""
+
+    def __init__(self, root: Path, slug: str, into: Path) -> None:
+        """Raises ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
+        self._snapshot = (root / "slugs" / slug).resolve()
+        record = ready.read(self._snapshot)
+        if record is None:
+            raise ConfigError(f"{slug} has no published weights: docker compose up {slug}-weights")
+        if changed := record.changed(self._snapshot):
+            raise IntegrityError(f"{changed[0].path} has changed since it was verified: make verify-weights")
+        self._made = Lock(record.repo, record.revision, record.manifest())
+        self._into = into / f"{slug}-{record.digest[:DIGEST_DIGITS]}"
+
+    def run(self, part_bytes: int, first: int) -> None:
+        """Write the parts from number *first* on. Raises NoSpaceError, OSError."""
+        self._into.mkdir(parents=True, exist_ok=True)
+        (self._into / LOCK).write_text(self._made.text(), encoding="utf-8")
+        (self._into / FORM).write_text(json.dumps({"part_bytes": part_bytes}) + "\n")
+        for part in parts(self._made.manifest, part_bytes)[first - 1 :]:
+            if not self._has(part):
+                self._write(part)
+            sys.stdout.write(f"{part.name}  {human_bytes(part.bytes)}\n")
+            sys.stdout.flush()
+
+    def _has(self, part: Part) -> bool:
+        path, sums = self._into / part.name, self._into / SUMS
+        return path.exists() and path.stat().st_size == part.bytes and f"  {part.name}\n" in sums.read_text()
+
+    def _write(self, part: Part) -> None:
+        draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
+        try:
+            with draft.open("wb", buffering=0) as target:
+                for piece in part.slices:
+                    with (self._snapshot / piece.file.path).open("rb", buffering=0) as source:
+                        source.seek(piece.begin)
+                        copy(source, target, piece.end - piece.begin, digest)
+                os.fsync(target.fileno())
+            draft.replace(self._into / part.name)
+            with (self._into / SUMS).open("a") as sums:
+                sums.write(f"{digest.hexdigest()}  {part.name}\n")
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
+
+    def _full(self, part: Part) -> NoSpaceError:
+        return NoSpaceError(
+            f"the disk is full before {part.name}; put in the next one and go on with FROM={part.number}"
+        )
+
+
+def main() -> int:
+    """Export what the command line says."""
+    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
+    try:
+        slug, into, part_bytes, first = _arguments(sys.argv[1:])
+        Export(root, slug, into).run(part_bytes, first)
+    except JobError as error:
+        sys.stderr.write(f"model-cache: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _arguments(words: list[str]) -> tuple[str, Path, int, int]:
+    """Raises ConfigError."""
+    try:
+        slug, into, *numbers = words
+        part_bytes, first, *_ = [*map(int, filter(None, numbers)), *(PART_BYTES, 1)[len(numbers) :]]
+    except ValueError as error:
+        raise ConfigError("usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]") from error
+    if part_bytes < 1 or first < 1:
+        raise ConfigError("PART_BYTES and FROM are whole numbers from 1 on")
+    return slug, Path(into), part_bytes, first
+
+
+if __name__ == "__main__":
+    sys.exit(main())

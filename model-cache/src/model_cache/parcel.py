@@ -1,0 +1,178 @@
+"""A snapshot in numbered parts of one size, to be carried on disks: how files are laid over parts, and back.
+
+DIR/<slug>-<digest16>/weights.lock            the files, with their sha256
+                      part-00001-of-00120     their bytes, one file behind the other in the lock's order, cut into parts
+                      parts.sha256            of the parts on this disk, as `sha256sum --check` reads it
+                      export.json             {"part_bytes": how many each part has, but for the last}
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from model_cache import lock
+from model_cache.errors import ConfigError, IntegrityError, RetryableError
+from model_cache.listing import ListedFile
+from model_cache.manifest import Manifest, ManifestFile
+from model_cache.progress import Progress
+
+LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
+_BLOCK_BYTES = 8 << 20
+_DONE = ".imported-parts"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The bytes [begin, end) of a file."""
+
+    file: ManifestFile
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of *count*, numbered from 1."""
+
+    number: int
+    count: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"part-{self.number:05}-of-{self.count:05}"
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return sum(piece.end - piece.begin for piece in self.slices)
+
+
+def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
+    """All parts of a snapshot; each but the last has *part_bytes* bytes."""
+    count = max(1, -(-manifest.total_bytes // part_bytes))
+    borders = [(at * part_bytes, (at + 1) * part_bytes) for at in range(count)]
+    return [Part(at + 1, count, tuple(_cut(manifest, *border))) for at, border in enumerate(borders)]
+
+
+def _cut(manifest: Manifest, begin: int, end: int) -> Iterator[Slice]:
+    """The pieces of files within [begin, end) of them all, one behind the other."""
+    at = 0
+    for file in manifest.files:
+        first, last = max(begin - at, 0), min(end - at, file.size)
+        if first < last:
+            yield Slice(file, first, last)
+        at += file.size
+
+
+class Parcel:
+    """The parts that are in a directory, as a source of files; more of them may come on the next disk."""
+
+    def __init__(self, directory: Path, slug: str) -> None:
+        """Raises ConfigError where there is no export of *slug*, or more than one."""
+        found = sorted(directory.glob(f"{slug}-*/{LOCK}"))
+        made = lock.read(found[0]) if len(found) == 1 else None
+        if made is None:
+            raise ConfigError(f"{directory} has {len(found)} exports of {slug} instead of one")
+        self._root = found[0].parent
+        self._made = made
+        self.name = str(self._root)
+
+    def list_files(self) -> list[ListedFile]:
+        """What was exported."""
+        return [ListedFile(file.path, file.size, file.sha256) for file in self._made.manifest.files]
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Unpack the parts that are here. Raises RetryableError that names those that are not, IntegrityError."""
+        done, all_parts = _Done(into / _DONE), self._parts()
+        done.forget({part.number for part in all_parts if _is_begun_anew(part, files, into)})
+        for file in files:
+            progress.start(file.path, file.size)
+        for part in all_parts:
+            if part.number not in done.numbers and (self._root / part.name).exists():
+                self._unpack(part, into)
+                done.add(part.number)
+            if part.number in done.numbers:
+                self._count(part, files, progress)
+        self._require_all([part for part in all_parts if part.number not in done.numbers])
+        for file in files:
+            with opened(draft(into, file)):  # a file without bytes has no part
+                pass
+            draft(into, file).replace(into / file.path)
+
+    def _parts(self) -> list[Part]:
+        try:
+            form = json.loads((self._root / FORM).read_text(encoding="utf-8"))
+            return parts(self._made.manifest, int(form["part_bytes"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
+
+    def _count(self, part: Part, files: Sequence[ManifestFile], progress: Progress) -> None:
+        for piece in part.slices:
+            if piece.file in files:
+                progress.add(piece.file.path, piece.end - piece.begin)
+
+    def _unpack(self, part: Part, into: Path) -> None:
+        digest = hashlib.sha256()
+        with (self._root / part.name).open("rb", buffering=0) as source:
+            for piece in part.slices:
+                with opened(draft(into, piece.file)) as target:
+                    target.seek(piece.begin)
+                    copy(source, target, piece.end - piece.begin, digest)
+                    os.fsync(target.fileno())
+        if f"{digest.hexdigest()}  {part.name}" not in (self._root / SUMS).read_text().splitlines():
+            raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
+
+    def _require_all(self, missing: Sequence[Part]) -> None:
+        if missing:
+            raise RetryableError(
+                f"{len(missing)} parts are on other disks, {missing[0].name} first; put in the next one and run again"
+            )
+
+
+class _Done:
+    """Which parts were unpacked, by this run or earlier ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.numbers = set(map(int, path.read_text().split())) if path.exists() else set[int]()
+
+    def forget(self, numbers: set[int]) -> None:
+        self.numbers -= numbers
+
+    def add(self, number: int) -> None:
+        self.numbers.add(number)
+        with self._path.open("a") as file:
+            file.write(f"{number}\n")
+
+
+def _is_begun_anew(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
+    """Whether a file that is in it is asked for and nothing of it is there, be it that it was found to be wrong."""
+    return any(piece.file in files and not draft(into, piece.file).exists() for piece in part.slices)
+
+
+def draft(into: Path, file: ManifestFile) -> Path:
+    """Where a file is put together: not under the name that downloads resume from, since it has holes."""
+    return into / f"{file.path}.import"
+
+
+def opened(path: Path) -> BinaryIO:
+    """To write into, wherever; what it has stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+
+
+def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
+    """Copy *count* bytes, hashing them. Raises IntegrityError if there are fewer."""
+    while count:
+        block = source.read(min(_BLOCK_BYTES, count))
+        if not block:
+            raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
+        digest.update(block)
+        target.write(block)
+        count -= len(block)
