@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights verify status api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status api-key \
         setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -45,6 +45,10 @@ lock-weights: ## Write docker/<slug>/weights.lock from what the hub lists now, a
 	@scripts/lock-weights '$(MODEL)'
 verify-weights: ## Read every byte of what is published; what is wrong is withdrawn and fetched again (SLUGS='a b', else all)
 	@scripts/verify-weights $(SLUGS)
+weights-export: ## Published weights in parts for a host without a way out (MODEL=slug DIR=path, PART_BYTES=4000000000, FROM=1)
+	@scripts/weights-export '$(MODEL)' '$(DIR)' '$(PART_BYTES)' '$(FROM)'
+weights-import: ## Take such parts, disk by disk, verify and publish them (MODEL=slug DIR=path)
+	@scripts/weights-import '$(MODEL)' '$(DIR)'
 verify: ## Transformers loads the weights and generates a few tokens, without vLLM (MODEL=slug)
 	@scripts/verify $(MODEL)
 status: ## Every slug with its state and workers, as JSON

@@ -89,7 +89,7 @@ class Volume:
 
     def require_space(self, staging: Path, manifest: Manifest) -> None:
         """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
-        present = sum(_bytes_on_disk(path) for path in _walk(staging) if not path.is_dir())
+        present = sum(_bytes_there(path) for path in _walk(staging) if not path.is_dir())
         missing = max(0, manifest.total_bytes - present)
         need = missing + missing // 20  # room for the file system's own blocks
         stat = os.statvfs(self._root)
@@ -201,10 +201,10 @@ def explain(error: OSError, root: Path) -> JobError:
     )
 
 
-def _bytes_on_disk(path: Path) -> int:
-    """Without holes."""
+def _bytes_there(path: Path) -> int:
+    """What an import puts together has holes until all parts have come."""
     stat = path.lstat()
-    return min(stat.st_size, stat.st_blocks * 512)
+    return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".import" else stat.st_size
 
 
 def _walk(root: Path) -> Iterator[Path]:

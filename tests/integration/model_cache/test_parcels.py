@@ -107,19 +107,24 @@ def test_a_damaged_part_is_named(sender: Job, receiver: Job, tmp_path: Path) -> 
     assert receiver.run(MODEL_CACHE_IMPORT_DIR=str(disk)).code == 0
 
 
-def test_forged_parts_are_refused_by_the_lock(sender: Job, receiver: Job, tmp_path: Path) -> None:
-    """Whoever changes a part and its sum still has the sha256 of each file against him: exit 4."""
+def test_forged_parts_are_refused_by_the_lock(
+    sender: Job, receiver: Job, tmp_path: Path, true_hashes: dict[str, str]
+) -> None:
+    """Whoever changes a part and its sum has the files' sha256 against him: exit 4. The true part heals it."""
     disk = tmp_path / "disk"
     export(sender, disk, MIB)
-    forged = parts(disk)[0]
-    content = bytes(len(forged.read_bytes()))
-    sums = forged.with_name("parts.sha256")
-    old = hashlib.sha256(forged.read_bytes()).hexdigest()
-    sums.write_text(sums.read_text().replace(old, hashlib.sha256(content).hexdigest()))
-    forged.write_bytes(content)
+    forged, sums = parts(disk)[0], parts(disk)[0].with_name("parts.sha256")
+    true, true_sums = forged.read_bytes(), sums.read_text()
+    false = bytes(len(true))
+    sums.write_text(true_sums.replace(hashlib.sha256(true).hexdigest(), hashlib.sha256(false).hexdigest()))
+    forged.write_bytes(false)
 
     assert receiver.run(MODEL_CACHE_IMPORT_DIR=str(disk)).code == 4
     assert receiver.published() == []
+    forged.write_bytes(true)
+    sums.write_text(true_sums)
+    assert receiver.run(MODEL_CACHE_IMPORT_DIR=str(disk)).code == 0
+    assert hashes(receiver.link) == true_hashes
 
 
 def test_an_export_of_other_weights_than_those_locked(sender: Job, receiver: Job, tmp_path: Path) -> None:
