@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status api-key \
-        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-peers bench-page proofs-page twin clean
+        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -99,6 +99,9 @@ bench-gateway: setup ## What a request and a chunk cost the gateway, and each pe
 soak: setup ## Load for MINUTES (120) on one gateway: memory, open files and cost stay what they are
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.soak --json out/soak.json --minutes $(or $(MINUTES),120)
+bench-weights: setup ## What the weights job costs: hashing, fetching, starting over, memory (BENCH='--rounds 3')
+	@mkdir -p out
+	PYTHONPATH=model-cache/src:. $(PYTHON) -m bench.weights --json out/bench-weights.json $(BENCH)
 bench-peers: ## Fetch the gateways to compare with into out/peers: vllm-router, sglang-router, smg, LiteLLM, nginx
 	@scripts/bench-peers
 bench-page: setup ## Write docs/performance.md and its plot from the last `make bench-gateway`

@@ -11,14 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import TextIO
 
 from model_cache import lock
 from model_cache.errors import ConfigError, JobError
 from model_cache.job import Job
 from model_cache.manifest import Manifest
 from model_cache.progress import Progress
-from model_cache.report import Render, Reporter, renderer, text_line
+from model_cache.report import Reporter, renderer, text_line
 from model_cache.settings import Settings, load
 
 Task = Callable[[Job, Settings], None]
@@ -36,7 +35,7 @@ def main() -> int:
     except JobError as error:
         return _refused(error)
     progress = Progress(settings.slug, settings.chosen_repo)
-    report = Reporter(progress, *_voice(task, settings))
+    report = _reporter(progress, task, settings)
     try:
         task(Job(settings, progress, report), settings)
     except JobError as error:
@@ -46,11 +45,13 @@ def main() -> int:
     return 0
 
 
-def _voice(task: Task, settings: Settings) -> tuple[TextIO, Render]:
+def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
     """Where the run speaks, and how; beside a lock on standard output, to the person who asked for it."""
     if task is _lock:
-        return sys.stderr, text_line
-    return sys.stdout, renderer(settings.progress, terminal=sys.stdout.isatty())
+        return Reporter(progress, sys.stderr, text_line)
+    terminal = sys.stdout.isatty()
+    render = renderer(settings.progress, terminal=terminal)
+    return Reporter(progress, sys.stdout, render, redraws=terminal and render is text_line)
 
 
 def _fetch(job: Job, _settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """What the run says on stdout: lines for people on a terminal, JSON lines for machines."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import TextIO
 from model_cache.progress import Phase, Progress, Snapshot, Work
 
 _INTERVAL_S = 2.0
+_BAR = 24  # columns
+_ERASE = "\r\x1b[2K"  # back to the line's begin, and nothing on it
 _NONE = Work()
 _MOVING: tuple[Phase, ...] = ("downloading", "verifying")
 
@@ -19,9 +22,13 @@ Render = Callable[[Snapshot, str | None], str]
 
 
 class Reporter:
-    """Writes a line at each phase and remark, and every two seconds while bytes move."""
+    """Writes a line at each phase and remark, and every two seconds while bytes move.
 
-    def __init__(self, progress: Progress, stream: TextIO, render: Render) -> None:
+    *redraws*: on a terminal those are one line, with a bar, that is drawn again and again.
+    """
+
+    def __init__(self, progress: Progress, stream: TextIO, render: Render, *, redraws: bool = False) -> None:
+        self._redraws = redraws
         self._progress = progress
         self._stream = stream
         self._render = render
@@ -30,7 +37,14 @@ class Reporter:
     def line(self, remark: str | None = None) -> None:
         """Write the state now, with *remark*."""
         with self._lock:
-            self._stream.write(self._render(self._progress.snapshot(), remark) + "\n")
+            begin = _ERASE if self._redraws else ""
+            self._stream.write(begin + self._render(self._progress.snapshot(), remark) + "\n")
+            self._stream.flush()
+
+    def _draw(self) -> None:
+        columns = shutil.get_terminal_size().columns - 1
+        with self._lock:
+            self._stream.write(_ERASE + bar_line(self._progress.snapshot())[:columns])
             self._stream.flush()
 
     def enter(
@@ -55,7 +69,7 @@ class Reporter:
     def _tick(self, done: threading.Event, interval_s: float) -> None:
         while not done.wait(interval_s):
             if self._progress.snapshot().phase in _MOVING:
-                self.line()
+                self._draw() if self._redraws else self.line()
 
 
 def renderer(style: str, *, terminal: bool) -> Render:
@@ -75,6 +89,13 @@ def text_line(state: Snapshot, remark: str | None) -> str:
     if state.phase in _MOVING and not remark:
         columns += [_rate(state), state.current_file or ""]
     return f"{state.phase:<12}  {'  '.join(filter(None, columns))}".rstrip()
+
+
+def bar_line(state: Snapshot) -> str:
+    """The state as a line that is drawn over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
+    filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))
+    phase, amount, *rest = text_line(state, None).split("  ", 1)
+    return "  ".join([f"{phase:<12}", f"[{'#' * filled:.<{_BAR}}]", amount.strip(), *rest])
 
 
 def human_bytes(count: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from model_cache.manifest import ManifestFile
 from model_cache.volume import has_size
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 1 << 20  # what a core keeps near: what was just read is hashed from there
 
 OnBytes = Callable[[ManifestFile, int], None]
 """Called from several threads with a file and the number of its bytes just read."""
@@ -30,12 +30,12 @@ def wrong_files(root: Path, files: Sequence[ManifestFile], on_bytes: OnBytes) ->
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
+    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
         _drop_from_memory(file.fileno())
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            on_bytes(len(block))
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            on_bytes(count)
     return digest.hexdigest()
 
 

@@ -48,13 +48,15 @@ class Job:
             "MODEL_CACHE_PORT": "0",
         }
 
-    def start(self, *command: str, settings: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *command: str, settings: dict[str, str] | None = None, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start it; the caller waits for it or kills it. *command* replaces ``-m model_cache``."""
         environment = {"PATH": os.defpath, "HOME": "/nonexistent", "PYTHONPATH": str(SOURCES)}
         return subprocess.Popen(
             [sys.executable, *(command or ("-m", "model_cache"))],
             env=environment | self.settings | (settings or {}),
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,8 +1,10 @@
 """A download that works: what lies on the volume afterwards, what a second run needs, what it says meanwhile."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import shutil
 import urllib.request
 from datetime import datetime
@@ -215,3 +217,20 @@ def test_a_download_takes_no_more_of_the_link_than_it_may(job: Job, true_hashes:
     assert outcome.code == 0
     assert hashes(job.link) == true_hashes
     assert seconds > 1.5
+
+
+def test_a_person_at_a_terminal_sees_one_line_that_fills(job: Job, hub: Hub) -> None:
+    """It is drawn over itself; phases and remarks stay."""
+    hub.rate = 1_000_000
+    ours, its = pty.openpty()
+    with job.start(stdout=its) as process:
+        os.close(its)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other side of a pty has gone
+            while piece := os.read(ours, 4096):
+                seen += piece
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert b"\r\x1b[2Kdownloading   [####" in seen
+    assert seen.rstrip().split(b"\r\x1b[2K")[-1].startswith(b"ready")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from model_cache.progress import Progress, Snapshot, Work
-from model_cache.report import Reporter, human_bytes, json_line, renderer, text_line
+from model_cache.report import Reporter, bar_line, human_bytes, json_line, renderer, text_line
 
 STATE = Snapshot(
     slug="qwen3-0p6b-cpu",
@@ -31,6 +31,17 @@ def test_a_person_reads_amount_rate_and_remaining_time() -> None:
     expected = "downloading    41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left  model.safetensors"
 
     assert text_line(STATE, None) == expected
+
+
+def test_on_a_terminal_a_bar_is_drawn() -> None:
+    """As long as what has come, and never longer than its frame."""
+    expected = (
+        "[#########...............]  41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left  model.safetensors"
+    )
+    full = replace(STATE, bytes_done=2 * STATE.bytes_total)
+
+    assert bar_line(STATE) == f"downloading   {expected}"
+    assert f"[{24 * '#'}]" in bar_line(full)
 
 
 def test_a_stalled_download_promises_nothing() -> None:
