@@ -17,7 +17,10 @@ class Hold:
 
     def take(self, directory: Path) -> None:
         """Hold `directory`, and no other any more; raises `WeightsError` while it is being removed."""
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise WeightsError(f"{directory} cannot be opened: {error.strerror}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 
 from model_cache import lock
@@ -64,10 +65,18 @@ def _verify(job: Job, _settings: Settings) -> None:
 
 def _lock(job: Job, settings: Settings) -> None:
     new = job.locked()
-    old = lock.read(settings.chosen_lock_file) if settings.chosen_lock_file else None
+    old = _readable(settings.chosen_lock_file)
     differences = lock.changes(old.manifest if old else Manifest(()), new.manifest)
     sys.stderr.writelines(f"{line}\n" for line in differences)
     sys.stdout.write(new.text())
+
+
+def _readable(path: Path | None) -> lock.Lock | None:
+    """The lock before; one that is broken is what is to be written anew."""
+    try:
+        return lock.read(path) if path else None
+    except ConfigError:
+        return None
 
 
 TASKS: Mapping[str, Task] = {"fetch": _fetch, "verify": _verify, "lock": _lock}

@@ -17,8 +17,9 @@ from model_cache import ready
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS
-from model_cache.parcel import FORM, LOCK, SUMS, Part, copy, parts
+from model_cache.parcel import FORM, LEAST_PART_BYTES, LOCK, SUMS, Part, copy, parts
 from model_cache.report import human_bytes
+from model_cache.volume import explain
 
 PART_BYTES = 4_000_000_000  # what a FAT file system takes
 
@@ -50,7 +51,12 @@ class Export:
 
     def _has(self, part: Part) -> bool:
         path, sums = self._into / part.name, self._into / SUMS
-        return path.exists() and path.stat().st_size == part.bytes and f"  {part.name}\n" in sums.read_text()
+        return (
+            path.exists()
+            and path.stat().st_size == part.bytes
+            and sums.exists()
+            and f"  {part.name}\n" in sums.read_text()
+        )
 
     def _write(self, part: Part) -> None:
         draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
@@ -80,21 +86,28 @@ def main() -> int:
     try:
         slug, into, part_bytes, first = _arguments(sys.argv[1:])
         Export(root, slug, into).run(part_bytes, first)
+    except OSError as error:
+        return _refused(explain(error, into))
     except JobError as error:
-        sys.stderr.write(f"model-cache: {error}\n")
-        return error.exit_code
+        return _refused(error)
     return 0
 
 
+def _refused(error: JobError) -> int:
+    sys.stderr.write(f"model-cache: {error}\n")
+    return error.exit_code
+
+
 def _arguments(words: list[str]) -> tuple[str, Path, int, int]:
-    """Raises ConfigError."""
+    """An empty word stands for the default. Raises ConfigError."""
     try:
         slug, into, *numbers = words
-        part_bytes, first, *_ = [*map(int, filter(None, numbers)), *(PART_BYTES, 1)[len(numbers) :]]
+        given = [*numbers, "", ""]
+        part_bytes, first = int(given[0] or PART_BYTES), int(given[1] or 1)
     except ValueError as error:
         raise ConfigError("usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]") from error
-    if part_bytes < 1 or first < 1:
-        raise ConfigError("PART_BYTES and FROM are whole numbers from 1 on")
+    if part_bytes < LEAST_PART_BYTES or first < 1:
+        raise ConfigError(f"PART_BYTES is at least {LEAST_PART_BYTES:,}, and FROM a whole number from 1 on")
     return slug, Path(into), part_bytes, first
 
 

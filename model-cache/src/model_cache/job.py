@@ -1,7 +1,7 @@
 """The run, from a name on the hub to a verified, published snapshot. Reads top-down."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,11 +70,9 @@ class Job:
         return self._volume.linked() if record and self._is_wanted(record) else None
 
     def _is_wanted(self, record: ready.Ready) -> bool:
-        wanted, own = self._lock(), self._own_lock()
-        return (
-            record.is_for(self._settings.chosen_repo, self._settings.revision)
-            and (wanted is None or wanted.manifest.digest == record.digest)
-            and record.locked == (own is not None)
+        wanted = self._lock()
+        return record.is_for(self._settings.chosen_repo, self._settings.revision) and (
+            wanted is None or wanted.manifest.digest == record.digest
         )
 
     def _lock(self) -> Lock | None:
@@ -111,7 +109,7 @@ class Job:
         if snapshot is None or record is None:
             return None
         suspects = record.manifest().files if every_byte else record.changed(snapshot)
-        if wrong := self._wrong(snapshot, suspects):
+        if wrong := self._wrong(snapshot, suspects, lambda: self._volume.take_ready_away(snapshot)):
             self._volume.withdraw(snapshot, wrong)
             self._say_withdrawn(wrong)
             return None
@@ -146,13 +144,18 @@ class Job:
         """The snapshot of *manifest*, where another slug or an earlier run has published it."""
         snapshot = self._mended(self._volume.snapshot(manifest.digest))
         if snapshot:
+            self._record(self._lock_of(manifest))
             self._mark(snapshot, self._lock_of(manifest))
             self._volume.link(snapshot)
         return snapshot
 
-    def _published(self, made: Lock) -> Path:
+    def _record(self, made: Lock) -> None:
+        """What is trusted at first use is so from then on."""
         if self._lock() is None:
             self._volume.record_lock(made)
+
+    def _published(self, made: Lock) -> Path:
+        self._record(made)
         return self._volume.publish(made, locked=self._is_locked(made))
 
     def _wanted(self, hub: Sources, wanted: Lock | None) -> Manifest:
@@ -233,13 +236,17 @@ class Job:
         if rest := [file for file in missing if file != index]:
             hub.download(rest, staging, self._progress)
 
-    def _wrong(self, root: Path, files: Sequence[ManifestFile]) -> list[ManifestFile]:
+    def _wrong(
+        self, root: Path, files: Sequence[ManifestFile], on_wrong: Callable[[], None] = lambda: None
+    ) -> list[ManifestFile]:
         if not files:
             return []
         self._report.enter("verifying", _work(files))
         for file in files:
             self._progress.start(file.path, file.size)
-        return verify.wrong_files(root, files, lambda file, count: self._progress.add(file.path, count))
+        return verify.wrong_files(
+            root, files, lambda file, count: self._progress.add(file.path, count), on_wrong
+        )
 
     def _enter_done(self, phase: Phase, manifest: Manifest, remark: str | None = None) -> None:
         work = _work(manifest.files)

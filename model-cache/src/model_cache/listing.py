@@ -83,6 +83,9 @@ def faults(listed: Sequence[ListedFile]) -> Iterator[str]:
 
 
 def _file_faults(file: ListedFile) -> Iterator[str]:
+    if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
+        yield f"{file!r} is no file: its path, size or sha256 is of the wrong type"
+        return
     for fault, applies in _PATH_FAULTS.items():
         if applies(file.path):
             yield f"path {file.path!r} {fault}"

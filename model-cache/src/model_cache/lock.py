@@ -43,7 +43,7 @@ def read(path: Path) -> Lock | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; uid 10001 must be able to") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is broken ({error}); write it anew with make lock-weights") from error
 
 

@@ -58,8 +58,11 @@ class Manifest:
 
 def _shards(index: bytes) -> set[str]:
     try:
-        return set(json.loads(index)["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = json.loads(index)["weight_map"].values()
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a shard's name is no text")
+        return set(names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"{INDEX} has no readable weight_map; pick another MODEL_CACHE_REVISION or tell the owner"
         ) from error

@@ -54,7 +54,14 @@ class Mirror:
         try:
             with self._get(self._listing, {}) as answer:
                 return [_listed(entry) for entry in answer.json()["files"]]
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        except (
+            requests.RequestException,
+            ValueError,
+            KeyError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise RetryableError(
                 f"{self.name} gives no listing ({error}); check that it can be reached"
             ) from error
@@ -108,15 +115,18 @@ class Mirror:
         with part.open("r+b" if begin else "wb") as target:
             target.seek(begin)
             for chunk in answer.iter_content(_CHUNK_BYTES):
+                self._check_size(target.tell() + len(chunk), file, part)
                 target.write(chunk)
                 progress.add(file.path, len(chunk))
                 self._take(len(chunk))
             size = target.tell()
-        if size > file.size:
-            os.unlink(part)
-            raise IntegrityError(f"{self.name} sends {size:,} bytes for {file.path}, which has {file.size:,}")
         if size < file.size:
             raise requests.ConnectionError(f"it ended after {size:,} of {file.size:,} bytes")
+
+    def _check_size(self, size: int, file: ManifestFile, part: Path) -> None:
+        if size > file.size:
+            os.unlink(part)
+            raise IntegrityError(f"{self.name} sends more than the {file.size:,} bytes that {file.path} has")
 
     def _take(self, count: int) -> None:
         try:
@@ -126,7 +136,10 @@ class Mirror:
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
         """Raises AccessError or RequestException."""
-        answer = requests.get(url, headers=self._headers | headers, timeout=_TIMEOUT_S, stream=True)
+        try:
+            answer = requests.get(url, headers=self._headers | headers, timeout=_TIMEOUT_S, stream=True)
+        except (ValueError, UnicodeError) as error:  # a redirect to something that is no address
+            raise requests.ConnectionError(str(error)) from error
         if answer.status_code in _REFUSED:
             answer.close()
             raise AccessError(

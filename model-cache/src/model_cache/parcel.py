@@ -17,10 +17,11 @@ from typing import BinaryIO
 from model_cache import lock
 from model_cache.errors import ConfigError, IntegrityError, RetryableError
 from model_cache.listing import ListedFile
-from model_cache.manifest import Manifest, ManifestFile
+from model_cache.manifest import DIGEST_DIGITS, Manifest, ManifestFile
 from model_cache.progress import Progress
 
 LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
+LEAST_PART_BYTES = 1_000_000
 _BLOCK_BYTES = 8 << 20
 _DONE = ".imported-parts"
 
@@ -73,12 +74,16 @@ def _cut(manifest: Manifest, begin: int, end: int) -> Iterator[Slice]:
 class Parcel:
     """The parts that are in a directory, as a source of files; more of them may come on the next disk."""
 
-    def __init__(self, directory: Path, slug: str) -> None:
-        """Raises ConfigError where there is no export of *slug*, or more than one."""
-        found = sorted(directory.glob(f"{slug}-*/{LOCK}"))
+    def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
+        """Raises ConfigError where there is no export of *slug*, or more than one, or one of other weights."""
+        found = sorted(directory.glob(f"{slug}-{'[0-9a-f]' * DIGEST_DIGITS}/{LOCK}"))
         made = lock.read(found[0]) if len(found) == 1 else None
         if made is None:
             raise ConfigError(f"{directory} has {len(found)} exports of {slug} instead of one")
+        if not made.is_for(repo, revision):
+            raise ConfigError(
+                f"{found[0].parent} is of {made.repo} at {made.revision}, not of {repo} at {revision}"
+            )
         self._root = found[0].parent
         self._made = made
         self.name = str(self._root)
@@ -108,8 +113,8 @@ class Parcel:
     def _parts(self) -> list[Part]:
         try:
             form = json.loads((self._root / FORM).read_text(encoding="utf-8"))
-            return parts(self._made.manifest, int(form["part_bytes"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return parts(self._made.manifest, max(LEAST_PART_BYTES, int(form["part_bytes"])))
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
 
     def _count(self, part: Part, files: Sequence[ManifestFile], progress: Progress) -> None:
@@ -125,7 +130,10 @@ class Parcel:
                     target.seek(piece.begin)
                     copy(source, target, piece.end - piece.begin, digest)
                     os.fsync(target.fileno())
-        if f"{digest.hexdigest()}  {part.name}" not in (self._root / SUMS).read_text().splitlines():
+        if (
+            f"{digest.hexdigest()}  {part.name}"
+            not in (self._root / SUMS).read_text(errors="replace").splitlines()
+        ):
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
 
     def _require_all(self, missing: Sequence[Part]) -> None:
@@ -143,7 +151,10 @@ class _Done:
         self.numbers = set(map(int, path.read_text().split())) if path.exists() else set[int]()
 
     def forget(self, numbers: set[int]) -> None:
-        self.numbers -= numbers
+        """For good: a later run, with another disk, does not take them for unpacked either."""
+        if numbers & self.numbers:
+            self.numbers -= numbers
+            self._path.write_text("".join(f"{number}\n" for number in sorted(self.numbers)))
 
     def add(self, number: int) -> None:
         self.numbers.add(number)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,28 +41,41 @@ def leftovers(root: Path, now: float) -> list[Leftover]:
     return [one for one in found if not _is_taken(one)]
 
 
-def remove(leftover: Leftover) -> bool:
-    """Remove it, unless somebody took it since; returns whether it is gone."""
-    if _is_taken(leftover):
-        return False
-    with exclusive(leftover.path) as free:
-        if free:
-            (leftover.path / READY).unlink(missing_ok=True)  # first: half a snapshot is none
-            shutil.rmtree(leftover.path)
-        return free
+def remove(root: Path, leftover: Leftover) -> bool:
+    """Remove it, while nobody writes to its repository, unless somebody took it since; returns whether it is gone."""
+    with ExitStack() as stack:
+        locks = [path for path in (leftover.lock, leftover.path) if path is not None and path.exists()]
+        free = all(stack.enter_context(exclusive(path)) for path in locks)
+        if not free or leftover.path.resolve() in _linked(root):
+            return False
+        (leftover.path / READY).unlink(missing_ok=True)  # first: half a snapshot is none
+        shutil.rmtree(leftover.path)
+        return True
 
 
 def size(path: Path) -> int:
     """Bytes of the files below a directory."""
-    return sum(os.lstat(Path(top, name)).st_size for top, _, names in os.walk(path) for name in names)
+    return sum(stat.st_size for stat in _stats(path))
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of the files below a directory, but for those that go meanwhile."""
+    for top, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield os.lstat(Path(top, name))
 
 
 def _snapshots(root: Path) -> Iterator[Leftover]:
-    linked = {link.resolve() for link in root.glob("slugs/[a-z0-9]*")}
+    linked = _linked(root)
     for path in sorted(root.glob("models/*/*/*")):
         if path.is_dir() and path.resolve() not in linked:
             owner, name = path.parts[-3:-1]
             yield Leftover(path, "no slug links to it", root / ".locks" / f"{owner}--{name}.lock")
+
+
+def _linked(root: Path) -> set[Path]:
+    return {link.resolve() for link in root.glob("slugs/[a-z0-9]*")}
 
 
 def _downloads(root: Path, now: float) -> Iterator[Leftover]:
@@ -78,8 +92,7 @@ def _set_aside(root: Path) -> Iterator[Leftover]:
 
 def _changed(path: Path) -> float:
     """When something in it changed last."""
-    inside = (os.lstat(Path(top, name)).st_mtime for top, _, names in os.walk(path) for name in names)
-    return max(inside, default=path.stat().st_mtime)
+    return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
 
 
 def _is_taken(leftover: Leftover) -> bool:
@@ -99,12 +112,13 @@ def main() -> None:
     found = leftovers(root, time.time())
     asked = sys.argv[1:]
     chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
-    lines = map(_removed, show(root, chosen), chosen) if asked else show(root, found)
+    lines = (_removed(root, one) for one in chosen) if asked else show(root, found)
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
-def _removed(shown: str, leftover: Leftover) -> str:
-    return f"{shown}: {'removed' if remove(leftover) else 'somebody took it meanwhile: kept'}"
+def _removed(root: Path, leftover: Leftover) -> str:
+    shown = next(show(root, [leftover]))
+    return f"{shown}: {'removed' if remove(root, leftover) else 'somebody took it meanwhile: kept'}"
 
 
 if __name__ == "__main__":

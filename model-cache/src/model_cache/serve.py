@@ -26,7 +26,7 @@ from model_cache.errors import ConfigError
 from model_cache.ready import Ready
 from model_cache.settings import ServeSettings, load_serving
 
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class Server(ThreadingTCPServer):
         self.shelf = shelf
         self.token = token
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One line, where a client hung up or a file went: no other is concerned."""
+        say({"event": "broken-off", "client": str(client_address), "problem": str(sys.exception())})
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
@@ -74,7 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds a silent client may hold its thread
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            self._text(400, '{"error": "no address"}')
+            return
         parts = url.path.strip("/").split("/")
         if url.path == "/health":
             self._text(200, '{"status": "ok"}')
@@ -116,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _range(self, size: int) -> tuple[int, int]:
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         begin, last = (int(match[1]), match[2]) if match else (0, "")
-        return (begin, min(size, int(last) + 1) if last else size) if begin < size else (0, size)
+        end = min(size, int(last) + 1) if last else size
+        return (begin, end) if begin < end else (0, size)
 
     def _text(self, status: int, body: str) -> None:
         self._head(status, "application/json", len(body.encode()), {})
@@ -131,14 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """One line of JSON a request; never the token."""
-        say(
-            {
-                "event": "served",
-                "client": self.client_address[0],
-                "request": self.path,
-                "status": str(args[1]),
-            }
-        )
+        asked, status = getattr(self, "path", ""), str(args[1]) if len(args) > 1 else "none"
+        say({"event": "served", "client": self.client_address[0], "request": asked, "status": status})
 
 
 def main() -> int:

@@ -151,6 +151,10 @@ def read_token(path: Path, variable: str) -> str:
         raise ConfigError(f"cannot read the token: {error}; check {variable}") from error
     if not token:
         raise ConfigError(f"{path} is empty: write the token into it or unset {variable}")
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigError(
+            f"{path} is no token: it has spaces, several lines or characters that are not ASCII"
+        )
     return token
 
 

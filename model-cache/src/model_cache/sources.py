@@ -35,7 +35,8 @@ class Source(Protocol):
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
     """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
     if settings.import_dir is not None:
-        return Sources(Parcel(settings.import_dir, settings.slug), [], say)
+        parcel = Parcel(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
+        return Sources(parcel, [], say)
     pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     others = [_other(kind, place, settings, pace, on_retry) for kind, place in settings.other_sources]
     # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up time, and it

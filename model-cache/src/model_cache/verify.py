@@ -1,5 +1,6 @@
 """Verification: every byte is read back from the disk, on all cores."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -15,18 +16,39 @@ OnBytes = Callable[[ManifestFile, int], None]
 """Called from several threads with a file and the number of its bytes just read."""
 
 
-def wrong_files(root: Path, files: Sequence[ManifestFile], on_bytes: OnBytes) -> list[ManifestFile]:
-    """The files under *root* that are missing, or differ in size or sha256; the others are durable."""
+def wrong_files(
+    root: Path,
+    files: Sequence[ManifestFile],
+    on_bytes: OnBytes,
+    on_wrong: Callable[[], None] = lambda: None,
+) -> list[ManifestFile]:
+    """The files under *root* that are missing or unreadable, or differ in size or sha256; the others are durable.
+
+    *on_wrong* is called, from several threads, as soon as one is found, before the others have been read.
+    """
 
     def is_wrong(file: ManifestFile) -> bool:
-        return not has_size(root, file) or file.sha256 != _sha256(
+        wrong = not has_size(root, file) or file.sha256 != _readable_sha256(
             root / file.path, lambda n: on_bytes(file, n)
         )
+        if wrong:
+            on_wrong()
+        return wrong
 
     # hashlib lets go of the interpreter lock, so threads do use every core
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         verdicts = pool.map(is_wrong, files)
         return [file for file, wrong in zip(files, verdicts, strict=True) if wrong]
+
+
+def _readable_sha256(path: Path, on_bytes: Callable[[int], None]) -> str | None:
+    """None where the disk cannot read a part of it."""
+    try:
+        return _sha256(path, on_bytes)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:

@@ -140,10 +140,14 @@ class Volume:
         draft.rename(path)
         _sync(path.parent, self._staging_root)
 
-    def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
-        """Nothing may start from *snapshot* any more, first of all; then the *wrong* files are told and set aside."""
+    def take_ready_away(self, snapshot: Path) -> None:
+        """Nothing may start from *snapshot* any more."""
         (snapshot / READY).unlink(missing_ok=True)
         _sync(snapshot)
+
+    def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
+        """READY.json goes, first of all; then the *wrong* files are told and set aside."""
+        self.take_ready_away(snapshot)
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = self._root / ".quarantine" / f"{self._flat_name}-{snapshot.name}"
         for file in wrong:

@@ -27,7 +27,7 @@ def receiver(tmp_path: Path, hub: Hub) -> Job:
     return Job(tmp_path / "far", "http://127.0.0.1:1")
 
 
-def export(job: Job, disk: Path, *numbers: int) -> "subprocess.CompletedProcess[str]":
+def export(job: Job, disk: Path, *numbers: int | str) -> "subprocess.CompletedProcess[str]":
     words = ("-m", "model_cache.export", SLUG, str(disk), *map(str, numbers))
     with job.start(*words) as process:
         stdout, stderr = process.communicate(timeout=60)
@@ -142,11 +142,58 @@ def test_an_export_of_other_weights_than_those_locked(sender: Job, receiver: Job
     assert receiver.published() == []
 
 
-@pytest.mark.parametrize("numbers", [(0,), (MIB, 0)])
+@pytest.mark.parametrize("words", [("", ""), ("", "1"), (str(8 * MIB), "")])
+def test_empty_words_stand_for_the_defaults(sender: Job, tmp_path: Path, words: tuple[str, str]) -> None:
+    """As `make weights-export` passes what was not given."""
+    done = export(sender, tmp_path / "disk", *words)
+    assert (done.returncode, [path.name for path in parts(tmp_path / "disk")]) == (0, ["part-00001-of-00001"])
+
+
+def test_a_wrong_part_on_one_of_several_disks_heals(
+    sender: Job, receiver: Job, tmp_path: Path, true_hashes: dict[str, str]
+) -> None:
+    """The disks go in again, one after the other, and it ends well: what was wrong is not taken for unpacked."""
+    whole, first, second = tmp_path / "whole", tmp_path / "first", tmp_path / "second"
+    export(sender, whole, 4 * MIB)
+    folder, (one, two) = parts(whole)[0].parent, parts(whole)
+    for disk, part in ((first, one), (second, two)):
+        (disk / folder.name).mkdir(parents=True)
+        for path in folder.iterdir():
+            if not path.name.startswith("part-") or path == part:
+                (disk / folder.name / path.name).write_bytes(path.read_bytes())
+    forge(first / folder.name / one.name)
+
+    codes = [receiver.run(MODEL_CACHE_IMPORT_DIR=str(disk)).code for disk in (first, second)]
+    (first / folder.name / one.name).write_bytes(one.read_bytes())
+    (first / folder.name / "parts.sha256").write_bytes((folder / "parts.sha256").read_bytes())
+    again = [receiver.run(MODEL_CACHE_IMPORT_DIR=str(disk)).code for disk in (first, second, first, second)]
+
+    assert codes == [3, 3]
+    assert 0 in again
+    assert hashes(receiver.link) == true_hashes
+
+
+def forge(part: Path) -> None:
+    """Zeros, with a sum that fits them."""
+    true, sums = part.read_bytes(), part.with_name("parts.sha256")
+    false = bytes(len(true))
+    old, new = (hashlib.sha256(content).hexdigest() for content in (true, false))
+    sums.write_text(sums.read_text().replace(old, new))
+    part.write_bytes(false)
+
+
+def test_an_export_of_another_revision_is_refused(sender: Job, receiver: Job, tmp_path: Path) -> None:
+    """Exit 2: what was exported is not called by another name."""
+    export(sender, tmp_path / "disk")
+    outcome = receiver.run(MODEL_CACHE_IMPORT_DIR=str(tmp_path / "disk"), MODEL_CACHE_REVISION="v2")
+    assert (outcome.code, "not of" in outcome.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("numbers", [(1,), (MIB, 0)])
 def test_a_wrong_number_is_named(sender: Job, tmp_path: Path, numbers: tuple[int, ...]) -> None:
     """Exit 2."""
     done = export(sender, tmp_path / "disk", *numbers)
-    assert (done.returncode, "from 1 on" in done.stderr) == (2, True)
+    assert (done.returncode, "PART_BYTES" in done.stderr) == (2, True)
 
 
 def test_nothing_to_import(receiver: Job, tmp_path: Path) -> None:

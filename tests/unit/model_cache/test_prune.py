@@ -48,7 +48,7 @@ def test_what_nobody_refers_to_is_shown(volume: Path) -> None:
 
 def test_it_is_removed(volume: Path) -> None:
     """And nothing else is."""
-    assert all(remove(one) for one in leftovers(volume, NOW + STALE_S + 1))
+    assert all(remove(volume, one) for one in leftovers(volume, NOW + STALE_S + 1))
     assert found(volume, NOW + STALE_S + 1) == set()
     left = {path.relative_to(volume).as_posix() for path in volume.rglob("*") if path.is_file()}
     assert left == {
@@ -64,10 +64,10 @@ def test_what_a_worker_holds_stays(volume: Path) -> None:
     hold = Hold()
     hold.take(old.path)
     assert f"models/owner/name/{OLD}" not in found(volume)
-    assert not remove(old)
+    assert not remove(volume, old)
     assert (old.path / "READY.json").exists()
     hold.release()
-    assert remove(old)
+    assert remove(volume, old)
 
 
 def test_what_a_weights_job_may_write_stays(volume: Path) -> None:

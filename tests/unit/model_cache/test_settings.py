@@ -122,3 +122,11 @@ def test_a_token_file_without_token_is_named(tmp_path: Path, text: str | None) -
     """A missing or empty file is a configuration error, not an anonymous download."""
     with pytest.raises(ConfigError, match="MODEL_CACHE_TOKEN_FILE"):
         with_token(tmp_path / "token", text).token()
+
+
+@pytest.mark.parametrize("text", ["one\ntwo", "two words", "schlüssel"])
+def test_what_cannot_be_a_token_is_named_and_not_shown(tmp_path: Path, text: str) -> None:
+    """It would come back in an error of whatever sends it."""
+    with pytest.raises(ConfigError, match="is no token") as caught:
+        with_token(tmp_path / "token", text).token()
+    assert text not in str(caught.value)
