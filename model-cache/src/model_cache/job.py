@@ -62,7 +62,13 @@ class Job:
         """The linked snapshot, if every file's stat is as published: no network, no hashing."""
         snapshot = self._linked()
         record = ready.read(snapshot) if snapshot else None
-        return snapshot if snapshot and record and not record.changed(snapshot) else None
+        if snapshot is None or record is None or record.changed(snapshot):
+            return None
+        return None if self._is_newly_locked(record) else snapshot
+
+    def _is_newly_locked(self, record: ready.Ready) -> bool:
+        """Whether READY.json has yet to say that weights.lock names these files; that takes no hub and no hashing."""
+        return not record.locked and self._is_locked(Lock(record.repo, record.revision, record.manifest()))
 
     def _linked(self) -> Path | None:
         """The snapshot that the slug links to, if it is what is asked for."""

@@ -203,3 +203,14 @@ def test_what_is_published_is_verified_whatever_is_asked_for_next(
     assert outcome.code == 0, outcome.stderr
     assert (record["revision"], record["locked"]) == ("master", False)
     assert (job.link / "model.safetensors").read_bytes() == OLD
+
+
+def test_a_lock_that_came_later_is_noted(job: Job, hub: Hub, tmp_path: Path) -> None:
+    """What was trusted at first use and is what the lock says is locked from then on, without the hub."""
+    job.run()
+    lock(job, tmp_path / "weights.lock")
+    hub.stop()
+
+    assert job.run().code == 0
+    assert json.loads((job.link / "READY.json").read_text())["locked"]
+    assert [line["phase"] for line in job.run().lines] == ["ready"]
