@@ -23,6 +23,12 @@ def ask(client: OpenAI) -> str:
     )
 
 
+def test_vllm_leaves_the_host_its_turns(stack: Stack) -> None:
+    """The image's vLLM waits as `patch.py` has it: otherwise the tests below find a host that stands still."""
+    status, words = stack.run_in(SLUG, "from vllm.distributed import utils; print(utils.USE_SCHED_YIELD)")
+    assert (status, words.splitlines()[-1]) == (0, "False")
+
+
 def test_killed_worker_comes_back_by_itself(stack: Stack, client: OpenAI) -> None:
     """SIGKILL to a worker's process 1: clients get an OpenAI error, then the model serves again, with no human."""
     before = stack.container(SLUG)
