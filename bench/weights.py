@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench.bars import Verdict
 from model_cache.manifest import ManifestFile
-from model_cache.verify import wrong_files
+from model_cache.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 REPO = "bench/weights"
@@ -63,7 +63,7 @@ def raw_rate(count: int) -> float:
 def our_rate(root: Path, files: Sequence[ManifestFile]) -> float:
     """Bytes a second of the job's own verification."""
     start = time.perf_counter()
-    assert wrong_files(root, files, lambda _file, _count: None) == []
+    assert verify(root, files, lambda _file, _count: None).wrong == []
     return sum(file.size for file in files) / (time.perf_counter() - start)
 
 

@@ -26,6 +26,8 @@ class Hold:
         except BlockingIOError:
             os.close(descriptor)
             raise WeightsError(f"{directory} is being removed from the volume") from None
+        except OSError:  # a shared file system without locks: snapshots are not removed from those
+            pass
         self.release()
         self._descriptor = descriptor
 

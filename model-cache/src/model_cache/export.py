@@ -15,6 +15,7 @@ from pathlib import Path
 
 from model_cache import ready
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
+from model_cache.holds import shared
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS
 from model_cache.parcel import FORM, LEAST_PART_BYTES, LOCK, SUMS, Part, copy, parts
@@ -39,7 +40,18 @@ class Export:
         self._into = into / f"{slug}-{record.digest[:DIGEST_DIGITS]}"
 
     def run(self, part_bytes: int, first: int) -> None:
-        """Write the parts from number *first* on. Raises NoSpaceError, OSError."""
+        """Write the parts from number *first* on, while nobody removes what they are made from.
+
+        Raises ConfigError if somebody does, NoSpaceError, OSError.
+        """
+        with shared(self._snapshot) as kept:
+            if not kept:
+                raise ConfigError(
+                    f"{self._snapshot} is being removed by make prune; export what the slug has then"
+                )
+            self._run(part_bytes, first)
+
+    def _run(self, part_bytes: int, first: int) -> None:
         self._into.mkdir(parents=True, exist_ok=True)
         (self._into / LOCK).write_text(self._made.text(), encoding="utf-8")
         (self._into / FORM).write_text(json.dumps({"part_bytes": part_bytes}) + "\n")

@@ -1,13 +1,15 @@
 """A directory with a repository's files: a disk that was carried here."""
 
-import shutil
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model_cache.errors import AccessError
+from model_cache.errors import AccessError, RetryableError
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
 from model_cache.progress import Progress
+
+_BLOCK_BYTES = 8 << 20
 
 
 class Folder:
@@ -24,21 +26,36 @@ class Folder:
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Copy those that are there. Raises AccessError that names one that is not, or OSError."""
+        """Copy those that are there.
+
+        Raises AccessError that names one that is not, RetryableError if one cannot be read, or OSError of the volume.
+        """
         there = [file for file in files if self._has(file)]
         for file in there:
-            self._copy(self._root / file.path, into / file.path)
             progress.start(file.path, file.size)
-            progress.add(file.path, file.size)
+            self._copy(file, into / file.path, progress)
         if missing := [file.path for file in files if file not in there]:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
-        source = (self._root / file.path).resolve()
-        return source.is_relative_to(self._root.resolve()) and source.is_file()
+        source = Path(os.path.realpath(self._root / file.path))
+        return source.is_relative_to(os.path.realpath(self._root)) and source.is_file()
 
-    def _copy(self, source: Path, target: Path) -> None:
+    def _copy(self, file: ManifestFile, target: Path, progress: Progress) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f"{target.name}.incomplete")
-        shutil.copyfile(source, draft)
+        with draft.open("wb", buffering=0) as copy:
+            for block in self._blocks(file):
+                copy.write(block)
+                progress.add(file.path, len(block))
         draft.replace(target)
+
+    def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
+        try:
+            with (self._root / file.path).open("rb", buffering=0) as source:
+                while block := source.read(_BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            raise RetryableError(
+                f"{self._root / file.path} cannot be read ({error.strerror}); check that disk, then run again"
+            ) from error

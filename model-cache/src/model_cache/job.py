@@ -1,20 +1,22 @@
 """The run, from a name on the hub to a verified, published snapshot. Reads top-down."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from model_cache import card, lock, ready, verify
+from model_cache import card, lock, ready
 from model_cache.errors import AccessError, ConfigError, IntegrityError
 from model_cache.listing import Accepted, ListedFile, accept, missing_from
 from model_cache.lock import Lock
 from model_cache.manifest import Manifest, ManifestFile
 from model_cache.progress import Phase, Progress, Work
+from model_cache.ready import Stamp
 from model_cache.report import Reporter, human_bytes
 from model_cache.server import serving
 from model_cache.settings import Settings, export_to_sdk
 from model_cache.sources import Sources, connect
+from model_cache.verify import Verdict, verify
 from model_cache.volume import Volume, explain, has_size
 
 
@@ -25,7 +27,13 @@ class Job:
         self._settings = settings
         self._progress = progress
         self._report = report
-        self._volume = Volume(settings.dir, settings.chosen_repo, settings.slug)
+        self._volume = Volume(
+            settings.dir,
+            settings.chosen_repo,
+            settings.slug,
+            shared=settings.is_shared(),
+            beat_s=settings.beat_s,
+        )
 
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
@@ -68,7 +76,7 @@ class Job:
 
     def _is_newly_locked(self, record: ready.Ready) -> bool:
         """Whether READY.json has yet to say that weights.lock names these files; that takes no hub and no hashing."""
-        return not record.locked and self._is_locked(Lock(record.repo, record.revision, record.manifest()))
+        return not record.locked and self._is_locked(record.lock())
 
     def _linked(self) -> Path | None:
         """The snapshot that the slug links to, if it is what is asked for."""
@@ -106,8 +114,10 @@ class Job:
                 published = self._volume.linked() if every_byte else self._linked()
                 return self._mended(published, every_byte=every_byte) or self._fetched()
 
-    def _mended(self, snapshot: Path | None, *, every_byte: bool = False) -> Path | None:
-        """The published *snapshot* with its record renewed, if every byte is still right.
+    def _mended(
+        self, snapshot: Path | None, content: Lock | None = None, *, every_byte: bool = False
+    ) -> Path | None:
+        """The published *snapshot* with its record renewed, if every byte is still right; as *content*, if it is given.
 
         Stats differ after a volume was copied. A snapshot with wrong bytes is withdrawn at once.
         """
@@ -115,15 +125,14 @@ class Job:
         if snapshot is None or record is None:
             return None
         suspects = record.manifest().files if every_byte else record.changed(snapshot)
-        if wrong := self._wrong(snapshot, suspects, lambda: self._volume.take_ready_away(snapshot)):
-            self._volume.withdraw(snapshot, wrong)
-            self._say_withdrawn(wrong)
+        verdict = self._verified(snapshot, suspects, lambda: self._volume.take_ready_away(snapshot))
+        if verdict.wrong:
+            self._volume.withdraw(snapshot, verdict.wrong)
+            self._say_withdrawn(verdict.wrong)
             return None
-        self._mark(snapshot, Lock(record.repo, record.revision, record.manifest()))
+        content, stamps = content or record.lock(), record.stamps() | verdict.stamps
+        self._volume.mark_ready(snapshot, content, stamps, locked=self._is_locked(content))
         return snapshot
-
-    def _mark(self, snapshot: Path, content: Lock) -> None:
-        self._volume.mark_ready(snapshot, content, locked=self._is_locked(content))
 
     def _is_locked(self, content: Lock) -> bool:
         """Whether weights.lock, and not only the hub at first use, says so."""
@@ -142,16 +151,16 @@ class Job:
                 return snapshot
             staging = self._volume.stage(manifest)
             self._volume.require_space(staging, manifest)
-            self._fill(hub, staging, manifest)
+            stamps = self._fill(hub, staging, manifest)
         self._enter_done("publishing", manifest)
-        return self._published(self._lock_of(manifest))
+        return self._published(self._lock_of(manifest), stamps)
 
     def _relinked(self, manifest: Manifest) -> Path | None:
         """The snapshot of *manifest*, where another slug or an earlier run has published it."""
-        snapshot = self._mended(self._volume.snapshot(manifest.digest))
+        content = self._lock_of(manifest)
+        snapshot = self._mended(self._volume.snapshot(manifest.digest), content)
         if snapshot:
-            self._record(self._lock_of(manifest))
-            self._mark(snapshot, self._lock_of(manifest))
+            self._record(content)
             self._volume.link(snapshot)
         return snapshot
 
@@ -160,25 +169,25 @@ class Job:
         if self._lock() is None:
             self._volume.record_lock(made)
 
-    def _published(self, made: Lock) -> Path:
+    def _published(self, made: Lock, stamps: Mapping[str, Stamp]) -> Path:
         self._record(made)
-        return self._volume.publish(made, locked=self._is_locked(made))
+        return self._volume.publish(made, stamps, locked=self._is_locked(made))
 
     def _wanted(self, hub: Sources, wanted: Lock | None) -> Manifest:
         """What the snapshot is to consist of: the lock, or where there is none the hub's listing."""
-        listing = hub.list_files()
+        listing = hub.list_files(known=wanted is not None)
         if wanted is None:
             return self._trusted(self._accepted(listing))
-        self._check_listed(listing, wanted, elsewhere=hub.several)
+        if hub.count == 1:
+            self._check_listed(listing, wanted)
         self._report.line(
             f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
         )
         return wanted.manifest
 
-    def _check_listed(self, listing: list[ListedFile] | None, wanted: Lock, *, elsewhere: bool) -> None:
+    def _check_listed(self, listing: list[ListedFile] | None, wanted: Lock) -> None:
         """Raises IntegrityError before hundreds of gigabytes come that cannot be right."""
-        gone = missing_from(listing, wanted.manifest) if listing is not None else []
-        if gone and not elsewhere:
+        if listing is not None and (gone := missing_from(listing, wanted.manifest)):
             raise IntegrityError(
                 f"the hub no longer lists {len(gone)} files as locked, {gone[0].path} first; nothing was downloaded: "
                 f"make lock-weights MODEL={self._settings.slug} shows what changed, and accepts it"
@@ -216,18 +225,25 @@ class Job:
             export_to_sdk(self._volume.sdk_cache, Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
-    def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
-        """Download and verify until every file in *staging* is right; wrong ones get a second chance."""
-        for _ in range(2):
+    def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
+        """Download and verify until every file in *staging* is right, and return their stamps.
+
+        Wrong ones get another chance, from somebody else if there is anybody.
+        """
+        stamps: dict[str, Stamp] = {}
+        left: Sequence[ManifestFile] = manifest.files
+        for _ in range(tries := 1 + hub.count):
             self._download(hub, staging, manifest)
-            wrong = self._wrong(staging, manifest.files)
-            if not wrong:
-                return
-            _remove(staging, wrong)
-            self._say_retry(f"{len(wrong)} files differ from their sha256 on disk: removed")
+            verdict = self._verified(staging, left)
+            left, stamps = verdict.wrong, stamps | verdict.stamps
+            if not left:
+                return stamps
+            _remove(staging, left)
+            self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
+            hub.doubt(left)
         raise IntegrityError(
-            f"{len(wrong)} files on disk differ from the hub's sha256 after two downloads, "
-            f"{wrong[0].path} first; they were removed, the rest is kept: check the disk, then run again"
+            f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
+            f"{left[0].path} first; they were removed, the rest is kept: check the disk, then run again"
         )
 
     def _download(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
@@ -242,17 +258,15 @@ class Job:
         if rest := [file for file in missing if file != index]:
             hub.download(rest, staging, self._progress)
 
-    def _wrong(
+    def _verified(
         self, root: Path, files: Sequence[ManifestFile], on_wrong: Callable[[], None] = lambda: None
-    ) -> list[ManifestFile]:
+    ) -> Verdict:
         if not files:
-            return []
+            return Verdict([], {})
         self._report.enter("verifying", _work(files))
         for file in files:
             self._progress.start(file.path, file.size)
-        return verify.wrong_files(
-            root, files, lambda file, count: self._progress.add(file.path, count), on_wrong
-        )
+        return verify(root, files, lambda file, count: self._progress.add(file.path, count), on_wrong)
 
     def _enter_done(self, phase: Phase, manifest: Manifest, remark: str | None = None) -> None:
         work = _work(manifest.files)
@@ -269,7 +283,7 @@ class Job:
         for file in accepted.code:
             self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
         for path in accepted.left_out:
-            self._report.line(f"left out, since loading it runs code: {path}")
+            self._report.line(f"left out, since loading it runs code: {path!r}")
 
     def _say_withdrawn(self, wrong: Sequence[ManifestFile]) -> None:
         for file in wrong:

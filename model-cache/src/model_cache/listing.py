@@ -46,7 +46,8 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
     (a file without sha256), or that cannot be a model (no config.json, no safetensors).
     """
-    listed = sorted(listing, key=lambda file: file.path)
+    listing = list(listing)
+    listed = sorted(listing, key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
     if fault := next(faults(kept), None):
         raise IntegrityError(
@@ -59,6 +60,9 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
 
 
 def _runs_code(path: str, trusts_code: bool) -> bool:
+    """False for what is no path at all: that is a fault of the listing."""
+    if type(path) is not str:
+        return False
     return path.lower().endswith(_PICKLES) or (is_code(path) and not trusts_code)
 
 

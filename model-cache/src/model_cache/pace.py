@@ -28,9 +28,16 @@ class Pace:
         self._lock = threading.Lock()
         self._due = self._since = clock()
         self._arrived = 0
+        self._failed: TooSlow | None = None
+
+    def begin(self) -> None:
+        """A transfer starts: what was before it, or between two of them, does not count."""
+        with self._lock:
+            self._due = self._since = self._clock()
+            self._arrived, self._failed = 0, None
 
     def take(self, count: int) -> None:
-        """Count bytes that arrived, and wait as long as the limit demands. Raises TooSlow."""
+        """Count bytes that arrived, and wait as long as the limit demands. Raises TooSlow, and again until `begin`."""
         with self._lock:
             now = self._clock()
             self._check(now, count)
@@ -46,12 +53,15 @@ class Pace:
         return self._due - now
 
     def _check(self, now: float, count: int) -> None:
+        if self._failed:
+            raise self._failed
         self._arrived += count
         seconds = now - self._since
         if seconds < self._window_s:
             return
         arrived, self._arrived, self._since = self._arrived, 0, now
         if arrived < self._least * seconds:
-            raise TooSlow(
+            self._failed = TooSlow(
                 f"{arrived:,} bytes in {seconds:.0f} s, and MODEL_CACHE_LEAST_BYTES_PER_S is {self._least:,}"
             )
+            raise self._failed

@@ -130,11 +130,11 @@ class Parcel:
                     target.seek(piece.begin)
                     copy(source, target, piece.end - piece.begin, digest)
                     os.fsync(target.fileno())
-        if (
-            f"{digest.hexdigest()}  {part.name}"
-            not in (self._root / SUMS).read_text(errors="replace").splitlines()
-        ):
+        if f"{digest.hexdigest()}  {part.name}" not in self._sums():
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
+
+    def _sums(self) -> list[str]:
+        return (self._root / SUMS).read_text(errors="replace").splitlines()
 
     def _require_all(self, missing: Sequence[Part]) -> None:
         if missing:
@@ -179,11 +179,22 @@ def opened(path: Path) -> BinaryIO:
 
 
 def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
-    """Copy *count* bytes, hashing them. Raises IntegrityError if there are fewer."""
+    """Copy *count* bytes, hashing them.
+
+    Raises IntegrityError if there are fewer, RetryableError if they cannot be read, OSError of the target.
+    """
     while count:
-        block = source.read(min(_BLOCK_BYTES, count))
-        if not block:
+        if not (block := _read(source, min(_BLOCK_BYTES, count))):
             raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
         digest.update(block)
         target.write(block)
         count -= len(block)
+
+
+def _read(source: BinaryIO, count: int) -> bytes:
+    try:
+        return source.read(count)
+    except OSError as error:
+        raise RetryableError(
+            f"{source.name} cannot be read ({error.strerror}); check that disk, then run again"
+        ) from error

@@ -2,7 +2,8 @@
 
 usage: python3 -m model_cache.prune            a line for each thing to remove: its path below the volume, size, reason
        python3 -m model_cache.prune PATH...    removes those of them that are still to be removed
-What a slug links to, a worker holds, or a weights job may be writing is never among them.
+What a slug links to, a worker holds, or a weights job may be writing is never among them; on a volume that hosts share,
+no snapshot is, since another host's worker may hold it (MODEL_CACHE_VOLUME=local says that no other host has it).
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from model_cache.holds import exclusive, is_held
 from model_cache.manifest import READY
+from model_cache.mount import is_shared
 from model_cache.report import human_bytes
 
 STALE_S = 86_400  # an interrupted download is kept that long, to go on with
@@ -35,9 +37,10 @@ class Leftover:
         return size(self.path)
 
 
-def leftovers(root: Path, now: float) -> list[Leftover]:
-    """All there are below *root*; *now* is the time in seconds since the epoch."""
-    found = [*_snapshots(root), *_downloads(root, now), *_set_aside(root)]
+def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]:
+    """All there are below *root*; *now* is the time in seconds since the epoch. *shared*: whether hosts share it."""
+    snapshots = [] if shared else _snapshots(root)
+    found = [*snapshots, *_downloads(root, now), *_set_aside(root)]
     return [one for one in found if not _is_taken(one)]
 
 
@@ -109,7 +112,9 @@ def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
 def main() -> None:
     """Show, or remove what was shown."""
     root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
-    found = leftovers(root, time.time())
+    found = leftovers(
+        root, time.time(), shared=is_shared(os.environ.get("MODEL_CACHE_VOLUME") or "auto", root)
+    )
     asked = sys.argv[1:]
     chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
     lines = (_removed(root, one) for one in chosen) if asked else show(root, found)

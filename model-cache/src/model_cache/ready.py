@@ -2,15 +2,29 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 
 _SCHEMA = 1
+
+
+class Stamp(NamedTuple):
+    """What tells a file from a later one of its name: size in bytes, mtime in ns, inode number."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def stamp(stat: os.stat_result) -> Stamp:
+    """The stamp in what stat() returned."""
+    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +40,14 @@ class ReadyFile:
     def unchanged(self, snapshot: Path) -> bool:
         """Whether the file still has the stat it was verified with; no byte is read."""
         try:
-            stat = os.lstat(snapshot / self.path)
+            return stamp(os.lstat(snapshot / self.path)) == self.stamp
         except OSError:
             return False
-        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (self.size, self.mtime_ns, self.inode)
+
+    @property
+    def stamp(self) -> Stamp:
+        """As it was when every byte was right."""
+        return Stamp(self.size, self.mtime_ns, self.inode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,14 @@ class Ready:
         """The manifest this record was made from."""
         return Manifest(tuple(ManifestFile(f.path, f.size, f.sha256) for f in self.files))
 
+    def lock(self) -> Lock:
+        """The lock that this snapshot fulfils."""
+        return Lock(self.repo, self.revision, self.manifest())
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Each file's, by its path."""
+        return {f.path: f.stamp for f in self.files}
+
     def to_json(self) -> str:
         """The text of READY.json."""
         head = {"schema": _SCHEMA, "repo": self.repo, "revision": self.revision, "source": "modelscope"}
@@ -68,11 +94,11 @@ class Ready:
         return json.dumps(head | body | {"files": files}, indent=1, ensure_ascii=False) + "\n"
 
 
-def record(snapshot: Path, lock: Lock, *, locked: bool) -> Ready:
-    """Describe the verified files under *snapshot* as they are now."""
+def record(lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
+    """Describe verified files; *stamps* are those that they were read with, by path."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     manifest = lock.manifest
-    files = tuple(_record_file(snapshot, f) for f in manifest.files)
+    files = tuple(_record_file(f, stamps[f.path]) for f in manifest.files)
     return Ready(lock.repo, lock.revision, manifest.digest, manifest.total_bytes, now, files, locked)
 
 
@@ -85,9 +111,8 @@ def read(snapshot: Path) -> Ready | None:
     return ready if ready and snapshot.name == ready.digest[:DIGEST_DIGITS] else None
 
 
-def _record_file(snapshot: Path, file: ManifestFile) -> ReadyFile:
-    stat = os.lstat(snapshot / file.path)
-    return ReadyFile(file.path, file.size, file.sha256, stat.st_mtime_ns, stat.st_ino)
+def _record_file(file: ManifestFile, seen: Stamp) -> ReadyFile:
+    return ReadyFile(file.path, file.size, file.sha256, seen.mtime_ns, seen.inode)
 
 
 def _parse(document: dict[str, object]) -> Ready | None:

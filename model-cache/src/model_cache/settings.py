@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_cache.errors import ConfigError
+from model_cache.mount import is_shared
 
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)
@@ -92,7 +93,12 @@ class Settings(BaseSettings):
     card_file: Path | None = None
     """The slug's card.yaml. Repository code is fetched only where it says ``trust_remote_code: true``."""
     dir: Path = Path("/weights")
-    """The weights volume; must be a local filesystem, since one writer is ensured by flock."""
+    """The weights volume."""
+    volume: Literal["auto", "local", "shared"] = "auto"
+    """shared: other hosts may write to the volume too, and the kernel's locks are not enough; auto: so it is unless its
+    file system is known to be of one host alone."""
+    beat_s: Annotated[float, Field(gt=0)] = 10
+    """On a shared volume: seconds between a run's signs of life. After three without one it counts as dead."""
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "https://modelscope.cn"
     """Address of the hub. Always passed on explicitly: the SDK would otherwise also ask its second site."""
     token_file: Path | None = None
@@ -124,6 +130,10 @@ class Settings(BaseSettings):
     def chosen_lock_file(self) -> Path | None:
         """The lock of the repository to fetch; the unquantised weights have none."""
         return self.lock_file if self.chosen_repo == self.repo else None
+
+    def is_shared(self) -> bool:
+        """Whether other hosts may write to the volume. Raises OSError."""
+        return is_shared(self.volume, self.dir)
 
     def token(self) -> str | None:
         """The token in ``token_file``, or None when no file is set.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from model_cache.errors import JobError
+from model_cache.errors import AccessError, JobError
 from model_cache.folder import Folder
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
@@ -36,7 +36,7 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
     if settings.import_dir is not None:
         parcel = Parcel(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
-        return Sources(parcel, [], say)
+        return Sources([parcel], say)
     pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     others = [_other(kind, place, settings, pace, on_retry) for kind, place in settings.other_sources]
     # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up time, and it
@@ -45,7 +45,7 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
 
     repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
     hub = Hub(settings.endpoint, token, repo, revision, on_retry, pace, settings.if_missing)
-    return Sources(hub, others, say)
+    return Sources([hub, *others], say, pace.begin)
 
 
 def _other(kind: str, place: str, settings: Settings, pace: Pace, on_retry: Callable[[str], None]) -> Source:
@@ -60,48 +60,69 @@ def _other(kind: str, place: str, settings: Settings, pace: Pace, on_retry: Call
 
 
 class Sources:
-    """Several of them as one. *say* hears of each that fails, and which is tried next."""
+    """Several of them as one. *say* hears of each that fails, and which is tried next; *on_begin* is called before each
+    is asked for files.
+    """
 
-    def __init__(self, first: Source, others: Sequence[Source], say: Callable[[str], None]) -> None:
-        self._left = [first, *others]
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        say: Callable[[str], None],
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._left = list(sources)
         self._say = say
+        self._on_begin = on_begin
+        self._failed: list[JobError] = []
+        self._brought_by: dict[str, Source] = {}
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one left."""
-        return len(self._left) > 1
+    def count(self) -> int:
+        """How many are left."""
+        return len(self._left)
 
-    def list_files(self) -> list[ListedFile] | None:
-        """The first listing there is; None if those that answer have none. Who does not answer is not asked again.
+    def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
+        """The first listing there is; None if those that answer have none. Who does not answer is not asked again, nor
+        who refuses, unless the files are *known*: then it may have them without knowing what they are a snapshot of.
 
-        Raises the first one's JobError if nobody answers.
+        Raises the first JobError there was if nobody is left.
         """
-        failed: list[JobError] = []
         for source in list(self._left):
             try:
                 if (listing := source.list_files()) is not None:
                     return listing
             except JobError as error:
-                failed.append(error)
-                self._give_up(source, error)
+                self._failed.append(error)
+                if not (known and isinstance(error, AccessError)):
+                    self._give_up(source, error)
         if not self._left:
-            raise failed[0]
+            raise self._failed[0]
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files*, each from the first that brings it. Raises the first one's JobError."""
-        failed: list[JobError] = []
+        """Fetch *files*, each from the first that brings it. Raises the first JobError there was if nobody does."""
         for source in list(self._left):
+            lacking = [file for file in files if not has_size(into, file)]
             try:
-                source.download([file for file in files if not has_size(into, file)], into, progress)
+                self._on_begin()
+                source.download(lacking, into, progress)
             except JobError as error:
-                failed.append(error)
+                self._failed.append(error)
                 self._give_up(source, error)
             else:
                 return
-        raise failed[0]
+            finally:
+                self._brought_by |= {file.path: source for file in lacking if has_size(into, file)}
+        raise self._failed[0]
 
-    def _give_up(self, source: Source, error: JobError) -> None:
+    def doubt(self, wrong: Sequence[ManifestFile]) -> None:
+        """Ask those who brought these files no more, unless nobody else is left."""
+        for source in list(self._left):
+            brought = [file.path for file in wrong if self._brought_by.get(file.path) is source]
+            if brought and len(self._left) > 1:
+                self._give_up(source, f"{source.name} sends wrong bytes for {brought[0]}")
+
+    def _give_up(self, source: Source, error: JobError | str) -> None:
         self._left.remove(source)
         if self._left:
             self._say(f"{error}; going on with {self._left[0].name}")

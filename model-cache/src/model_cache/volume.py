@@ -1,7 +1,9 @@
 """The weights volume: where everything lies, who may write, and the steps that make a snapshot appear whole.
 
     .staging/<owner>--<name>-<digest16>/   a download in progress, kept for resuming
-    .locks/<owner>--<name>.lock            flock: one writer per repository
+    .staging/<owner>--<name>-<digest16>.<run>/         the same, of one run, on a file system that hosts share
+    .locks/<owner>--<name>.lock            flock: one writer per repository, on a file system of this host
+    .locks/<owner>--<name>.owner           signature: one writer per repository, on a file system that hosts share
     .ms/                                   the SDK's lock files
     models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
     models/<owner>/<name>/<revision>.lock  what was listed at first use, where git has no weights.lock
@@ -18,22 +20,27 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from model_cache import ready
 from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
+from model_cache.owner import Owner
+from model_cache.ready import Stamp
 
 
 class Volume:
     """One repository's part of the volume at *root*, and the link *slug*."""
 
-    def __init__(self, root: Path, repo: str, slug: str) -> None:
+    def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
+        """*shared*: whether other hosts may write to it too; *beat_s*: seconds between two signs of life to them."""
         self._root = root
+        self._owner = Owner(root / ".locks" / f"{repo.replace('/', '--')}.owner", beat_s) if shared else None
         self._repo = repo
         self._flat_name = repo.replace("/", "--")
         self._staging_root = root / ".staging"
@@ -54,8 +61,12 @@ class Volume:
         return self._root / "models" / self._repo
 
     def staging(self, digest: str) -> Path:
-        """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one."""
-        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}"
+        """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one.
+
+        Where other hosts may write, each run has its own, whatever happens to signatures.
+        """
+        run = f".{self._owner.run}" if self._owner else ""
+        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{run}"
 
     def snapshot(self, digest: str) -> Path:
         """Where the snapshot is published."""
@@ -68,24 +79,35 @@ class Volume:
 
     @contextmanager
     def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the repository's write lock; *on_wait* is called once if another run holds it.
+        """Be the only one that writes to the repository; *on_wait* is called once if another run does.
 
-        The kernel frees it when its holder dies, however it dies.
+        When a run dies, however it dies, the kernel frees its lock; on a shared file system its signature stands still.
         """
         with self._lock_file.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            if self._owner is None:
+                _wait_for(file, on_wait)
+                yield
+            else:
+                with suppress(OSError):  # only for what else runs on this host
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with self._owner.signed(on_wait):
+                    yield
 
     def stage(self, manifest: Manifest) -> Path:
         """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*."""
         self.unpublish(manifest.digest)
         staging = self.staging(manifest.digest)
+        if not staging.exists() and (earlier := self._left(manifest.digest)):
+            earlier.rename(staging)
         staging.mkdir(exist_ok=True)
         return staging
+
+    def _left(self, digest: str) -> Path | None:
+        """The latest staging directory of a run that is no more."""
+        found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
+        return max(
+            (path for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime, default=None
+        )
 
     def require_space(self, staging: Path, manifest: Manifest) -> None:
         """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
@@ -113,26 +135,32 @@ class Volume:
         """Keep *lock*, so that later runs fetch the same files, whatever the hub lists by then."""
         self._write(self.recorded_lock(lock.revision), lock.text())
 
-    def publish(self, lock: Lock, *, locked: bool) -> Path:
-        """Make the verified staging directory the published snapshot, and link the slug to it."""
+    def publish(self, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
+        """Make the verified staging directory the published snapshot, and link the slug to it.
+
+        *stamps*, by path, are those that its files were verified with.
+        """
         manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
         _prune(staging, {f.path for f in manifest.files})
         _sync_directories(staging)
         staging.rename(snapshot)
         _sync(self._staging_root, *snapshot.parents[:4])
-        self.mark_ready(snapshot, lock, locked=locked)
+        self.mark_ready(snapshot, lock, stamps, locked=locked)
         self.link(snapshot)
         return snapshot
 
-    def mark_ready(self, snapshot: Path, lock: Lock, *, locked: bool) -> None:
-        """Write READY.json over *snapshot*, whose every file was verified."""
-        self._write(snapshot / READY, ready.record(snapshot, lock, locked=locked).to_json())
+    def mark_ready(self, snapshot: Path, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> None:
+        """Write READY.json over *snapshot*, whose every file was verified, with these *stamps* by path."""
+        self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
     def _write(self, path: Path, text: str) -> None:
         """Replace the file at *path* whole, and durably."""
-        draft = self._staging_root / f"{self._flat_name}-{path.name}"
+        draft = (
+            self._staging_root
+            / f"{self._flat_name}-{path.name}{f'.{self._owner.run}' if self._owner else ''}"
+        )
         with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -179,6 +207,14 @@ class Volume:
             shutil.rmtree(staging)
         snapshot.rename(staging)
         _sync(snapshot.parent, staging.parent)
+
+
+def _wait_for(lock: IO[str], on_wait: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_wait()
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def has_size(root: Path, file: ManifestFile) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from launcher.weights import Check, File, find
 from model_cache.listing import ListedFile, accept
 from model_cache.lock import Lock
+from model_cache.verify import verify
 from model_cache.volume import Volume
 from tests.integration.launcher.harness import SLUG
 
@@ -30,7 +31,8 @@ def test_what_the_weights_job_publishes_the_launcher_serves_without_hashing(tmp_
     for path, data in FILES.items():
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
         (staging / path).write_bytes(data)
-    published = volume.publish(Lock("owner/name", "master", manifest), locked=False)
+    stamps = verify(staging, manifest.files, lambda *_: None).stamps
+    published = volume.publish(Lock("owner/name", "master", manifest), stamps, locked=False)
     hashed: list[File] = []
     found = find(tmp_path, SLUG)
     Check(hashed.append).run(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.hub.faults import LISTING, Fault
+from tests.hub.faults import Fault
 from tests.hub.server import Hub
 
 from .conftest import REPO, SHARDS, Job, hashes
@@ -86,15 +86,15 @@ def test_a_node_wants_its_token(job: Job, hub: Hub, node: str, lock: Path, tmp_p
 def test_a_node_serves_nothing_that_changed_since_it_was_verified(
     job: Job, hub: Hub, node: str, token_file: Path, lock: Path, tmp_path: Path
 ) -> None:
-    """Its own file is suspect: it is not there for others."""
+    """Its own file is suspect: it is not there for others, and the hub's error stays the reason."""
     shard = next((tmp_path / "other-volume").glob(f"models/*/*/*/{SHARD}"))
     os.utime(shard, ns=(1, 1))
     fall_back(job, f"node:{node}", MODEL_CACHE_NODE_TOKEN_FILE=str(token_file))
-    hub.faults.set(Fault("status", LISTING, value=404))
+    hub.stop()
 
     outcome = job.run()
 
-    assert outcome.code == 6
+    assert outcome.code == 3, outcome.stderr
     assert job.published() == []
 
 
@@ -133,6 +133,36 @@ def test_wrong_bytes_of_a_stand_in_are_never_published(job: Job, hub: Hub, model
 
     assert outcome.code == 4, outcome.stderr
     assert job.published() == []
+
+
+def test_who_sends_wrong_bytes_is_not_asked_again(
+    job: Job, hub: Hub, models: Path, lock: Path, true_hashes: dict[str, str]
+) -> None:
+    """The next one brings that file alone."""
+    with Hub(models).running() as liar, Hub(models).running() as other:
+        liar.faults.set(Fault("corrupt", SHARD, value=5))
+        fall_back(job, f"hf:{liar.endpoint}", f"hf:{other.endpoint}")
+        hub.stop()
+        outcome = job.run()
+
+        assert outcome.code == 0, outcome.stderr
+        assert hashes(job.link) == true_hashes
+        assert [SHARD in request for request in other.requests] == [True]
+
+
+def test_a_node_that_knows_no_such_listing_has_the_files(
+    job: Job, hub: Hub, node: str, token_file: Path, tmp_path: Path, true_hashes: dict[str, str]
+) -> None:
+    """What is locked is asked for by content: under which revision the node has it does not matter."""
+    path = tmp_path / "weights.lock"
+    text = job.run_text("lock").stdout.replace('"revision": "master"', '"revision": "v2"')
+    path.write_text(text, encoding="utf-8")
+    fall_back(job, f"node:{node}", MODEL_CACHE_NODE_TOKEN_FILE=str(token_file), MODEL_CACHE_REVISION="v2")
+    hub.stop()
+    outcome = job.run(MODEL_CACHE_LOCK_FILE=str(path))
+
+    assert outcome.code == 0, outcome.stderr
+    assert hashes(job.link) == true_hashes
 
 
 def test_a_hub_that_breaks_off_is_helped_out(
@@ -187,6 +217,17 @@ def test_what_a_carried_disk_lacks_comes_from_the_next(
         assert job.run().code == 0
         assert len(other.requests) == 1
     assert hashes(job.link) == true_hashes
+
+
+def test_a_carried_disk_with_links_in_a_circle(job: Job, hub: Hub, lock: Path, tmp_path: Path) -> None:
+    """What cannot be read there is not there: the hub's own error stays the reason."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "config.json").symlink_to(disk / "config.json")
+    fall_back(job, f"dir:{disk}")
+    hub.stop()
+
+    assert job.run().code == 3
 
 
 @pytest.mark.parametrize("wrong", ["ftp:x", "hf:modelscope.cn", "dir:relative", "http://hub"])

@@ -19,7 +19,8 @@ def publish(root: Path, slug: str) -> Path:
     snapshot.mkdir(parents=True)
     (snapshot / "a.safetensors").write_bytes(DATA)
     lock = Lock("owner/name", "master", manifest)
-    (snapshot / READY).write_text(ready.record(snapshot, lock, locked=False).to_json())
+    stamps = {"a.safetensors": ready.stamp((snapshot / "a.safetensors").lstat())}
+    (snapshot / READY).write_text(ready.record(lock, stamps, locked=False).to_json())
     (root / "slugs").mkdir()
     (root / "slugs" / slug).symlink_to(snapshot)
     return snapshot

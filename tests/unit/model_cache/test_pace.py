@@ -59,3 +59,28 @@ def test_too_little_for_too_long() -> None:
     clock.now += 10
     with pytest.raises(TooSlow, match="10,100 bytes in 15 s"):
         judged.take(100)
+
+
+def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
+    """The SDK tries again what its callback refuses; nothing is moved by that."""
+    clock = Clock()
+    judged = pace(clock, least=1000)
+    clock.now += 10
+    for _ in range(3):
+        with pytest.raises(TooSlow):
+            judged.take(100)
+    judged.begin()
+    judged.take(100)
+
+
+def test_a_pause_between_transfers_does_not_count() -> None:
+    """An hour of hashing between two downloads is not a slow download."""
+    clock = Clock()
+    judged = pace(clock, least=1000)
+    judged.take(100)
+    clock.now += 3600
+    judged.begin()
+    clock.now += 9
+    judged.take(10_000)
+    clock.now += 1
+    judged.take(0)

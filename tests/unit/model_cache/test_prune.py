@@ -46,6 +46,12 @@ def test_what_nobody_refers_to_is_shown(volume: Path) -> None:
     assert f"{old}  10 B  no slug links to it" in list(show(volume, leftovers(volume, NOW)))
 
 
+def test_on_a_shared_volume_no_snapshot_is_removed(volume: Path) -> None:
+    """A worker of another host may hold it; what was broken off or set aside goes."""
+    paths = {one.path.parent.name for one in leftovers(volume, NOW + STALE_S + 1, shared=True)}
+    assert paths == {".staging", ".quarantine"}
+
+
 def test_it_is_removed(volume: Path) -> None:
     """And nothing else is."""
     assert all(remove(volume, one) for one in leftovers(volume, NOW + STALE_S + 1))

@@ -20,7 +20,8 @@ def snapshot(tmp_path: Path) -> Path:
     (root / "sub").mkdir(parents=True)
     (root / "config.json").write_text("{}")
     (root / "sub" / "x").write_text("abc")
-    record = ready.record(root, Lock("owner/name", "v1", MANIFEST), locked=True)
+    stamps = {file.path: ready.stamp(os.lstat(root / file.path)) for file in MANIFEST.files}
+    record = ready.record(Lock("owner/name", "v1", MANIFEST), stamps, locked=True)
     (root / READY).write_text(record.to_json(), encoding="utf-8")
     return root
 

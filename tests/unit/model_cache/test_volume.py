@@ -14,7 +14,8 @@ from model_cache import ready
 from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
 from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
-from model_cache.verify import wrong_files
+from model_cache.ready import Stamp
+from model_cache.verify import verify
 from model_cache.volume import Volume, explain
 
 CONTENT = {"config.json": b"{}", "sub/deep/model.safetensors": b"weights"}
@@ -38,6 +39,18 @@ def fill(staging: Path) -> None:
         (staging / path).write_bytes(content)
 
 
+def stamps(staging: Path) -> dict[str, Stamp]:
+    """Those of the manifest's files, all verified."""
+    return verify(staging, MANIFEST.files, lambda *_: None).stamps
+
+
+def publish(volume: Volume) -> Path:
+    """A snapshot of the manifest's files."""
+    staging = volume.stage(MANIFEST)
+    fill(staging)
+    return volume.publish(LOCK, stamps(staging), locked=False)
+
+
 def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
     """The staging directory becomes the snapshot; strays and empty directories do not come along."""
     staging = volume.stage(MANIFEST)
@@ -45,7 +58,7 @@ def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
     (staging / "sub" / "stray_0_99").touch()
     (staging / "empty" / "directory").mkdir(parents=True)
 
-    snapshot = volume.publish(LOCK, locked=False)
+    snapshot = volume.publish(LOCK, stamps(staging), locked=False)
 
     found = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()}
     assert found == {*CONTENT, READY}
@@ -56,8 +69,7 @@ def test_publishing_moves_everything_behind_the_link(volume: Volume) -> None:
 
 def test_unpublishing_gives_the_files_back(volume: Volume) -> None:
     """A snapshot that is not trusted is staged again, without its record."""
-    fill(volume.stage(MANIFEST))
-    snapshot = volume.publish(LOCK, locked=False)
+    snapshot = publish(volume)
 
     staging = volume.stage(MANIFEST)
 
@@ -78,10 +90,9 @@ def test_a_link_out_of_the_repository_is_not_followed(volume: Volume, tmp_path: 
 
 def test_the_record_is_replaced_whole(volume: Volume) -> None:
     """Marking a snapshot again leaves one record and no draft."""
-    fill(volume.stage(MANIFEST))
-    snapshot = volume.publish(LOCK, locked=False)
+    snapshot = publish(volume)
 
-    volume.mark_ready(snapshot, replace(LOCK, revision="v2"), locked=False)
+    volume.mark_ready(snapshot, replace(LOCK, revision="v2"), stamps(snapshot), locked=False)
 
     record = ready.read(snapshot)
     assert record is not None
@@ -125,14 +136,42 @@ def test_wrong_files_are_found_by_their_bytes(volume: Volume) -> None:
     staging = volume.stage(MANIFEST)
     fill(staging)
     read: list[int] = []
-    assert wrong_files(staging, MANIFEST.files, lambda _, count: read.append(count)) == []
+    assert verify(staging, MANIFEST.files, lambda _, count: read.append(count)).wrong == []
     assert sum(read) == MANIFEST.total_bytes
 
     (staging / "config.json").write_bytes(b"[]")
     weights = staging / "sub" / "deep" / "model.safetensors"
     weights.rename(staging / "elsewhere")
     weights.symlink_to(staging / "elsewhere")
-    assert wrong_files(staging, MANIFEST.files, lambda *_: None) == list(MANIFEST.files)
+    verdict = verify(staging, MANIFEST.files, lambda *_: None)
+    assert (verdict.wrong, verdict.stamps) == (list(MANIFEST.files), {})
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_wrong(volume: Volume) -> None:
+    """Though the bytes that were read were right."""
+    staging = volume.stage(MANIFEST)
+    fill(staging)
+
+    def rewrite(file: ManifestFile, _: int) -> None:
+        if file.path == "config.json":
+            (staging / "config.json").write_bytes(b"[]")
+
+    assert verify(staging, MANIFEST.files, rewrite).wrong == [MANIFEST.files[0]]
+
+
+def test_a_file_that_is_rewritten_after_it_was_read_is_not_what_is_recorded(volume: Volume) -> None:
+    """READY.json has the stat that the right bytes had, so the next start looks again."""
+    staging = volume.stage(MANIFEST)
+    fill(staging)
+    seen = stamps(staging)
+    (staging / "config.json").unlink()
+    (staging / "config.json").write_bytes(b"[]")
+
+    snapshot = volume.publish(LOCK, seen, locked=False)
+
+    record = ready.read(snapshot)
+    assert record is not None
+    assert [file.path for file in record.changed(snapshot)] == ["config.json"]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +194,7 @@ def test_an_error_of_the_disk_has_a_remedy(number: int, kind: type[JobError], re
 
 def test_a_withdrawn_snapshot_says_which_files_were_wrong(volume: Volume, tmp_path: Path) -> None:
     """The record goes, the wrong file is set aside, and the note stays until the snapshot is ready again."""
-    fill(volume.stage(MANIFEST))
-    snapshot = volume.publish(LOCK, locked=False)
+    snapshot = publish(volume)
     note = snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     volume.withdraw(snapshot, MANIFEST.files[1:])
@@ -165,6 +203,5 @@ def test_a_withdrawn_snapshot_says_which_files_were_wrong(volume: Volume, tmp_pa
     assert json.loads(note.read_text()) == {"files": ["sub/deep/model.safetensors"]}
     assert [path.read_bytes() for path in tmp_path.glob(".quarantine/*/sub/deep/*")] == [b"weights"]
     assert not (snapshot / "sub/deep/model.safetensors").exists()
-    fill(volume.stage(MANIFEST))
-    volume.publish(LOCK, locked=False)
+    publish(volume)
     assert not note.exists()

@@ -1,0 +1,39 @@
+"""What kind of file system a directory lies on."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_LOCAL = {
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs",
+}  # fmt: skip
+_TABLE = Path("/proc/self/mountinfo")
+
+
+def is_local(directory: Path) -> bool:
+    """Whether no other host can have it mounted, as far as the kind of its file system tells. Raises OSError."""
+    with _TABLE.open(encoding="utf-8", errors="surrogateescape") as table:
+        return kind(Path(os.path.realpath(directory)), table) in _LOCAL
+
+
+def is_shared(said: str, directory: Path) -> bool:
+    """Whether other hosts may write there: as was *said*, ``local`` or ``shared``, or ``auto``: as its kind tells."""
+    return said == "shared" or (said == "auto" and not is_local(directory))
+
+
+def kind(directory: Path, table: Iterable[str]) -> str:
+    """The file system that *directory*, an absolute path without links, lies on, by the lines of mountinfo; or ""."""
+    best, found = "", ""
+    for line in table:
+        mount, _, rest = line.partition(" - ")
+        point = _plain(mount.split()[4])
+        if directory.is_relative_to(point) and len(point) >= len(best):
+            best, found = point, rest.split()[0]
+    return found
+
+
+def _plain(word: str) -> str:
+    """Blanks and backslashes are written as three octal digits."""
+    for code, sign in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        word = word.replace(f"\\{code}", sign)
+    return word
