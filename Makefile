@@ -101,7 +101,7 @@ soak: setup ## Load for MINUTES (120) on one gateway: memory, open files and cos
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.soak --json out/soak.json --minutes $(or $(MINUTES),120)
 bench-weights: setup ## What the weights job costs: hashing, fetching, starting over, memory (BENCH='--rounds 3')
 	@mkdir -p out
-	PYTHONPATH=model-cache/src:. $(PYTHON) -m bench.weights --json out/bench-weights.json $(BENCH)
+	PYTHONPATH=model-cache/src:. $(PYTHON) -m bench.weights $(if $(PAGE),--page $(PAGE)) $(BENCH)
 bench-peers: ## Fetch the gateways to compare with into out/peers: vllm-router, sglang-router, smg, LiteLLM, nginx
 	@scripts/bench-peers
 bench-page: setup ## Write docs/performance.md and its plot from the last `make bench-gateway`

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.bars import judge
+from bench.host import host
 from bench.load import WrongAnswer
 from bench.measure import measure_all
 from bench.peers import PEERS, Peer, peer_started
@@ -112,19 +113,11 @@ def takes_part(key: str, scenarios: list[Scenario]) -> bool:
 
 def facts(rounds: int, cores: Layout) -> dict[str, str]:
     """When and where this was measured."""
-    cpu = next(
-        (
-            line.partition(":")[2]
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "rounds": str(rounds),
         "cores": SHARED if cores.is_shared else APART,
-        "host": f"{os.cpu_count()} cores of {cpu.strip()}, Linux {platform.release().split('-')[0]}",
+        "host": host(),
         "python": f"Python {platform.python_version()}, uvloop {version('uvloop')}",
     }
 

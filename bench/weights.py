@@ -1,6 +1,6 @@
 """What the weights job's own work costs: hashing, fetching, starting over, memory. Real SDK, local hub, loopback.
 
-usage: python -m bench.weights [--rounds 7] [--gigabytes 20] [--json FILE]
+usage: python -m bench.weights [--rounds 7] [--gigabytes 20] [--page FILE]
 Ratios are of one run, the two sides of each in turns. Data is generated; what is hashed lies in memory (/dev/shm), so
 that the disk's speed stays out of it.
 Exit codes: 0 all bars hold · 1 one was missed · 3 a run of the job failed
@@ -9,6 +9,7 @@ Exit codes: 0 all bars hold · 1 one was missed · 3 a run of the job failed
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -18,12 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from bench.bars import Verdict
+from bench.host import host
+from bench.marked import replaced
 from model_cache.manifest import ManifestFile
 from model_cache.verify import verify
 
@@ -33,6 +36,7 @@ GB = 10**9
 HASHED_FILES, HASHED_BYTES = 8, 256 << 20  # each
 FETCHED_BYTES = 2 * GB
 RESTART_FILES = 100
+TARGET = "bench-weights"
 BLOCK = 8 << 20
 
 
@@ -234,7 +238,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gigabytes", type=int, default=20)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path, help="write the table into this page, between its marks")
     given = parser.parse_args()
     try:
         verdicts = measured(given.rounds, given.gigabytes)
@@ -243,9 +247,21 @@ def main() -> int:
         return 3
     for verdict in verdicts:
         print(verdict.text())
-    if given.json:
-        given.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n")
+    if given.page:
+        given.page.write_text(replaced(given.page.read_text(), written(verdicts, given.rounds), TARGET))
     return int(any(verdict.is_missed for verdict in verdicts))
+
+
+def written(verdicts: Sequence[Verdict], rounds: int) -> str:
+    """The table, and when and where it was measured; Markdown."""
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    head = f"{today}, {host()}, Python {platform.python_version()}; medians of {rounds} rounds.\n"
+    states = ["missed" if verdict.is_missed else "holds" for verdict in verdicts]
+    rows = [
+        f"| {v.name}: {v.side} {v.bar:g} | {v.value:.2f} | {s} |"
+        for v, s in zip(verdicts, states, strict=True)
+    ]
+    return "\n".join([head, "| bar | measured |  |", "| --- | --: | --- |", *rows, ""])
 
 
 def measured(rounds: int, gigabytes: int) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,14 @@ def test_a_file_that_cannot_be_verified_is_refused(sha256: str | None) -> None:
 def test_a_negative_size_is_refused() -> None:
     """A size below zero would spoil every sum."""
     assert "size -1" in refusal(listing(ListedFile("x", -1, HASH)))
+
+
+@pytest.mark.parametrize(
+    "listed", [(None, 1, HASH), (7, 1, HASH), ("x", "1", HASH), ("x", True, HASH), ("x", 1, 7)]
+)
+def test_what_is_no_file_at_all_is_refused(listed: tuple[Any, ...]) -> None:
+    """A path that is no text, a size that is no number: whatever JSON can hold."""
+    assert "is of the wrong type" in refusal(listing(ListedFile(*listed)))
 
 
 def test_an_empty_listing_is_refused() -> None:
