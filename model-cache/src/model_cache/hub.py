@@ -25,7 +25,7 @@ from model_cache.manifest import ManifestFile
 from model_cache.pace import Pace
 from model_cache.progress import Progress
 
-_MAX_WORKERS = 4
+_MAX_WORKERS = 8  # files at a time
 _CHUNK_BYTES = 1 << 20
 
 # When several files fail for several reasons, the first of these is what the run reports.

@@ -19,7 +19,10 @@ _LEAST_LIMIT = 100_000
 
 # The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
 _SDK_KNOBS: Mapping[str, str] = {
-    "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "4",
+    # A file that comes in ranges is written twice: in parts, then as a whole. That is worth its while only for files so
+    # large that few are left to come side by side.
+    "MODELSCOPE_DOWNLOAD_PARALLEL_THRESHOLD_MB": "4000",
+    "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "2",
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
     "MODELSCOPE_DOWNLOAD_FILE_LOCK_TIMEOUT_SECONDS": "86400",
     # of one connection out of sixteen, which share a slow link: what is too slow is judged over all of them
