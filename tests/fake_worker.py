@@ -513,8 +513,16 @@ class FakeWorker:
         self._server = await self.loop.create_server(self._accept, "127.0.0.1", self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def _stop_listening(self, server: asyncio.Server) -> None:
+        """asyncio forgets a connection that it has accepted but not set up yet when its server closes."""
+        for listening in server.sockets:
+            self.loop.remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+
     async def _die(self) -> None:
         if self._server is not None:
+            await self._stop_listening(self._server)
             self._server.close()
             self._server = None
         connections = list(self.connections)

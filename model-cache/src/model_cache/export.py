@@ -2,7 +2,7 @@
 
 usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]
 Parts that are there already are not written again. Where DIR is full it says with which part the next disk goes on.
-Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published
+Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read
             4 a file changed since it was verified · 5 DIR is full
 """
 
@@ -82,6 +82,9 @@ class Export:
             draft.replace(self._into / part.name)
             with (self._into / SUMS).open("a") as sums:
                 sums.write(f"{digest.hexdigest()}  {part.name}\n")
+        except JobError:
+            draft.unlink(missing_ok=True)
+            raise
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error

@@ -16,12 +16,12 @@ class Folder:
     """The files lie in *root*, or below it under the repository's name."""
 
     def __init__(self, root: Path, repo: str) -> None:
-        self._root = root / repo if (root / repo).is_dir() else root
+        self._root = root / repo if os.path.isdir(root / repo) else root
         self.name = str(root)
 
     def list_files(self) -> list[ListedFile] | None:
         """None: a directory cannot tell what it should hold. Raises AccessError if it is not there."""
-        if not self._root.is_dir():
+        if not os.path.isdir(self._root):
             raise AccessError(f"{self.name} is no directory here")
         return None
 
@@ -38,13 +38,16 @@ class Folder:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
+        """Not if it has another size: then it is another version's."""
         source = Path(os.path.realpath(self._root / file.path))
-        return source.is_relative_to(os.path.realpath(self._root)) and source.is_file()
+        if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
+            return False
+        return os.path.getsize(source) == file.size
 
     def _copy(self, file: ManifestFile, target: Path, progress: Progress) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f"{target.name}.incomplete")
-        with draft.open("wb", buffering=0) as copy:
+        with draft.open("wb") as copy:
             for block in self._blocks(file):
                 copy.write(block)
                 progress.add(file.path, len(block))

@@ -17,7 +17,9 @@ _NO_LOCKS_HERE = (
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
     """Lock *path*, a file or a directory, until the block ends; yields whether nobody else has it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(
+        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
+    )  # NFS locks no file that is open to be read
     try:
         yield _locked(descriptor, fcntl.LOCK_EX)
     finally:

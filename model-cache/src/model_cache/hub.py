@@ -22,7 +22,7 @@ from modelscope_hub.errors import (
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
-from model_cache.pace import Pace
+from model_cache.pace import Pace, TooSlow
 from model_cache.progress import Progress
 
 _MAX_WORKERS = 8  # files at a time
@@ -138,9 +138,18 @@ def _meter(progress: Progress, pace: Pace) -> type[ProgressCallback]:
             moved = 0 < size <= _CHUNK_BYTES
             progress.add(self.filename, size, moved=moved)
             if moved:
-                pace.take(size)
+                try:
+                    pace.take(size)
+                except TooSlow as slow:
+                    raise _Hopeless(str(slow)) from slow
 
     return Meter
+
+
+class _Hopeless(HubError):
+    """What the SDK does not try again."""
+
+    retryable = False
 
 
 class _RetryHandler(logging.Handler):

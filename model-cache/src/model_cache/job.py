@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from model_cache import card, lock, ready
@@ -216,13 +217,15 @@ class Job:
             accepted = self._accepted(hub.list_files())
             if index := accepted.manifest.index:
                 hub.download([index], Path(folder), self._progress)
-                _check_index(Path(folder) / index.path, accepted.manifest)
+                accepted.manifest.check_shards((Path(folder) / index.path).read_bytes())
         return self._lock_of(accepted.manifest)
 
     @contextmanager
     def _connected(self) -> Iterator[Sources]:
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
-            export_to_sdk(self._volume.sdk_cache, Path(home))
+            # where several hosts write, their kernels' locks are not to be waited for: the SDK's stay with this run
+            cache = Path(home) / "cache" if self._settings.is_shared() else self._volume.sdk_cache
+            export_to_sdk(cache, Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
@@ -235,6 +238,7 @@ class Job:
         for _ in range(tries := 1 + hub.count):
             self._download(hub, staging, manifest)
             verdict = self._verified(staging, left)
+            self._volume.require_ownership()
             left, stamps = verdict.wrong, stamps | verdict.stamps
             if not left:
                 return stamps
@@ -250,13 +254,24 @@ class Job:
         missing = [file for file in manifest.files if not has_size(staging, file)]
         total, left = _work(manifest.files), _work(missing)
         self._report.enter("downloading", total, Work(total.bytes - left.bytes, total.files - left.files))
-        index = manifest.index
-        if index in missing:
-            hub.download([index], staging, self._progress)
-        if index:
-            _check_index(staging / index.path, manifest)
+        if index := manifest.index:
+            manifest.check_shards(self._index(hub, staging, index))
         if rest := [file for file in missing if file != index]:
             hub.download(rest, staging, self._progress)
+
+    def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
+        """The shard index, right to the last byte, before hundreds of gigabytes follow."""
+        path = staging / index.path
+        for _ in range(1 + hub.count):
+            if not has_size(staging, index):
+                hub.download([index], staging, self._progress)
+            if sha256(content := path.read_bytes()).hexdigest() == index.sha256:
+                return content
+            path.unlink()
+            hub.doubt([index])
+        raise IntegrityError(
+            f"{index.path} differs from its sha256, whoever sends it; nothing else was downloaded"
+        )
 
     def _verified(
         self, root: Path, files: Sequence[ManifestFile], on_wrong: Callable[[], None] = lambda: None
@@ -305,15 +320,6 @@ class Job:
     def _say_retry(self, remark: str) -> None:
         self._progress.retried()
         self._report.line(remark)
-
-
-def _check_index(index: Path, manifest: Manifest) -> None:
-    """Check the shard index as soon as it is there, before hundreds of gigabytes follow."""
-    try:
-        manifest.check_shards(index.read_bytes())
-    except IntegrityError:
-        index.unlink()  # it may be damaged rather than incomplete: the next run fetches it anew
-        raise
 
 
 def _remove(root: Path, files: Sequence[ManifestFile]) -> None:

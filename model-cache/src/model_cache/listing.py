@@ -68,7 +68,8 @@ def _runs_code(path: str, trusts_code: bool) -> bool:
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
     """The files of *manifest* that *listing* has not, or has with another size or sha256."""
-    listed = {ManifestFile(file.path, file.size, (file.sha256 or "").lower()) for file in listing}
+    sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
+    listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
 
 

@@ -35,6 +35,8 @@ class Owner:
         self._path = path
         self._beat_s = beat_s
         self.run = uuid4().hex[:12]
+        self.is_lost = False
+        """Whether another run took this one for dead, and writes now."""
 
     @contextmanager
     def signed(self, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -63,7 +65,7 @@ class Owner:
                 self._wait_for(other)
             self._sign(0)
             if self._stays():
-                return
+                return self._sign(1)
 
     def _wait_for(self, other: Signature) -> None:
         """Returns when that run has left, or stood still for long enough."""
@@ -81,8 +83,12 @@ class Owner:
         return found is not None and found.run == self.run
 
     def _renew(self, stop: threading.Event) -> None:
-        beat = 0
+        beat = 1
         while not stop.wait(self._beat_s):
+            found = self._read()  # one that signed once and waits has beat 0: it is signed over
+            self.is_lost = found is not None and found.run != self.run and found.beat > 0
+            if self.is_lost:
+                return
             beat += 1
             with suppress(OSError):  # a full volume: the run itself meets it, and says so
                 self._sign(beat)

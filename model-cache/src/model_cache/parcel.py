@@ -187,7 +187,7 @@ def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash"
         if not (block := _read(source, min(_BLOCK_BYTES, count))):
             raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
         digest.update(block)
-        target.write(block)
+        _write(target, block)
         count -= len(block)
 
 
@@ -198,3 +198,10 @@ def _read(source: BinaryIO, count: int) -> bytes:
         raise RetryableError(
             f"{source.name} cannot be read ({error.strerror}); check that disk, then run again"
         ) from error
+
+
+def _write(target: BinaryIO, block: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part, and says so only when asked again."""
+    left = memoryview(block)
+    while left:
+        left = left[target.write(left) :]

@@ -100,6 +100,8 @@ def _changed(path: Path) -> float:
 
 def _is_taken(leftover: Leftover) -> bool:
     locks = (leftover.path, leftover.lock)
+    if leftover.lock and leftover.lock.with_suffix(".owner").exists():
+        return True  # signed for, by a run of any host
     return any(is_held(lock) for lock in locks if lock is not None and lock.exists())
 
 

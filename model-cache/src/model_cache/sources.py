@@ -71,6 +71,7 @@ class Sources:
         on_begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._left = list(sources)
+        self._several = len(sources) > 1
         self._say = say
         self._on_begin = on_begin
         self._failed: list[JobError] = []
@@ -93,7 +94,7 @@ class Sources:
                     return listing
             except JobError as error:
                 self._failed.append(error)
-                if not (known and isinstance(error, AccessError)):
+                if not (known and self._several and isinstance(error, AccessError)):
                     self._give_up(source, error)
         if not self._left:
             raise self._failed[0]

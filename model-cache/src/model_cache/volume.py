@@ -93,6 +93,13 @@ class Volume:
                 with self._owner.signed(on_wait):
                     yield
 
+    def require_ownership(self) -> None:
+        """Raise RetryableError if another host's run took this one for dead, and goes on in its place."""
+        if self._owner and self._owner.is_lost:
+            raise RetryableError(
+                f"this run stood still for so long that another host took over {self._repo}; run again"
+            )
+
     def stage(self, manifest: Manifest) -> Path:
         """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*."""
         self.unpublish(manifest.digest)

@@ -219,6 +219,25 @@ def test_what_a_carried_disk_lacks_comes_from_the_next(
     assert hashes(job.link) == true_hashes
 
 
+def test_an_older_carried_disk_is_passed_over(
+    job: Job, hub: Hub, models: Path, lock: Path, tmp_path: Path, true_hashes: dict[str, str]
+) -> None:
+    """A file of another size is another version's: the next one brings it; likewise an index of the same size."""
+    disk = tmp_path / "disk"
+    shutil.copytree(models / REPO, disk)
+    (disk / "config.json").write_text("{}")
+    index = disk / "model.safetensors.index.json"
+    index.write_bytes(bytes(index.stat().st_size))
+    with Hub(models).running() as other:
+        fall_back(job, f"dir:{disk}", f"hf:{other.endpoint}")
+        hub.stop()
+        outcome = job.run()
+
+        assert outcome.code == 0, outcome.stderr
+        assert hashes(job.link) == true_hashes
+        assert all(name in " ".join(other.requests) for name in ("config.json", index.name))
+
+
 def test_a_carried_disk_with_links_in_a_circle(job: Job, hub: Hub, lock: Path, tmp_path: Path) -> None:
     """What cannot be read there is not there: the hub's own error stays the reason."""
     disk = tmp_path / "disk"

@@ -8,7 +8,7 @@ import pytest
 
 from model_cache.owner import Owner
 
-BEAT_S = 0.02
+BEAT_S = 0.2
 
 
 def nobody_waits() -> None:
@@ -71,4 +71,15 @@ def test_a_signature_that_was_taken_over_is_left_alone(tmp_path: Path) -> None:
     path, other = tmp_path / "x.owner", '{"run": "0123456789ab", "host": "other", "beat": 7}'
     with Owner(path, 0.5).signed(nobody_waits):
         path.write_text(other)
+    assert path.read_text() == other
+
+
+def test_who_was_taken_for_dead_learns_it(tmp_path: Path) -> None:
+    """Another run renews its signature in that place: this one signs no more."""
+    path, other = tmp_path / "x.owner", '{"run": "0123456789ab", "host": "other", "beat": 7}'
+    owner = Owner(path, BEAT_S)
+    with owner.signed(nobody_waits):
+        path.write_text(other)
+        time.sleep(3 * BEAT_S)
+        assert owner.is_lost
     assert path.read_text() == other

@@ -46,6 +46,12 @@ def test_what_nobody_refers_to_is_shown(volume: Path) -> None:
     assert f"{old}  10 B  no slug links to it" in list(show(volume, leftovers(volume, NOW)))
 
 
+def test_what_is_signed_for_stays(volume: Path) -> None:
+    """By a run of any host, whose locks are not seen here."""
+    (volume / ".locks/owner--name.owner").write_text("{}")
+    assert found(volume, NOW + STALE_S + 1) == {f".quarantine/owner--name-{OLD}"}
+
+
 def test_on_a_shared_volume_no_snapshot_is_removed(volume: Path) -> None:
     """A worker of another host may hold it; what was broken off or set aside goes."""
     paths = {one.path.parent.name for one in leftovers(volume, NOW + STALE_S + 1, shared=True)}
