@@ -50,6 +50,7 @@ def published(stack: Stack) -> dict[str, object]:
     return dict(json.loads(stack.compose("--profile", SLUG, *words).stdout))
 
 
+@pytest.mark.full
 def test_on_a_disk(stack: Stack, elsewhere: Volume, tmp_path: Path) -> None:
     """`make weights-export` here, an import there: the same digest, without any network."""
     tmp_path.chmod(0o755)
@@ -63,6 +64,7 @@ def test_on_a_disk(stack: Stack, elsewhere: Volume, tmp_path: Path) -> None:
     assert brought["digest"] == published(stack)["digest"]
 
 
+@pytest.mark.full
 def test_over_the_lan(stack: Stack, elsewhere: Volume, tmp_path: Path) -> None:
     """`serve-weights` is hardened like the rest, gives nothing without its token, and all of it with it."""
     token = tmp_path / "token"

@@ -85,6 +85,7 @@ def test_engine_that_freezes_at_work(impatient: Stack, client: OpenAI) -> None:
     assert impatient.container(SLUG).id == container.id
 
 
+@pytest.mark.full
 def test_engine_that_freezes_while_idle(impatient: Stack, client: OpenAI) -> None:
     """vLLM's numbers never show the request that comes then; the launcher's own question is not answered either."""
     assert ask(client).strip() == dialogues.CHINESE.answer.content
