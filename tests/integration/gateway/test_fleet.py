@@ -103,9 +103,13 @@ def test_a_killed_worker_is_noticed_and_taken_back(
     assert gateway.chat("alpha").content == COMPLETION
 
 
-def changes(gateway: Gateway) -> list[tuple[str, str]]:
-    """Every logged transition, as from and to."""
-    return [(line["from"], line["to"]) for line in gateway.events("worker_state")]
+def changes(gateway: Gateway, least: int, **facts: object) -> list[tuple[str, str]]:
+    """Every logged transition with these facts, as from and to; waits for as many as `least`."""
+    lines = wait_until(
+        lambda: found if len(found := gateway.events("worker_state", **facts)) >= least else None,
+        f"{least} transitions",
+    )
+    return [(line["from"], line["to"]) for line in lines]
 
 
 def test_every_change_of_a_worker_is_one_log_line(
@@ -116,8 +120,8 @@ def test_every_change_of_a_worker_is_one_log_line(
     own_worker.health = 503
     gateway.wait_for("alpha", "down")
     wait_until(lambda: gateway.slug("alpha")["workers"][0]["failed_probes"] > 6, "three more failed probes")
+    assert changes(gateway, 3) == [("starting", "ready"), ("ready", "suspect"), ("suspect", "down")]
     assert len(gateway.events("worker_joined")) == 1
-    assert changes(gateway) == [("starting", "ready"), ("ready", "suspect"), ("suspect", "down")]
     assert gateway.events("worker_state", to="down")[0]["reason"] == "/health answered 503"
     assert gateway.metric("gateway_worker_transitions_total", slug="alpha", to="down") == 1
 
@@ -173,8 +177,8 @@ def test_failed_requests_eject_all_but_the_last(
     """Every worker fails every request, and is healthy by its probes: one is ejected, the last one goes on."""
     gateway, *_ = two
     ask_both(gateway, do, **script)
-    assert len({line["worker"] for line in gateway.events("worker_state", to="ejected")}) == 1
     assert "no other worker" in gateway.event("worker_state", to="suspect")["reason"]
+    assert len({line["worker"] for line in gateway.events("worker_state", to="ejected")}) == 1
     assert gateway.metric("gateway_worker_ejections_total", slug="pair") >= 1
     assert gateway.metric("gateway_worker_failures_total", slug="pair", failure=failure) >= 10
     ejected = gateway.event("worker_state", to="ejected")
@@ -209,9 +213,13 @@ def test_an_ejected_worker_is_tried_and_taken_back(two: Two) -> None:
     served = [gateway.chat("pair").status_code for _ in range(4)]
     assert served == [200] * 4
     gateway.wait_for("pair", "ready", "ready")
-    ejected = next(line["worker"] for line in gateway.events("worker_state", to="ejected"))
-    own = [(line["from"], line["to"]) for line in gateway.events("worker_state", worker=ejected)]
-    assert own[-3:] == [("ready", "ejected"), ("ejected", "half_open"), ("half_open", "ready")]
+    ejected = gateway.event("worker_state", to="ejected")["worker"]
+    gateway.event("worker_state", worker=ejected, to="ready", **{"from": "half_open"})
+    assert changes(gateway, 4, worker=ejected)[-3:] == [
+        ("ready", "ejected"),
+        ("ejected", "half_open"),
+        ("half_open", "ready"),
+    ]
 
 
 def test_a_killed_worker_is_passed_over_at_once(two: Two) -> None:
@@ -240,7 +248,7 @@ def test_an_engine_that_stands_still_goes_down(site: Site, start_worker: StartWo
     gateway.wait_for("alpha", "down")
     worker.says(running=1, finished=1, generated=8)
     gateway.wait_for("alpha", "ready")
-    assert changes(gateway)[:4] == [
+    assert changes(gateway, 4)[:4] == [
         ("starting", "ready"), ("ready", "suspect"), ("suspect", "down"), ("down", "ready"),
     ]  # fmt: skip
     gateway.terminate()
@@ -261,7 +269,7 @@ def test_the_gateways_own_limits_count_against_nobody(
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     gateway.event("probes_possible")
     assert gateway.chat("alpha").content == COMPLETION
-    assert changes(gateway) == [("starting", "ready")]
+    assert changes(gateway, 1) == [("starting", "ready")]
     assert gateway.metric("gateway_worker_failures_total") == 0
 
 
