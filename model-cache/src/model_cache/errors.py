@@ -47,3 +47,8 @@ class AccessError(JobError):
     """The hub answered 401, 403 or 404."""
 
     exit_code = 6
+
+
+def unreadable(name: str, error: OSError) -> RetryableError:
+    """For a disk that was carried here and fails."""
+    return RetryableError(f"{name} cannot be read ({error.strerror}); check that disk, then run again")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model_cache.errors import AccessError, RetryableError
+from model_cache.errors import AccessError, unreadable
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
 from model_cache.progress import Progress
@@ -59,6 +59,4 @@ class Folder:
                 while block := source.read(_BLOCK_BYTES):
                     yield block
         except OSError as error:
-            raise RetryableError(
-                f"{self._root / file.path} cannot be read ({error.strerror}); check that disk, then run again"
-            ) from error
+            raise unreadable(str(self._root / file.path), error) from error

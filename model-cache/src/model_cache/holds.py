@@ -4,42 +4,37 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-_NO_LOCKS_HERE = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-)  # a shared file system: nobody can have it, or all can
+# a shared file system: nobody can have it, or all can
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[bool]:
+def exclusive(path: Path) -> AbstractContextManager[bool]:
     """Lock *path*, a file or a directory, until the block ends; yields whether nobody else has it. Raises OSError."""
-    descriptor = os.open(
-        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
-    )  # NFS locks no file that is open to be read
-    try:
-        yield _locked(descriptor, fcntl.LOCK_EX)
-    finally:
-        os.close(descriptor)
+    # NFS gives no exclusive lock on a file that is open for reading alone
+    return _held(path, os.O_RDONLY if path.is_dir() else os.O_RDWR, fcntl.LOCK_EX)
 
 
-@contextmanager
-def shared(path: Path) -> Iterator[bool]:
+def shared(path: Path) -> AbstractContextManager[bool]:
     """Hold *path* until the block ends, as a worker does; yields whether nobody is removing it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield _locked(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
+    return _held(path, os.O_RDONLY, fcntl.LOCK_SH)
 
 
 def is_held(path: Path) -> bool:
     """Whether somebody has it now. Raises OSError."""
     with exclusive(path) as free:
         return not free
+
+
+@contextmanager
+def _held(path: Path, flags: int, kind: int) -> Iterator[bool]:
+    descriptor = os.open(path, flags)
+    try:
+        yield _locked(descriptor, kind)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(descriptor: int, kind: int) -> bool:

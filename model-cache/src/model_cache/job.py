@@ -223,9 +223,7 @@ class Job:
     @contextmanager
     def _connected(self) -> Iterator[Sources]:
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
-            # where several hosts write, their kernels' locks are not to be waited for: the SDK's stay with this run
-            cache = Path(home) / "cache" if self._settings.is_shared() else self._volume.sdk_cache
-            export_to_sdk(cache, Path(home))
+            export_to_sdk(self._volume.sdk_cache(Path(home)), Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:

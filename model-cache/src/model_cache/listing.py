@@ -46,7 +46,6 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
     (a file without sha256), or that cannot be a model (no config.json, no safetensors).
     """
-    listing = list(listing)
     listed = sorted(listing, key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
     if fault := next(faults(kept), None):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from model_cache import lock
-from model_cache.errors import ConfigError, IntegrityError, RetryableError
+from model_cache.errors import ConfigError, IntegrityError, RetryableError, unreadable
 from model_cache.listing import ListedFile
 from model_cache.manifest import DIGEST_DIGITS, Manifest, ManifestFile
 from model_cache.progress import Progress
@@ -195,9 +195,7 @@ def _read(source: BinaryIO, count: int) -> bytes:
     try:
         return source.read(count)
     except OSError as error:
-        raise RetryableError(
-            f"{source.name} cannot be read ({error.strerror}); check that disk, then run again"
-        ) from error
+        raise unreadable(source.name, error) from error
 
 
 def _write(target: BinaryIO, block: bytes) -> None:

@@ -40,12 +40,16 @@ class Volume:
     def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
         """*shared*: whether other hosts may write to it too; *beat_s*: seconds between two signs of life to them."""
         self._root = root
-        self._owner = Owner(root / ".locks" / f"{repo.replace('/', '--')}.owner", beat_s) if shared else None
         self._repo = repo
         self._flat_name = repo.replace("/", "--")
+        self._owner = Owner(root / ".locks" / f"{self._flat_name}.owner", beat_s) if shared else None
+        self._run = f".{self._owner.run}" if self._owner else ""
         self._staging_root = root / ".staging"
         self._slug_link = root / "slugs" / slug
-        self.sdk_cache = root / ".ms"
+
+    def sdk_cache(self, home: Path) -> Path:
+        """Where the SDK's locks are: in *home*, with the run, where other hosts' kernels are not to be waited for."""
+        return home / "cache" if self._owner else self._root / ".ms"
 
     def prepare(self) -> None:
         """Create the directories that every run needs."""
@@ -65,8 +69,7 @@ class Volume:
 
         Where other hosts may write, each run has its own, whatever happens to signatures.
         """
-        run = f".{self._owner.run}" if self._owner else ""
-        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{run}"
+        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{self._run}"
 
     def snapshot(self, digest: str) -> Path:
         """Where the snapshot is published."""
@@ -164,10 +167,7 @@ class Volume:
 
     def _write(self, path: Path, text: str) -> None:
         """Replace the file at *path* whole, and durably."""
-        draft = (
-            self._staging_root
-            / f"{self._flat_name}-{path.name}{f'.{self._owner.run}' if self._owner else ''}"
-        )
+        draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
         with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
