@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs/test-report.md"
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+CYCLES = ["scripts/test-e2e", "-m", "full", "tests/e2e/test_cycles.py"]
 HOUR = 3600
 DATED = re.compile(r"\| \d{4}-\d\d-\d\d \d\d:\d\d, [0-9a-f]{7,} \|")
 
@@ -65,8 +66,8 @@ BARS = (
     Bar("demo-down", "`make demo-down`", ["make", "demo-down"], HOUR),
     Bar("count", "tests at full count", [*PYTEST, "-m", "full"], HOUR),
     Bar("fuzz", "random input, thirty minutes each", ["make", "fuzz", "SECONDS=1800", "JOBS=5"], 3 * HOUR),
-    Bar("cycles", "down and up twenty times, then containers that end at random for two hours",
-        ["make", "test-e2e-cycles"], 4 * HOUR),
+    Bar("twenty", "down and up twenty times", [*CYCLES, "-k", "twenty"], HOUR),
+    Bar("restarts", "containers that end at random for two hours", [*CYCLES, "-k", "random"], 3 * HOUR),
     Bar("soak", "two hours of load on one gateway", ["make", "soak"], 3 * HOUR),
 )  # fmt: skip
 

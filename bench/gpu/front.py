@@ -1,33 +1,48 @@
-"""The gateway before a worker that DNS does not know, as shipped."""
+"""The gateway before workers that DNS does not know, as shipped."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.gpu.recipe import DOCKER, served_names
+import httpx
+
+from bench.gpu.recipe import DOCKER
 from bench.processes import program, python_module
-from bench.servers import Fleet, is_ready, wait_until
+from bench.servers import wait_until
 
 READY_S = 30
 
 
 @contextmanager
-def gateway(slug: str, worker: str, port: int, folder: Path) -> Iterator[str]:
-    """Its base URL, once it routes to the worker. Raises TimeoutError with the end of its log."""
-    (folder / "workers").write_text(f"{slug} {worker}\n")
+def gateway(
+    slug: str, workers: Sequence[str], port: int, folder: Path, policy: str = "least_in_flight"
+) -> Iterator[str]:
+    """Its base URL, once it routes to all workers. Raises TimeoutError with the end of its log."""
+    (folder / "workers").write_text("".join(f"{slug} {worker}\n" for worker in workers))
+    (folder / "models.yaml").write_text(json.dumps({"defaults": {"policy": policy}}))
     ours = {
         "CARDS_DIR": DOCKER,
         "WORKERS_FILE": folder / "workers",
+        "MODELS_FILE": folder / "models.yaml",
+        "SLOW_START_S": 0,  # all have been there before it
         "DNS": 0,
         "PORT": port,
         "OPS_PORT": port + 1,
     }
     environment = os.environ | {f"GATEWAY_{name}": str(value) for name, value in ours.items()}
-    log, fleet = folder / "gateway.log", Fleet(slug, slug, tuple(served_names(slug)))
+    log = folder / "gateway.log"
     with program(python_module("gateway"), os.sched_getaffinity(0), log, environment):
-        if not wait_until(lambda: is_ready(port, fleet), READY_S):
-            raise TimeoutError(
-                f"the gateway has no ready worker after {READY_S} s: {log.read_text()[-1000:]}"
-            )
+        if not wait_until(lambda: ready(port + 1) == len(workers), READY_S):
+            raise TimeoutError(f"workers are not ready after {READY_S} s: {log.read_text()[-1000:]}")
         yield f"http://127.0.0.1:{port}"
+
+
+def ready(ops_port: int) -> int:
+    """How many workers the gateway has that are ready."""
+    try:
+        slugs = httpx.get(f"http://127.0.0.1:{ops_port}/workers", trust_env=False).json()["slugs"]
+    except httpx.TransportError:
+        return 0
+    return sum(worker["state"] == "ready" for slug in slugs for worker in slug["workers"])

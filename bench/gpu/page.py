@@ -6,10 +6,12 @@ usage: python -m bench.gpu.page [--check]     --check: writes nothing; exit code
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench.gpu import recipe
+from bench.gpu.replicas import POLICIES, medians
 from bench.gpu.rows import NOT_ATTEMPTED
 from bench.marked import replaced
 from bench.served import LOADS, OVERHEAD, Record, loads, overheads
@@ -28,6 +30,15 @@ STARTS = [
     "KV cache a card",
     "one stream",
 ]
+REPLICAS = [
+    "replicas, mix",
+    "policy",
+    "TTFT p50 ms",
+    "of the best",
+    "TTFT p99 ms",
+    "requests/s",
+    "prompt tokens found in caches",
+]
 
 
 def load_records() -> list[Record]:
@@ -40,15 +51,65 @@ def written(records: list[Record]) -> str:
     """All that the page says of them, as Markdown."""
     parts = [
         table(STARTS, [start(record) for record in records]),
-        "\n".join(f"- `{slug}`: not attempted: {why}." for slug, why in NOT_ATTEMPTED.items()),
+        *(f"- `{slug}`: not attempted: {why}." for slug, why in NOT_ATTEMPTED.items()),
         "## Through the gateway, against the worker directly",
         table(["row, caches", *OVERHEAD], named_rows(records, overheads)),
+        *policies(load_replicas()),
         "## Every load",
         table(["row, caches", *LOADS], named_rows(records, loads)),
         "## What each start was",
         *(told(record) for record in records),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def load_replicas() -> Record:
+    """What replicas did under each policy; nothing, where none were run."""
+    file = RECORDS / "replicas" / "replicas.json"
+    found: Record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
+def policies(record: Record) -> list[str]:
+    """The record's runs, a line for each number of replicas, mix and policy; best: the lowest TTFT p50."""
+    if not record:
+        return []
+    runs = record["runs"]
+    groups = sorted(
+        {(run["replicas"], run["mix"]) for run in runs}, key=lambda group: (group[0], order(record, group[1]))
+    )
+    head = (
+        f"{record['date']}, vLLM {record['vllm']}, {record['slug']} as shipped, each replica on its own "
+        f"{record['gpus'][0].split(',')[0]}; {record['load']}; empty prefix caches before every run; medians of "
+        f"{rounds(runs)} rounds."
+    )
+    lines = [compared(record, *group, policy) for group in groups for policy in POLICIES]
+    return ["## Replicas, by policy", head, table(REPLICAS, lines)]
+
+
+def rounds(runs: list[Record]) -> str:
+    """Such as `2 to 3`: a host that goes early leaves the last one incomplete."""
+    counts = Counter((run["replicas"], run["mix"], run["policy"]) for run in runs).values()
+    return " to ".join(map(str, sorted({min(counts), max(counts)})))
+
+
+def order(record: Record, mix: str) -> int:
+    return list(record["mixes"]).index(mix)
+
+
+def compared(record: Record, replicas: int, mix: str, policy: str) -> list[str]:
+    """One policy's medians, and its TTFT p50 as a multiple of the best policy's."""
+    runs = record["runs"]
+
+    def figure(name: str, of: str = policy) -> float:
+        return medians(runs, replicas, mix, of, name)
+
+    best = min(figure("ttft_p50_ms", of) for of in POLICIES)
+    return [
+        f"{replicas}, {record['mixes'][mix]['title']}", f"`{policy}`", f"{figure('ttft_p50_ms'):,.1f}",
+        f"{figure('ttft_p50_ms') / best:.3f}", f"{figure('ttft_p99_ms'):,.0f}", f"{figure('requests_per_s'):,.1f}",
+        f"{figure('cached'):.0%}",
+    ]  # fmt: skip
 
 
 def named_rows(records: list[Record], rows: Callable[[Record], list[list[str]]]) -> list[list[str]]:
@@ -96,6 +157,7 @@ def told(record: Record) -> str:
         f"- {record['command']}",
         *(f"- {name}: `{json.dumps(part)}`" for name, part in recipe.differences(record).items()),
         *([f"- {record['layers']} layers of the model's own"] if record["layers"] else []),
+        *([f"- {images(record)}"] if record.get("images") else []),
         f"- phases, s: {phases(record)}",
         *(
             [f"- attention {record['attention']}, experts {record['moe'] or 'none'}"]
@@ -105,6 +167,19 @@ def told(record: Record) -> str:
         *([f"- cause: `{cause(record['problems'])}`"] if record.get("problems") else []),
     ]
     return "\n".join([lines[0], "", *lines[1:]])
+
+
+def images(record: Record) -> str:
+    """What the images that it was shown did."""
+    plain, shown = record["chats"][-1], record["images"]
+    more = {one["prompt_tokens"] - plain["prompt_tokens"] for one in shown.values()}
+    texts = {plain["text"], *(one["text"] for one in shown.values())}
+    differ = "each answer another" if len(texts) == 1 + len(shown) else "answers alike"
+    first = ", ".join(f"{one['first_s']:.2f}" for one in shown.values())
+    return (
+        f"shown an image of 728 x 728 pixels ({', '.join(shown)}), {', '.join(map(str, sorted(more)))} tokens more, "
+        f"{differ}; first token after {first} s"
+    )
 
 
 def cause(problems: list[str]) -> str:

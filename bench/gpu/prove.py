@@ -1,6 +1,6 @@
 """Proves one row on this host's GPUs and writes what happened, whatever it was, as one JSON file.
 
-usage: python -m bench.gpu.prove ROW --out FOLDER [--gateway] [--caches FOLDER]
+usage: python -m bench.gpu.prove ROW --out FOLDER [--gateway] [--caches FOLDER] [--port 18000]
 Exit codes: 0 the record is written, whatever it says · 2 no such row.
 """
 
@@ -24,18 +24,20 @@ from bench.gpu.rows import Row, row
 from bench.gpu.worker import Worker, started
 
 Keep = Callable[[dict[str, Any]], None]
-PORT, FRONT = 18000, 18100
+PORT, FRONT_BEHIND = 18000, 100
 TOKENS = 128
+IMAGES = {"red": (220, 20, 20), "blue": (20, 20, 220)}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One proof: where its files go, where caches are, whether the gateway takes part."""
+    """One proof: where its files go, where caches are, whether the gateway takes part, the worker's port."""
 
     row: Row
     out: Path
     caches: Path
     gateway: bool
+    port: int = PORT
 
     @property
     def place(self) -> Path:
@@ -61,12 +63,12 @@ def prove(plan: Plan) -> dict[str, Any]:
     checkpoint.write(place, plan.row)
     config = place / "serve.yaml"
     config.write_text(yaml.safe_dump(recipe.options(plan.row)))
-    words = recipe.command(place, config, plan.row.slug, PORT)
+    words = recipe.command(place, config, plan.row.slug, plan.port)
     environment = recipe.environment(plan.row, plan.place) | {"VLLM_SERVER_DEV_MODE": "1"}
     record |= said(plan, words, environment, place)
     plan.place.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with started(words, environment, plan.out / f"{plan.row.key}.log", PORT) as worker:
+    with started(words, environment, plan.out / f"{plan.row.key}.log", plan.port) as worker:
         outcome = worker.wait_ready(plan.row.ready_within_s)
         record |= {"outcome": outcome, "after_s": round(time.monotonic() - start, 1)}
         record |= {
@@ -119,17 +121,24 @@ def heading(plan: Plan) -> dict[str, Any]:
 
 def use(plan: Plan, place: Path, done: dict[str, Any], keep: Keep) -> None:
     """A chat, one again warm, and loads: kept after each, so that a host that goes early leaves what it had."""
-    base, model = f"http://127.0.0.1:{PORT}", recipe.served_names(plan.row.slug)[0]
+    base, model = f"http://127.0.0.1:{plan.port}", recipe.served_names(plan.row.slug)[0]
     target = loads.Target(base, place, model, plan.out / "files")
     done["chats"] = [asdict(chat.ask(base, model, TOKENS)) for _ in range(2)]
     keep(done)
+    if plan.row.images:
+        done["images"] = {name: asdict(shown(base, model, colour)) for name, colour in IMAGES.items()}
+        keep(done)
     if not plan.gateway:
         load_all(plan.row, target, {"direct": base}, done, keep)
         return
-    with front.gateway(plan.row.slug, base, FRONT, plan.out) as through:
+    with front.gateway(plan.row.slug, [base], plan.port + FRONT_BEHIND, plan.out) as through:
         done["gateway"] = form_of_gateway()
         done["chat_through_gateway"] = asdict(chat.ask(through, model, TOKENS))
         load_all(plan.row, target, {"direct": base, "gateway": through}, done, keep)
+
+
+def shown(base: str, model: str, colour: tuple[int, int, int]) -> chat.Answer:
+    return chat.ask(base, model, TOKENS, chat.about(chat.png(colour)))
 
 
 def load_all(row: Row, target: loads.Target, bases: dict[str, str], done: dict[str, Any], keep: Keep) -> None:
@@ -172,6 +181,9 @@ def main() -> int:
     parser.add_argument("row")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--caches", type=Path, default=Path("/tmp/octet-caches"))  # a bare host's own
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="of the worker; others beside it need their own"
+    )
     parser.add_argument("--gateway", action="store_true", help="measure through the gateway too")
     given = parser.parse_args()
     try:
@@ -181,7 +193,7 @@ def main() -> int:
         return 2
     (given.out / "files").mkdir(parents=True, exist_ok=True)
     given.caches.mkdir(parents=True, exist_ok=True)
-    plan = Plan(chosen, given.out.resolve(), given.caches.resolve(), given.gateway)
+    plan = Plan(chosen, given.out.resolve(), given.caches.resolve(), given.gateway, given.port)
     save(plan, prove(plan))
     return 0
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 R1, STEP_FP8, STEP_BF16 = "deepseek-r1-distill-qwen-7b", "step3p5-fp8", "step3p5-bf16-mtp"
+STEP_3P7, KIMI = "step3p7-flash", "kimi-k2p5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class Row:
 
     `layers`: as many of the model's instead of all. `config`: fields of its configuration that differ, `options` those
     of serve.yaml (None: left out), `environment` those of the image. `ready_within_s`: after that it counts as hung.
-    `refusal`: what a start that must fail says; "" where it must serve. `loads`: concurrencies to measure.
+    `refusal`: what a start that must fail says; "" where it must serve. `images`: whether it is shown some. `loads`:
+    concurrencies to measure.
     """
 
     key: str
@@ -26,6 +28,7 @@ class Row:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 300
     refusal: str = ""
+    images: bool = False
     loads: tuple[int, ...] = (32,)
 
 
@@ -53,13 +56,13 @@ ROWS = (
         environment=NO_MULTICAST | OWN_KERNELS),
     Row("mtp", STEP_BF16, 2, "compiled, with CUDA graphs", layers=24, environment=NO_MULTICAST),
     Row("mtp-eager", STEP_BF16, 2, "eager", layers=24, options=EAGER, environment=NO_MULTICAST),
+    Row("3p7", STEP_3P7, 2, "compiled, with CUDA graphs", environment=NO_MULTICAST, images=True),
+    Row("3p7-eager", STEP_3P7, 2, "eager", options=EAGER, environment=NO_MULTICAST, images=True),
+    Row("kimi", KIMI, 2, "eager, as shipped", layers=13, environment=NO_MULTICAST, images=True),
 )  # fmt: skip
 
 # Slugs without a row, and why.
-NOT_ATTEMPTED = {
-    "step3p7-flash": "its layers are those of Step-3.5; its image encoder and its three drafts are still to be tried",
-    "kimi-k2p5": "it needs eight cards of 141 GB, and two were there; fewer of its layers are still to be tried",
-}
+NOT_ATTEMPTED: dict[str, str] = {}
 
 
 def row(key: str) -> Row:

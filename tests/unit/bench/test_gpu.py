@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +96,54 @@ def test_fp8_is_of_the_experts_alone() -> None:
     assert "quantization_config" not in checkpoint.shape_of(row("mtp"))
 
 
-def test_every_token_has_a_word(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path, row("r1-7b"))
+def test_a_model_with_images_is_cut_and_quantised_in_its_language_model() -> None:
+    shape = checkpoint.shape_of(Row("x", "step3p7-flash", 2, "t", layers=6))
+    assert shape["text_config"]["num_hidden_layers"] == 6
+    kept = shape["quantization_config"]["modules_to_not_convert"]
+    assert "model.layers.8.mtp_block.self_attn.qkv_proj" in kept
+    assert "vision_model.transformer.resblocks.46.mlp.fc2" in kept
+    kimi = checkpoint.shape_of(row("kimi"))["text_config"]
+    assert (kimi["num_hidden_layers"], kimi["n_routed_experts"]) == (13, 384)
+
+
+@pytest.mark.parametrize("key", ["r1-7b", "3p7", "kimi"])
+def test_every_token_has_a_word(tmp_path: Path, key: str) -> None:
+    one = row(key)
+    checkpoint.write(tmp_path, one)
     tokenizer: dict[str, Any] = json.loads((tmp_path / "tokenizer.json").read_text())
     shape = json.loads((tmp_path / "config.json").read_text())
-    ids = {*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])}
-    assert ids == set(range(shape["vocab_size"]))
-    assert shape["eos_token_id"] in ids
+    vocabulary = tokenizer["model"]["vocab"]
+    assert sorted(vocabulary.values()) == list(range(checkpoint.language_model(shape)["vocab_size"]))
+    assert shape["eos_token_id"] in vocabulary.values()
+    assert {
+        token["content"]: token["id"] for token in tokenizer["added_tokens"]
+    }.items() <= vocabulary.items()
+    assert checkpoint.MEDIA_TOKENS.get(one.slug, {}).items() <= vocabulary.items()
+
+
+def test_what_comes_with_a_shape_lies_beside_it(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "3p7", row("3p7"))
+    checkpoint.write(tmp_path / "kimi", row("kimi"))
+    config = json.loads((tmp_path / "3p7/config.json").read_text())
+    module, _, name = config["auto_map"]["AutoConfig"].partition(".")
+    assert f"class {name}(" in (tmp_path / "3p7" / f"{module}.py").read_text()
+    assert (tmp_path / "kimi/preprocessor_config.json").is_file()
+
+
+def test_an_image_inside_the_request() -> None:
+    """A PNG: its parts with their lengths, its sides, and rows of the one colour."""
+    image = chat.png((220, 20, 20))
+    parts, at = {}, 8
+    while at < len(image):
+        [size] = struct.unpack_from(">I", image, at)
+        parts[image[at + 4 : at + 8]] = image[at + 8 : at + 8 + size]
+        assert struct.unpack_from(">I", image, at + 8 + size) == (zlib.crc32(image[at + 4 : at + 8 + size]),)
+        at += 12 + size
+    assert list(parts) == [b"IHDR", b"IDAT", b"IEND"]
+    assert struct.unpack(">IIBB3x", parts[b"IHDR"]) == (728, 728, 8, 2)
+    assert zlib.decompress(parts[b"IDAT"]) == (b"\0" + bytes((220, 20, 20)) * 728) * 728
+    [_, shown] = chat.about(b"x")
+    assert shown["image_url"] == {"url": "data:image/png;base64,eA=="}
 
 
 def test_facts_of_a_real_log() -> None:
@@ -124,11 +167,11 @@ def events(*texts: str) -> list[tuple[float, dict[str, object]]]:
     chunks: list[tuple[float, dict[str, object]]] = [
         (float(at), {"choices": [{"delta": {"reasoning": text}}]}) for at, text in enumerate(texts)
     ]
-    return [*chunks, (9.0, {"choices": [], "usage": {"completion_tokens": 5}})]
+    return [*chunks, (9.0, {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}})]
 
 
 def test_a_stream_summed_up() -> None:
-    assert chat.summed_up(events("", "a", "b", "c")) == chat.Answer(5, 3, 1.0, 2.0, "abc")
+    assert chat.summed_up(events("", "a", "b", "c")) == chat.Answer(3, 5, 3, 1.0, 2.0, "abc")
 
 
 def test_a_stream_without_text_is_no_answer() -> None:
