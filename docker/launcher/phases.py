@@ -48,6 +48,8 @@ _SIGNS: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     ),
     (Phase.WARM_UP, re.compile(r"Graph capturing finished|init engine \(profile, create kv cache, warmup")),
 )
+_COMPILED_BEFORE = re.compile(r"Directly load (?:AOT compilation|the compiled graph)")
+_COMPILED_NOW = re.compile(r"saved AOT compiled function to ")
 _SHARDS = re.compile(r"oading .*\bshards: +(\d+)% Completed")
 
 
@@ -60,6 +62,13 @@ def percent_in(line: str) -> int | None:
     """How much of the weights vLLM says it has loaded, 0 to 100, if this line says so."""
     found = _SHARDS.search(line)
     return int(found[1]) if found else None
+
+
+def cache_hit_in(line: str) -> bool | None:
+    """Whether what was compiled was found in the caches, if this line says so."""
+    if _COMPILED_NOW.search(line):
+        return False
+    return True if _COMPILED_BEFORE.search(line) else None
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from launcher import state
-from launcher.logs import Log
-from launcher.phases import Phase, Timeline, percent_in, phase_in
-from launcher.state import State
+from launcher import history, state
+from launcher.logs import Log, timestamp
+from launcher.phases import Phase, Timeline, cache_hit_in, percent_in, phase_in
+from launcher.state import State, Trouble
 
 
 class Progress:
     """One launcher's progress, run after run."""
 
-    def __init__(self, log: Log, state_file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, log: Log, state_file: Path, history_file: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`clock` counts seconds and never goes back."""
         self._log = log
         self._state_file = state_file
+        self._history_file = history_file
+        self._usual = history.usual(history.read(history_file))
+        self._troubles: Counter[Trouble] = Counter()
+        self._weights_bytes: int | None = None
+        self._compile_cache_hit: bool | None = None
         self._clock = clock
         self._run = 0
         self._percent: int | None = None
@@ -49,9 +58,9 @@ class Progress:
     def begin(self) -> None:
         """A new run begins, with the check of the weights."""
         self._run += 1
-        self._percent = None
+        self._percent = self._compile_cache_hit = None
         self._timeline = Timeline(Phase.WEIGHTS_CHECK, self._clock())
-        self._write(None)
+        self._write()
 
     def observe(self, line: str) -> None:
         """Read one line of vLLM's output; costs nothing once it is ready."""
@@ -59,7 +68,9 @@ class Progress:
             return
         if (percent := percent_in(line)) is not None and percent != self._percent:
             self._percent = percent
-            self._write(None)
+            self._write()
+        if (hit := cache_hit_in(line)) is not None:
+            self._compile_cache_hit = hit
         if (phase := phase_in(line)) is not None:
             self.advance(phase)
 
@@ -69,26 +80,49 @@ class Progress:
         if self._timeline is before:
             return
         self._percent = None
-        self._write(None)
+        if phase is Phase.READY:
+            self._remember()
+        self._write()
         self._log.info(
             "phase",
             phase=phase,
             previous=before.phase,
             previous_s=self._timeline.seconds[before.phase],
             start_s=round(sum(self._timeline.seconds.values()), 3) if phase is Phase.READY else None,
+            compile_cache_hit=self._compile_cache_hit if before.phase is Phase.COMPILING else None,
+            gb_per_s=self._gb_per_s() if before.phase is Phase.LOADING else None,
         )
 
-    def enter(self, phase: Phase, problem: str | None = None) -> None:
+    def enter(self, phase: Phase, trouble: Trouble | None = None, problem: str | None = None) -> None:
         """Leave the start-up, or readiness, for `phase`; `problem` is one line for a person."""
         self._timeline = self._timeline.enter(phase, self._clock())
         self._percent = None
-        self._write(problem)
+        if trouble:
+            self._troubles[trouble] += 1
+        self._write(trouble, problem)
 
-    def blocked(self, problem: str) -> None:
+    def blocked(self, trouble: Trouble, problem: str) -> None:
         """The present phase cannot go on; `problem` is one line for a person."""
-        self._write(problem)
+        self._write(trouble, problem)
 
-    def _write(self, problem: str | None) -> None:
+    def weigh(self, count: int) -> None:
+        """The weights have so many bytes."""
+        self._weights_bytes = count
+
+    def _gb_per_s(self) -> float | None:
+        seconds = self._timeline.seconds.get(Phase.LOADING)
+        return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
+
+    def _remember(self) -> None:
+        """The next start is estimated by this one too."""
+        try:
+            history.add(self._history_file, self._timeline.seconds)
+        except OSError as error:
+            self._log.error("history-not-written", file=str(self._history_file), problem=error.strerror)
+        self._usual = history.usual(history.read(self._history_file))
+
+    def _write(self, trouble: Trouble | None = None, problem: str | None = None) -> None:
+        age = timedelta(seconds=self._clock() - self._timeline.since)
         now = State(
             slug=self._log.slug,
             phase=self._timeline.phase,
@@ -96,6 +130,13 @@ class Progress:
             seconds=self._timeline.seconds,
             percent=self._percent,
             problem=problem,
+            trouble=trouble,
+            usual=self._usual,
+            weights_bytes=self._weights_bytes,
+            compile_cache_hit=self._compile_cache_hit,
+            crashes=self._troubles[Trouble.CRASH],
+            hangs=self._troubles[Trouble.HANG],
+            since=timestamp(datetime.now(UTC) - age),
         )
         try:
             state.write(self._state_file, now)

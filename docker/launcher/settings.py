@@ -13,6 +13,8 @@
 | `LAUNCHER_HANG_AFTER_S`  | `300`                    | standstill after which vLLM is killed; 0: never       |
 | `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |
 | `LAUNCHER_GPU_SLOTS_DIR` | `/gpu-slots`             | where the volume with the locks on GPUs is mounted    |
+| `LAUNCHER_CACHE_DIR`     | `/cache`                 | vLLM's caches; how long earlier starts took lies there |
+| `LAUNCHER_OPS_PORT`      | `8003`                   | port of `/metrics` and `/state`; 0: none              |
 
 An empty value means the default, as Compose hands one over for a variable that is not set.
 `LAUNCHER_COMMAND` is split like a shell would. A program that takes its model by option works too:
@@ -56,6 +58,8 @@ class Settings:
     hang_after_s: float
     gpus: int
     gpu_slots_dir: Path
+    cache_dir: Path
+    ops_port: int
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -72,12 +76,19 @@ class Settings:
             hang_after_s=_seconds_or_never(environ, "LAUNCHER_HANG_AFTER_S", "300"),
             gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
             gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),
+            cache_dir=Path(_text(environ, "LAUNCHER_CACHE_DIR", "/cache")),
+            ops_port=_port_or_none(environ, "LAUNCHER_OPS_PORT", "8003"),
         )
 
     @property
     def state_file(self) -> Path:
         """Where the launcher says what it is doing."""
         return self.state_dir / "state.json"
+
+    @property
+    def history_file(self) -> Path:
+        """How long earlier starts took."""
+        return self.cache_dir / "octet-starts.json"
 
 
 def _slug(text: str) -> str:
@@ -106,6 +117,10 @@ def _port(environ: Mapping[str, str], name: str, default: str) -> int:
     if port not in _PORTS:
         raise SettingsError(f"{name} is {text!r}: it must be from 1 to 65535")
     return port
+
+
+def _port_or_none(environ: Mapping[str, str], name: str, default: str) -> int:
+    return 0 if _text(environ, name, default) == "0" else _port(environ, name, default)
 
 
 def _gpus(environ: Mapping[str, str], name: str, default: str) -> int:

@@ -2,7 +2,9 @@
 
 `LAUNCHER_STATE_DIR/state.json`, replaced atomically at every change:
 `{"schema": 1, "slug", "phase", "since" (UTC), "run" (vLLM starts so far), "seconds" (per phase done),
-"percent" (weights loaded) | null, "problem": "one line" | null}`.
+"percent" (weights loaded) | null, "problem": "one line" | null, "trouble": its kind in a word | null,
+"usual" (seconds per phase, by earlier starts), "weights_bytes" | null, "compile_cache_hit" | null,
+"crashes", "hangs"}`.
 """
 
 from __future__ import annotations
@@ -12,15 +14,30 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 from launcher.logs import timestamp
 from launcher.phases import Phase
 
 
+class Trouble(StrEnum):
+    """What keeps a worker from serving; each has its own mend."""
+
+    WEIGHTS_MISSING = "weights-missing"
+    WEIGHTS_CORRUPT = "weights-corrupt"
+    GPUS_BUSY = "gpus-busy"
+    CONFIGURATION = "configuration"
+    CRASH = "crash"
+    HANG = "hang"
+
+
 @dataclass(frozen=True)
 class State:
-    """One moment of a launcher; `since` is when the phase began, `seconds` what each phase before it took."""
+    """One moment of a launcher; `since` is when the phase began, `seconds` what each phase before it took.
+
+    `usual` is what phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
+    """
 
     slug: str
     phase: Phase
@@ -28,14 +45,24 @@ class State:
     seconds: Mapping[str, float] = field(default_factory=dict)
     percent: int | None = None
     problem: str | None = None
+    trouble: Trouble | None = None
+    usual: Mapping[str, float] = field(default_factory=dict)
+    weights_bytes: int | None = None
+    compile_cache_hit: bool | None = None
+    crashes: int = 0
+    hangs: int = 0
     since: str = field(default_factory=timestamp)
+
+    def age_s(self, now: datetime) -> float:
+        """Seconds since the phase began."""
+        return max(0.0, (now - datetime.fromisoformat(self.since)).total_seconds())
 
     def describe(self, now: datetime | None = None) -> str:
         """A few words for a person: phase, progress, age, problem."""
-        age = (now or datetime.now(UTC)) - datetime.fromisoformat(self.since)
+        age_s = self.age_s(now or datetime.now(UTC))
         percent = "" if self.percent is None else f" {self.percent} %"
         problem = "" if self.problem is None else f": {self.problem}"
-        return f"{self.phase}{percent} for {max(0, round(age.total_seconds()))} s{problem}"
+        return f"{self.phase}{percent} for {round(age_s)} s{problem}"
 
 
 def write(path: Path, state: State) -> None:
@@ -50,6 +77,7 @@ def read(path: Path) -> State | None:
     try:
         fields = json.loads(path.read_text("utf-8"))
         del fields["schema"]
-        return State(**fields | {"phase": Phase(fields["phase"])})
+        trouble = fields["trouble"] and Trouble(fields["trouble"])
+        return State(**fields | {"phase": Phase(fields["phase"]), "trouble": trouble})
     except (OSError, ValueError, KeyError, TypeError):
         return None

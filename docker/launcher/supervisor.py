@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, TypeVar
 
-from launcher import draining, gpus, health, process, weights
+from launcher import draining, gpus, health, ops, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
 from launcher.command import command_line
@@ -33,8 +33,9 @@ from launcher.process import Process, StartError
 from launcher.progress import Progress
 from launcher.settings import Settings
 from launcher.slots import BusyError, Slots
+from launcher.state import Trouble
 from launcher.watch import Watch
-from launcher.weights import CancelledError, Check, File, Snapshot, WeightsError
+from launcher.weights import CancelledError, Check, CorruptError, File, Snapshot, WeightsError
 
 STOPPED = 0
 """Exit code when there was nothing to stop or vLLM ended within its grace."""
@@ -49,6 +50,7 @@ _TO_ENGINE_S = 2.0  # that a request may take from the API server's door to its 
 _HANG_GRACE_S = 2.0  # what is frozen does not hear SIGTERM; what still runs may say a last word
 _MEND_OPTIONS = "with serve.yaml or the command mended"
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
+_TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
 _Found = TypeVar("_Found")
 
 
@@ -64,7 +66,7 @@ class Supervisor:
         self._init = init
         self._streams = (out, err)
         self._log = Log(settings.slug, out)
-        self._progress = Progress(self._log, settings.state_file)
+        self._progress = Progress(self._log, settings.state_file, settings.history_file)
         self._check = Check(self._say_hashing, lambda: init.stopping)
         self._hold = Hold()
         self._backoff = Backoff(settings.backoff_s)
@@ -72,11 +74,21 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until stopped; returns the exit code of the launcher."""
+        self._open_ops_port()
         try:
             return self._run()
         finally:
             self._slots.release()
             self._hold.release()
+
+    def _open_ops_port(self) -> None:
+        settings = self._settings
+        disks = {"weights": settings.weights_dir, "cache": settings.cache_dir}
+        try:
+            if settings.ops_port:
+                ops.serve(settings.ops_port, settings.state_file, disks)
+        except OSError as error:  # a worker serves without being watched
+            self._log.error("no-ops-port", port=settings.ops_port, problem=error.strerror)
 
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
@@ -111,7 +123,9 @@ class Supervisor:
             self._log.info("gpus", run=self._progress.run, indexes=indexes, uuids=uuids)
         return mine
 
-    def _await(self, attempt: Callable[[], _Found], say: Callable[[str], None]) -> _Found | None:
+    def _await(
+        self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
+    ) -> _Found | None:
         """What `attempt` finds once nothing stands in its way; `say` hears of each new obstacle once.
 
         None when told to stop first.
@@ -125,7 +139,7 @@ class Supervisor:
             except (WeightsError, BusyError) as error:
                 if str(error) != said:
                     said = str(error)
-                    say(said)
+                    say(error)
             self._init.wait(_RECHECK_S)
         return None
 
@@ -133,6 +147,7 @@ class Supervisor:
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
         self._hold.take(snapshot.directory)
         self._check.run(snapshot)
+        self._progress.weigh(snapshot.bytes)
         return snapshot
 
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
@@ -227,7 +242,7 @@ class Supervisor:
     def _misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
         """Say it once and wait to be stopped: only a person can mend it, by starting the container anew."""
         mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
-        self._progress.enter(Phase.MISCONFIGURED, cause)
+        self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
         self._slots.release()
         while not self._init.stopping:
@@ -238,7 +253,7 @@ class Supervisor:
         delay = self._backoff.delay_s
         name = signal_name(exit_code)
         how = verdict.cause if verdict.kind is Kind.HANG else name or f"exit code {exit_code}"
-        self._progress.enter(Phase.BACK_OFF, f"vLLM {_ENDED[verdict.kind]}: {how}")
+        self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], f"vLLM {_ENDED[verdict.kind]}: {how}")
         self._log.error(
             "crash",
             exit_code=exit_code if name is None else None,
@@ -252,16 +267,18 @@ class Supervisor:
         while not self._init.stopping and (left := deadline - time.monotonic()) > 0:
             self._init.wait(left)
 
-    def _say_blocked(self, problem: str) -> None:
+    def _say_blocked(self, error: Exception) -> None:
         mend = f"docker compose up {self._settings.slug}-weights"
-        self._progress.blocked(f"{problem}; run: {mend}")
-        self._log.error("weights-not-ready", problem=problem, mend=mend)
+        is_corrupt = isinstance(error, CorruptError)
+        trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING
+        self._progress.blocked(trouble, f"{error}; run: {mend}")
+        self._log.error("weights-not-ready", problem=str(error), mend=mend)
 
-    def _say_busy(self, problem: str) -> None:
+    def _say_busy(self, error: Exception) -> None:
         self._progress.advance(Phase.WAITING_FOR_GPUS)
-        self._progress.blocked(problem)
+        self._progress.blocked(Trouble.GPUS_BUSY, str(error))
         self._log.error(
-            "gpus-busy", problem=problem, mend="wait, or stop a holder: this worker starts by itself"
+            "gpus-busy", problem=str(error), mend="wait, or stop a holder: this worker starts by itself"
         )
 
     def _say_hashing(self, file: File) -> None:

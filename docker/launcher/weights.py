@@ -25,6 +25,10 @@ class WeightsError(Exception):
     """The weights must not be served as they are; the text names the file and what is wrong with it."""
 
 
+class CorruptError(WeightsError):
+    """Bytes are not those that were published."""
+
+
 class CancelledError(Exception):
     """The caller asked to stop in the middle of hashing."""
 
@@ -61,6 +65,11 @@ class Snapshot:
     digest: str
     files: tuple[File, ...]
 
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.stat.size for file in self.files)
+
 
 def find(weights_dir: Path, slug: str) -> Snapshot:
     """Follow the slug's link and read READY.json; raises `WeightsError` naming what is not there or wrong."""
@@ -72,7 +81,9 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     try:
         snapshot = parse(directory, ready.read_text("utf-8"))
     except OSError as error:
-        raise WeightsError(_withdrawn(directory) or f"{ready} cannot be read: {error.strerror}") from None
+        if withdrawn := _withdrawn(directory):
+            raise CorruptError(withdrawn) from None
+        raise WeightsError(f"{ready} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{ready} is not a READY file: {type(error).__name__}: {error}") from None
     _match_digest(snapshot, ready)
@@ -128,7 +139,7 @@ class Check:
             if stat.size != file.stat.size:
                 raise WeightsError(f"{path} has {stat.size} bytes instead of {file.stat.size}")
             if stat != file.stat and self._digest(path, stat, file) != file.sha256:
-                raise WeightsError(f"{path} is corrupt: its sha256 is not that of READY.json")
+                raise CorruptError(f"{path} is corrupt: its sha256 is not that of READY.json")
         except OSError as error:
             raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
 

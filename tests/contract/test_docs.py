@@ -21,6 +21,7 @@ from model_cache.settings import Settings as JobSettings
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+LAUNCHER_PAGE = (ROOT / "docker/launcher/page.py").read_text()
 LAUNCHER = (ROOT / "docker/launcher/settings.py").read_text()
 
 
@@ -51,9 +52,10 @@ def test_every_launcher_setting_has_a_row() -> None:
 
 
 def test_every_metric_has_a_row() -> None:
-    """docs/metrics.md lists exactly the metrics of gateway and weights job."""
+    """docs/metrics.md lists exactly the metrics of gateway, weights job and launcher."""
     own = Metrics(Fleet.of(Catalog((), {})), Queues()).registry
     assert metric_rows("gateway_") == names([*own.collect(), *registry_of([], 1).collect()])
+    assert metric_rows("launcher_") == set(re.findall(r'"(launcher_\w+)"', LAUNCHER_PAGE))
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())
 
 

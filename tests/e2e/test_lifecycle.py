@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import httpx
@@ -46,16 +47,24 @@ def test_killed_worker_comes_back_by_itself(stack: Stack, client: OpenAI) -> Non
 
 
 def test_killed_engine_is_restarted_inside_the_container(stack: Stack, client: OpenAI) -> None:
-    """SIGKILL to vLLM's own processes: the launcher starts vLLM again; the container stays."""
+    """SIGKILL to vLLM's own processes: the launcher starts vLLM again, and says how far it is; the container stays."""
     container = stack.container(SLUG)
     pids = [int(row[1]) for row in container.top()["Processes"] if "vllm" in row[-1].lower()]
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     wait_for("the gateway to notice", lambda: get(f"{GATEWAY}/ready")[0] == 503, 60, every_s=0.1)
+    body = {"model": MODEL, "max_tokens": 1, **dialogues.CHINESE.request()}
+    wait_for("an estimate", lambda: re.search(r"\(\w+.*, about 1 min\)", said(body)), 60, every_s=0.2)
     stack.wait_ready()
     assert ask(client).strip() == dialogues.CHINESE.answer.content
     assert stack.container(SLUG).id == container.id
+
+
+def said(body: dict[str, object]) -> str:
+    """The message of the error that a request gets, if it gets one."""
+    answer = httpx.post(f"{GATEWAY}/v1/chat/completions", json=body, timeout=30)
+    return "" if answer.status_code == 200 else str(answer.json()["error"]["message"])
 
 
 def test_a_worker_that_is_told_to_stop_drains(stack: Stack) -> None:

@@ -34,9 +34,9 @@ def traffic(stack: Stack, client: OpenAI) -> None:
 
 
 def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
-    """Prometheus finds both by itself and both are up; the worker carries its slug."""
-    wanted = {("gateway", None), ("worker", SLUG)}
-    wait_for("both up", lambda: wanted <= up(stack) or None, 60)  # a worker may just have come back
+    """Prometheus finds both by itself, the launcher too, and all are up; worker and launcher carry their slug."""
+    wanted = {("gateway", None), ("worker", SLUG), ("launcher", SLUG)}
+    wait_for("all up", lambda: wanted <= up(stack) or None, 60)  # a worker may just have come back
 
 
 def up(stack: Stack) -> set[tuple[str, str | None]]:

@@ -13,7 +13,7 @@ from gateway.fleet import Fleet, ModelState
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
 from gateway.models import Models
-from gateway.probes import WEIGHTS_PORT
+from gateway.probes import LAUNCHER_PORT, WEIGHTS_PORT, WORKER_PORT
 from gateway.routes import TABLE, Kind, Route
 from gateway.workers import Worker
 
@@ -113,6 +113,12 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
         """Every worker as a Prometheus http_sd target, whatever its state."""
         return [target(worker.slug, worker.address) for worker in fleet.workers()]
 
+    @app.get("/targets/launcher")
+    async def launcher_targets() -> list[Json]:
+        """The launcher beside every worker that listens on the port that launchers give it."""
+        ours = (worker for worker in fleet.workers() if worker.port == WORKER_PORT)
+        return [target(worker.slug, f"{worker.host}:{LAUNCHER_PORT}") for worker in ours]
+
     @app.get("/targets/weights")
     async def weights_targets() -> list[Json]:
         """Every weights job that runs now, likewise."""
@@ -181,6 +187,7 @@ def describe_worker(worker: Worker) -> Json:
         "waiting": worker.waiting,
         "kv_use": worker.kv_use,
         "share": round(worker.share, 2),
+        "start": worker.start,
         "failed_probes": worker.health.failed_probes,
         "failed_requests": worker.health.misfortunes,
     }

@@ -146,6 +146,7 @@ class Fleet:
     def probe_passed(self, worker: Worker, vitals: Vitals | None) -> None:
         now, rules = self._clock(), self._rules[worker.slug]
         worker.waiting, worker.kv_use = (vitals.waiting, vitals.kv_use) if vitals else (0.0, 0.0)
+        worker.start = None
         self._update(worker, probe_passed(worker.health, vitals, worker.in_flight, rules, now), now)
 
     def probe_failed(self, worker: Worker, reason: str, *, certain: bool = False) -> None:
@@ -219,7 +220,7 @@ class Fleet:
             command = cards[0].start_command
             return ModelNotFound(f"The model {model!r} is declared but not started: {command}", "model")
         if state is ModelState.LOADING:
-            progress = self._progress(cards)
+            progress = self._progress(model, cards)
             return ModelLoading(
                 f"The model {model!r} is loading{progress}; try again after Retry-After seconds"
             )
@@ -229,16 +230,23 @@ class Fleet:
         for worker in self._workers_of(model):
             if worker.state is WorkerState.MISNAMED:
                 return f"A worker of the model {model!r} {worker.reason}"
-        return f"No worker of the model {model!r} answers; on the node: docker compose ps {cards[0].slug}"
+        told = next(filter(None, map(describe_start, self._starts(model))), "")
+        return (
+            f"No worker of the model {model!r} answers{told}; on the node: docker compose ps {cards[0].slug}"
+        )
 
     def _known_models(self) -> str:
         if ready := self.ready_models():
             return f"Ready: {', '.join(ready)}"
         return f"Declared: {', '.join(self.catalog.names)}; none is ready"
 
-    def _progress(self, cards: Iterable[Card]) -> str:
+    def _progress(self, model: str, cards: Iterable[Card]) -> str:
         reports = (self.slugs[card.slug].weights for card in cards)
-        return next((describe_weights(report) for report in reports if report is not None), "")
+        weights = (describe_weights(report) for report in reports if report is not None)
+        return next(filter(None, [*weights, *map(describe_start, self._starts(model))]), "")
+
+    def _starts(self, model: str) -> list[Mapping[str, object]]:
+        return [worker.start for worker in self._workers_of(model) if worker.start]
 
 
 def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
@@ -264,5 +272,20 @@ def describe_weights(report: Mapping[str, object]) -> str:
     done, total, eta = (report.get(key) for key in ("bytes_done", "bytes_total", "eta_s"))
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
         return " (weights)"
-    remaining = f", about {max(1, round(eta / 60))} min" if isinstance(eta, int | float) else ""
-    return f" (weights {100 * done / total:.0f} %{remaining})"
+    return f" (weights {100 * done / total:.0f} %{in_minutes(eta)})"
+
+
+def describe_start(report: Mapping[str, object]) -> str:
+    """A launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what is in its way; empty without any."""
+    phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
+    if isinstance(trouble, str):
+        return f" ({trouble})"
+    if not isinstance(phase, str):
+        return ""
+    done = f" {percent} %" if isinstance(percent, int) else ""
+    return f" ({phase}{done}{in_minutes(report.get('left_s'))})"
+
+
+def in_minutes(seconds: object) -> str:
+    """Such as `, about 12 min`; empty for what is no number."""
+    return f", about {max(1, round(seconds / 60))} min" if isinstance(seconds, int | float) else ""

@@ -16,6 +16,7 @@ from gateway.workers import Worker
 
 WORKER_PORT = 8000
 WEIGHTS_PORT = 8002
+LAUNCHER_PORT = 8003
 
 
 class ProbeFailed(Exception):
@@ -40,8 +41,9 @@ class OwnLimit(Exception):
 class Probes:
     """Short questions with a deadline."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, launcher_port: int = LAUNCHER_PORT) -> None:
         self._timeout_s = timeout_s
+        self._launcher_port = launcher_port
 
     async def resolve(self, name: str, port: int) -> list[Address]:
         """The addresses behind a DNS name; none if it does not resolve in time."""
@@ -79,13 +81,18 @@ class Probes:
     async def weights(self, slug: str) -> Mapping[str, object] | None:
         """The progress report of `slug`'s weights job, an empty one if it runs but says nothing yet, or None."""
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
-            return await self._progress(address)
+            return await self._report(address, "/progress")
         return None
 
-    async def _progress(self, address: Address) -> Mapping[str, object]:
+    async def launcher(self, host: str) -> Mapping[str, object] | None:
+        """What the launcher beside a worker says of its start; None if there is none that answers."""
+        return await self._report((host, self._launcher_port), "/state") or None
+
+    async def _report(self, address: Address, target: str) -> Mapping[str, object]:
+        """A JSON object, an empty one if there is none to be had."""
         try:
-            async with self._asking(*address) as job:
-                report = orjson.loads((await get(job, "/progress")).body)
+            async with self._asking(*address) as source:
+                report = orjson.loads((await get(source, target)).body)
         except (ProbeFailed, OwnLimit, ValueError):
             return {}
         return report if isinstance(report, dict) else {}

@@ -1,6 +1,6 @@
 """Workers, and the lease that one request holds on one of them. No I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.health import Health, WorkerState
@@ -11,7 +11,8 @@ class Worker:
     """One running vLLM server. Identity is the object: an address that comes back is a new worker.
 
     The data path only reads; the fleet writes all but `in_flight`. waiting: requests in the worker's own queue;
-    kv_use: of its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new.
+    kv_use: of its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new; start:
+    what its launcher says while it is not up, or None.
     """
 
     slug: str
@@ -22,6 +23,7 @@ class Worker:
     waiting: float = 0.0
     kv_use: float = 0.0
     share: float = 1.0
+    start: Mapping[str, object] | None = None
     reason: str = "not probed yet"
     health: Health = field(default_factory=Health)
     is_settled: bool = True  # a good answer changes nothing

@@ -66,6 +66,8 @@ class Site:
             "LAUNCHER_STATE_DIR": str(self.root / "state"),
             "LAUNCHER_COMMAND": command,
             "LAUNCHER_PORT": str(self.port),
+            "LAUNCHER_CACHE_DIR": str(self.root),
+            "LAUNCHER_OPS_PORT": "0",
             **self.settings,
         }
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.cards import Card, Catalog, group_by_name
 from gateway.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
-from gateway.fleet import Address, Fleet, ModelState, describe_weights
+from gateway.fleet import Address, Fleet, ModelState, describe_start, describe_weights
 from gateway.health import Failure, WorkerState
 from gateway.vitals import Vitals
 from gateway.workers import Worker
@@ -302,3 +302,18 @@ def test_a_report_without_an_eta_has_no_minutes() -> None:
     """Under a minute is about one; no estimate is no sentence about it."""
     assert describe_weights({"bytes_done": 1, "bytes_total": 2, "eta_s": 5}) == " (weights 50 %, about 1 min)"
     assert describe_weights({"bytes_done": 1, "bytes_total": 2}) == " (weights 50 %)"
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"phase": "loading", "percent": 43, "left_s": 290.0}, " (loading 43 %, about 5 min)"),
+        ({"phase": "compiling", "left_s": 3}, " (compiling, about 1 min)"),
+        ({"phase": "starting", "percent": None, "left_s": None}, " (starting)"),
+        ({"phase": "weights-check", "trouble": "weights-corrupt"}, " (weights-corrupt)"),
+        ({"phase": 7, "trouble": ["x"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_start_in_words(report: dict[str, object], said: str) -> None:
+    assert describe_start(report) == said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.phases import Phase, Timeline, percent_in, phase_in
+from launcher.phases import Phase, Timeline, cache_hit_in, percent_in, phase_in
 
 _CORE = "(EngineCore pid=87) INFO 11-20 20:00:00 "
 
@@ -77,3 +77,16 @@ def test_the_start_up_is_the_first_eight_phases() -> None:
         ["starting", "loading", "compiling", "graphs", "warm-up"],
     )
     assert [*checks, *vllm, "ready"] == [phase.value for phase in Phase if phase.is_start_up]
+
+
+@pytest.mark.parametrize(
+    ("line", "hit"),
+    [
+        (_CORE + "[decorators.py:319] Directly load AOT compilation from path /c/x", True),
+        (_CORE + "[backends.py:296] Directly load the compiled graph(s) for compile range (1, 8192)", True),
+        (_CORE + "[decorators.py:708] saved AOT compiled function to /c/x/rank_0_0/model", False),
+        (_CORE + "[monitor.py:53] torch.compile took 17.68 s in total", None),
+    ],
+)
+def test_whether_the_caches_had_it(line: str, hit: bool | None) -> None:
+    assert cache_hit_in(line) is hit

@@ -22,7 +22,7 @@ class Bench:
         self.now = 0.0
         self.file = folder / "state.json"
         self.out = io.BytesIO()
-        self.progress = Progress(Log("a", self.out), self.file, lambda: self.now)
+        self.progress = Progress(Log("a", self.out), self.file, folder / "starts.json", lambda: self.now)
         self.progress.begin()
 
     def observe(self, now: float, line: str) -> None:

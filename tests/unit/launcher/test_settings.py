@@ -24,6 +24,8 @@ def test_only_the_slug_is_required() -> None:
         hang_after_s=300.0,
         gpus=0,
         gpu_slots_dir=Path("/gpu-slots"),
+        cache_dir=Path("/cache"),
+        ops_port=8003,
     )
     assert expected == settings
 

@@ -1,0 +1,68 @@
+"""How long earlier starts of this worker took, phase by phase: what an estimate of the present one is made of.
+
+A JSON list of the last starts that became ready, `[{"loading": 41.2, ...}, ...]` in seconds, the latest last. It lies
+beside the engine's compile caches, since those decide how long the next start takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.phases import Phase
+
+KEPT = 5
+COUNTED = (
+    Phase.WEIGHTS_CHECK,
+    Phase.STARTING,
+    Phase.LOADING,
+    Phase.COMPILING,
+    Phase.GRAPHS,
+    Phase.WARM_UP,
+)
+"""Phases that take as long as the last time; how long others hold the GPUs says nothing about the next start."""
+
+Start = Mapping[str, float]
+
+
+def read(path: Path) -> tuple[Start, ...]:
+    """The starts kept in the file; none if there is no such file or it is not ours."""
+    try:
+        return tuple(
+            {Phase(name).value: float(seconds) for name, seconds in start.items()}
+            for start in json.loads(path.read_text("utf-8"))
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ()
+
+
+def add(path: Path, seconds: Start) -> None:
+    """Keep one more start, and no more than the last `KEPT`; raises `OSError`."""
+    counted = {phase.value: seconds[phase] for phase in COUNTED if phase in seconds}
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps([*read(path), counted][-KEPT:]), "utf-8")
+    os.replace(draft, path)
+
+
+def usual(starts: Sequence[Start]) -> dict[str, float]:
+    """Seconds that each phase took as a rule: the median over the starts, in which a phase may be missing."""
+    return {
+        phase.value: round(statistics.median(start.get(phase, 0.0) for start in starts), 3)
+        for phase in COUNTED
+        if any(phase in start for start in starts)
+    }
+
+
+def left_s(usual: Start, phase: Phase, spent_s: float, percent: int | None = None) -> float | None:
+    """Seconds until ready, if the present start goes on as usual; None if none was seen, or it is no start.
+
+    `percent` of the weights, where vLLM tells it, goes before what loading usually takes.
+    """
+    if not usual or phase not in COUNTED:
+        return None
+    later = sum(usual.get(name, 0.0) for name in COUNTED[COUNTED.index(phase) + 1 :])
+    here = spent_s * (100 - percent) / percent if percent else usual.get(phase, 0.0) - spent_s
+    return later + max(0.0, here)

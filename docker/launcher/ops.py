@@ -1,0 +1,61 @@
+"""The ops port: a thread that answers `GET /metrics` and `GET /state` from the state file, whatever the loop is at."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from launcher import page, state
+
+_PATIENCE_S = 5.0  # with a client that says nothing
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
+    """Answer from now on, until the process ends; `disks` are watched for free space. Raises `OSError`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE_S
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            known = state.read(state_file)
+            if known is None:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", "no state was written\n")
+            elif self.path == "/metrics":
+                self._answer(HTTPStatus.OK, _EXPOSITION, page.exposition(known, measured(disks)))
+            elif self.path == "/state":
+                self._answer(HTTPStatus.OK, "application/json", json.dumps(page.report(known)))
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", "GET /metrics or /state\n")
+
+        def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Machines ask every few seconds."""
+
+    server = ThreadingHTTPServer(("", port), Handler)
+    threading.Thread(target=server.serve_forever, name="ops", daemon=True).start()
+
+
+def measured(disks: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
+    """Free and all bytes of each disk that can be asked."""
+    found = {}
+    for name, path in disks.items():
+        try:
+            stat = os.statvfs(path)
+        except OSError:
+            continue
+        found[name] = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+    return found
