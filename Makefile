@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status api-key \
-        setup lock fmt check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock fmt rules check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -70,6 +70,10 @@ fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
 check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=slug; without: all slugs)
 	@$(PYTHON) scripts/check_flags.py $(if $(filter file,$(origin MODEL)),,$(MODEL))
+rules: setup ## Write Prometheus' rules and their tests anew from observability/rules.py and rule_cases.py
+	$(PYTHON) -m observability.rules > observability/prometheus/rules.yaml
+	$(PYTHON) -m observability.rule_cases 1m > observability/prometheus/rules_test.yaml
+	$(PYTHON) -m observability.rule_cases 5m > observability/prometheus/rules_slow_test.yaml
 check: setup ## Lint, format, types, import layers, Compose files, promises of the repository
 	@scripts/check
 test: setup ## Unit, integration and contract tests; no Docker, no GPU

@@ -1,10 +1,14 @@
 """Dashboards and Prometheus' configuration, as far as they can be checked without running them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+from observability.rule_cases import CASES, as_file
+from observability.rules import Targets, Windows, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "observability/grafana/dashboards").glob("*.json"))
@@ -30,3 +34,50 @@ def test_latency_is_never_an_average_of_averages() -> None:
     text = "".join(path.read_text() for path in DASHBOARDS)
     assert "_sum / " not in text
     assert "avg(" not in text
+
+
+PROMETHEUS = ROOT / "observability/prometheus"
+RULES = [rule for group in rules(Windows(), Targets())["groups"] for rule in group["rules"]]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+
+
+def test_the_committed_rules_are_the_generated_ones() -> None:
+    """`make rules` writes them; nobody edits them by hand."""
+    made = {
+        "rules": rules(Windows(), Targets()),
+        "rules_test": as_file("1m"),
+        "rules_slow_test": as_file("5m"),
+    }
+    read = {name: yaml.safe_load((PROMETHEUS / f"{name}.yaml").read_text()) for name in made}
+    assert read == made
+
+
+def test_every_alert_has_a_case_and_a_runbook() -> None:
+    """One that fires and one that stays silent, and a row in docs/operations.md where its link leads."""
+    assert {case.alert for case in CASES} == {alert["alert"] for alert in ALERTS}
+    operations = (ROOT / "docs/operations.md").read_text()
+    for alert in ALERTS:
+        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        assert page == "docs/operations.md"
+        row = f'| <a id="{anchor}"></a>`{alert["alert"]}` ({alert["labels"]["severity"]}) |'
+        assert row in operations, alert["alert"]
+
+
+def test_faster_rules_have_every_window_divided() -> None:
+    """Nothing but durations differs, and no window is shorter than three scrapes."""
+    fast = [rule for group in rules(Windows(20), Targets())["groups"] for rule in group["rules"]]
+    durations = re.compile(r"\[\d+s|\b\d+s\b|\* \d+ >=|, \d+\)\) < 0")
+    for slow, quick in zip(RULES, fast, strict=True):
+        assert durations.sub("", slow["expr"]) == durations.sub("", quick["expr"])
+        assert int(quick.get("for", "0s")[:-1]) == round(int(slow.get("for", "0s")[:-1]) / 20)
+        assert all(int(found) >= 15 for found in re.findall(r"\[(\d+)s", quick["expr"]))
+
+
+def test_rules_name_our_metrics_as_they_are_documented() -> None:
+    """vLLM's and DCGM's are held against a live scrape."""
+    documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    named = set(
+        re.findall(r"\b((?:gateway|launcher|model_cache)_\w+)", " ".join(rule["expr"] for rule in RULES))
+    )
+    assert named
+    assert {name.removesuffix("_bucket") for name in named} <= documented

@@ -1,0 +1,160 @@
+"""For each alert a case in which it fires and one in which it stays silent, from which promtool's tests are made.
+
+usage: python -m observability.rule_cases EVERY     prints those with a sample each `1m` or `5m`; `promtool test rules`
+runs them against rules.yaml
+Series are in promtool's notation: `0+60x10` begins at 0 and grows ten times by 60.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+REQUESTS = 'gateway_requests_total{model="m",status="%s",ending="%s"}'
+FINE, FAILED, BROKEN = REQUESTS % (200, "complete"), REQUESTS % (502, "refused"), REQUESTS % (200, "broken")
+FIRST_BYTE = 'gateway_time_to_first_byte_seconds_bucket{model="m",le="%s"}'
+LAG = 'gateway_loop_lag_seconds_bucket{le="%s"}'
+WORKER, LAUNCHER = '{slug="s",instance="w:8000"}', '{slug="s",instance="w:8003"}'
+TROUBLE = 'launcher_trouble{slug="s",instance="w:8003",trouble="%s"}'
+DISK = '{slug="s",disk="weights",instance="w:8003"}'
+JOB = '{slug="s",repo="o/n"}'
+CARD = '{instance="n",gpu="%d"}'
+
+Series = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An alert over two sets of series, looked at after `at`; a sample each `every`."""
+
+    alert: str
+    at: str
+    fires: Series
+    silent: Series
+    every: str = "1m"
+
+
+def burn(alert: str, at: str, too_much: str, little: str, points: int, every: str) -> Case:
+    """Of 600 requests in each step so many fail."""
+    fine = {FINE: f"0+600x{points}"}
+    return Case(
+        alert, at, fine | {FAILED: f"0+{too_much}x{points}"}, fine | {FAILED: f"0+{little}x{points}"}, every
+    )
+
+
+def hang(prompt_tokens: str) -> Series:
+    """An engine with a request, whose numbers stand still but for these."""
+    return {
+        f"vllm:num_requests_running{WORKER}": "1x10",
+        f"vllm:generation_tokens_total{WORKER}": "5x10",
+        f"vllm:prompt_tokens_total{WORKER}": prompt_tokens,
+        f"vllm:kv_cache_usage_perc{WORKER}": "0.1x10",
+        f"vllm:request_success_total{WORKER}": "3x10",
+    }
+
+
+def histogram(name: str, bounds: dict[str, int]) -> Series:
+    """So many observations up to each bound in each minute."""
+    return {name % bound: f"0+{count}x30" for bound, count in bounds.items()}
+
+
+def start(usual_s: int) -> Series:
+    """A load that has lasted for as many minutes as the test."""
+    labels = '{slug="s",instance="w:8003",phase="loading"}'
+    return {
+        f"launcher_phase{labels}": "1x30",
+        f"launcher_phase_seconds{labels}": "0+60x30",
+        f"launcher_usual_phase_seconds{labels}": f"{usual_s}x30",
+    }
+
+
+def download(done: str) -> Series:
+    return {
+        'model_cache_phase{slug="s",repo="o/n",phase="downloading"}': "1x30",
+        f"model_cache_bytes_done{JOB}": done,
+    }
+
+
+def disk(free: str) -> Series:
+    return {f"launcher_disk_free_bytes{DISK}": free, f"launcher_disk_bytes{DISK}": "1000x600"}
+
+
+def cards(second: str) -> Series:
+    return {f"DCGM_FI_DEV_GPU_TEMP{CARD % 0}": "50x30", f"DCGM_FI_DEV_GPU_TEMP{CARD % 1}": second}
+
+
+def one(series: str, fires: str, silent: str) -> tuple[Series, Series]:
+    return {series: fires}, {series: silent}
+
+
+CASES = (
+    Case("GatewayDown", "5m", *one('up{job="gateway",instance="g"}', "0x10", "1x10")),
+    Case("ModelDown", "6m", *one('gateway_model_state{model="m",state="down"}', "1x10", "1x5 0x5")),
+    burn("ErrorBudgetBurnsFast", "90m", "12", "6", 120, "1m"),
+    burn("ErrorBudgetBurns", "7h", "6", "3", 480, "1m"),
+    burn("ErrorBudgetBurnsSlowly", "26h", "3", "1", 400, "5m"),
+    burn("ErrorBudgetLeaks", "74h", "1", "0.3", 1000, "5m"),
+    Case(
+        "ErrorBudgetBurnsFast", "90m", {FINE: "0+600x120", BROKEN: "0+12x120"},
+        # a model that is being loaded is refused, and nobody has failed
+        {FINE: "0+600x120", REQUESTS % (503, "refused"): "0+60x120",
+         'gateway_errors_total{model="m",code="model_loading"}': "0+60x120"},
+    ),
+    Case("TimeToFirstTokenOverTarget", "25m", histogram(FIRST_BYTE, {"10": 0, "30": 60, "+Inf": 60}),
+         histogram(FIRST_BYTE, {"10": 59, "30": 60, "+Inf": 60})),
+    Case("AnswersBreakOff", "15m", {FINE: "0+50x20", BROKEN: "0+1x20"}, {FINE: "0+500x20", BROKEN: "0+1x20"}),
+    Case("QueueGrows", "15m", *one('vllm:num_requests_waiting{slug="s",instance="w"}', "0+5x20", "50x20")),
+    Case("QueueGrows", "10m", *one('gateway_queue_age_seconds{model="m"}', "12x20", "3x20")),
+    Case("EngineHangs", "5m", hang("256x10"), hang("0+256x10")),  # a lone prefill moves
+    Case("EngineHangs", "1m", *one(TROUBLE % "hang", "1x5", "0x5")),
+    Case("WorkerCrashesAgain", "30m", *one(f"launcher_crashes_total{LAUNCHER}", "0+1x10", "0x3 1x10"), every="5m"),
+    Case("WorkerMisconfigured", "5m", *one(TROUBLE % "configuration", "1x5", "0x5")),
+    Case("StartTakesTooLong", "20m", start(300), start(900)),
+    Case("KVCacheFull", "15m", *one(f"vllm:kv_cache_usage_perc{WORKER}", "0.97x20", "0.97x8 0.5x12")),
+    Case("Preemptions", "15m", *one(f"vllm:num_preemptions_total{WORKER}", "0+120x20", "0+30x20")),
+    Case("GatewaySaturated", "15m", histogram(LAG, {"0.05": 0, "0.1": 60, "+Inf": 60}),
+         histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
+    Case("WeightsStalled", "15m", download("5x30"), download("0+1000x30")),
+    Case("WeightsCorrupt", "1m", *one(TROUBLE % "weights-corrupt", "1x5", "0x5")),
+    Case("DiskFills", "7h", disk("1000-1x600"), disk("400x600")),
+    Case("DiskFills", "30m", disk("40x600"), disk("60x600")),
+    Case("GPULost", "18m", cards("50x10 _x20"), cards("50x30")),
+    Case("GPUXid", "1m", *one(f"DCGM_FI_DEV_XID_ERRORS{CARD % 0}", "79x5", "13x5")),  # 13: a program's own fault
+    Case("GPURowRemapFailed", "1m", *one(f"DCGM_FI_DEV_ROW_REMAP_FAILURE{CARD % 0}", "1x5", "0x5")),
+    Case("GPUMemoryErrors", "15m", *one(f"DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS{CARD % 0}", "0x3 1x20", "1x20")),
+    Case("GPUHot", "10m", *one(f"DCGM_FI_DEV_GPU_TEMP{CARD % 0}", "90x20", "80x20")),
+    Case("GPUHot", "10m", *one(f"DCGM_FI_DEV_MEMORY_TEMP{CARD % 0}", "97x20", "90x20")),
+)  # fmt: skip
+
+
+def promtool_test(case: Case, series: Series, *, fires: bool) -> dict[str, Any]:
+    """How often the alert fires, which is once or not at all."""
+    count = f'count(ALERTS{{alertname="{case.alert}",alertstate="firing"}})'
+    samples = [{"labels": "{}", "value": 1}] if fires else []
+    return {
+        "interval": case.every,
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": count, "eval_time": case.at, "exp_samples": samples}],
+    }
+
+
+def as_file(every: str) -> dict[str, Any]:
+    """The whole file of the cases with samples so often, rules evaluated as often."""
+    found = [
+        promtool_test(case, series, fires=fires)
+        for case in CASES
+        if case.every == every
+        for series, fires in ((case.fires, True), (case.silent, False))
+    ]
+    return {"rule_files": ["rules.yaml"], "evaluation_interval": every, "tests": found}
+
+
+def main(words: list[str]) -> int:
+    sys.stdout.write("# Made by `make rules` from observability/rule_cases.py: change that.\n")
+    yaml.safe_dump(as_file(words[0]), sys.stdout, sort_keys=False, width=110)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
