@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
         setup lock fmt rules check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -51,6 +51,10 @@ weights-import: ## Take such parts, disk by disk, verify and publish them (MODEL
 	@scripts/weights-import '$(MODEL)' '$(DIR)'
 verify: ## Transformers loads the weights and generates a few tokens, without vLLM (MODEL=slug)
 	@scripts/verify $(MODEL)
+logs: ## The last lines of a model's worker and jobs, then what comes (MODEL=slug)
+	@docker compose --profile '*' logs --tail 200 --follow $$(docker compose --profile '*' config --services | grep -xE '$(MODEL)(-weights|-check)?')
+report: ## Versions, configuration (secrets masked), states, metrics and last logs in one file, for a bug report
+	@scripts/report $(FILE)
 status: ## Every slug with its state and workers, as JSON
 	@docker compose exec gateway python3 -c "from urllib.request import urlopen as get; print(get('http://127.0.0.1:8001/workers').read().decode())"
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 
 from launcher import page, state
 
@@ -45,8 +46,20 @@ def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
         def log_message(self, *_: object) -> None:
             """Machines ask every few seconds."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    server = _Server(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="ops", daemon=True).start()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without the library's question to the name server for this host's own name: here nobody answers."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that left before its answer is nobody's concern."""
 
 
 def measured(disks: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
