@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock fmt rules check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -104,6 +104,9 @@ bench-throughput: ## What a model's engine makes of its GPUs without a server (M
 bench-gateway: setup ## What a request and a chunk cost the gateway, and each peer that is there (BENCH='--help': parts of it)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
+bench-crowd: setup ## What fifty clients notice of a thousand that read a kilobyte a second (BENCH='--rounds 5')
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m bench.crowd $(BENCH)
 soak: setup ## Load for MINUTES (120) on one gateway: memory, open files and cost stay what they are
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.soak --json out/soak.json --minutes $(or $(MINUTES),120)

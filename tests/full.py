@@ -61,6 +61,7 @@ BARS = (
         ["make", "bench-gateway", "BENCH=--servers gateway,direct --scenarios json,streams-200 --rounds 7"],
         HOUR,
     ),
+    Bar("crowd", "fifty clients beside a thousand that read slowly", ["make", "bench-crowd"], HOUR),
     Bar("demo", "`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("demo-2", "second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
     Bar("demo-down", "`make demo-down`", ["make", "demo-down"], HOUR),
@@ -102,7 +103,8 @@ def sum_up(lines: list[str], code: int) -> str:
     closing = [
         line.strip("= ") for line in lines if re.search(r"\d+ (passed|failed|deselected).* in [\d.]+s", line)
     ]
-    figures = [line.strip() for line in lines if re.search(r"median CPU .* us/", line)]
+    costs = [line.strip() for line in lines if re.search(r"median CPU .* us/", line)]
+    figures = costs or [line.strip() for line in lines if re.match(r"(holds|MISSED) ", line)]
     text = "; ".join(figures) or (
         closing[-1] if closing else next((line for line in reversed(lines) if told(line)), "")
     )

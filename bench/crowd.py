@@ -1,0 +1,151 @@
+"""Fifty clients that read at once, alone and beside a thousand that read a kilobyte a second: what they notice.
+
+usage: python -m bench.crowd [--rounds 5] [--json FILE]
+Time to first byte of fifty streams, p99, in turns; the bar is the ratio of the medians.
+Exit codes: 0 the bar holds · 1 it is missed · 2 too few cores or files · 3 an answer was wrong, or a server broke.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from bench.answers import LONG, MODEL, stream_request
+from bench.bars import Verdict
+from bench.load import WrongAnswer
+from bench.measure import run_load, to_sample
+from bench.processes import end, layout, pinned, python_module
+from bench.scenarios import MANY, Scenario, all_scenarios
+from bench.servers import MAIN_FLEET, BrokenServer, Server, gateway_started, mock_started
+
+FAST, SLOW = 50, 1000
+SECONDS, ROUNDS = 6.0, 5
+KIB = 1024
+MOST_RATIO = 1.2
+READY = "all read"
+
+
+async def read_slowly(port: int, begun: asyncio.Semaphore) -> None:
+    """Asks for one stream after another and takes a kilobyte a second of it, for ever."""
+    loop, body = asyncio.get_running_loop(), stream_request(MODEL, LONG)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    while True:
+        with narrow() as connection:
+            await loop.sock_connect(connection, ("127.0.0.1", port))
+            await loop.sock_sendall(connection, head.encode() + body)
+            while await loop.sock_recv(connection, KIB):
+                begun.release()
+                await asyncio.sleep(1)
+
+
+def narrow() -> socket.socket:
+    """A socket whose receiver takes a few kilobytes at a time, in segments of Ethernet's size."""
+    connection = socket.socket()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+    connection.setblocking(False)
+    return connection
+
+
+async def crowd(port: int) -> None:
+    """All slow readers; says so once as many pieces have come as there are."""
+    begun = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(SLOW):
+            group.create_task(read_slowly(port, begun))
+        for _ in range(SLOW):
+            await begun.acquire()
+        print(READY, flush=True)
+
+
+@contextmanager
+def crowded(port: int) -> Iterator[None]:
+    """The crowd in a process of its own, ended with the block. Raises BrokenServer if it does not come together."""
+    process = subprocess.Popen(
+        python_module("bench.crowd", "--readers-of", str(port)), stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != READY.encode():
+            raise BrokenServer("the slow readers ended before all of them read")
+        yield
+    finally:
+        end(process)
+
+
+def first_byte_p99_ms(server: Server, scenario: Scenario) -> float:
+    tally = uvloop.run(run_load(server, scenario))
+    return to_sample(tally, scenario.units, 0).ttfb_p99_ms
+
+
+def measure(server: Server, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each round, alone and crowded. Raises WrongAnswer, BrokenServer."""
+    streams = next(scenario for scenario in all_scenarios() if scenario.key == MANY)
+    scenario = replace(streams, connections=FAST, seconds=SECONDS)
+    first_byte_p99_ms(server, scenario)  # a warm-up
+    found: dict[str, list[float]] = {"alone": [], "crowded": []}
+    for _ in range(rounds):
+        found["alone"].append(first_byte_p99_ms(server, scenario))
+        with crowded(server.port):
+            found["crowded"].append(first_byte_p99_ms(server, scenario))
+    return found
+
+
+def judge(found: dict[str, list[float]]) -> Verdict:
+    ratio = statistics.median(found["crowded"]) / statistics.median(found["alone"])
+    return Verdict(
+        "time to first byte of fifty streams, p99, beside the crowd against alone", ratio, MOST_RATIO
+    )
+
+
+def run(rounds: int) -> dict[str, list[float]]:
+    """On cores as in the benchmark."""
+    cores = layout(sorted(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory(prefix="octet-crowd-") as folder, ExitStack() as stack:
+        _, ports = stack.enter_context(mock_started(Path(folder), cores.mock))
+        server = stack.enter_context(gateway_started(Path(folder), cores.servers, MAIN_FLEET, ports))
+        with pinned({cores.load}):
+            return measure(server, rounds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, default=Path("out/crowd.json"))
+    parser.add_argument("--readers-of", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.readers_of is not None:
+        asyncio.run(crowd(given.readers_of))
+        return 0
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if len(os.sched_getaffinity(0)) < 2 or most < 3 * SLOW:
+        parser.error(f"two cores and {3 * SLOW} open files are needed; here {most} files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        found = run(given.rounds)
+    except (WrongAnswer, BrokenServer) as error:
+        print(f"crowd: {error}", file=sys.stderr)
+        return 3
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(found) + "\n")
+    for name, values in found.items():
+        print(f"{name}: p99 {statistics.median(values):.1f} ms ({min(values):.1f}-{max(values):.1f})")
+    verdict = judge(found)
+    print(verdict.text())
+    return int(verdict.is_missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
