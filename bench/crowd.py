@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -35,18 +36,22 @@ SECONDS, ROUNDS = 6.0, 5
 KIB = 1024
 MOST_RATIO = 1.2
 READY = "all read"
+GATHER_S = 60
 
 
 async def read_slowly(port: int, begun: asyncio.Semaphore) -> None:
     """Asks for one stream after another and takes a kilobyte a second of it, for ever."""
     loop, body = asyncio.get_running_loop(), stream_request(MODEL, LONG)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    reads = False
     while True:
         with narrow() as connection:
             await loop.sock_connect(connection, ("127.0.0.1", port))
             await loop.sock_sendall(connection, head.encode() + body)
             while await loop.sock_recv(connection, KIB):
-                begun.release()
+                if not reads:
+                    begun.release()
+                reads = True
                 await asyncio.sleep(1)
 
 
@@ -60,7 +65,7 @@ def narrow() -> socket.socket:
 
 
 async def crowd(port: int) -> None:
-    """All slow readers; says so once as many pieces have come as there are."""
+    """All slow readers; says so once each has read something."""
     begun = asyncio.Semaphore(0)
     async with asyncio.TaskGroup() as group:
         for _ in range(SLOW):
@@ -72,16 +77,22 @@ async def crowd(port: int) -> None:
 
 @contextmanager
 def crowded(port: int) -> Iterator[None]:
-    """The crowd in a process of its own, ended with the block. Raises BrokenServer if it does not come together."""
+    """The crowd in a process of its own, ended with the block. Raises BrokenServer unless it is there all the while."""
     process = subprocess.Popen(
         python_module("bench.crowd", "--readers-of", str(port)), stdout=subprocess.PIPE
     )
+    overdue = threading.Timer(GATHER_S, process.kill)
     try:
         assert process.stdout is not None
+        overdue.start()
         if process.stdout.readline().strip() != READY.encode():
             raise BrokenServer("the slow readers ended before all of them read")
+        overdue.cancel()
         yield
+        if process.poll() is not None:
+            raise BrokenServer("a slow reader was cut off, and the others ended with it")
     finally:
+        overdue.cancel()
         end(process)
 
 

@@ -13,12 +13,14 @@ import yaml
 
 REQUESTS = 'gateway_requests_total{model="m",status="%s",ending="%s"}'
 FINE, FAILED, BROKEN = REQUESTS % (200, "complete"), REQUESTS % (502, "refused"), REQUESTS % (200, "broken")
-FIRST_BYTE = 'gateway_time_to_first_byte_seconds_bucket{model="m",le="%s"}'
+TTFT = 'vllm:time_to_first_token_seconds_bucket{slug="s",le="%s"}'
 LAG = 'gateway_loop_lag_seconds_bucket{le="%s"}'
 WORKER, LAUNCHER = '{slug="s",instance="w:8000"}', '{slug="s",instance="w:8003"}'
 TROUBLE = 'launcher_trouble{slug="s",instance="w:8003",trouble="%s"}'
 DISK = '{slug="s",disk="weights",instance="w:8003"}'
 JOB = '{slug="s",repo="o/n"}'
+LOADING = 'gateway_model_state{model="m",state="loading"}'
+FETCHING = 'model_cache_phase{slug="s",repo="o/n",phase="downloading"}'
 CARD = '{instance="n",gpu="%d"}'
 
 Series = dict[str, str]
@@ -90,8 +92,10 @@ def one(series: str, fires: str, silent: str) -> tuple[Series, Series]:
 
 CASES = (
     Case("GatewayDown", "5m", *one('up{job="gateway",instance="g"}', "0x10", "1x10")),
-    Case("ModelDown", "6m", *one('gateway_model_state{model="m",state="down"}', "1x10", "1x5 0x5")),
+    Case("ModelDown", "6m", *one('gateway_model_state{model="m",state="down"}', "1x10", "1x3 0x7")),
     burn("ErrorBudgetBurnsFast", "90m", "12", "6", 120, "1m"),
+    # four of sixty requests: too few to say anything
+    Case("ErrorBudgetBurnsFast", "59m", {FINE: "0+1x120", FAILED: "0+1x120"}, {FINE: "0+1x120", FAILED: "0x54 4x70"}),
     burn("ErrorBudgetBurns", "7h", "6", "3", 480, "1m"),
     burn("ErrorBudgetBurnsSlowly", "26h", "3", "1", 400, "5m"),
     burn("ErrorBudgetLeaks", "74h", "1", "0.3", 1000, "5m"),
@@ -101,15 +105,17 @@ CASES = (
         {FINE: "0+600x120", REQUESTS % (503, "refused"): "0+60x120",
          'gateway_errors_total{model="m",code="model_loading"}': "0+60x120"},
     ),
-    Case("TimeToFirstTokenOverTarget", "25m", histogram(FIRST_BYTE, {"10": 0, "30": 60, "+Inf": 60}),
-         histogram(FIRST_BYTE, {"10": 59, "30": 60, "+Inf": 60})),
+    Case("TimeToFirstTokenOverTarget", "25m", histogram(TTFT, {"10": 0, "30": 60, "+Inf": 60}),
+         histogram(TTFT, {"10": 59, "30": 60, "+Inf": 60})),
     Case("AnswersBreakOff", "15m", {FINE: "0+50x20", BROKEN: "0+1x20"}, {FINE: "0+500x20", BROKEN: "0+1x20"}),
     Case("QueueGrows", "15m", *one('vllm:num_requests_waiting{slug="s",instance="w"}', "0+5x20", "50x20")),
     Case("QueueGrows", "10m", *one('gateway_queue_age_seconds{model="m"}', "12x20", "3x20")),
     Case("EngineHangs", "5m", hang("256x10"), hang("0+256x10")),  # a lone prefill moves
-    Case("EngineHangs", "1m", *one(TROUBLE % "hang", "1x5", "0x5")),
+    Case("EngineHangs", "8m", *one(f"launcher_hangs_total{LAUNCHER}", "0x4 1x10", "1x15")),
     Case("WorkerCrashesAgain", "30m", *one(f"launcher_crashes_total{LAUNCHER}", "0+1x10", "0x3 1x10"), every="5m"),
     Case("WorkerMisconfigured", "5m", *one(TROUBLE % "configuration", "1x5", "0x5")),
+    Case("WorkerWaits", "20m", *one(TROUBLE % "gpus-busy", "1x30", "1x10 0x20")),
+    Case("ModelNotReady", "70m", {LOADING: "1x90"}, {LOADING: "1x90", FETCHING: "1x90"}),
     Case("StartTakesTooLong", "20m", start(300), start(900)),
     Case("KVCacheFull", "15m", *one(f"vllm:kv_cache_usage_perc{WORKER}", "0.97x20", "0.97x8 0.5x12")),
     Case("Preemptions", "15m", *one(f"vllm:num_preemptions_total{WORKER}", "0+120x20", "0+30x20")),
@@ -117,8 +123,8 @@ CASES = (
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
     Case("WeightsStalled", "15m", download("5x30"), download("0+1000x30")),
     Case("WeightsCorrupt", "1m", *one(TROUBLE % "weights-corrupt", "1x5", "0x5")),
-    Case("DiskFills", "7h", disk("1000-1x600"), disk("400x600")),
-    Case("DiskFills", "30m", disk("40x600"), disk("60x600")),
+    Case("DiskFills", "8h", disk("600-1x600"), disk("900-1x600")),  # much is free: a download ends by itself
+    Case("DiskFills", "1h", disk("49x600"), disk("180-1x600")),  # an hour is no trend
     Case("GPULost", "18m", cards("50x10 _x20"), cards("50x30")),
     Case("GPUXid", "1m", *one(f"DCGM_FI_DEV_XID_ERRORS{CARD % 0}", "79x5", "13x5")),  # 13: a program's own fault
     Case("GPURowRemapFailed", "1m", *one(f"DCGM_FI_DEV_ROW_REMAP_FAILURE{CARD % 0}", "1x5", "0x5")),

@@ -27,8 +27,9 @@ class Targets:
     preemptions_per_s: float = 1
     loop_lag_p99_s: float = 0.05
     broken: float = 0.01  # of a model's requests
-    least_requests: int = 20  # fewer in a window say nothing
+    least_failures: int = 5  # fewer in a window say nothing
     disk_share: float = 0.05  # free at least
+    disk_spare: float = 0.2  # with more than that free a day's forecast says nothing
     gpu_celsius: int = 87
     gpu_memory_celsius: int = 95
 
@@ -123,6 +124,8 @@ def recordings(windows: Windows) -> Iterator[dict[str, Any]]:
             yield record(
                 f"model:{what}_seconds:p{quantile}", f"histogram_quantile({quantile / 100}, {buckets})"
             )
+    buckets = f"sum by (le, slug) (rate(vllm:time_to_first_token_seconds_bucket[{window}]))"
+    yield record("slug:time_to_first_token_seconds:p95", f"histogram_quantile(0.95, {buckets})")
     yield record("slug:requests_running:sum", "sum by (slug) (vllm:num_requests_running)")
     yield record("slug:requests_waiting:sum", "sum by (slug) (vllm:num_requests_waiting)")
     yield record("slug:kv_cache_usage:max", "max by (slug) (vllm:kv_cache_usage_perc)")
@@ -150,36 +153,40 @@ def client_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         "The gateway does not answer: no client is served",
     )  # fmt: skip
     yield Alert(
-        "ModelDown", "page", 'max by (model) (gateway_model_state{state="down"}) == 1', windows.wait(2 * MINUTE),
+        "ModelDown", "page", 'max by (model) (gateway_model_state{state="down"}) == 1',
+        windows.wait(4 * MINUTE),  # a worker that is told to stop takes three at most
         "No worker of {{ $labels.model }} answers",
     )  # fmt: skip
-    for name, severity, speed, long, short in BURNS:
-        limit = round(speed * targets.budget, 6)
-        ratios = [f"model:error_ratio:rate_{named(seconds)} > {limit:g}" for seconds in (long, short)]
-        enough = (
-            f"model:requests:rate_{named(long)} * {round(long / windows.faster)} >= {targets.least_requests}"
-        )
-        yield Alert(
-            name, severity, " and ".join([*ratios, enough]), "0s",
-            f"{{{{ $value | humanizePercentage }}}} of the requests for {{{{ $labels.model }}}} fail: {speed:g} times "
-            "what the budget of a month allows",
-        )  # fmt: skip
     yield Alert(
-        "TimeToFirstTokenOverTarget", "ticket", f"model:time_to_first_byte_seconds:p95 > {targets.ttft_p95_s:g}",
-        windows.wait(10 * MINUTE), "Answers of {{ $labels.model }} begin after {{ $value | humanizeDuration }} (p95)",
-    )  # fmt: skip
-    window = windows.range(10 * MINUTE)
-    broken = f'sum by (model) (increase(gateway_requests_total{{ending="broken"}}[{window}]))'
-    every = f"sum by (model) (increase(gateway_requests_total[{window}]))"
-    yield Alert(
-        "AnswersBreakOff", "ticket", f"{broken} >= 5 and {broken} / {every} > {targets.broken:g}", "0s",
-        "Answers of {{ $labels.model }} break off in the middle",
+        "TimeToFirstTokenOverTarget", "ticket", f"slug:time_to_first_token_seconds:p95 > {targets.ttft_p95_s:g}",
+        windows.wait(10 * MINUTE), "Answers of {{ $labels.slug }} begin after {{ $value | humanizeDuration }} (p95)",
     )  # fmt: skip
     yield Alert(
         "QueueGrows", "page",
         f"(slug:requests_waiting:sum > 10 and deriv(slug:requests_waiting:sum[{windows.range(5 * MINUTE)}]) > 0) "
         f"or on (model) (gateway_queue_age_seconds > {targets.queue_wait_s:g})",
         windows.wait(5 * MINUTE), "More requests come than {{ $labels.slug }}{{ $labels.model }} takes",
+    )  # fmt: skip
+
+
+def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+    """Answers that failed, of those that were promised."""
+    for name, severity, speed, long, short in BURNS:
+        limit = round(speed * targets.budget, 6)
+        ratios = [f"model:error_ratio:rate_{named(seconds)} > {limit:g}" for seconds in (long, short)]
+        failures = f"model:error_ratio:rate_{named(long)} * model:requests:rate_{named(long)}"
+        enough = f"{failures} * {round(long / windows.faster)} >= {targets.least_failures}"
+        yield Alert(
+            name, severity, " and ".join([*ratios, enough]), "0s",
+            f"{{{{ $value | humanizePercentage }}}} of the requests for {{{{ $labels.model }}}} fail: {speed:g} times "
+            "what the budget of a month allows",
+        )  # fmt: skip
+    window = windows.range(10 * MINUTE)
+    broken = f'sum by (model) (increase(gateway_requests_total{{ending="broken"}}[{window}]))'
+    every = f"sum by (model) (increase(gateway_requests_total[{window}]))"
+    yield Alert(
+        "AnswersBreakOff", "ticket", f"{broken} >= 5 and {broken} / {every} > {targets.broken:g}", "0s",
+        "Answers of {{ $labels.model }} break off in the middle",
     )  # fmt: skip
 
 
@@ -194,8 +201,8 @@ def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         "EngineHangs", "page",
         f"(min by (slug, instance) (min_over_time(vllm:num_requests_running[{still}])) > 0 and {unchanged} "
         f"and sum by (slug, instance) (vllm:request_success_total) > 0) "
-        f'or max by (slug, instance) (launcher_trouble{{trouble="hang"}}) == 1',
-        "0s", "An engine of {{ $labels.slug }} has requests and does not move ({{ $labels.instance }})",
+        f"or max by (slug, instance) (increase(launcher_hangs_total[{windows.range(10 * MINUTE)}])) > 0",
+        windows.wait(MINUTE), "An engine of {{ $labels.slug }} has requests and does not move ({{ $labels.instance }})",
     )  # fmt: skip
     yield Alert(
         "WorkerCrashesAgain", "ticket", f"increase(launcher_crashes_total[{windows.range(HOUR)}]) >= 3", "0s",
@@ -205,13 +212,31 @@ def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         "WorkerMisconfigured", "page", 'launcher_trouble{trouble="configuration"} == 1', windows.wait(MINUTE),
         "vLLM of {{ $labels.slug }} refuses its configuration; it waits for somebody to mend it",
     )  # fmt: skip
+
+
+def start_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+    """Workers that do not come to serve."""
+    yield Alert(
+        "WorkerWaits", "ticket", 'launcher_trouble{trouble=~"weights-missing|gpus-busy"} == 1',
+        windows.wait(15 * MINUTE), "A worker of {{ $labels.slug }} waits: {{ $labels.trouble }}",
+    )  # fmt: skip
+    yield Alert(
+        "ModelNotReady", "ticket",
+        'max by (model) (gateway_model_state{state="loading"}) == 1 unless on () '
+        'max(model_cache_phase{phase=~"downloading|verifying"}) == 1',
+        windows.wait(HOUR), "{{ $labels.model }} has been loading for an hour, and no weights are being fetched",
+    )  # fmt: skip
     yield Alert(
         "StartTakesTooLong", "ticket",
         f"sum by (slug, instance) (launcher_phase_seconds{STARTING}) > 2 * "
-        "sum by (slug, instance) (launcher_usual_phase_seconds) and on (slug, instance) "
+        f"sum by (slug, instance) (launcher_usual_phase_seconds{STARTING}) and on (slug, instance) "
         f"max by (slug, instance) (launcher_phase{STARTING}) == 1",
         windows.wait(5 * MINUTE), "{{ $labels.slug }} starts for longer than twice what its starts take",
     )  # fmt: skip
+
+
+def load_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+    """More than engines and gateway bear."""
     yield Alert(
         "KVCacheFull", "ticket", f"slug:kv_cache_usage:max > {targets.kv_use:g}", windows.wait(10 * MINUTE),
         "The KV cache of {{ $labels.slug }} is {{ $value | humanizePercentage }} full",
@@ -234,18 +259,20 @@ def weights_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     yield Alert(
         "WeightsStalled", "ticket",
         f'model_cache_phase{{phase="downloading"}} == 1 and on (slug, repo) '
-        f"changes(model_cache_bytes_done[{windows.range(10 * MINUTE)}]) == 0",
-        windows.wait(MINUTE), "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
+        f"changes(model_cache_bytes_done[{windows.range(2 * MINUTE)}]) == 0",
+        windows.wait(10 * MINUTE), "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
     )  # fmt: skip
     yield Alert(
         "WeightsCorrupt", "page", 'launcher_trouble{trouble="weights-corrupt"} == 1', "0s",
         "A file of the weights of {{ $labels.slug }} is not what was published: its worker does not start",
     )  # fmt: skip
-    free, size = "launcher_disk_free_bytes", "launcher_disk_bytes"
+    free, six = "launcher_disk_free_bytes", windows.range(6 * HOUR)
+    share = f"min by (slug, disk) ({free} / launcher_disk_bytes)"
     yield Alert(
         "DiskFills", "ticket",
-        f"min by (slug, disk) ({free} / {size}) < {targets.disk_share:g} or min by (slug, disk) "
-        f"(predict_linear({free}[{windows.range(6 * HOUR)}], {round(DAY / windows.faster)})) < 0",
+        f"{share} < {targets.disk_share:g} or ({share} < {targets.disk_spare:g} and min by (slug, disk) "
+        f"(predict_linear({free}[{six}], {round(DAY / windows.faster)})) < 0 "
+        f"and min by (slug, disk) ({free} offset {six}) > 0)",
         windows.wait(10 * MINUTE), "The disk of {{ $labels.disk }} ({{ $labels.slug }}) is full within a day",
     )  # fmt: skip
 
@@ -255,7 +282,7 @@ def gpu_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     there = "count by (instance) (DCGM_FI_DEV_GPU_TEMP)"
     yield Alert(
         "GPULost", "page",
-        f"{there} < max_over_time({there}[{windows.range(10 * MINUTE)}:])",
+        f"{there} < max_over_time({there}[{windows.range(DAY)}:])",
         windows.wait(MINUTE), "A GPU of {{ $labels.instance }} is gone",
     )  # fmt: skip
     codes = " or ".join(f"DCGM_FI_DEV_XID_ERRORS == {code}" for code in XIDS)
@@ -281,7 +308,15 @@ def gpu_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
 
 def rules(windows: Windows, targets: Targets) -> dict[str, Any]:
     """The whole file."""
-    groups = (client_alerts, engine_alerts, weights_alerts, gpu_alerts)
+    groups = (
+        client_alerts,
+        budget_alerts,
+        engine_alerts,
+        start_alerts,
+        load_alerts,
+        weights_alerts,
+        gpu_alerts,
+    )
     alerts = [
         {
             "name": make.__name__.removesuffix("_alerts"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from launcher.phases import Phase
 
 KEPT = 5
 COUNTED = (
-    Phase.WEIGHTS_CHECK,
     Phase.STARTING,
     Phase.LOADING,
     Phase.COMPILING,
     Phase.GRAPHS,
     Phase.WARM_UP,
 )
-"""Phases that take as long as the last time; how long others hold the GPUs says nothing about the next start."""
+"""Phases that take as long as the last time; how long weights or GPUs were waited for says nothing of it."""
+LEAST_PERCENT = 10
+"""Of the weights: a first file that the disk had not ready says little of the others."""
 
 Start = Mapping[str, float]
 
@@ -42,9 +44,10 @@ def read(path: Path) -> tuple[Start, ...]:
 def add(path: Path, seconds: Start) -> None:
     """Keep one more start, and no more than the last `KEPT`; raises `OSError`."""
     counted = {phase.value: seconds[phase] for phase in COUNTED if phase in seconds}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps([*read(path), counted][-KEPT:]), "utf-8")
-    os.replace(draft, path)
+    # a name of its own: replicas share the folder, and each is process 1 of its container
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
+        json.dump([*read(path), counted][-KEPT:], draft)
+    os.replace(draft.name, path)
 
 
 def usual(starts: Sequence[Start]) -> dict[str, float]:
@@ -64,5 +67,6 @@ def left_s(usual: Start, phase: Phase, spent_s: float, percent: int | None = Non
     if not usual or phase not in COUNTED:
         return None
     later = sum(usual.get(name, 0.0) for name in COUNTED[COUNTED.index(phase) + 1 :])
-    here = spent_s * (100 - percent) / percent if percent else usual.get(phase, 0.0) - spent_s
+    by_percent = spent_s * (100 - percent) / percent if percent and percent >= LEAST_PERCENT else None
+    here = usual.get(phase, 0.0) - spent_s if by_percent is None else by_percent
     return later + max(0.0, here)

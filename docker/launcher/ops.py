@@ -19,7 +19,11 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
     """Answer from now on, until the process ends; `disks` are watched for free space. Raises `OSError`."""
+    server = _Server(("", port), _handler(state_file, _Disks(disks)))
+    threading.Thread(target=server.serve_forever, name="ops", daemon=True).start()
 
+
+def _handler(state_file: Path, disks: _Disks) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _PATIENCE_S
         protocol_version = "HTTP/1.1"
@@ -29,7 +33,7 @@ def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
             if known is None:
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", "no state was written\n")
             elif self.path == "/metrics":
-                self._answer(HTTPStatus.OK, _EXPOSITION, page.exposition(known, measured(disks)))
+                self._answer(HTTPStatus.OK, _EXPOSITION, page.exposition(known, disks.measured()))
             elif self.path == "/state":
                 self._answer(HTTPStatus.OK, "application/json", json.dumps(page.report(known)))
             else:
@@ -46,8 +50,7 @@ def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
         def log_message(self, *_: object) -> None:
             """Machines ask every few seconds."""
 
-    server = _Server(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="ops", daemon=True).start()
+    return Handler
 
 
 class _Server(ThreadingHTTPServer):
@@ -62,13 +65,26 @@ class _Server(ThreadingHTTPServer):
         """A client that left before its answer is nobody's concern."""
 
 
-def measured(disks: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
-    """Free and all bytes of each disk that can be asked."""
-    found = {}
-    for name, path in disks.items():
+class _Disks:
+    """Asked by one thread at a time: one that hangs (a server of files that is gone) shall not hold them all."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+        self._asking = threading.Lock()
+
+    def measured(self) -> dict[str, tuple[int, int]]:
+        """Free and all bytes of each disk that can be asked; none while another thread waits for an answer."""
+        if not self._asking.acquire(blocking=False):
+            return {}
         try:
-            stat = os.statvfs(path)
-        except OSError:
-            continue
-        found[name] = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
-    return found
+            return {name: space for name, path in self._paths.items() if (space := _space(path))}
+        finally:
+            self._asking.release()
+
+
+def _space(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = os.statvfs(path)
+    except OSError:
+        return None
+    return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize

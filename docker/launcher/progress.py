@@ -66,7 +66,8 @@ class Progress:
         """Read one line of vLLM's output; costs nothing once it is ready."""
         if not self.is_starting:
             return
-        if (percent := percent_in(line)) is not None and percent != self._percent:
+        # a draft loads after the main model, with a bar of its own: what is told never falls
+        if (percent := percent_in(line)) is not None and percent > (self._percent or -1):
             self._percent = percent
             self._write()
         if (hit := cache_hit_in(line)) is not None:

@@ -137,11 +137,13 @@ class Check:
         try:
             stat = Stat.of(path)
             if stat.size != file.stat.size:
-                raise WeightsError(f"{path} has {stat.size} bytes instead of {file.stat.size}")
+                raise CorruptError(f"{path} has {stat.size} bytes instead of {file.stat.size}")
             if stat != file.stat and self._digest(path, stat, file) != file.sha256:
                 raise CorruptError(f"{path} is corrupt: its sha256 is not that of READY.json")
-        except OSError as error:
+        except FileNotFoundError as error:
             raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
+        except OSError as error:
+            raise CorruptError(f"{path} cannot be read: {error.strerror}") from None
 
     def _digest(self, path: Path, stat: Stat, file: File) -> str:
         known = self._hashed.get(path)

@@ -154,6 +154,7 @@ class Fleet:
         self._update(worker, health, self._clock())
 
     def names_differ(self, worker: Worker, reason: str) -> None:
+        worker.start = None
         self._update(worker, names_differ(worker.health, reason), self._clock())
 
     def tick(self) -> None:
@@ -280,7 +281,7 @@ def describe_start(report: Mapping[str, object]) -> str:
     phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
     if isinstance(trouble, str):
         return f" ({trouble})"
-    if not isinstance(phase, str):
+    if not isinstance(phase, str) or phase == "ready":
         return ""
     done = f" {percent} %" if isinstance(percent, int) else ""
     return f" ({phase}{done}{in_minutes(report.get('left_s'))})"

@@ -114,7 +114,7 @@ class Keeper:
             self._fleet.names_differ(worker, str(failure))
         except ProbeFailed as failure:
             self._fleet.probe_failed(worker, str(failure), certain=failure.certain)
-            worker.start = await self._probes.launcher(worker.host) if failure.certain else None
+            worker.start = await self._probes.launcher(worker) if failure.certain else None
         except OwnLimit:
             return False
         return True

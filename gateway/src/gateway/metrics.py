@@ -19,6 +19,8 @@ from gateway.queues import Queues
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+# Told from the first request on: of a series that begins with its first failure Prometheus sees no growth.
+UNSEEN: Final = {(200, "broken"): 0, (502, "refused"): 0, (503, "refused"): 0, (504, "refused"): 0}
 Counts = Mapping[Any, float]  # by the values of the labels, a tuple
 
 
@@ -48,7 +50,7 @@ class Spread:
 class Traffic:
     """Of one model and route."""
 
-    endings: Counter[tuple[int, str]] = field(default_factory=Counter)  # by status and ending
+    endings: Counter[tuple[int, str]] = field(default_factory=lambda: Counter(UNSEEN))  # by status and ending
     duration: Spread = field(default_factory=Spread)
     first_byte: Spread = field(default_factory=Spread)
     between_chunks: Spread = field(default_factory=Spread)
@@ -62,7 +64,7 @@ class Metrics(Collector):
     def __init__(self, fleet: Fleet, queues: Queues) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
-        self._errors: Counter[tuple[str, str]] = Counter()
+        self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})
         self._retries = 0
         self._loop_lag = Spread()
         self._fleet = fleet

@@ -41,8 +41,12 @@ class OwnLimit(Exception):
 class Probes:
     """Short questions with a deadline."""
 
-    def __init__(self, timeout_s: float, launcher_port: int = LAUNCHER_PORT) -> None:
+    def __init__(
+        self, timeout_s: float, worker_port: int = WORKER_PORT, launcher_port: int = LAUNCHER_PORT
+    ) -> None:
+        """worker_port: of those that have a launcher beside them."""
         self._timeout_s = timeout_s
+        self._worker_port = worker_port
         self._launcher_port = launcher_port
 
     async def resolve(self, name: str, port: int) -> list[Address]:
@@ -84,9 +88,11 @@ class Probes:
             return await self._report(address, "/progress")
         return None
 
-    async def launcher(self, host: str) -> Mapping[str, object] | None:
+    async def launcher(self, worker: Worker) -> Mapping[str, object] | None:
         """What the launcher beside a worker says of its start; None if there is none that answers."""
-        return await self._report((host, self._launcher_port), "/state") or None
+        if worker.port != self._worker_port:
+            return None
+        return await self._report((worker.host, self._launcher_port), "/state") or None
 
     async def _report(self, address: Address, target: str) -> Mapping[str, object]:
         """A JSON object, an empty one if there is none to be had."""

@@ -30,8 +30,8 @@ PROGRESS = {"slug": "alpha", "phase": "downloading", "bytes_done": 30, "bytes_to
 class NamedProbes(Probes):
     """The real probes, with a table in place of the name server."""
 
-    def __init__(self, launcher_port: int = 1) -> None:
-        super().__init__(timeout_s=1, launcher_port=launcher_port)
+    def __init__(self, worker_port: int, launcher_port: int) -> None:
+        super().__init__(timeout_s=1, worker_port=worker_port, launcher_port=launcher_port)
         self.names: dict[str, list[FakeWorker]] = {}
 
     async def resolve(self, name: str, port: int) -> list[Address]:
@@ -41,10 +41,10 @@ class NamedProbes(Probes):
 class Watch:
     """A keeper over real workers, whose rounds the test calls for."""
 
-    def __init__(self, site: Site, launcher_port: int = 1) -> None:
+    def __init__(self, site: Site, worker_port: int = 1, launcher_port: int = 1) -> None:
         settings = Settings(cards_dir=site.cards, probe_fall=2)
         self.fleet = Fleet.of(load_catalog(site.cards), rules_of(settings))
-        self.probes = NamedProbes(launcher_port)
+        self.probes = NamedProbes(worker_port, launcher_port)
         self.log = io.StringIO()
         upstream = Upstream(1, 1, asyncio.get_running_loop())
         self.keeper = Keeper(settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log))
@@ -92,7 +92,7 @@ async def test_a_slug_from_absent_to_ready_and_away(watch: Watch, start_worker: 
 async def test_a_start_is_told_by_its_launcher(site: Site, start_worker: StartWorker) -> None:
     """While the worker is not up, its launcher says how far it is; once it answers, nothing is left of that."""
     launcher, worker = start_worker(), start_worker("alpha", health=503)
-    watch = Watch(site, launcher.port)
+    watch = Watch(site, worker.port, launcher.port)
     launcher.pages["/state"] = json.dumps({"phase": "loading", "percent": 43, "left_s": 290}).encode()
     assert await watch.state(alpha=worker) is ModelState.LOADING
     assert "is loading (loading 43 %, about 5 min)" in watch.fleet.why_unavailable("alpha").message

@@ -141,10 +141,14 @@ class Worker:
             reader.join(PATIENCE_S)
         return code
 
-    def close(self) -> None:
-        """End what a failed test left running."""
+    def terminate(self) -> None:
+        """Tell it to stop, if it runs; does not wait."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        self.terminate()
         self.wait()
         assert self.process.stdout is not None
         assert self.process.stderr is not None

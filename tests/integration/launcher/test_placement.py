@@ -25,6 +25,7 @@ class Node:
     root: Path
     ends: ExitStack
     uuids: list[str] = field(default_factory=lambda: [f"GPU-{index:08x}" for index in range(_GPUS)])
+    started: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.slots.mkdir()
@@ -56,9 +57,9 @@ class Node:
 
     def start(self, site: Site) -> Worker:
         """A launcher that ends with the test, and what it started with it."""
-        worker = Worker(site)
-        self.ends.callback(worker.close)
-        return worker
+        self.started.append(Worker(site))
+        self.ends.callback(self.started[-1].close)
+        return self.started[-1]
 
     def place(self, gpus: int, slug: str = SLUG) -> Worker:
         """Start one more worker."""
@@ -69,7 +70,10 @@ class Node:
 def node(tmp_path: Path) -> Iterator[Node]:
     """A node of eight GPUs, all free."""
     with ExitStack() as ends:
-        yield Node(tmp_path, ends)
+        node = Node(tmp_path, ends)
+        yield node
+        for worker in node.started:  # all at once: each takes its two seconds
+            worker.terminate()
 
 
 def _given(worker: Worker) -> list[str]:

@@ -312,6 +312,7 @@ def test_a_report_without_an_eta_has_no_minutes() -> None:
         ({"phase": "starting", "percent": None, "left_s": None}, " (starting)"),
         ({"phase": "weights-check", "trouble": "weights-corrupt"}, " (weights-corrupt)"),
         ({"phase": 7, "trouble": ["x"]}, ""),
+        ({"phase": "ready"}, ""),
         ({}, ""),
     ],
 )

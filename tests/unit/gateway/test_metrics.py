@@ -52,3 +52,14 @@ def test_a_request_in_every_metric_of_its_own() -> None:
     assert found["gateway_errors_total", frozenset({("model", "alpha"), ("code", "model_not_found")})] == 1
     assert found["gateway_retries_total", frozenset()] == 1
     assert found["gateway_queue_length", frozenset({("model", "alpha")})] == 0
+
+
+def test_failures_are_told_before_the_first_one() -> None:
+    """A series that begins with its first failure has grown by nothing, and no alert would see it."""
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues())
+    loading = frozenset({"model": "alpha", "code": "model_loading"}.items())
+    assert told(metrics)["gateway_errors_total", loading] == 0
+    metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
+    for status, ending in (("200", "broken"), ("502", "refused"), ("503", "refused"), ("504", "refused")):
+        labels = {"model": "alpha", "route": "chat_completions", "status": status, "ending": ending}
+        assert told(metrics)["gateway_requests_total", frozenset(labels.items())] == 0

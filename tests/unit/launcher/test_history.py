@@ -21,7 +21,9 @@ def file(tmp_path: Path) -> Path:
 def test_the_last_starts_are_kept(file: Path) -> None:
     """Five of them; a phase that waits for others is no measure of the next start."""
     for seconds in range(7):
-        history.add(file, {"loading": float(seconds), "waiting-for-gpus": 900.0, "ready": 3.0})
+        history.add(
+            file, {"loading": float(seconds), "waiting-for-gpus": 900.0, "weights-check": 700.0, "ready": 3.0}
+        )
     assert history.read(file) == tuple({"loading": float(seconds)} for seconds in range(2, 7))
     assert [path.name for path in file.parent.iterdir()] == ["starts.json"]
 
@@ -49,6 +51,7 @@ def test_usual_is_the_median_and_a_phase_may_be_missing() -> None:
         (Phase.STARTING, 5.0, None, 165.0),
         (Phase.LOADING, 30.0, None, 120.0),
         (Phase.LOADING, 30.0, 20, 170.0),  # slower than usual, and vLLM tells
+        (Phase.LOADING, 30.0, 2, 120.0),  # one file is no measure
         (Phase.LOADING, 30.0, 0, 120.0),
         (Phase.LOADING, 500.0, None, 50.0),  # overdue: what comes after it is what is known
         (Phase.WARM_UP, 4.0, None, 6.0),

@@ -62,6 +62,10 @@ def test_the_state_file_follows_the_loaded_share(bench: Bench) -> None:
     seen = state.read(bench.file)
     assert seen is not None
     assert (seen.phase, seen.percent, seen.run) == (Phase.LOADING, 50, 1)
+    bench.observe(2.5, "Loading safetensors checkpoint shards:   2% Completed | 1/44")  # the draft's own bar
+    seen = state.read(bench.file)
+    assert seen is not None
+    assert seen.percent == 50
     bench.observe(3.0, "Starting torch.compile")
     seen = state.read(bench.file)
     assert seen is not None
