@@ -56,7 +56,8 @@ async def read_slowly(port: int, begun: asyncio.Semaphore) -> None:
 
 
 def narrow() -> socket.socket:
-    """A socket whose receiver takes a few kilobytes at a time, in segments of Ethernet's size."""
+    """A socket whose receiver takes a few kilobytes at a time. Its segments are Ethernet's: loopback's own, of 64 KiB,
+    do not fit its window and come when a timer probes it."""
     connection = socket.socket()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)

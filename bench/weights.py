@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from bench.bars import Verdict
 from bench.host import host
@@ -31,6 +32,7 @@ from bench.marked import replaced
 from model_cache.manifest import ManifestFile
 from model_cache.verify import verify
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 REPO = "bench/weights"
 GB = 10**9
@@ -61,17 +63,16 @@ def raw_rate(count: int) -> float:
         for _ in range(HASHED_BYTES // BLOCK):
             digest.update(block)
 
-    start = time.perf_counter()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(hash_all, range(count)))
-    return count * HASHED_BYTES / (time.perf_counter() - start)
+    return rate(count * HASHED_BYTES, lambda: on_all_cores(hash_all, range(count)))
 
 
 def our_rate(root: Path, files: Sequence[ManifestFile]) -> float:
     """Bytes a second of the job's own verification."""
-    start = time.perf_counter()
-    assert verify(root, files, lambda _file, _count: None).wrong == []
-    return sum(file.size for file in files) / (time.perf_counter() - start)
+
+    def read() -> None:
+        assert verify(root, files, lambda _file, _count: None).wrong == []
+
+    return rate(sum(file.size for file in files), read)
 
 
 def openssl_rate(root: Path, files: Sequence[ManifestFile]) -> float:
@@ -81,10 +82,19 @@ def openssl_rate(root: Path, files: Sequence[ManifestFile]) -> float:
         words = ["openssl", "dgst", "-sha256", str(root / file.path)]
         assert file.sha256 in subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
+    return rate(sum(file.size for file in files), lambda: on_all_cores(digest, files))
+
+
+def rate(count: int, work: Callable[[], None]) -> float:
+    """Of so many bytes, a second."""
     start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
+def on_all_cores(work: Callable[[T], None], items: Iterable[T]) -> None:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(digest, files))
-    return sum(file.size for file in files) / (time.perf_counter() - start)
+        list(pool.map(work, items))
 
 
 def hashed(root: Path) -> list[ManifestFile]:

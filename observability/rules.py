@@ -88,18 +88,14 @@ class Alert:
         }
 
 
-def total(window: str) -> str:
-    return f"sum by (model) (rate(gateway_requests_total[{window}]))"
-
-
-def bad(window: str) -> str:
-    """Requests that failed by our fault; one for a model that is being loaded did not."""
+def bad(window: str, every: str) -> str:
+    """Requests that failed by our fault; one for a model that is being loaded did not. `every`: all, as recorded."""
     failed = (
         f'sum by (model) (rate(gateway_requests_total{{status=~"5.."}}[{window}]) '
         f'or rate(gateway_requests_total{{ending="broken"}}[{window}]))'
     )
     loading = f'sum by (model) (rate(gateway_errors_total{{code="model_loading"}}[{window}]))'
-    none = f"0 * {total(window)}"
+    none = f"0 * {every}"
     return f"clamp_min(({failed} or {none}) - ({loading} or {none}), 0)"
 
 
@@ -115,8 +111,10 @@ def recordings(windows: Windows) -> Iterator[dict[str, Any]]:
     """What alerts and dashboards share; right across replicas."""
     for seconds in sorted({seconds for *_, long, short in BURNS for seconds in (long, short)}):
         window = windows.range(seconds)
-        yield record(f"model:requests:rate_{named(seconds)}", total(window))
-        yield record(f"model:error_ratio:rate_{named(seconds)}", f"{bad(window)} / {total(window)}")
+        # first: rules of a group see what those before them recorded
+        every = f"model:requests:rate_{named(seconds)}"
+        yield record(every, f"sum by (model) (rate(gateway_requests_total[{window}]))")
+        yield record(f"model:error_ratio:rate_{named(seconds)}", f"{bad(window, every)} / {every}")
     window = windows.range(5 * MINUTE)
     for quantile in (50, 95, 99):
         for what in ("time_to_first_byte", "time_between_chunks"):

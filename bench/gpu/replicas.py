@@ -125,6 +125,7 @@ def running(row: Row, count: int, folder: Path, caches: Path) -> Iterator[Fleet]
     """`count` replicas of the row, ready. What the first compiles, the others find. Raises TimeoutError."""
     place = folder / "files" / "replicas"
     checkpoint.write(place, row)
+    (place / "serve.yaml").write_text(json.dumps(recipe.options(row)))
     with ExitStack() as stack:
         first = stack.enter_context(replica(row, 0, place, folder, caches))
         await_ready(first, 0)
@@ -136,9 +137,7 @@ def running(row: Row, count: int, folder: Path, caches: Path) -> Iterator[Fleet]
 
 @contextmanager
 def replica(row: Row, at: int, place: Path, folder: Path, caches: Path) -> Iterator[Worker]:
-    config = place / "serve.yaml"
-    config.write_text(json.dumps(recipe.options(row)))
-    words = recipe.command(place, config, row.slug, PORT + at)
+    words = recipe.command(place, place / "serve.yaml", row.slug, PORT + at)
     own = {"CUDA_VISIBLE_DEVICES": str(at), "VLLM_SERVER_DEV_MODE": "1"}
     environment = recipe.environment(row, caches / row.slug) | own
     with started(words, environment, folder / f"replica-{at}.log", PORT + at) as worker:

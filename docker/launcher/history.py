@@ -7,12 +7,11 @@ beside the engine's compile caches, since those decide how long the next start t
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from launcher import files
 from launcher.phases import Phase
 
 KEPT = 5
@@ -41,13 +40,12 @@ def read(path: Path) -> tuple[Start, ...]:
         return ()
 
 
-def add(path: Path, seconds: Start) -> None:
-    """Keep one more start, and no more than the last `KEPT`; raises `OSError`."""
+def add(path: Path, seconds: Start) -> tuple[Start, ...]:
+    """Keep one more start, and no more than the last `KEPT`, which are returned; raises `OSError`."""
     counted = {phase.value: seconds[phase] for phase in COUNTED if phase in seconds}
-    # a name of its own: replicas share the folder, and each is process 1 of its container
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
-        json.dump([*read(path), counted][-KEPT:], draft)
-    os.replace(draft.name, path)
+    kept = (*read(path), counted)[-KEPT:]
+    files.replace(path, json.dumps(kept))
+    return kept
 
 
 def usual(starts: Sequence[Start]) -> dict[str, float]:

@@ -25,28 +25,32 @@ def report(state: State, now: datetime | None = None) -> dict[str, object]:
 
 
 def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
-    yield from _gauge("launcher_phase", {f'phase="{phase}"': phase is state.phase for phase in Phase})
+    yield from _gauge("launcher_phase", _by("phase", {phase: phase is state.phase for phase in Phase}))
     seconds = {**state.seconds, state.phase: round(state.age_s(now), 3)}
-    yield from _gauge("launcher_phase_seconds", {f'phase="{name}"': value for name, value in seconds.items()})
-    usual = {f'phase="{name}"': value for name, value in state.usual.items()}
-    yield from _gauge("launcher_usual_phase_seconds", usual)
+    yield from _gauge("launcher_phase_seconds", _by("phase", seconds))
+    yield from _gauge("launcher_usual_phase_seconds", _by("phase", state.usual))
     yield from _gauge("launcher_start_left_seconds", _one(_left_s(state, now)))
     yield from _gauge("launcher_loaded_ratio", _one(None if state.percent is None else state.percent / 100))
     yield from _gauge("launcher_weights_bytes", _one(state.weights_bytes))
     yield from _gauge("launcher_compile_cache_hit", _one(state.compile_cache_hit))
-    yield from _gauge("launcher_trouble", {f'trouble="{kind}"': kind is state.trouble for kind in Trouble})
+    yield from _gauge("launcher_trouble", _by("trouble", {kind: kind is state.trouble for kind in Trouble}))
     yield from _counter("launcher_starts_total", state.run)
     yield from _counter("launcher_crashes_total", state.crashes)
     yield from _counter("launcher_hangs_total", state.hangs)
     yield from _gauge(
-        "launcher_disk_free_bytes", {f'disk="{name}"': free for name, (free, _) in disks.items()}
+        "launcher_disk_free_bytes", _by("disk", {name: free for name, (free, _) in disks.items()})
     )
-    yield from _gauge("launcher_disk_bytes", {f'disk="{name}"': size for name, (_, size) in disks.items()})
+    yield from _gauge("launcher_disk_bytes", _by("disk", {name: size for name, (_, size) in disks.items()}))
 
 
 def _left_s(state: State, now: datetime) -> float | None:
     left = left_s(state.usual, state.phase, state.age_s(now), state.percent)
     return None if left is None else round(left, 1)
+
+
+def _by(label: str, values: Mapping[str, float]) -> dict[str, float]:
+    """A sample for each value of the label."""
+    return {f'{{{label}="{name}"}}': value for name, value in values.items()}
 
 
 def _one(value: float | None) -> dict[str, float]:
@@ -58,7 +62,7 @@ def _gauge(name: str, samples: Mapping[str, float]) -> Iterator[str]:
     if samples:
         yield f"# TYPE {name} gauge"
     for labels, value in samples.items():
-        yield f"{name}{{{labels}}} {float(value):.15g}" if labels else f"{name} {float(value):.15g}"
+        yield f"{name}{labels} {float(value):.15g}"
 
 
 def _counter(name: str, value: int) -> Iterator[str]:

@@ -117,10 +117,9 @@ class Progress:
     def _remember(self) -> None:
         """The next start is estimated by this one too."""
         try:
-            history.add(self._history_file, self._timeline.seconds)
+            self._usual = history.usual(history.add(self._history_file, self._timeline.seconds))
         except OSError as error:
             self._log.error("history-not-written", file=str(self._history_file), problem=error.strerror)
-        self._usual = history.usual(history.read(self._history_file))
 
     def _write(self, trouble: Trouble | None = None, problem: str | None = None) -> None:
         age = timedelta(seconds=self._clock() - self._timeline.since)

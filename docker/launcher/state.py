@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from launcher import files
 from launcher.logs import timestamp
 from launcher.phases import Phase
 
@@ -67,9 +67,7 @@ class State:
 
 def write(path: Path, state: State) -> None:
     """Replace the state file in one step; raises `OSError`."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps({"schema": 1} | asdict(state), ensure_ascii=False), "utf-8")
-    os.replace(draft, path)
+    files.replace(path, json.dumps({"schema": 1} | asdict(state), ensure_ascii=False))
 
 
 def read(path: Path) -> State | None:

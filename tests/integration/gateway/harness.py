@@ -107,6 +107,13 @@ class Gateway:
             lambda: self.events(name, **facts) or self._has_ended(), f"log line {name} {facts}"
         )[0]
 
+    def several(self, least: int, name: str, **facts: object) -> list[dict[str, Any]]:
+        """The log lines of this event with these facts; waits until there are as many as `least`."""
+        return wait_until(
+            lambda: found if len(found := self.events(name, **facts)) >= least else None,
+            f"{least} log lines {name} {facts}",
+        )
+
     def events(self, name: str, **facts: object) -> list[dict[str, Any]]:
         wanted = {"event": name, **facts}
         return [line for line in list(self.log) if wanted.items() <= line.items()]

@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 
+from bench.crowd import narrow
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, post
@@ -58,12 +59,8 @@ KIB = 1 << 10
 
 
 async def open_narrow(gateway: Gateway) -> socket.socket:
-    """A connection whose receiver takes a few kilobytes at a time, with a stream of a megabyte asked for. Its segments
-    are Ethernet's: loopback's own, of 64 KiB, do not fit its window and come when a timer probes it."""
-    connection = socket.socket()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
-    connection.setblocking(False)
+    """A connection whose receiver takes a few kilobytes at a time, with a stream of a megabyte asked for."""
+    connection = narrow()
     host, port = gateway.address.split(":")
     loop = asyncio.get_running_loop()
     await loop.sock_connect(connection, (host, int(port)))

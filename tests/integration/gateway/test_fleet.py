@@ -105,11 +105,7 @@ def test_a_killed_worker_is_noticed_and_taken_back(
 
 def changes(gateway: Gateway, least: int, **facts: object) -> list[tuple[str, str]]:
     """Every logged transition with these facts, as from and to; waits for as many as `least`."""
-    lines = wait_until(
-        lambda: found if len(found := gateway.events("worker_state", **facts)) >= least else None,
-        f"{least} transitions",
-    )
-    return [(line["from"], line["to"]) for line in lines]
+    return [(line["from"], line["to"]) for line in gateway.several(least, "worker_state", **facts)]
 
 
 def test_every_change_of_a_worker_is_one_log_line(

@@ -127,9 +127,7 @@ def test_a_line_for_a_busy_worker(
         assert read_to_end(second).endswith(COMPLETION)
     assert first.result(WAIT_S).content == COMPLETION
     assert gateway.logged(first.result())["queue_ms"] == 0
-    served = wait_until(
-        lambda: found if len(found := gateway.events("request", status=200)) > 1 else None, "both log lines"
-    )
+    served = gateway.several(2, "request", status=200)
     assert [line["queue_ms"] > 0 for line in served] == [False, True]
 
 

@@ -36,10 +36,7 @@ def gateway(site: Site, pair: tuple[FakeWorker, FakeWorker]) -> Iterator[Gateway
 
 
 def attempts(gateway: Gateway) -> int:
-    lines = wait_until(
-        lambda: found if len(found := gateway.events("request")) >= REQUESTS else None, "every log line"
-    )
-    return sum(line["attempts"] for line in lines)
+    return sum(line["attempts"] for line in gateway.several(REQUESTS, "request"))
 
 
 def test_half_of_the_workers_refuse(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker]) -> None:
