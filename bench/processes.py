@@ -32,7 +32,9 @@ class Layout:
 
 
 def layout(cores: Sequence[int]) -> Layout:
-    """Of at least two cores; two threads of one core count as one where enough are left."""
+    """Of one core, which all share, or more; two threads of one core count as one where enough are left."""
+    if len(cores) == 1:
+        return Layout((cores[0], cores[0]), cores[0], cores[0])
     apart = sorted({min(threads(core)) for core in cores} & set(cores))
     first, second, *others = apart if len(apart) >= 4 else cores
     mock, load = others[:2] if len(others) >= 2 else (second, second)

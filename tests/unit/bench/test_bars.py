@@ -104,6 +104,7 @@ def test_threads_of_one_core_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_core_for_each_where_there_are_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "threads", lambda core: [core])
+    assert layout([1]) == Layout((1, 1), 1, 1)
     assert layout([3, 5]) == Layout((3, 5), 5, 5)
     assert layout([0, 1, 2]).is_shared
     assert layout([0, 1, 2, 3, 4]) == Layout((0, 1), 2, 3)
