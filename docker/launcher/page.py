@@ -30,9 +30,11 @@ def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
     yield from _gauge("launcher_phase_seconds", _by("phase", seconds))
     yield from _gauge("launcher_usual_phase_seconds", _by("phase", state.usual))
     yield from _gauge("launcher_start_left_seconds", _one(_left_s(state, now)))
-    yield from _gauge("launcher_loaded_ratio", _one(None if state.percent is None else state.percent / 100))
+    yield from _gauge("launcher_loaded_ratio", _one(_loaded(state)))
     yield from _gauge("launcher_weights_bytes", _one(state.weights_bytes))
-    yield from _gauge("launcher_compile_cache_hit", _one(state.compile_cache_hit))
+    outcome = {None: "none", True: "hit", False: "miss"}[state.compile_cache_hit]
+    outcomes = {word: word == outcome for word in ("hit", "miss", "none")}
+    yield from _gauge("launcher_compile_cache", _by("outcome", outcomes))
     yield from _gauge("launcher_trouble", _by("trouble", {kind: kind is state.trouble for kind in Trouble}))
     yield from _counter("launcher_starts_total", state.run)
     yield from _counter("launcher_crashes_total", state.crashes)
@@ -46,6 +48,13 @@ def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
 def _left_s(state: State, now: datetime) -> float | None:
     left = left_s(state.usual, state.phase, state.age_s(now), state.percent)
     return None if left is None else round(left, 1)
+
+
+def _loaded(state: State) -> float | None:
+    """While vLLM tells it, and 1 once it has gone on from loading."""
+    if state.percent is not None:
+        return state.percent / 100
+    return 1.0 if Phase.LOADING in state.seconds else None
 
 
 def _by(label: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -82,7 +82,9 @@ class Fleet:
         self.slugs: Mapping[str, SlugStatus] = {card.slug: SlugStatus() for card in catalog.cards}
         self.transitions: Counter[tuple[str, WorkerState, WorkerState]] = Counter()
         self.ejections: Counter[str] = Counter({card.slug: 0 for card in catalog.cards})
-        self.failures: Counter[tuple[str, Failure]] = Counter()
+        self.failures: Counter[tuple[str, Failure]] = Counter(
+            {(card.slug, failure): 0 for card in catalog.cards for failure in Failure}
+        )
         self._rules = {card.slug: _rules_of(card, rules) for card in catalog.cards}
         self._pools: dict[str, tuple[Worker, ...]] = {}
         self._observers: list[Observer] = []

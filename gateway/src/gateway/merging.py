@@ -1,6 +1,7 @@
 """What several processes tell of themselves, made into what one would tell. Pure.
 
-Counters and histograms add up, and so do the gauges that count requests; of any other gauge the highest value holds.
+Counters and histograms add up, and so do the gauges that count requests, memory or open files; of any other gauge the
+highest value holds.
 """
 
 from collections import Counter
@@ -13,7 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 SUMMED = ("counter", "histogram")
-SUMMED_GAUGES = ("gateway_requests_in_flight", "gateway_queue_length")
+SUMMED_GAUGES = (
+    "gateway_requests_in_flight",
+    "gateway_queue_length",
+    "gateway_process_resident_memory_bytes",
+    "gateway_process_virtual_memory_bytes",
+    "gateway_process_open_fds",
+)
 Json = dict[str, Any]
 Labels = tuple[tuple[str, str], ...]
 

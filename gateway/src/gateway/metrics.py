@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,7 +20,13 @@ SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 
 
 # Told from the first request on: of a series that begins with its first failure Prometheus sees no growth.
-UNSEEN: Final = {(200, "broken"): 0, (502, "refused"): 0, (503, "refused"): 0, (504, "refused"): 0}
+UNSEEN: Final = {
+    (200, "broken"): 0,
+    (499, "client_gone"): 0,
+    (502, "refused"): 0,
+    (503, "refused"): 0,
+    (504, "refused"): 0,
+}
 Counts = Mapping[Any, float]  # by the values of the labels, a tuple
 
 
@@ -73,6 +79,7 @@ class Metrics(Collector):
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
+        ProcessCollector(namespace="gateway", registry=self.registry)
         self.registry.register(FleetCollector(fleet))
         self.registry.register(self)
 

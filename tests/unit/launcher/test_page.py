@@ -36,7 +36,7 @@ def test_a_start_in_numbers() -> None:
     assert found["launcher_start_left_seconds"] == 55  # 60 % in 45 s, and the warm-up
     assert found["launcher_loaded_ratio"] == 0.4
     assert found["launcher_weights_bytes"] == 212_500_000_123
-    assert found["launcher_compile_cache_hit"] == 1
+    assert [found[f"launcher_compile_cache {outcome}"] for outcome in ("hit", "miss", "none")] == [1, 0, 0]
     assert [found[f"launcher_{name}_total"] for name in ("starts", "crashes", "hangs")] == [2, 1, 1]
     assert found["launcher_disk_free_bytes weights"] == 400_000_000_001
     assert found["launcher_disk_bytes weights"] == 900_000_000_000
@@ -51,8 +51,15 @@ def test_a_trouble_is_one_of_a_closed_set() -> None:
 
 def test_what_is_not_known_is_not_told() -> None:
     found = samples(State("a", Phase.STARTING, since=SINCE))
-    unknown = ("start_left_seconds", "loaded_ratio", "weights_bytes", "compile_cache_hit")
+    unknown = ("start_left_seconds", "loaded_ratio", "weights_bytes")
     assert not {f"launcher_{name}" for name in unknown} & found.keys()
+    assert found["launcher_compile_cache none"] == 1
+
+
+def test_what_is_loaded_stays_so() -> None:
+    """vLLM tells its share while it loads; afterwards all is there."""
+    found = samples(State("a", Phase.COMPILING, seconds={"loading": 100.0}, since=SINCE))
+    assert found["launcher_loaded_ratio"] == 1
 
 
 def test_the_report_is_the_state_and_what_is_left() -> None:

@@ -1,0 +1,201 @@
+"""Fleet: is anything wrong, for whom, since when; and where to look next."""
+
+from observability.boards.parts import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    PER_S,
+    RED,
+    REQUESTS,
+    Board,
+    Query,
+    Row,
+    Said,
+    Scale,
+    lines,
+    numbers,
+    rows,
+    states,
+)
+
+MODEL, GATEWAY, STARTS, GPUS = "octet-model", "octet-gateway", "octet-starts", "octet-gpus"
+MODEL_STATES = {0: ("absent", GREY), 1: ("loading", BLUE), 2: ("ready", GREEN), 3: ("down", RED)}
+WORKER_STATES = {
+    1: ("starting", BLUE),
+    2: ("ready", GREEN),
+    3: ("suspect", AMBER),
+    4: ("ejected", AMBER),
+    5: ("half_open", AMBER),
+    6: ("down", RED),
+    7: ("misnamed", RED),
+}
+
+
+def coded(
+    metric: str, by: str, names: dict[int, tuple[str, str]], label: str = "state", only: str = ""
+) -> str:
+    """One number for each series: which of the values of `label` is 1. `only`: of these series, a matcher."""
+    also = only and "," + only
+    parts = (f'{metric}{{{label}="{word}"{also}}} * {value}' for value, (word, _) in names.items())
+    return f"sum by ({by}) ({' or '.join(parts)})"
+
+
+WRONG = Row(
+    "Is anything wrong?",
+    [
+        numbers(
+            Said(
+                "How many alerts wake somebody now?",
+                "More than none: the table below says which and for whom; each has a row in "
+                "docs/operations.md.",
+            ),
+            Scale(red=1),
+            Query('count(ALERTS{alertstate="firing",severity="page"}) or vector(0)', "pages"),
+        ),
+        numbers(
+            Said(
+                "How many alerts can wait for the morning?",
+                "The table below has them, as tickets; each has a row in docs/operations.md.",
+            ),
+            Scale(amber=1),
+            Query('count(ALERTS{alertstate="firing",severity="ticket"}) or vector(0)', "tickets"),
+        ),
+        numbers(
+            Said(
+                "How many models are down?",
+                "None of their workers answers, and clients get 503. `make status` says why; then `docker "
+                "compose logs SLUG`.",
+                (MODEL, STARTS),
+            ),
+            Scale(red=1),
+            Query('sum(max by (model) (gateway_model_state{state="down"}))', "models"),
+        ),
+        numbers(
+            Said(
+                "Which share of requests fails, at worst, over 5 min?",
+                "Of the model that fares worst, by our fault. Above 0.1 %: open Model, Errors by cause.",
+                (MODEL,),
+            ),
+            Scale("percentunit", amber=0.001, red=0.01),
+            Query("max(model:error_ratio:rate_5m >= 0)", "failed"),
+            none="no traffic",
+        ),
+        rows(
+            Said(
+                "What is wrong, for whom, since when?",
+                "Alerts that fire, the latest state of each. Take the row of that name in "
+                "docs/operations.md: it says what to "
+                "look at and what to do. Empty is good.",
+                (MODEL, GATEWAY, STARTS, GPUS),
+            ),
+            Scale("dateTimeFromNow"),
+            ["alertname", "severity", "model", "slug", "instance", "gpu"],
+            Query('1000 * (ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing"})', "since"),
+        ),
+    ],
+)
+
+MODELS = Row(
+    "Models and workers",
+    [
+        states(
+            Said(
+                "In which state is each model?",
+                "Loading for longer than usual: open Starts. Down: its workers, to the right, say which of "
+                "them and since when.",
+                (STARTS,),
+            ),
+            MODEL_STATES,
+            Query(coded("gateway_model_state", "model", MODEL_STATES), "{{model}}"),
+        ),
+        states(
+            Said(
+                "In which state is each worker?",
+                "Suspect: it stood still or failed a probe. Ejected: its requests failed. Down: nothing "
+                "answers. The reason is "
+                "in `make status`, and what to do in docs/operations.md, What make status says of a worker.",
+                (MODEL, STARTS),
+            ),
+            WORKER_STATES,
+            Query(coded("gateway_worker_state", "slug, worker", WORKER_STATES), "{{slug}} {{worker}}"),
+        ),
+    ],
+)
+
+CLIENTS = Row(
+    "What clients feel",
+    [
+        lines(
+            Said(
+                "Requests a second, by how they ended",
+                "refused: the gateway or a worker said no; broken: it failed after the first byte; "
+                "client_gone: the client left. "
+                "Refused or broken that grow: open Model, Errors by cause.",
+                (MODEL, GATEWAY),
+            ),
+            REQUESTS,
+            Query("sum by (ending) (rate(gateway_requests_total[$__rate_interval]))", "{{ending}}"),
+            stacked=True,
+        ),
+        lines(
+            Said(
+                "How long until an answer begins, by model (p95, s)?",
+                "Above the target: look at requests that wait, below. If none wait, prompts are long or "
+                "caches cold: open Model.",
+                (MODEL,),
+            ),
+            Scale("s", red=10),
+            Query("model:time_to_first_byte_seconds:p95 >= 0", "{{model}}"),
+        ),
+        lines(
+            Said(
+                "How many requests wait, in engines and in the gateway?",
+                "A line that only grows: more comes than the workers take. Add a replica, or let the "
+                "gateway refuse earlier.",
+                (MODEL, GATEWAY),
+            ),
+            Scale(),
+            Query("slug:requests_waiting:sum", "{{slug}}: engine"),
+            Query("gateway_queue_length > 0 or sum(gateway_queue_length)", "{{model}}: gateway"),
+        ),
+        lines(
+            Said(
+                "Generated tokens a second, by slug",
+                "What the GPUs make. Falling while requests wait: look at KV cache and preemptions in "
+                "Model, clocks and heat in GPUs.",
+                (MODEL, GPUS),
+            ),
+            PER_S,
+            Query("sum by (slug) (rate(vllm:generation_tokens_total[$__rate_interval]))", "{{slug}}"),
+        ),
+        lines(
+            Said(
+                "How fast does the error budget burn (times the allowed pace)?",
+                "1 uses a month's budget in a month. Above 14.4 over an hour somebody is woken: open Model, "
+                "Errors by cause.",
+                (MODEL,),
+            ),
+            Scale(amber=6, red=14.4),
+            Query("model:error_ratio:rate_1h / 0.001 >= 0", "{{model}}, 1 h"),
+            Query("model:error_ratio:rate_6h / 0.001 >= 0", "{{model}}, 6 h"),
+        ),
+        lines(
+            Said(
+                "Which share of a month's error budget did the last 3 days take?",
+                "A tenth is the even pace. Above 1 nothing is left for the month: changes wait until it is "
+                "below.",
+                (MODEL,),
+            ),
+            Scale("percentunit", amber=0.1, red=1),
+            Query("model:error_ratio:rate_3d / 0.001 * 3 / 30 >= 0", "{{model}}"),
+        ),
+    ],
+)
+
+FLEET = Board(
+    "octet-fleet",
+    "Octet / Fleet",
+    "Is anything wrong, for whom, since when. The first page to open.",
+    [WRONG, MODELS, CLIENTS],
+)

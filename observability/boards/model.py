@@ -1,0 +1,258 @@
+"""Model: what clients of a model get, and what its engines do to give it."""
+
+from observability.boards.fleet import GATEWAY, GPUS
+from observability.boards.parts import (
+    PER_S,
+    RATIO,
+    REQUESTS,
+    SECONDS,
+    TOKENS,
+    Board,
+    Query,
+    Row,
+    Said,
+    Scale,
+    choice,
+    lines,
+)
+
+DRAFT = "vllm:spec_decode_num"
+OURS, ITS = 'model=~"$model"', 'slug=~"$slug"'
+
+
+def quantile(share: float, metric: str, by: str, only: str) -> str:
+    """Of a histogram over all replicas: their buckets are added before anything is worked out."""
+    return f"histogram_quantile({share:g}, sum by (le, {by}) (rate({metric}_bucket{{{only}}}[$__rate_interval])))"
+
+
+def quantiles(metric: str, *shares: float) -> list[Query]:
+    """Of one of vLLM's histograms, by slug."""
+    return [Query(quantile(share, metric, "slug", ITS), f"{{{{slug}}}} p{share * 100:g}") for share in shares]
+
+
+def rate(metric: str, by: str = "slug", only: str = ITS) -> str:
+    return f"sum by ({by}) (rate({metric}{{{only}}}[$__rate_interval]))"
+
+
+def ratio(part: str, whole: str) -> str:
+    """Of two counters; nothing where the whole does not grow."""
+    return f"{rate(part)} / ({rate(whole)} > 0)"
+
+
+TRAFFIC = Row(
+    "What is asked, and what comes of it",
+    [
+        lines(
+            Said(
+                "Requests a second, by route and ending",
+                "Anything but complete and client_gone is worth a look: Errors by cause, beside this.",
+            ),
+            REQUESTS,
+            Query(rate("gateway_requests_total", "route, ending", OURS), "{{route}} {{ending}}"),
+            stacked=True,
+        ),
+        lines(
+            Said(
+                "Errors a second, by cause",
+                "Codes of the gateway's own errors; each has a row in docs/operations.md, Error codes "
+                "clients see.",
+                (GATEWAY,),
+            ),
+            PER_S,
+            Query(rate("gateway_errors_total", "code", OURS), "{{code}}"),
+            stacked=True,
+        ),
+        lines(
+            Said(
+                "Answers a second, by status",
+                "4xx: the client's. 503: loading, down or too much. 502 and 504: a worker died or is late; "
+                "see its log.",
+            ),
+            REQUESTS,
+            Query(rate("gateway_requests_total", "status", OURS), "{{status}}"),
+        ),
+        lines(
+            Said(
+                "Tokens a second, read and generated",
+                "Much read and little generated: long prompts hold the answers back; prefix caching or "
+                "another replica helps.",
+                (GPUS,),
+            ),
+            TOKENS,
+            Query(rate("vllm:prompt_tokens_total"), "{{slug}} read"),
+            Query(rate("vllm:generation_tokens_total"), "{{slug}} generated"),
+        ),
+        lines(
+            Said(
+                "Why did answers end (a second)?",
+                "length in large numbers: clients set max_tokens too low, or the context is full. abort: "
+                "they left, or were cut off.",
+            ),
+            PER_S,
+            Query(
+                rate("vllm:request_success_total", "slug, finished_reason"), "{{slug}} {{finished_reason}}"
+            ),
+            stacked=True,
+        ),
+        lines(
+            Said(
+                "How long are prompts and answers (p95, tokens)?",
+                "A jump here explains a jump in time to first token and in KV use: somebody sends other "
+                "prompts than before.",
+            ),
+            Scale(),
+            *(
+                Query(quantile(0.95, f"vllm:request_{what}_tokens", "slug", ITS), f"{{{{slug}}}} {what}")
+                for what in ("prompt", "generation")
+            ),
+        ),
+    ],
+)
+
+LATENCY = Row(
+    "How long it takes",
+    [
+        lines(
+            Said(
+                "Time to first token, by slug (s)",
+                "vLLM's own, from when it has the request. Above the target: Where the time goes, below, "
+                "says queue or prefill.",
+            ),
+            Scale("s", red=10),
+            *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
+        ),
+        lines(
+            Said(
+                "Time to first byte at the gateway, by model (s)",
+                "What clients see. Far above vLLM's own: requests wait in the gateway's line, or were sent "
+                "twice; open Gateway.",
+                (GATEWAY,),
+            ),
+            Scale("s", red=10),
+            *(
+                Query(
+                    quantile(share, "gateway_time_to_first_byte_seconds", "model", OURS),
+                    f"{{{{model}}}} p{share * 100:g}",
+                )
+                for share in (0.5, 0.95, 0.99)
+            ),
+        ),
+        lines(
+            Said(
+                "Time between tokens, by slug (s)",
+                "Grows with the number of requests at once and with long prefills between; a lower "
+                "max-num-seqs trades it for a queue.",
+                (GPUS,),
+            ),
+            SECONDS,
+            *quantiles("vllm:inter_token_latency_seconds", 0.5, 0.99),
+        ),
+        lines(
+            Said(
+                "Where does the time go (p95, s)?",
+                "queue: too much comes for the replicas there are. prefill: prompts are long or the cache "
+                "is cold. decode: answers are long.",
+            ),
+            SECONDS,
+            *(
+                Query(
+                    quantile(0.95, f"vllm:request_{part}_time_seconds", "slug", ITS), f"{{{{slug}}}} {part}"
+                )
+                for part in ("queue", "prefill", "decode")
+            ),
+        ),
+        lines(
+            Said(
+                "A whole answer, by slug (s)",
+                "From request to last token. Read it beside the lengths of answers: long ones take long.",
+            ),
+            SECONDS,
+            *quantiles("vllm:e2e_request_latency_seconds", 0.5, 0.95, 0.99),
+        ),
+        lines(
+            Said(
+                "Time between chunks at the gateway, by model (s)",
+                "Each stream's mean, as it comes from the worker. Above vLLM's own: the network, or a "
+                "gateway that is too busy.",
+                (GATEWAY,),
+            ),
+            SECONDS,
+            *(
+                Query(f"model:time_between_chunks_seconds:p{share}{{{OURS}}} >= 0", f"{{{{model}}}} p{share}")
+                for share in (50, 99)
+            ),
+        ),
+    ],
+)
+
+ENGINE = Row(
+    "What the engines do",
+    [
+        lines(
+            Said(
+                "Requests running and waiting, by slug",
+                "Waiting that grows: more comes than the replicas take. Running that stands still with flat "
+                "tokens: a hang; the launcher ends it.",
+            ),
+            Scale(),
+            Query(f"sum by (slug) (vllm:num_requests_running{{{ITS}}})", "{{slug}} running"),
+            Query(f"sum by (slug) (vllm:num_requests_waiting{{{ITS}}})", "{{slug}} waiting"),
+        ),
+        lines(
+            Said(
+                "How full is the KV cache, by worker?",
+                "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter "
+                "contexts, or another replica.",
+            ),
+            Scale("percentunit", amber=0.8, red=0.95, most=1),
+            Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
+        ),
+        lines(
+            Said(
+                "Requests begun anew for want of KV cache (preemptions a second)",
+                "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
+                "replica.",
+            ),
+            Scale("ops", red=1),
+            Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
+        ),
+        lines(
+            Said(
+                "Which share of prompt tokens was in the prefix cache?",
+                "Low where conversations go on: several replicas without prefix_affinity, or a cache too "
+                "small. docs/configuration.md, policies.",
+            ),
+            RATIO,
+            Query(ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"),
+        ),
+        lines(
+            Said(
+                "Which share of the draft's tokens was accepted?",
+                "Only slugs with a draft. Below a third the draft costs more than it brings: drop "
+                "speculative-config for this load.",
+            ),
+            RATIO,
+            Query(ratio(f"{DRAFT}_accepted_tokens_total", f"{DRAFT}_draft_tokens_total"), "{{slug}}"),
+        ),
+        lines(
+            Said(
+                "Requests now on each worker, as the gateway counts",
+                "Uneven over replicas: a policy with affinity, or one that is new and grows to its share.",
+                (GATEWAY,),
+            ),
+            Scale(),
+            Query(f"gateway_requests_in_flight{{{ITS}}}", "{{slug}} {{worker}}"),
+        ),
+    ],
+)
+
+MODEL = Board(
+    "octet-model",
+    "Octet / Model",
+    "What clients of a model get, and what its engines do to give it.",
+    [TRAFFIC, LATENCY, ENGINE],
+    [
+        choice("model", "label_values(gateway_model_state, model)"),
+        choice("slug", "label_values(gateway_worker_state, slug)"),
+    ],
+)

@@ -1,0 +1,117 @@
+"""Dashboards as far as they can be checked without running them: made by code, complete in words, right by design."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from observability.boards import BOARDS
+from observability.boards.__main__ import as_json
+from observability.rules import Targets, Windows, rules
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "observability/grafana/dashboards"
+SOURCE = yaml.safe_load((ROOT / "observability/grafana/provisioning/datasources/prometheus.yaml").read_text())
+MADE = {f"{board.uid.removeprefix('octet-')}.json": as_json(board) for board in BOARDS}
+RECORDED = {
+    rule["record"]
+    for group in rules(Windows(), Targets())["groups"]
+    for rule in group["rules"]
+    if "record" in rule
+}
+UNIT = re.compile(
+    r"\((?:.*, )?(s|a second|bytes|bytes/s|°C|W|Hz|tokens|times the allowed pace|preemptions a second)\)$"
+)
+COUNTED = re.compile(r"^(?:Requests|Errors|Answers|Tokens|Generated tokens|Starts|Cores|Open files)\b")
+
+
+def panels(text: str) -> list[Any]:
+    """Without the headings."""
+    return [panel for panel in json.loads(text)["panels"] if panel["type"] != "row"]
+
+
+EVERY = [(name, panel) for name, text in MADE.items() for panel in panels(text)]
+every_panel = pytest.mark.parametrize(
+    ("name", "panel"), EVERY, ids=[f"{name}-{panel['id']}" for name, panel in EVERY]
+)
+
+
+def test_the_committed_dashboards_are_the_generated_ones() -> None:
+    """`make dashboards` writes them; nobody edits them by hand, and none is left over."""
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == MADE
+
+
+def test_uids_are_fixed() -> None:
+    """Links and bookmarks lead to them."""
+    assert [board.uid for board in BOARDS] == [
+        "octet-fleet", "octet-model", "octet-gateway", "octet-gpus", "octet-starts",
+    ]  # fmt: skip
+
+
+@every_panel
+def test_a_panel_says_what_it_shows_and_what_to_do(name: str, panel: Any) -> None:
+    """A title that is a question or a quantity with its unit, and what to do when it is bad; it asks our Prometheus."""
+    title = panel["title"]
+    assert title.endswith("?") or UNIT.search(title) or COUNTED.search(title)
+    assert len(panel["description"].split()) >= 8
+    uids = {source["uid"] for source in SOURCE["datasources"]}
+    assert panel["targets"]
+    assert {target["datasource"]["uid"] for target in panel["targets"]} <= uids
+
+
+@every_panel
+def test_links_lead_to_dashboards_that_there_are(name: str, panel: Any) -> None:
+    """With the time and the model that were looked at."""
+    for link in panel["links"]:
+        assert link["url"].removeprefix("/d/") in {board.uid for board in BOARDS}
+        assert link["keepTime"]
+        assert link["includeVars"]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_panels_have_a_place_and_a_number_of_their_own(name: str) -> None:
+    """None lies over another, none leaves the 24 columns."""
+    taken: set[tuple[int, int]] = set()
+    every = json.loads(MADE[name])["panels"]
+    for panel in every:
+        grid = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert max(x for x, _ in cells) < 24, panel["title"]
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in every}) == len(every)
+
+
+@every_panel
+def test_what_spans_replicas_is_right(name: str, panel: Any) -> None:
+    """Quantiles come from buckets that are added first; no average of averages; counters only by their growth."""
+    for expression in (target["expr"] for target in panel["targets"]):
+        assert "avg(" not in expression
+        assert "_sum" not in expression
+        for inner in re.findall(r"histogram_quantile\([\d.]+, (.{12})", expression):
+            assert inner.startswith("sum by (le")
+        counters = re.findall(r"[\w:]+_total\b(?!\{[^}]*\}?\[|\[)", expression)
+        assert all(counter.startswith(("launcher_", "model_cache_")) for counter in counters), expression
+
+
+def test_what_is_recorded_is_recorded() -> None:
+    """Names with a colon that are not vLLM's are recording rules."""
+    text = " ".join(target["expr"] for _, panel in EVERY for target in panel["targets"])
+    used = set(re.findall(r"\b(?:model|slug):[\w:]+", text))
+    assert used
+    assert used <= RECORDED
+
+
+def test_our_metrics_are_documented() -> None:
+    documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    text = " ".join(target["expr"] for _, panel in EVERY for target in panel["targets"])
+    used = set(re.findall(r"\b((?:gateway|launcher|model_cache)_\w+)", text))
+    assert len(used) > 30
+    assert {name.removesuffix("_bucket") for name in used} <= documented
