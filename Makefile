@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules check check-flags test test-compiled test-e2e test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd soak bench-weights bench-peers bench-page proofs-page pictures twin clean
+        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd soak bench-weights bench-peers bench-page proofs-page pictures twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -78,8 +78,12 @@ rules: setup ## Write Prometheus' rules and their tests anew from observability/
 	$(PYTHON) -m observability.rules > observability/prometheus/rules.yaml
 	$(PYTHON) -m observability.rule_cases 1m > observability/prometheus/rules_test.yaml
 	$(PYTHON) -m observability.rule_cases 5m > observability/prometheus/rules_slow_test.yaml
+dashboards: setup ## Write Grafana's dashboards anew from observability/boards
+	$(PYTHON) -m observability.boards observability/grafana/dashboards
 check: setup ## Lint, format, types, import layers, Compose files, promises of the repository
 	@scripts/check
+check-dashboards: setup ## Grafana's own types judge the dashboards; a misspelt field fails (fetches TypeScript)
+	@scripts/schema
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 test-compiled: setup ## The gateway's integration tests again, on its compiled form (INSTALL=1 also installs a C compiler)
@@ -88,6 +92,8 @@ test-compiled: setup ## The gateway's integration tests again, on its compiled f
 test-e2e: setup ## The real stack in containers, driven by the openai client (MODELS=all: every model's twin; CLIENTS=1: others too)
 	@$(if $(CLIENTS),scripts/clients)
 	@scripts/test-e2e $(if $(CLIENTS),-m 'not full or clients')
+test-observability: setup check-dashboards ## Dashboards, rules, alerts under faults, the webhook: on the real stack
+	@scripts/test-e2e -m '' tests/e2e/test_metrics.py tests/e2e/test_rules.py tests/e2e/test_dashboards.py tests/e2e/test_alerts.py tests/e2e/test_webhook.py
 test-e2e-more: setup ## Clients that people use, `make bench`, faults under load, corrupt weights
 	@scripts/clients
 	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py tests/e2e/test_hang.py tests/e2e/test_weights.py tests/e2e/test_carry.py

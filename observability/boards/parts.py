@@ -132,10 +132,17 @@ def states(
     return panel.targets(targets([query], instant=False))
 
 
-def rows(said: Said, scale: Scale, columns: Sequence[str], query: Query, width: int = WIDE) -> tables.Panel:
+def rows(
+    said: Said,
+    scale: Scale,
+    columns: Sequence[str],
+    query: Query,
+    width: int = WIDE,
+    height: int = LINES_HIGH,
+) -> tables.Panel:
     """A table: a row for each series, these of its labels as columns, then its value."""
     panel = tables.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).unit(scale.unit).span(width).height(LINES_HIGH).no_value("nothing")
+    panel = panel.datasource(SOURCE).unit(scale.unit).span(width).height(height).no_value("nothing")
     panel = panel.thresholds(thresholds(scale)).show_header(True)
     panel = panel.with_target(query.target("A", instant=True).format(PromQueryFormat.TABLE))
     order = {name: at for at, name in enumerate([*columns, "Value"])}

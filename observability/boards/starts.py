@@ -8,6 +8,7 @@ from observability.boards.parts import (
     GREEN,
     GREY,
     HALF,
+    NUMBERS_HIGH,
     RATIO,
     RED,
     SECONDS,
@@ -139,6 +140,7 @@ LOADING = Row(
             ["slug", "instance", "outcome"],
             Query(f"launcher_compile_cache{{{ITS}}} == 1", "now"),
             width=HALF,
+            height=NUMBERS_HIGH,
         ),
     ],
 )
