@@ -89,6 +89,13 @@ class Tree:
     def include(self, line: str) -> None:
         replace(self.root / "compose.yaml", r"include:\n", f"include:\n  {line}\n")
 
+    def watch_gpus(self, new: str, old: str) -> None:
+        """Step 4's second half: the exporter starts with the new slug, as with the old one."""
+        compose = self.root / "compose.yaml"
+        (listed,) = re.findall(r"profiles: \[(\S+, [^\]]+)\]", compose.read_text())
+        if old in listed.split(", "):
+            replace(compose, re.escape(listed), f"{listed}, {new}")
+
     def add(self, new: str, old: str) -> None:
         """All steps of the page."""
         page = Page.read(new, old)
@@ -96,6 +103,7 @@ class Tree:
         self.shell(page.rename)
         self.edit(new)
         self.include(page.include)
+        self.watch_gpus(new, old)
 
     def contract(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Those of the copy's contract tests that look at every card."""
@@ -215,7 +223,7 @@ def test_a_card_can_be_shown(added: Tree) -> None:
 
 
 def test_nothing_else_changes(added: Tree, tree: Tree) -> None:
-    """Beside the new directories only compose.yaml differs, by one line for each."""
+    """Beside the new directories only compose.yaml differs, by one line for each and the exporter's profiles."""
     before, after = contents(tree.root), contents(added.root)
     new = {name for name in after if name.startswith(tuple(f"docker/{slug}/" for slug in COPIES))}
     assert {name for name in after if after[name] != before.get(name)} - new == {"compose.yaml"}

@@ -27,6 +27,10 @@ REPORT = Path(__file__).resolve().parents[3] / "scripts/report"
         ("MODEL_CACHE_TOKEN_FILE: /run/secrets/token", "MODEL_CACHE_TOKEN_FILE: /run/secrets/token"),
         ('gateway_completion_tokens_total{model="m"} 7', 'gateway_completion_tokens_total{model="m"} 7'),
         ("https://modelscope.cn/a@b", "https://modelscope.cn/a@b"),
+        (
+            r'err="Post \"https://hooks.example/T0/s3cr3t\": EOF"',
+            r'err="Post \"https://hooks.example/***\": EOF"',
+        ),
     ],
 )
 def test_secrets_are_masked_and_nothing_else(said: str, masked: str) -> None:
