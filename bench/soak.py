@@ -1,10 +1,10 @@
 """Hours of load on one gateway: its memory, its open files and its cost at the end are what they were at the start.
 
 usage: python -m bench.soak [--minutes 120] [--json FILE]
-In every minute the gateway is busy for 42 seconds, with as much as the cores give: requests, two hundred streams, clients
-that leave in the middle of one. With one core (`taskset -c 1 make soak`) gateway, mock worker and load share it. What a
-request costs is told as a multiple of what it costs the mock worker, asked directly in the same minute: the host's own ups
-and downs fall on both. Every minute is kept as it ends.
+In every minute the gateway is busy for 42 seconds, with as much as the cores give: requests, two hundred streams, and
+clients that leave in the middle of one. With one core (`taskset -c 1 make soak`) gateway, mock worker and load share
+it. What a request costs is told as a multiple of what it costs the mock worker, asked directly in the same minute: the
+host's own ups and downs fall on both. Every minute is kept as it ends.
 Exit codes: 0 all bars hold · 1 one was missed · 2 too few minutes · 3 an answer was wrong, or a server broke.
 """
 

@@ -1,4 +1,4 @@
-"""Each dashboard fits Grafana's own types, and the check sees what does not. `scripts/schema` installs what it needs."""
+"""Each dashboard fits Grafana's own types, and the check sees what does not; run by `make check-dashboards`."""
 
 import copy
 import json
