@@ -33,10 +33,9 @@ def panels(text: str) -> list[Any]:
     return [panel for panel in json.loads(text)["panels"] if panel["type"] != "row"]
 
 
-EVERY = [(name, panel) for name, text in MADE.items() for panel in panels(text)]
-every_panel = pytest.mark.parametrize(
-    ("name", "panel"), EVERY, ids=[f"{name}-{panel['id']}" for name, panel in EVERY]
-)
+EVERY = {name: panels(text) for name, text in MADE.items()}
+EXPRESSIONS = [target["expr"] for found in EVERY.values() for panel in found for target in panel["targets"]]
+every_board = pytest.mark.parametrize("name", EVERY)
 
 
 def test_the_committed_dashboards_are_the_generated_ones() -> None:
@@ -51,27 +50,28 @@ def test_uids_are_fixed() -> None:
     ]  # fmt: skip
 
 
-@every_panel
-def test_a_panel_says_what_it_shows_and_what_to_do(name: str, panel: Any) -> None:
+@every_board
+def test_panels_say_what_they_show_and_what_to_do(name: str) -> None:
     """A title that is a question or a quantity with its unit, and what to do when it is bad; it asks our Prometheus."""
-    title = panel["title"]
-    assert title.endswith("?") or UNIT.search(title) or COUNTED.search(title)
-    assert len(panel["description"].split()) >= 8
     uids = {source["uid"] for source in SOURCE["datasources"]}
-    assert panel["targets"]
-    assert {target["datasource"]["uid"] for target in panel["targets"]} <= uids
+    for panel in EVERY[name]:
+        title = panel["title"]
+        assert title.endswith("?") or UNIT.search(title) or COUNTED.search(title), title
+        assert len(panel["description"].split()) >= 8, title
+        assert panel["targets"], title
+        assert {target["datasource"]["uid"] for target in panel["targets"]} <= uids, title
 
 
-@every_panel
-def test_links_lead_to_dashboards_that_there_are(name: str, panel: Any) -> None:
+@every_board
+def test_links_lead_to_dashboards_that_there_are(name: str) -> None:
     """With the time and the model that were looked at."""
-    for link in panel["links"]:
-        assert link["url"].removeprefix("/d/") in {board.uid for board in BOARDS}
-        assert link["keepTime"]
-        assert link["includeVars"]
+    links = [link for panel in EVERY[name] for link in panel["links"]]
+    assert links
+    assert {link["url"].removeprefix("/d/") for link in links} <= {board.uid for board in BOARDS}
+    assert all(link["keepTime"] and link["includeVars"] for link in links)
 
 
-@pytest.mark.parametrize("name", MADE)
+@every_board
 def test_panels_have_a_place_and_a_number_of_their_own(name: str) -> None:
     """None lies over another, none leaves the 24 columns."""
     taken: set[tuple[int, int]] = set()
@@ -89,29 +89,26 @@ def test_panels_have_a_place_and_a_number_of_their_own(name: str) -> None:
     assert len({panel["id"] for panel in every}) == len(every)
 
 
-@every_panel
-def test_what_spans_replicas_is_right(name: str, panel: Any) -> None:
+def test_what_spans_replicas_is_right() -> None:
     """Quantiles come from buckets that are added first; no average of averages; counters only by their growth."""
-    for expression in (target["expr"] for target in panel["targets"]):
+    for expression in EXPRESSIONS:
         assert "avg(" not in expression
         assert "_sum" not in expression
         for inner in re.findall(r"histogram_quantile\([\d.]+, (.{12})", expression):
-            assert inner.startswith("sum by (le")
+            assert inner.startswith("sum by (le"), expression
         counters = re.findall(r"[\w:]+_total\b(?!\{[^}]*\}?\[|\[)", expression)
         assert all(counter.startswith(("launcher_", "model_cache_")) for counter in counters), expression
 
 
 def test_what_is_recorded_is_recorded() -> None:
     """Names with a colon that are not vLLM's are recording rules."""
-    text = " ".join(target["expr"] for _, panel in EVERY for target in panel["targets"])
-    used = set(re.findall(r"\b(?:model|slug):[\w:]+", text))
+    used = set(re.findall(r"\b(?:model|slug):[\w:]+", " ".join(EXPRESSIONS)))
     assert used
     assert used <= RECORDED
 
 
 def test_our_metrics_are_documented() -> None:
     documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
-    text = " ".join(target["expr"] for _, panel in EVERY for target in panel["targets"])
-    used = set(re.findall(r"\b((?:gateway|launcher|model_cache)_\w+)", text))
+    used = set(re.findall(r"\b((?:gateway|launcher|model_cache)_\w+)", " ".join(EXPRESSIONS)))
     assert len(used) > 30
     assert {name.removesuffix("_bucket") for name in used} <= documented
