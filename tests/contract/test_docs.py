@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import errors
 from gateway.cards import Catalog
@@ -53,8 +54,9 @@ def test_every_launcher_setting_has_a_row() -> None:
 
 def test_every_metric_has_a_row() -> None:
     """docs/metrics.md lists exactly the metrics of gateway, weights job and launcher."""
-    own = Metrics(Fleet.of(Catalog((), {})), Queues()).registry
-    assert metric_rows("gateway_") == names([*own.collect(), *registry_of([], 1).collect()])
+    own = Metrics(Fleet.of(Catalog((), {})), Queues()).exposition().decode()
+    families = [*text_string_to_metric_families(own), *registry_of([], 1).collect()]
+    assert metric_rows("gateway_") == names(families)
     assert metric_rows("launcher_") == set(re.findall(r'"(launcher_\w+)"', LAUNCHER_PAGE))
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())
 

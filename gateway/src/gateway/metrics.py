@@ -5,19 +5,19 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.families import Family, counter, gauge, histogram
 from gateway.fleet import Fleet, ModelState
 from gateway.health import WorkerState
 from gateway.queues import Queues
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
+BOUNDS: Final = (*map(str, SECONDS), "+Inf")
 
 # Told from the first request on: of a series that begins with its first failure Prometheus sees no growth.
 UNSEEN: Final = {
@@ -43,13 +43,9 @@ class Spread:
         self.counts[bisect_left(SECONDS, seconds)] += 1
         self.total += seconds
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def buckets(self) -> list[tuple[str, int]]:
         """Prometheus' own form: up to each bound, all that is below it too."""
-        running, bounds = 0, []
-        for bound, count in zip((*SECONDS, float("inf")), self.counts, strict=True):
-            running += count
-            bounds.append(("+Inf" if bound == float("inf") else str(bound), float(running)))
-        return bounds
+        return list(zip(BOUNDS, accumulate(self.counts), strict=True))
 
 
 @dataclass(slots=True)
@@ -64,7 +60,7 @@ class Traffic:
     completion_tokens: int = 0
 
 
-class Metrics(Collector):
+class Metrics:
     """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
 
     def __init__(self, fleet: Fleet, queues: Queues) -> None:
@@ -74,14 +70,13 @@ class Metrics(Collector):
         self._retries = 0
         self._loop_lag = Spread()
         self._fleet = fleet
+        self._fleet_metrics = FleetMetrics(fleet)
         self._queues = queues
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
         ProcessCollector(namespace="gateway", registry=self.registry)
-        self.registry.register(FleetCollector(fleet))
-        self.registry.register(self)
 
     def count(
         self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
@@ -108,9 +103,10 @@ class Metrics(Collector):
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        families = (*self._fleet_metrics.collect(), *self.collect())
+        return generate_latest(self.registry) + "".join([family.text() for family in families]).encode()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         yield self._requests()
         yield self._times("duration", "gateway_request_duration_seconds", "from a request's head to its end")
         yield self._times(
@@ -132,7 +128,7 @@ class Metrics(Collector):
         yield self._queue_age()
         yield self._lag()
 
-    def _requests(self) -> Metric:
+    def _requests(self) -> Family:
         found = {
             (model, route, str(status), ending): count
             for (model, route), traffic in self._traffic.items()
@@ -141,56 +137,52 @@ class Metrics(Collector):
         names = ["model", "route", "status", "ending"]
         return counters("gateway_requests", "Requests by model, route, HTTP status and ending.", names, found)
 
-    def _times(self, which: str, name: str, what: str) -> Metric:
-        family = HistogramMetricFamily(name, f"Seconds {what}.", labels=["model", "route"])
+    def _times(self, which: str, name: str, what: str) -> Family:
+        family = histogram(name, f"Seconds {what}.", ["model", "route"])
         for labels, traffic in self._traffic.items():
             spread: Spread = getattr(traffic, which)
-            family.add_metric(labels, spread.buckets(), spread.total)
+            family.add_spread(labels, spread.buckets(), spread.total)
         return family
 
-    def _tokens(self, which: str) -> Metric:
+    def _tokens(self, which: str) -> Family:
         found = {labels: getattr(traffic, which) for labels, traffic in self._traffic.items()}
         said = f"{which.replace('_', ' ').capitalize()} that answers told."
         return counters(f"gateway_{which}", said, ["model", "route"], found)
 
-    def _queued(self) -> Metric:
-        family = GaugeMetricFamily(
-            "gateway_queue_length", "Requests that wait for a worker.", labels=["model"]
-        )
+    def _queued(self) -> Family:
+        family = gauge("gateway_queue_length", "Requests that wait for a worker.", ["model"])
         for model in self._fleet.catalog.names:
-            family.add_metric([model], self._queues.length(model))
+            family.add([model], self._queues.length(model))
         return family
 
-    def _queue_age(self) -> Metric:
+    def _queue_age(self) -> Family:
         what = "Seconds that the first request in line has waited for a worker."
-        family, now = GaugeMetricFamily("gateway_queue_age_seconds", what, labels=["model"]), time.monotonic()
+        family, now = gauge("gateway_queue_age_seconds", what, ["model"]), time.monotonic()
         for model in self._fleet.catalog.names:
             since = self._queues.waits_since(model)
-            family.add_metric([model], 0.0 if since is None else max(0.0, now - since))
+            family.add([model], 0.0 if since is None else max(0.0, now - since))
         return family
 
-    def _lag(self) -> Metric:
-        family = HistogramMetricFamily(
-            "gateway_loop_lag_seconds", "Seconds by which the event loop was late."
-        )
-        family.add_metric([], self._loop_lag.buckets(), self._loop_lag.total)
+    def _lag(self) -> Family:
+        family = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
+        family.add_spread([], self._loop_lag.buckets(), self._loop_lag.total)
         return family
 
 
-def counters(name: str, what: str, labels: list[str], found: Counts) -> Metric:
-    family = CounterMetricFamily(name, what, labels=labels)
+def counters(name: str, what: str, labels: list[str], found: Counts) -> Family:
+    family = counter(name, what, labels)
     for values, count in found.items():
-        family.add_metric(values, count)
+        family.add(values, count)
     return family
 
 
-class FleetCollector(Collector):
+class FleetMetrics:
     """The fleet's state, read when scraped, so that a worker that left leaves no series behind."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         yield self._models()
         yield self._workers()
         yield self._in_flight()
@@ -198,59 +190,53 @@ class FleetCollector(Collector):
         yield self._ejections()
         yield self._failures()
 
-    def _models(self) -> Metric:
-        family = GaugeMetricFamily(
+    def _models(self) -> Family:
+        family = gauge(
             "gateway_model_state",
             "1 for the state a model is in, 0 for the others.",
-            labels=["model", "state"],
+            ["model", "state"],
         )
         for model in self._fleet.catalog.names:
             current = self._fleet.model_state(model)
             for state in ModelState:
-                family.add_metric([model, state.name.lower()], float(state is current))
+                family.add([model, state.name.lower()], float(state is current))
         return family
 
-    def _workers(self) -> Metric:
-        family = GaugeMetricFamily(
+    def _workers(self) -> Family:
+        family = gauge(
             "gateway_worker_state",
             "1 for the state a worker is in, 0 for the others.",
-            labels=["slug", "worker", "state"],
+            ["slug", "worker", "state"],
         )
         for worker in self._fleet.workers():
             for state in WorkerState:
-                family.add_metric([worker.slug, worker.address, state.value], float(state is worker.state))
+                family.add([worker.slug, worker.address, state.value], float(state is worker.state))
         return family
 
-    def _in_flight(self) -> Metric:
-        family = GaugeMetricFamily(
-            "gateway_requests_in_flight", "Requests now on a worker.", labels=["slug", "worker"]
-        )
+    def _in_flight(self) -> Family:
+        family = gauge("gateway_requests_in_flight", "Requests now on a worker.", ["slug", "worker"])
         for worker in self._fleet.workers():
-            family.add_metric([worker.slug, worker.address], worker.in_flight)
+            family.add([worker.slug, worker.address], worker.in_flight)
         return family
 
-    def _transitions(self) -> Metric:
-        family = CounterMetricFamily(
-            "gateway_worker_transitions", "Changes of a worker's state.", labels=["slug", "from", "to"]
-        )
+    def _transitions(self) -> Family:
+        family = counter("gateway_worker_transitions", "Changes of a worker's state.", ["slug", "from", "to"])
         for (slug, before, after), count in self._fleet.transitions.items():
-            family.add_metric([slug, before.value, after.value], count)
+            family.add([slug, before.value, after.value], count)
         return family
 
-    def _ejections(self) -> Metric:
-        family = CounterMetricFamily(
-            "gateway_worker_ejections", "Ejections of workers for failed requests.", labels=["slug"]
-        )
+    def _ejections(self) -> Family:
+        family = counter("gateway_worker_ejections", "Ejections of workers for failed requests.", ["slug"])
         for slug, count in self._fleet.ejections.items():
-            family.add_metric([slug], count)
+            family.add([slug], count)
         return family
 
-    def _failures(self) -> Metric:
-        family = CounterMetricFamily(
+    def _failures(self) -> Family:
+        family = counter(
             "gateway_worker_failures",
             "Failed requests that count against a worker.",
-            labels=["slug", "failure"],
+            ["slug", "failure"],
         )
         for (slug, failure), count in self._fleet.failures.items():
-            family.add_metric([slug, failure.value], count)
+            family.add([slug, failure.value], count)
         return family
