@@ -44,6 +44,7 @@ class Server:
     """A process under measurement. `log`: the file of its output, if it logs every request, or None.
 
     `models`: the names to ask for, in turn. `rounds`: how many it takes part in at most; None: all.
+    `ops`: the gateway's other port.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Server:
     log: Path | None = None
     models: tuple[str, ...] = (MODEL,)
     rounds: int | None = None
+    ops: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,13 @@ def gateway_started(
     log, place = folder / f"{fleet.key}.log", folder / fleet.key
     mine = set(cores[: fleet.processes])
     with program(python_module("gateway"), mine, log, environment(place, fleet, worker_ports)) as process:
-        port = wait_for(process, log, gateway_port)
+        port, ops = wait_for(process, log, gateway_ports)
         if not wait_until(lambda: is_ready(port, fleet), START_S):
             raise BrokenServer(f"{fleet.name} has no ready worker after {START_S} s")
         os.truncate(log, 0)
         kind = Kind.GATEWAY if fleet.key == MAIN else Kind.GROWN
         asked = (MODEL,) if fleet.key == MAIN else fleet.models
-        yield Server(fleet.key, fleet.name, kind, process.pid, port, log, asked)
+        yield Server(fleet.key, fleet.name, kind, process.pid, port, log, asked, ops=ops)
 
 
 def environment(place: Path, fleet: Fleet, worker_ports: list[int]) -> dict[str, str]:
@@ -160,11 +162,15 @@ def mock_ports(output: str) -> list[int] | None:
     return [int(line.rpartition(":")[2]) for line in lines] if last == "ready" else None
 
 
-def gateway_port(output: str) -> int | None:
-    """The data port in the gateway's `listening` event."""
+def gateway_ports(output: str) -> tuple[int, int] | None:
+    """The data port and the ops port in the gateway's `listening` event."""
     events = [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
-    addresses = (event["data"] for event in events if event["event"] == "listening")
-    return next((int(address.rpartition(":")[2]) for address in addresses), None)
+    listening = next((event for event in events if event["event"] == "listening"), None)
+    return None if listening is None else (port_of(listening["data"]), port_of(listening["ops"]))
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def is_ready(port: int, fleet: Fleet) -> bool:
