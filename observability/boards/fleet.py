@@ -156,8 +156,8 @@ CLIENTS = Row(
                 (MODEL, GATEWAY),
             ),
             Scale(),
-            Query("slug:requests_waiting:sum", "{{slug}}: engine"),
-            Query("gateway_queue_length > 0 or sum(gateway_queue_length)", "{{model}}: gateway"),
+            Query("slug:requests_waiting:sum", "{{slug}}"),
+            Query("sum(gateway_queue_length)", "gateway"),
         ),
         lines(
             Said(
