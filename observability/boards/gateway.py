@@ -36,7 +36,7 @@ ITSELF = Row(
                 "Fewer than GATEWAY_PROCESSES: one was lost and is being started again; its log says why.",
             ),
             Scale(),
-            Query("gateway_processes or count(gateway_build_info)", "processes"),
+            Query("gateway_processes", "processes"),
         ),
         numbers(
             Said(

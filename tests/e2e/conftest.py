@@ -1,5 +1,6 @@
 """One real stack for the whole session: built from the repository, started with one command, removed at the end."""
 
+import fcntl
 from collections.abc import Iterator
 
 import pytest
@@ -19,7 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+def alone() -> Iterator[None]:
+    """One run at a time: a second one, with the same names and ports, waits for the first."""
+    lock = ROOT / "out/e2e.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, alone: None) -> Iterator[Stack]:
     try:
         stack = Stack(SLUG)
     except docker.errors.DockerException as error:

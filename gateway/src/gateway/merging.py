@@ -1,6 +1,6 @@
 """What several processes tell of themselves, made into what one would tell. Pure.
 
-Counters and histograms add up, and so do the gauges that count requests, memory or open files; of any other gauge the
+Counters and histograms add up, and so do the gauges that count processes, requests, memory or open files; of any other gauge the
 highest value holds.
 """
 
@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 SUMMED = ("counter", "histogram")
 SUMMED_GAUGES = (
+    "gateway_processes",
     "gateway_requests_in_flight",
     "gateway_queue_length",
     "gateway_process_resident_memory_bytes",
@@ -52,16 +53,11 @@ class Merged(Collector):
             samples[key] = before + sample.value if is_summed else max(before, sample.value)
 
 
-def metrics(expositions: Sequence[str], running: int) -> bytes:
-    """One exposition of all, in Prometheus' text format. running: how many processes there are."""
-    return generate_latest(registry_of(expositions, running))
-
-
-def registry_of(expositions: Sequence[str], running: int) -> CollectorRegistry:
+def metrics(expositions: Sequence[str]) -> bytes:
+    """One exposition of all, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Merged(expositions))
-    Gauge("gateway_processes", "Processes that answer.", registry=registry).set(running)
-    return registry
+    return generate_latest(registry)
 
 
 def workers(pages: Sequence[Json]) -> Json:

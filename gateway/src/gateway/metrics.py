@@ -76,6 +76,7 @@ class Metrics:
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
+        Gauge("gateway_processes", "Processes that answer.", registry=self.registry).set(1)
         ProcessCollector(namespace="gateway", registry=self.registry)
 
     def count(

@@ -114,7 +114,7 @@ def ops_app(children: Sequence[Child]) -> FastAPI:
     @app.get("/metrics")
     async def exposition() -> Response:
         found = [page.decode() for page in await answered("/metrics")]
-        return Response(merging.metrics(found, len(found)), media_type=EXPOSITION)
+        return Response(merging.metrics(found), media_type=EXPOSITION)
 
     @app.get("/workers")
     async def workers() -> Json:

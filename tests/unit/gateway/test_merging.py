@@ -9,6 +9,9 @@ gateway_requests_total{model="a"} 3.0
 # HELP gateway_queue_age_seconds Age.
 # TYPE gateway_queue_age_seconds gauge
 gateway_queue_age_seconds{model="a"} 4.0
+# HELP gateway_processes Processes.
+# TYPE gateway_processes gauge
+gateway_processes 1.0
 # HELP gateway_queue_length Length.
 # TYPE gateway_queue_length gauge
 gateway_queue_length{model="a"} 2.0
@@ -24,7 +27,7 @@ gateway_loop_lag_seconds_sum 0.5
 def test_what_counts_adds_up_and_of_the_rest_the_highest_holds() -> None:
     """Counters, histograms and requests that wait are sums; an age is not."""
     other = ONE.replace("} 4.0", "} 9.0").replace('model="a"} 3.0', 'model="b"} 1.0')
-    text = metrics([ONE, other], 2).decode()
+    text = metrics([ONE, other]).decode()
     for line in (
         'gateway_requests_total{model="a"} 3.0',
         'gateway_requests_total{model="b"} 1.0',
