@@ -1,7 +1,7 @@
 """What several processes tell of themselves, made into what one would tell. Pure.
 
-Counters and histograms add up, and so do the gauges that count processes, requests, memory or open files; of any other gauge the
-highest value holds.
+Counters and histograms add up, and so do the gauges that count processes, requests, memory or open files; of any other
+gauge the highest value holds.
 """
 
 from collections import Counter
