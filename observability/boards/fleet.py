@@ -8,6 +8,7 @@ from observability.boards.parts import (
     PER_S,
     RED,
     REQUESTS,
+    SECONDS,
     Board,
     Query,
     Row,
@@ -18,8 +19,11 @@ from observability.boards.parts import (
     rows,
     states,
 )
+from observability.rules import Targets
 
 MODEL, GATEWAY, STARTS, GPUS = "octet-model", "octet-gateway", "octet-starts", "octet-gpus"
+KNOWN = '{model!="unknown"}'  # what nobody declared has no budget
+BUDGET = f"{Targets().budget:g}"
 MODEL_STATES = {0: ("absent", GREY), 1: ("loading", BLUE), 2: ("ready", GREEN), 3: ("down", RED)}
 WORKER_STATES = {
     1: ("starting", BLUE),
@@ -78,20 +82,20 @@ WRONG = Row(
                 (MODEL,),
             ),
             Scale("percentunit", amber=0.001, red=0.01),
-            Query("max(model:error_ratio:rate_5m >= 0)", "failed"),
+            Query(f"max(model:error_ratio:rate_5m{KNOWN} >= 0)", "failed"),
             none="no traffic",
         ),
         rows(
             Said(
-                "What is wrong, for whom, since when?",
+                "What is wrong, for whom, for how long?",
                 "Alerts that fire, the latest state of each. Take the row of that name in "
                 "docs/operations.md: it says what to "
                 "look at and what to do. Empty is good.",
                 (MODEL, GATEWAY, STARTS, GPUS),
             ),
-            Scale("dateTimeFromNow"),
+            SECONDS,
             ["alertname", "severity", "model", "slug", "instance", "gpu"],
-            Query('1000 * (ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing"})', "since"),
+            Query('time() - (ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing"})', "for"),
         ),
     ],
 )
@@ -145,7 +149,7 @@ CLIENTS = Row(
                 "caches cold: open Model.",
                 (MODEL,),
             ),
-            Scale("s", red=10),
+            Scale("s", red=Targets().ttft_p95_s),
             Query("model:time_to_first_byte_seconds:p95 >= 0", "{{model}}"),
         ),
         lines(
@@ -177,8 +181,8 @@ CLIENTS = Row(
                 (MODEL,),
             ),
             Scale(amber=6, red=14.4),
-            Query("model:error_ratio:rate_1h / 0.001 >= 0", "{{model}}, 1 h"),
-            Query("model:error_ratio:rate_6h / 0.001 >= 0", "{{model}}, 6 h"),
+            Query(f"model:error_ratio:rate_1h{KNOWN} / {BUDGET} >= 0", "{{model}}, 1 h"),
+            Query(f"model:error_ratio:rate_6h{KNOWN} / {BUDGET} >= 0", "{{model}}, 6 h"),
         ),
         lines(
             Said(
@@ -188,7 +192,7 @@ CLIENTS = Row(
                 (MODEL,),
             ),
             Scale("percentunit", amber=0.1, red=1),
-            Query("model:error_ratio:rate_3d / 0.001 * 3 / 30 >= 0", "{{model}}"),
+            Query(f"model:error_ratio:rate_3d{KNOWN} / {BUDGET} * 3 / 30 >= 0", "{{model}}"),
         ),
     ],
 )

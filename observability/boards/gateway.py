@@ -23,6 +23,11 @@ def every(metric: str, by: str = "", only: str = "") -> str:
     return rate(metric, by, only) if by else f"sum(rate({metric}{{{only}}}[$__rate_interval]))"
 
 
+def most(expression: str) -> str:
+    """The largest few, of what every slug has."""
+    return f"topk(6, {expression})"
+
+
 def lag(share: float) -> str:
     return f"histogram_quantile({share:g}, sum by (le) (rate(gateway_loop_lag_seconds_bucket[$__rate_interval])))"
 
@@ -118,7 +123,7 @@ WORKERS = Row(
                 (MODEL,),
             ),
             PER_S,
-            Query(every("gateway_worker_failures_total", "slug, failure"), "{{slug}} {{failure}}"),
+            Query(most(every("gateway_worker_failures_total", "slug, failure")), "{{slug}} {{failure}}"),
             stacked=True,
         ),
         lines(
@@ -129,8 +134,8 @@ WORKERS = Row(
                 (MODEL,),
             ),
             PER_S,
-            Query(every("gateway_worker_ejections_total", "slug"), "{{slug}} ejected"),
-            Query(every("gateway_worker_transitions_total", "slug, to"), "{{slug}} to {{to}}"),
+            Query(most(every("gateway_worker_ejections_total", "slug")), "{{slug}} ejected"),
+            Query(most(every("gateway_worker_transitions_total", "slug, to")), "{{slug}} to {{to}}"),
         ),
     ],
 )

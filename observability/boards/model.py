@@ -15,6 +15,7 @@ from observability.boards.parts import (
     choice,
     lines,
 )
+from observability.rules import Targets
 
 DRAFT = "vllm:spec_decode_num"
 OURS, ITS = 'model=~"$model"', 'slug=~"$slug"'
@@ -118,7 +119,7 @@ LATENCY = Row(
                 "vLLM's own, from when it has the request. Above the target: Where the time goes, below, "
                 "says queue or prefill.",
             ),
-            Scale("s", red=10),
+            Scale("s", red=Targets().ttft_p95_s),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
         lines(
@@ -128,7 +129,7 @@ LATENCY = Row(
                 "twice; open Gateway.",
                 (GATEWAY,),
             ),
-            Scale("s", red=10),
+            Scale("s", red=Targets().ttft_p95_s),
             *(
                 Query(
                     quantile(share, "gateway_time_to_first_byte_seconds", "model", OURS),

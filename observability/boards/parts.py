@@ -83,7 +83,7 @@ def lines(
     """A course over time, a line for each series."""
     panel = timeseries.Panel().title(said.title).description(said.help).links(links(said.to))
     panel = panel.datasource(SOURCE).unit(scale.unit).min(0).span(width).height(LINES_HIGH)
-    panel = panel.thresholds(thresholds(scale)).fill_opacity(60 if stacked else 10).line_width(1)
+    panel = panel.thresholds(thresholds(scale)).fill_opacity(60 if stacked else 0).line_width(1)
     panel = panel.legend(legend()).tooltip(common.VizTooltipOptions().mode(shared.TooltipDisplayMode.MULTI))
     if scale.most is not None:
         panel = panel.max(scale.most)

@@ -29,13 +29,13 @@ from observability.boards.parts import (
 ITS = 'slug=~"$slug"'
 WORKER = "{{slug}} {{instance}}"
 PHASES = {
-    1: ("weights-check", BLUE),
+    1: ("weights-check", GREY),
     2: ("waiting-for-gpus", AMBER),
-    3: ("starting", BLUE),
+    3: ("starting", "light-blue"),
     4: ("loading", BLUE),
     5: ("compiling", "purple"),
     6: ("graphs", "purple"),
-    7: ("warm-up", "light-blue"),
+    7: ("warm-up", "semi-dark-purple"),
     8: ("ready", GREEN),
     9: ("back-off", RED),
     10: ("misconfigured", RED),
