@@ -28,14 +28,15 @@ from observability.boards.parts import (
 
 ITS = 'slug=~"$slug"'
 WORKER = "{{slug}} {{instance}}"
+TEAL, INDIGO = "#1aa3a3", "#5b6fd6"
 PHASES = {
     1: ("weights-check", GREY),
     2: ("waiting-for-gpus", AMBER),
-    3: ("starting", "light-blue"),
+    3: ("starting", "yellow"),
     4: ("loading", BLUE),
     5: ("compiling", "purple"),
-    6: ("graphs", "purple"),
-    7: ("warm-up", "semi-dark-purple"),
+    6: ("graphs", TEAL),
+    7: ("warm-up", INDIGO),
     8: ("ready", GREEN),
     9: ("back-off", RED),
     10: ("misconfigured", RED),
@@ -45,7 +46,7 @@ FETCHING = {
     1: ("listing", GREY),
     2: ("downloading", BLUE),
     3: ("verifying", "purple"),
-    4: ("publishing", "light-blue"),
+    4: ("publishing", TEAL),
     5: ("ready", GREEN),
     6: ("failed", RED),
 }
