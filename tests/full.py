@@ -53,6 +53,7 @@ BARS = (
     Bar("compiled", "the gateway's integration tests, compiled", ["make", "test-compiled"], HOUR),
     Bar("e2e", "end to end, every model", ["make", "test-e2e", "MODELS=all"], HOUR),
     Bar("more", "end to end: other clients, `make bench`, faults, corrupt weights", ["make", "test-e2e-more"], HOUR),
+    Bar("observability", "dashboards, rules, alerts under faults, the webhook", ["make", "test-observability"], HOUR),
     Bar("cuda-1", "CUDA image, first slug", ["make", "build", "MODEL=deepseek-r1-distill-qwen-7b"], HOUR),
     Bar("cuda-2", "CUDA image, second slug", ["make", "build", "MODEL=step3p5-fp8"], HOUR),
     Bar(
