@@ -19,8 +19,12 @@ WORKER, LAUNCHER = '{slug="s",instance="w:8000"}', '{slug="s",instance="w:8003"}
 TROUBLE = 'launcher_trouble{slug="s",instance="w:8003",trouble="%s"}'
 DISK = '{slug="s",disk="weights",instance="w:8003"}'
 JOB = '{slug="s",repo="o/n"}'
-LOADING = 'gateway_model_state{model="m",state="loading"}'
+DOWN, LOADING, READY, ABSENT = (
+    f'gateway_model_state{{model="m",state="{state}"}}' for state in ("down", "loading", "ready", "absent")
+)
+ELSEWHERE = 'gateway_model_state{model="m",state="ready",instance="new"}'
 FETCHING = 'model_cache_phase{slug="s",repo="o/n",phase="downloading"}'
+UP = 'up{job="gateway",instance="%s"}'
 CARD = '{instance="n",gpu="%d"}'
 
 Series = dict[str, str]
@@ -43,6 +47,12 @@ def burn(alert: str, at: str, too_much: str, little: str, points: int, every: st
     return Case(
         alert, at, fine | {FAILED: f"0+{too_much}x{points}"}, fine | {FAILED: f"0+{little}x{points}"}, every
     )
+
+
+def outage(state: Series) -> tuple[Series, Series]:
+    """All requests of ten minutes fail, without and with the gateway's word on where the model was."""
+    failures = {FINE: "0+60x70 4200x10 4200+60x40", FAILED: "0x70 0+60x10 600x40"}
+    return failures, failures | state
 
 
 def hang(prompt_tokens: str) -> Series:
@@ -91,8 +101,14 @@ def one(series: str, fires: str, silent: str) -> tuple[Series, Series]:
 
 
 CASES = (
-    Case("GatewayDown", "5m", *one('up{job="gateway",instance="g"}', "0x10", "1x10")),
-    Case("ModelDown", "6m", *one('gateway_model_state{model="m",state="down"}', "1x10", "1x3 0x7")),
+    Case("GatewayDown", "5m", *one(UP % "g", "0x10", "1x10")),
+    Case("GatewayDown", "5m", {UP % "g": "0x10"}, {UP % "g": "0x10", UP % "new": "1x10"}),  # one that was replaced
+    Case("ModelDown", "6m", *one(DOWN, "1x10", "1x3 0x7")),
+    # a gateway that was replaced is remembered
+    Case("ModelDown", "6m", {DOWN: "1x10", READY: "0x10"}, {DOWN: "1x10", READY: "0x10", ELSEWHERE: "1x10"}),
+    Case("ModelDown", "20m", {READY: "1x10 0x20", LOADING: "0x10 1x20"}, {READY: "0x30", LOADING: "1x30"}),
+    Case("ModelDown", "30m", {READY: "1x10 0x30", ABSENT: "0x10 1 0x30", LOADING: "0x11 1x30"},
+         {READY: "1x10 0x30", ABSENT: "0x10 1x5 0x30", LOADING: "0x15 1x30"}),  # stopped, and started again
     burn("ErrorBudgetBurnsFast", "90m", "12", "6", 120, "1m"),
     # four of sixty requests: too few to say anything
     Case("ErrorBudgetBurnsFast", "59m", {FINE: "0+1x120", FAILED: "0+1x120"}, {FINE: "0+1x120", FAILED: "0x54 4x70"}),
@@ -105,12 +121,20 @@ CASES = (
         {FINE: "0+600x120", REQUESTS % (503, "refused"): "0+60x120",
          'gateway_errors_total{model="m",code="model_loading"}': "0+60x120"},
     ),
+    # ModelDown tells of an outage, while it lasts and as long as it is remembered
+    Case("ErrorBudgetBurnsFast", "75m", *outage({DOWN: "0x70 1x10 0x40"})),
+    Case("ErrorBudgetBurnsFast", "75m", *outage({READY: "1x70 0x10 1x40", LOADING: "0x70 1x10 0x40"})),
+    Case("ErrorBudgetBurnsFast", "82m", *outage({DOWN: "0x70 1x10 0x40"})),
+    Case("ErrorBudgetBurns", "100m", *outage({DOWN: "0x70 1x10 0x40"})),
+    # one that was over too soon for that
+    Case("ErrorBudgetBurnsFast", "75m", outage({DOWN: "0x70 1x3 0x40"})[1], outage({DOWN: "0x70 1x8 0x40"})[1]),
     Case("TimeToFirstTokenOverTarget", "25m", histogram(TTFT, {"10": 0, "30": 60, "+Inf": 60}),
          histogram(TTFT, {"10": 59, "30": 60, "+Inf": 60})),
     Case("AnswersBreakOff", "15m", {FINE: "0+50x20", BROKEN: "0+1x20"}, {FINE: "0+500x20", BROKEN: "0+1x20"}),
     Case("QueueGrows", "15m", *one('vllm:num_requests_waiting{slug="s",instance="w"}', "0+5x20", "50x20")),
     Case("QueueGrows", "10m", *one('gateway_queue_age_seconds{model="m"}', "12x20", "3x20")),
     Case("EngineHangs", "5m", hang("256x10"), hang("0+256x10")),  # a lone prefill moves
+    Case("EngineHangs", "6m", hang("256x10"), {name: f"_x3 {values}" for name, values in hang("256x10").items()}),
     Case("EngineHangs", "8m", *one(f"launcher_hangs_total{LAUNCHER}", "0x4 1x10", "1x15")),
     Case("WorkerCrashesAgain", "30m", *one(f"launcher_crashes_total{LAUNCHER}", "0+1x10", "0x3 1x10"), every="5m"),
     Case("WorkerMisconfigured", "5m", *one(TROUBLE % "configuration", "1x5", "0x5")),

@@ -14,6 +14,7 @@ import yaml
 
 RUNBOOK = "docs/operations.md"
 LEAST_RANGE_S = 15  # three scrapes: a rate needs two samples, and one may be late
+LEAST_ABSENT = 3  # scrapes: that of a container that Docker starts again is over before a second one
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,30 @@ def named(seconds: int) -> str:
     return f"{seconds}s"
 
 
+def in_state(state: str) -> str:
+    """Models of which the gateway says so."""
+    return f'max by (model) (gateway_model_state{{state="{state}"}}) == 1'
+
+
+def is_down(windows: Windows) -> str:
+    """Models that are down, or load though they were ready within the hour, and nobody stopped them. A container that
+    died and was started again is told as one that loads if the gateway looked while its name was gone. `up`: what a
+    gateway said that was replaced is believed for five minutes."""
+    down, loading, up = in_state("down"), in_state("loading"), f"unless on (model) {in_state('ready')}"
+    hour, state = windows.range(HOUR), "gateway_model_state"
+    served = f'max by (model) (max_over_time({state}{{state="ready"}}[{hour}])) == 1'
+    stopped = f'max by (model) (sum_over_time({state}{{state="absent"}}[{hour}])) >= {LEAST_ABSENT}'
+    return f"{down} {up} or {loading} {up} and on (model) {served} unless on (model) {stopped}"
+
+
 def client_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     """What clients feel."""
     yield Alert(
-        "GatewayDown", "page", 'absent(up{job="gateway"}) or up{job="gateway"} == 0', windows.wait(MINUTE),
+        "GatewayDown", "page", 'absent(up{job="gateway"} == 1)', windows.wait(MINUTE),
         "The gateway does not answer: no client is served",
     )  # fmt: skip
     yield Alert(
-        "ModelDown", "page", 'max by (model) (gateway_model_state{state="down"}) == 1',
+        "ModelDown", "page", is_down(windows),
         windows.wait(4 * MINUTE),  # a worker that is told to stop takes three at most
         "No worker of {{ $labels.model }} answers",
     )  # fmt: skip
@@ -167,6 +184,13 @@ def client_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     )  # fmt: skip
 
 
+def but_for_outages(windows: Windows, short: float) -> str:
+    """Of a model that is down `ModelDown` tells, and nobody is woken twice: not before it fires, and not as long as its
+    failures are within the short window."""
+    told = f'max_over_time(ALERTS{{alertname="ModelDown",alertstate="firing"}}[{windows.range(short)}])'
+    return f"unless on (model) ({is_down(windows)} or max by (model) ({told}))"
+
+
 def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     """Answers that failed, of those that were promised."""
     for name, severity, speed, long, short in BURNS:
@@ -174,8 +198,9 @@ def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         ratios = [f"model:error_ratio:rate_{named(seconds)} > {limit:g}" for seconds in (long, short)]
         failures = f"model:error_ratio:rate_{named(long)} * model:requests:rate_{named(long)}"
         enough = f"{failures} * {round(long / windows.faster)} >= {targets.least_failures}"
+        but_for = f" {but_for_outages(windows, short)}" if severity == "page" else ""
         yield Alert(
-            name, severity, " and ".join([*ratios, enough]), "0s",
+            name, severity, " and ".join([*ratios, enough]) + but_for, "0s",
             f"{{{{ $value | humanizePercentage }}}} of the requests for {{{{ $labels.model }}}} fail: {speed:g} times "
             "what the budget of a month allows",
         )  # fmt: skip
@@ -197,7 +222,8 @@ def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
     )
     yield Alert(
         "EngineHangs", "page",
-        f"(min by (slug, instance) (min_over_time(vllm:num_requests_running[{still}])) > 0 and {unchanged} "
+        f"(min by (slug, instance) (min_over_time(vllm:num_requests_running[{still}])) > 0 "
+        f"and min by (slug, instance) (vllm:num_requests_running offset {still}) > 0 and {unchanged} "
         f"and sum by (slug, instance) (vllm:request_success_total) > 0) "
         f"or max by (slug, instance) (increase(launcher_hangs_total[{windows.range(10 * MINUTE)}])) > 0",
         windows.wait(MINUTE), "An engine of {{ $labels.slug }} has requests and does not move ({{ $labels.instance }})",

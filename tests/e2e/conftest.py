@@ -1,7 +1,9 @@
 """One real stack for the whole session: built from the repository, started with one command, removed at the end."""
 
 import fcntl
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from openai import OpenAI
@@ -21,10 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def alone() -> Iterator[None]:
-    """One run at a time: a second one, with the same names and ports, waits for the first."""
-    lock = ROOT / "out/e2e.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("w") as file:
+    """One run at a time on a host: a second one, with the same names and ports, waits for the first."""
+    with (Path(tempfile.gettempdir()) / "octet-e2e.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -113,7 +113,7 @@ class Stack:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Prometheus' answer to an instant query."""
         url = f"{PROMETHEUS}/api/v1/query?query={urllib.request.quote(expression)}"
-        status, body = get(url)
+        status, body = get(url, timeout_s=20)
         assert status == 200, body
         return list(json.loads(body)["data"]["result"])
 

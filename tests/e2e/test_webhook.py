@@ -35,6 +35,7 @@ def messages(stack: Stack) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stack.logs("webhook").splitlines() if line.startswith("{")]
 
 
+@pytest.mark.full
 def test_a_page_about_a_gpu_is_posted(told: Stack) -> None:
     """Within a minute of the exporter's start, in Alertmanager's own form, with the node's name and the runbook."""
 
@@ -53,6 +54,7 @@ def test_a_page_about_a_gpu_is_posted(told: Stack) -> None:
     }
 
 
+@pytest.mark.full
 def test_every_counter_that_rules_name_is_scraped(told: Stack) -> None:
     """For eight cards, under the node's name."""
     rules = (ROOT / "observability/prometheus/rules.yaml").read_text()
