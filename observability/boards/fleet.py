@@ -9,6 +9,7 @@ from observability.boards.parts import (
     RED,
     REQUESTS,
     SECONDS,
+    TARGETS,
     Board,
     Query,
     Row,
@@ -19,11 +20,10 @@ from observability.boards.parts import (
     rows,
     states,
 )
-from observability.rules import Targets
 
 MODEL, GATEWAY, STARTS, GPUS = "octet-model", "octet-gateway", "octet-starts", "octet-gpus"
 KNOWN = '{model!="unknown"}'  # what nobody declared has no budget
-BUDGET = f"{Targets().budget:g}"
+BUDGET = f"{TARGETS.budget:g}"
 MODEL_STATES = {0: ("absent", GREY), 1: ("loading", BLUE), 2: ("ready", GREEN), 3: ("down", RED)}
 WORKER_STATES = {
     1: ("starting", BLUE),
@@ -81,7 +81,7 @@ WRONG = Row(
                 "Of the model that fares worst, by our fault. Above 0.1 %: open Model, Errors by cause.",
                 (MODEL,),
             ),
-            Scale("percentunit", amber=0.001, red=0.01),
+            Scale("percentunit", amber=TARGETS.budget, red=TARGETS.broken),
             Query(f"max(model:error_ratio:rate_5m{KNOWN} >= 0)", "failed"),
             none="no traffic",
         ),
@@ -149,7 +149,7 @@ CLIENTS = Row(
                 "caches cold: open Model.",
                 (MODEL,),
             ),
-            Scale("s", red=Targets().ttft_p95_s),
+            Scale("s", red=TARGETS.ttft_p95_s),
             Query("model:time_to_first_byte_seconds:p95 >= 0", "{{model}}"),
         ),
         lines(

@@ -3,6 +3,7 @@
 from observability.boards.fleet import MODEL
 from observability.boards.parts import (
     RATIO,
+    TARGETS,
     THIRD,
     Board,
     Query,
@@ -108,7 +109,7 @@ BODY = Row(
                 "Temperature of each GPU (°C)",
                 "Above 87 it slows down: air, fans, the room. One alone: dust, or a fan of its own.",
             ),
-            Scale("celsius", amber=80, red=87),
+            Scale("celsius", amber=80, red=TARGETS.gpu_celsius),
             Query(f"DCGM_FI_DEV_GPU_TEMP{{{CARDS}}}", CARD),
         ),
         lines(
@@ -116,7 +117,7 @@ BODY = Row(
                 "Temperature of each GPU's memory (°C)",
                 "Above 95 it slows down: the same as for the GPU.",
             ),
-            Scale("celsius", amber=88, red=95),
+            Scale("celsius", amber=88, red=TARGETS.gpu_memory_celsius),
             Query(f"DCGM_FI_DEV_MEMORY_TEMP{{{CARDS}}}", CARD),
         ),
         lines(

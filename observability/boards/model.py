@@ -6,6 +6,7 @@ from observability.boards.parts import (
     RATIO,
     REQUESTS,
     SECONDS,
+    TARGETS,
     TOKENS,
     Board,
     Query,
@@ -15,7 +16,6 @@ from observability.boards.parts import (
     choice,
     lines,
 )
-from observability.rules import Targets
 
 DRAFT = "vllm:spec_decode_num"
 OURS, ITS = 'model=~"$model"', 'slug=~"$slug"'
@@ -119,7 +119,7 @@ LATENCY = Row(
                 "vLLM's own, from when it has the request. Above the target: Where the time goes, below, "
                 "says queue or prefill.",
             ),
-            Scale("s", red=Targets().ttft_p95_s),
+            Scale("s", red=TARGETS.ttft_p95_s),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
         lines(
@@ -129,7 +129,7 @@ LATENCY = Row(
                 "twice; open Gateway.",
                 (GATEWAY,),
             ),
-            Scale("s", red=Targets().ttft_p95_s),
+            Scale("s", red=TARGETS.ttft_p95_s),
             *(
                 Query(
                     quantile(share, "gateway_time_to_first_byte_seconds", "model", OURS),
@@ -205,7 +205,7 @@ ENGINE = Row(
                 "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter "
                 "contexts, or another replica.",
             ),
-            Scale("percentunit", amber=0.8, red=0.95, most=1),
+            Scale("percentunit", amber=0.8, red=TARGETS.kv_use, most=1),
             Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
         ),
         lines(
@@ -214,7 +214,7 @@ ENGINE = Row(
                 "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
                 "replica.",
             ),
-            Scale("ops", red=1),
+            Scale("ops", red=TARGETS.preemptions_per_s),
             Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
         ),
         lines(
