@@ -109,6 +109,10 @@ CASES = (
     Case("ModelDown", "20m", {READY: "1x10 0x20", LOADING: "0x10 1x20"}, {READY: "0x30", LOADING: "1x30"}),
     Case("ModelDown", "30m", {READY: "1x10 0x30", ABSENT: "0x10 1 0x30", LOADING: "0x11 1x30"},
          {READY: "1x10 0x30", ABSENT: "0x10 1x5 0x30", LOADING: "0x15 1x30"}),  # stopped, and started again
+    # one that keeps dying is not one that was stopped, and an hour of it is no recovery
+    Case("ModelDown", "40m", {READY: "1x10 0x40", ABSENT: "0x10 1 0x5 1 0x5 1 0x27", LOADING: "0x11 1x5 0 1x5 0 1x27"},
+         {READY: "1x10 0x40", ABSENT: "0x10 1x40", LOADING: "0x50"}),
+    Case("ModelDown", "90m", {READY: "1x10 0x90", LOADING: "0x10 1x90"}, {READY: "0x100", LOADING: "1x100"}),
     burn("ErrorBudgetBurnsFast", "90m", "12", "6", 120, "1m"),
     # four of sixty requests: too few to say anything
     Case("ErrorBudgetBurnsFast", "59m", {FINE: "0+1x120", FAILED: "0+1x120"}, {FINE: "0+1x120", FAILED: "0x54 4x70"}),

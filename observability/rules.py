@@ -14,7 +14,6 @@ import yaml
 
 RUNBOOK = "docs/operations.md"
 LEAST_RANGE_S = 15  # three scrapes: a rate needs two samples, and one may be late
-LEAST_ABSENT = 3  # scrapes: that of a container that Docker starts again is over before a second one
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +150,17 @@ def in_state(state: str) -> str:
 
 
 def is_down(windows: Windows) -> str:
-    """Models that are down, or load though they were ready within the hour, and nobody stopped them. A container that
-    died and was started again is told as one that loads if the gateway looked while its name was gone. `up`: what a
-    gateway said that was replaced is believed for five minutes."""
+    """Models that are down, or load though they were ready within the hour (or have been down since), and nobody
+    stopped them: a name that Docker's back-off keeps away is back within a minute. A container that died and was
+    started again is told as one that loads if the gateway looked while its name was gone. `up`: what a gateway said
+    that was replaced is believed for five minutes."""
     down, loading, up = in_state("down"), in_state("loading"), f"unless on (model) {in_state('ready')}"
-    hour, state = windows.range(HOUR), "gateway_model_state"
+    state, hour, patience = "gateway_model_state", windows.range(HOUR), windows.range(150)
     served = f'max by (model) (max_over_time({state}{{state="ready"}}[{hour}])) == 1'
-    stopped = f'max by (model) (sum_over_time({state}{{state="absent"}}[{hour}])) >= {LEAST_ABSENT}'
-    return f"{down} {up} or {loading} {up} and on (model) {served} unless on (model) {stopped}"
+    told = 'max by (model) (ALERTS{alertname="ModelDown",alertstate="firing"})'
+    gone = f'min_over_time({state}{{state="absent"}}[{patience}])'
+    stopped = f"max by (model) (max_over_time({gone}[{hour}:15s])) == 1"
+    return f"{down} {up} or {loading} {up} and on (model) ({served} or {told}) unless on (model) {stopped}"
 
 
 def client_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:

@@ -20,29 +20,30 @@ from observability.boards.parts import (
     rows,
     states,
 )
+from observability.rules import in_state
 
 MODEL, GATEWAY, STARTS, GPUS = "octet-model", "octet-gateway", "octet-starts", "octet-gpus"
 KNOWN = '{model!="unknown"}'  # what nobody declared has no budget
 BUDGET = f"{TARGETS.budget:g}"
-MODEL_STATES = {0: ("absent", GREY), 1: ("loading", BLUE), 2: ("ready", GREEN), 3: ("down", RED)}
+MODEL_STATES = {0: ("absent", GREY), 1: ("down", RED), 2: ("loading", BLUE), 3: ("ready", GREEN)}
 WORKER_STATES = {
-    1: ("starting", BLUE),
-    2: ("ready", GREEN),
-    3: ("suspect", AMBER),
-    4: ("ejected", AMBER),
-    5: ("half_open", AMBER),
-    6: ("down", RED),
-    7: ("misnamed", RED),
-}
+    1: ("ready", GREEN),
+    2: ("starting", BLUE),
+    3: ("half_open", AMBER),
+    4: ("suspect", AMBER),
+    5: ("ejected", AMBER),
+    6: ("misnamed", RED),
+    7: ("down", RED),
+}  # where gateway processes differ, the worst is shown
 
 
 def coded(
     metric: str, by: str, names: dict[int, tuple[str, str]], label: str = "state", only: str = ""
 ) -> str:
-    """One number for each series: which of the values of `label` is 1. `only`: of these series, a matcher."""
+    """One number for each series: the last of the values of `label` that is 1. `only`: of these series, a matcher."""
     also = only and "," + only
     parts = (f'{metric}{{{label}="{word}"{also}}} * {value}' for value, (word, _) in names.items())
-    return f"sum by ({by}) ({' or '.join(parts)})"
+    return f"max by ({by}) ({' or '.join(parts)})"
 
 
 WRONG = Row(
@@ -73,7 +74,7 @@ WRONG = Row(
                 (MODEL, STARTS),
             ),
             Scale(red=1),
-            Query('sum(max by (model) (gateway_model_state{state="down"}))', "models"),
+            Query(f"count({in_state('down')} unless on (model) {in_state('ready')}) or vector(0)", "models"),
         ),
         numbers(
             Said(

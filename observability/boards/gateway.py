@@ -24,6 +24,9 @@ def every(metric: str, by: str = "", only: str = "") -> str:
     return rate(metric, by, only) if by else f"sum(rate({metric}{{{only}}}[$__rate_interval]))"
 
 
+LIMITS = 'code=~"overloaded|rate_limited|request_too_large|invalid_.*|model_not_found"'
+
+
 def most(expression: str) -> str:
     """The largest few, of what every slug has."""
     return f"topk(6, {expression})"
@@ -50,7 +53,7 @@ ITSELF = Row(
                 "Every connection is one. Above 80 %: raise ulimits.nofile of the service gateway.",
             ),
             Scale("percentunit", amber=0.8, red=0.95),
-            Query("gateway_process_open_fds / gateway_process_max_fds", "open"),
+            Query("gateway_process_open_fds / (gateway_process_max_fds * gateway_processes)", "open"),
         ),
         numbers(
             Said(
@@ -76,11 +79,11 @@ ITSELF = Row(
         ),
         lines(
             Said(
-                "Cores that the gateway uses",
-                "A process uses one at most. Near that: GATEWAY_PROCESSES=2 and more cores.",
+                "Cores that each gateway process uses",
+                "One at most. Near that: another process (GATEWAY_PROCESSES), on a core of its own.",
             ),
             Scale(amber=0.7, red=0.9),
-            Query("sum(rate(gateway_process_cpu_seconds_total[$__rate_interval]))", "cores"),
+            Query(f"{every('gateway_process_cpu_seconds_total')} / sum(gateway_processes)", "cores"),
         ),
         lines(
             Said(
@@ -114,7 +117,7 @@ WORKERS = Row(
                 "requests, beside this.",
             ),
             PER_S,
-            Query("sum(rate(gateway_retries_total[$__rate_interval]))", "retries"),
+            Query(every("gateway_retries_total"), "retries"),
         ),
         lines(
             Said(
@@ -171,7 +174,7 @@ CLIENTS = Row(
                 "invalid_api_key: the client's own.",
             ),
             PER_S,
-            Query(every("gateway_errors_total", "code"), "{{code}}"),
+            Query(every("gateway_errors_total", "code", LIMITS), "{{code}}"),
             stacked=True,
         ),
         lines(

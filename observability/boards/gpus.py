@@ -96,7 +96,7 @@ WORK = Row(
                 "nvidia-smi nvlink -s on the host.",
             ),
             Scale("Bps"),
-            Query(f"rate(DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL{{{CARDS}}}[$__rate_interval]) * 1048576", CARD),
+            Query(f"DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL{{{CARDS}}} * 1048576", CARD),
         ),
     ],
 )

@@ -110,6 +110,7 @@ def test_alerts_are_posted_where_a_secret_file_says() -> None:
     ]
     assert {route["receiver"], page["receiver"]} == {"webhook"}
     assert route["group_by"] == ["alertname", "slug", "model"]
+    assert page["group_by"] == ["alertname"]  # a model of two names is one outage
     assert page["matchers"] == ['severity="page"']
     assert (page["group_wait"], page["repeat_interval"], route["repeat_interval"]) == ("5s", "1h", "1d")
     mounts = [mount.rsplit(":", 2) for mount in SERVICES["alertmanager"]["volumes"]]

@@ -38,7 +38,7 @@ def values(gpu: int, at: float) -> dict[str, float]:
         "FB_USED": used,
         "FB_RESERVED": RESERVED_MIB,
         "FB_FREE": MEMORY_MIB - RESERVED_MIB - used,
-        "NVLINK_BANDWIDTH_TOTAL": round(90_000 * at) % 10**15,
+        "NVLINK_BANDWIDTH_TOTAL": round(90_000 * wave),
         "XID_ERRORS": int(os.environ.get("TWIN_XID") or 0) if gpu == 3 else 0,
     }
 

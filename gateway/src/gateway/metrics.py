@@ -23,6 +23,10 @@ BOUNDS: Final = (*map(str, SECONDS), "+Inf")
 UNSEEN: Final = {
     (200, "broken"): 0,
     (499, "client_gone"): 0,
+    (500, "complete"): 0,  # a worker's own answer, passed on
+    (502, "complete"): 0,
+    (503, "complete"): 0,
+    (504, "complete"): 0,
     (502, "refused"): 0,
     (503, "refused"): 0,
     (504, "refused"): 0,

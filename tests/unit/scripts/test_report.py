@@ -31,6 +31,10 @@ REPORT = Path(__file__).resolve().parents[3] / "scripts/report"
             r'err="Post \"https://hooks.example/T0/s3cr3t\": EOF"',
             r'err="Post \"https://hooks.example/***\": EOF"',
         ),
+        (
+            'err="unexpected status code 404: https://hooks.example/T0/s3cr3t: no_team"',
+            'err="unexpected status code 404: https://hooks.example/***: no_team"',
+        ),
     ],
 )
 def test_secrets_are_masked_and_nothing_else(said: str, masked: str) -> None:
