@@ -85,7 +85,7 @@ check: setup ## Lint, format, types, import layers, Compose files, promises of t
 check-dashboards: setup ## Grafana's own types judge the dashboards; a misspelt field fails (fetches TypeScript)
 	@scripts/schema
 test: setup ## Unit, integration and contract tests; no Docker, no GPU
-	$(PYTHON) -m pytest -n 3 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 test-compiled: setup ## The gateway's integration tests again, on its compiled form (INSTALL=1 also installs a C compiler)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
