@@ -96,7 +96,7 @@ test-observability: setup check-dashboards ## Dashboards, rules, alerts under fa
 	@scripts/test-e2e -m '' tests/e2e/test_metrics.py tests/e2e/test_rules.py tests/e2e/test_dashboards.py tests/e2e/test_alerts.py tests/e2e/test_webhook.py
 test-e2e-more: setup ## Clients that people use, `make bench`, faults under load, corrupt weights
 	@scripts/clients
-	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py tests/e2e/test_hang.py tests/e2e/test_weights.py tests/e2e/test_carry.py
+	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py tests/e2e/test_hang.py tests/e2e/test_weights.py tests/e2e/test_carry.py tests/e2e/test_draft.py tests/e2e/test_flags.py
 test-e2e-cycles: setup ## Down and up twenty times, and containers that end at random for RESTARTS_S (7200)
 	@scripts/test-e2e -m full tests/e2e/test_cycles.py
 test-full: setup ## Every bar at full count, about six hours; writes docs/test-report.md (BARS='check soak': some of them)

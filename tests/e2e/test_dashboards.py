@@ -22,7 +22,7 @@ from observability.picture.__main__ import main as picture
 from observability.picture.__main__ import span_of
 from observability.picture.panels import Target, read
 from observability.picture.prometheus import Prometheus
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import MODEL, SLUG
 from tests.e2e.stack import GATEWAY, PROMETHEUS, ROOT, Stack, wait_for
 from tests.twins import dialogues, dialogues_step
 
@@ -79,9 +79,14 @@ def at_work(stack: Stack) -> Iterator[Stack]:
     stack.compose("--profile", DRAFTS, "build", "--quiet")
     with busy():
         try:
-            stack.compose("up", "-d", "--wait", "--wait-timeout", "600", DRAFTS, **SLOW)
-            stack.compose("restart", DRAFTS)  # a second start is one whose end can be told
-            wait_for("both ready", lambda: stack.slug_status(DRAFTS)["state"] == "ready" or None, 180)
+            stack.compose("up", "-d", DRAFTS, **SLOW)
+            stack.compose("restart", SLUG)  # a second start is one whose end can be told
+            for slug in (DRAFTS, SLUG):
+                wait_for(
+                    f"{slug} ready",
+                    lambda slug=slug: stack.slug_status(slug)["state"] == "ready" or None,
+                    600,
+                )
             yield stack
         finally:
             services = [DRAFTS, f"{DRAFTS}-weights", f"{DRAFTS}-check", "dcgm-exporter"]

@@ -54,6 +54,7 @@ def generate(image: str, mount: dict[Path, str]) -> subprocess.CompletedProcess[
     return run(image, "/draft.py", "/checkpoint", "/serve.yaml", mount=files | mount)
 
 
+@pytest.mark.full
 def test_the_release_still_needs_the_patch(image: str) -> None:
     """If this fails, vLLM starts the draft by itself: remove patch.py, and its line in the slug's Dockerfile."""
     done = generate(image, {})
