@@ -10,14 +10,14 @@ from tests.twins import dialogues
 
 @pytest.fixture(scope="module")
 def traffic(stack: Stack, client: OpenAI) -> None:
-    """A few requests, one of them wrong, long enough ago that every rate has two samples."""
-    for _ in range(3):
-        client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
-    wait_for("the first samples", lambda: stack.query("gateway_requests_total"), 60)
-    for _ in range(3):
-        client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
+    """Requests until Prometheus has seen their number grow."""
     rate = 'sum(rate(gateway_requests_total{ending="complete"}[1m])) > 0'
-    wait_for("a rate", lambda: stack.query(rate) or None, 60)
+
+    def asked() -> object:
+        client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
+        return stack.query(rate) or None
+
+    wait_for("a rate", asked, 60)
 
 
 def test_gateway_and_worker_are_scraped(stack: Stack, traffic: None) -> None:
