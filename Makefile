@@ -93,7 +93,7 @@ test-e2e: setup ## The real stack in containers, driven by the openai client (MO
 	@$(if $(CLIENTS),scripts/clients)
 	@scripts/test-e2e $(if $(CLIENTS),-m 'not full or clients')
 test-observability: setup check-dashboards ## Dashboards, rules, alerts under faults, the webhook: on the real stack
-	@scripts/test-e2e -m '' tests/e2e/test_metrics.py tests/e2e/test_rules.py tests/e2e/test_dashboards.py tests/e2e/test_alerts.py tests/e2e/test_webhook.py
+	@scripts/test-e2e -m '' tests/e2e/test_metrics.py tests/e2e/test_rules.py tests/e2e/test_alerts.py tests/e2e/test_dashboards.py tests/e2e/test_webhook.py
 test-e2e-more: setup ## Clients that people use, `make bench`, faults under load, corrupt weights
 	@scripts/clients
 	@scripts/test-e2e -m full tests/e2e/test_clients.py tests/e2e/test_bench.py tests/e2e/test_faults.py tests/e2e/test_hang.py tests/e2e/test_weights.py tests/e2e/test_carry.py tests/e2e/test_draft.py tests/e2e/test_flags.py
