@@ -34,13 +34,13 @@ Panel = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL, and how its series are called. `instant`: the value now instead of the course."""
+    """PromQL, and how its series are called."""
 
     expr: str
     legend: str = ""
 
     def target(self, ref: str, *, instant: bool) -> prometheus.Dataquery:
-        """As a panel takes it."""
+        """As a panel takes it. `instant`: the value now instead of the course."""
         made = prometheus.Dataquery().ref_id(ref).datasource(SOURCE).expr(self.expr)
         made = made.legend_format(self.legend or "__auto")
         return made.instant() if instant else made.range()
@@ -75,7 +75,6 @@ class Scale:
         return found + ([(self.red, RED)] if self.red is not None else [])
 
 
-PLAIN = Scale()
 SECONDS, BYTES, RATIO = Scale("s"), Scale("bytes"), Scale("percentunit", most=1)
 PER_S, TOKENS, REQUESTS = Scale("ops"), Scale("tokens/s"), Scale("reqps")
 

@@ -31,13 +31,13 @@ BOARDS = {
     for path in sorted((ROOT / "observability/grafana/dashboards").glob("*.json"))
 }
 FOLDER = Path(os.environ.get("PICTURES") or ROOT / "out/dashboards")
-DRAFTS, DRAFTS_NAME = "step3p5-bf16-mtp", "step3p5-bf16-mtp"
+DRAFTS = "step3p5-bf16-mtp"  # slug and model
 SLOW = {
     "MODEL_CACHE_MOST_BYTES_PER_S": "150000",
     "TWIN_XID": "79",
 }  # so that the job is seen; so that an alert fires
 MINUTES = 6
-ASKED = {MODEL: dialogues.ENGLISH, DRAFTS_NAME: next(iter(dialogues_step.TURNS.values()))}
+ASKED = {MODEL: dialogues.ENGLISH, DRAFTS: next(iter(dialogues_step.TURNS.values()))}
 
 
 def ask_all(http: httpx.Client) -> None:
