@@ -140,13 +140,11 @@ class Gateway:
         return sum(worker["in_flight"] for slug in slugs for worker in slug["workers"])
 
     def metric(self, name: str, **labels: str) -> float:
-        """One sample of /metrics; 0 if it is not there yet."""
+        """The sum of all samples of /metrics that have these labels; 0 if there is none."""
         wanted = {f'{label}="{value}"' for label, value in labels.items()}
-        for line in self.ops.get("/metrics").text.splitlines():
-            match = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
-            if match and wanted <= set((match.group(1) or "").split(",")):
-                return float(match.group(2))
-        return 0.0
+        lines = self.ops.get("/metrics").text.splitlines()
+        found = (re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line) for line in lines)
+        return sum(float(one[2]) for one in found if one and wanted <= set((one[1] or "").split(",")))
 
     def rss_bytes(self) -> int:
         statm = Path(f"/proc/{self.process.pid}/statm").read_text().split()
