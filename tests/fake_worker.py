@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._idle is not None:
             self._idle.cancel()
-        if self.answered and self.worker.close_on_reuse:
+        if self.answered and self.worker.close_on_reuse and not data.startswith(b"GET "):  # probes may ask on
             self.transport.close()  # uvicorn's timer fired just before these bytes came
             return
         self._parser.feed_data(data)
