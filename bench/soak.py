@@ -2,9 +2,10 @@
 
 usage: python -m bench.soak [--minutes 120] [--json FILE]
 In every minute the gateway is busy for 42 seconds, with as much as the cores give: requests, two hundred streams, and
-clients that leave in the middle of one. With one core (`taskset -c 1 make soak`) gateway, mock worker and load share
-it. What a request costs is told as a multiple of what it costs the mock worker, asked directly in the same minute: the
-host's own ups and downs fall on both. Every minute is kept as it ends.
+clients that leave in the middle of one. For a part of that, half of the load goes to a young gateway on the same core,
+replaced every ten minutes; what the old one takes is told as a multiple of the young one's at the same moment, since
+the host's ups and downs fall on both. With one core (`taskset -c 1 make soak`) gateways, mock worker and load share it.
+Every minute is kept as it ends.
 Exit codes: 0 all bars hold · 1 one was missed · 2 too few minutes · 3 an answer was wrong, or a server broke.
 """
 
@@ -17,8 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,18 +27,20 @@ import uvloop
 
 from bench.answers import LONG, MODEL, stream_request
 from bench.bars import Verdict
-from bench.load import Plan, WrongAnswer
+from bench.figures import quantile
+from bench.load import Plan, Tally, WrongAnswer
 from bench.measure import run_load, to_sample
-from bench.processes import layout, pinned
+from bench.processes import Layout, layout, pinned
 from bench.record import Sample
 from bench.scenarios import JSON, MANY, Scenario, all_scenarios
 from bench.servers import MAIN_FLEET, BrokenServer, Server, check_log, gateway_started, mock_started
 
 MINUTE_S = 60
-SECONDS = {JSON: 24.0, MANY: 18.0}  # of each minute: 70 %
-DIRECT_S = 5.0  # likewise, of the mock worker alone
+ALONE_S = {JSON: 14.0, MANY: 8.0}  # of each minute: the old gateway has all the load
+BESIDE_S = {JSON: 12.0, MANY: 8.0}  # likewise: old and young have half of it each
 LEAVERS, LEFT_AFTER_S = 100, 1.0
 NOTICED_S = 2.0  # by then the gateway has logged them: where the host was busy a minute takes longer
+YOUNG_MINUTES = 10
 WARM_MINUTES = 10  # until caches and pools have their size
 MOST_GROWTH_MIB_PER_H, MOST_FILES, MOST_DRIFT = 1.0, 2, 1.05
 
@@ -48,48 +51,63 @@ class Minute:
 
     rss_mib: float
     files: int
-    request_cost: float  # CPU time, as a multiple of the mock worker's own
+    request_cost: float  # CPU time, as a multiple of the young gateway's
     chunk_cost: float
     request_p99: float  # likewise
-    us_per_request: float
+    us_per_request: float  # the old one's
     us_per_chunk: float
+    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """The gateway, the mock worker behind it, and what both are asked."""
+class Pair:
+    """What the old gateway and the young one took at the same time."""
 
-    gateway: Server
-    mock: Server
-    scenarios: dict[str, Scenario]
+    old: Sample
+    young: Sample
 
-    def sample(self, server: Server, key: str, seconds: float) -> Sample:
-        """One scenario's figures. Raises WrongAnswer, BrokenServer."""
-        scenario = self.scenarios[key]
-        tally = uvloop.run(run_load(server, replace(scenario, seconds=seconds - scenario.ramp_s)))
-        check_log(server, tally.answers)
-        return to_sample(tally, scenario.units, 0)
+    def cost(self) -> float:
+        return self.old.us_per_unit / self.young.us_per_unit
+
+    def p99(self) -> float:
+        return self.old.p99_ms / self.young.p99_ms
 
 
-def run_minute(bench: Bench) -> Minute:
-    """A minute's load, and a look at the gateway when it rests again. Raises WrongAnswer, BrokenServer."""
+def run_minute(old: Server, young: Server) -> Minute:
+    """A minute's load, and a look at the old gateway when it rests again. Raises WrongAnswer, BrokenServer."""
     end = time.monotonic() + MINUTE_S
-    ours = {key: bench.sample(bench.gateway, key, seconds) for key, seconds in SECONDS.items()}
-    own = {key: bench.sample(bench.mock, key, DIRECT_S) for key in SECONDS}
-    uvloop.run(leave(bench.gateway))
+    for key, seconds in ALONE_S.items():
+        load([old], key, seconds)
+    requests, streams = (Pair(*load([old, young], key, seconds)) for key, seconds in BESIDE_S.items())
+    uvloop.run(leave(old))
     time.sleep(max(NOTICED_S, end - time.monotonic()))
-    if bench.gateway.log is not None:
-        os.truncate(bench.gateway.log, 0)
-    requests, chunks = ours[JSON], ours[MANY]
+    if old.log is not None:
+        os.truncate(old.log, 0)
     return Minute(
-        rss_mib=rss_mib(bench.gateway.pid),
-        files=files(bench.gateway.pid),
-        request_cost=requests.us_per_unit / own[JSON].us_per_unit,
-        chunk_cost=chunks.us_per_unit / own[MANY].us_per_unit,
-        request_p99=requests.p99_ms / own[JSON].p99_ms,
-        us_per_request=requests.us_per_unit,
-        us_per_chunk=chunks.us_per_unit,
+        rss_mib=rss_mib(old.pid),
+        files=files(old.pid),
+        request_cost=requests.cost(),
+        chunk_cost=streams.cost(),
+        request_p99=requests.p99(),
+        us_per_request=requests.old.us_per_unit,
+        us_per_chunk=streams.old.us_per_unit,
+        p99_ms=requests.old.p99_ms,
     )
+
+
+def load(servers: Sequence[Server], key: str, seconds: float) -> list[Sample]:
+    """A scenario's load, shared by the servers, and each one's figures. Raises WrongAnswer, BrokenServer."""
+    scenario = next(scenario for scenario in all_scenarios() if scenario.key == key)
+    share = scenario.connections // len(servers)
+    scenario = replace(scenario, seconds=seconds - scenario.ramp_s, connections=share)
+    tallies = uvloop.run(run_loads(servers, scenario))
+    for server, tally in zip(servers, tallies, strict=True):
+        check_log(server, tally.answers)
+    return [to_sample(tally, scenario.units, 0) for tally in tallies]
+
+
+async def run_loads(servers: Sequence[Server], scenario: Scenario) -> list[Tally]:
+    return await asyncio.gather(*(run_load(server, scenario) for server in servers))
 
 
 async def leave(server: Server) -> None:
@@ -139,23 +157,37 @@ def slope(values: Sequence[float]) -> float:
     return statistics.linear_regression(range(len(values)), values).slope
 
 
-def drift(name: str, values: Sequence[float]) -> Verdict:
-    """The last quarter's median against the first's."""
-    quarter = max(1, len(values) // 4)
-    ratio = statistics.median(values[-quarter:]) / statistics.median(values[:quarter])
-    return Verdict(f"{name}: last quarter against the first", ratio, MOST_DRIFT)
+def drift(name: str, ratios: Sequence[float]) -> Verdict:
+    """The last quarter's median against the first's, of what the old gateway takes in multiples of the young one's."""
+    quarter = max(1, len(ratios) // 4)
+    ratio = statistics.median(ratios[-quarter:]) / statistics.median(ratios[:quarter])
+    spread = f"minutes {quantile(ratios, 0.1):.2f}-{quantile(ratios, 0.9):.2f} of a young gateway's"
+    return Verdict(f"{name}: last quarter against the first ({spread})", ratio, MOST_DRIFT)
 
 
 def soak(minutes: int, keep: Callable[[Minute], None]) -> None:
     """All minutes, on cores as in the benchmark. Raises WrongAnswer, BrokenServer."""
     cores = layout(sorted(os.sched_getaffinity(0)))
-    scenarios = {scenario.key: scenario for scenario in all_scenarios() if scenario.key in SECONDS}
     with tempfile.TemporaryDirectory(prefix="octet-soak-") as folder, ExitStack() as stack:
-        mock, ports = stack.enter_context(mock_started(Path(folder), cores.mock))
-        server = stack.enter_context(gateway_started(Path(folder), cores.servers, MAIN_FLEET, ports))
+        _, ports = stack.enter_context(mock_started(Path(folder), cores.mock))
+        old = stack.enter_context(gateway_started(Path(folder), cores.servers, MAIN_FLEET, ports))
+        for begin in range(0, minutes, YOUNG_MINUTES):
+            with young_gateway(cores, ports) as young, pinned({cores.load}):
+                for _ in range(begin, min(begin + YOUNG_MINUTES, minutes)):
+                    keep(run_minute(old, young))
+
+
+@contextmanager
+def young_gateway(cores: Layout, ports: list[int]) -> Iterator[Server]:
+    """A gateway like the old one, on the same core, that has answered for some seconds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="octet-soak-") as folder,
+        gateway_started(Path(folder), cores.servers, MAIN_FLEET, ports) as server,
+    ):
         with pinned({cores.load}):
-            for _ in range(minutes):
-                keep(run_minute(Bench(server, mock, scenarios)))
+            for key, seconds in BESIDE_S.items():
+                load([server], key, seconds)
+        yield server
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -154,9 +154,10 @@ def main(keys: list[str]) -> int:
     except LookupError as error:
         print(f"test-full: {error}", file=sys.stderr)
         return 2
-    before, outcomes = REPORT.read_text() if REPORT.exists() else "", []
+    outcomes = []
     for bar in bars:
         outcomes.append(run(bar))
+        before = REPORT.read_text() if REPORT.exists() else ""  # another run may have written meanwhile
         REPORT.write_text(report(outcomes, before))
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
