@@ -4,7 +4,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["cut", "corrupt", "status", "no-sha256", "entry", "empty", "stall", "size", "redirect"]
+Kind = Literal[
+    "cut", "corrupt", "status", "no-sha256", "entry", "empty", "stall", "size", "redirect", "linked"
+]
 LISTING = "<listing>"
 """The path that stands for the listing in a ``status`` fault."""
 
@@ -17,7 +19,8 @@ class Fault:
     status: answer with code *value* · no-sha256: list the file without one ·
     entry: list *entry* as well, whatever it says · empty: answer 200 with no byte, as broken caches do ·
     stall: send nothing after *value* bytes, and keep the connection · size: list the file as *value* bytes ·
-    redirect: send the client to port *value* of localhost.
+    redirect: send the client to port *value* of localhost · linked: no fault, the file's sha256 in `X-Linked-ETag`, as
+    hubs' content networks send it.
     *times* is how often; -1 means always.
     """
 

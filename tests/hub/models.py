@@ -32,9 +32,10 @@ class Models:
         if path.is_dir():
             return {"Path": name, "Name": path.name, "Type": "tree", "Size": 0, "Sha256": ""}
         size = path.stat().st_size
-        return {"Path": name, "Name": path.name, "Type": "blob", "Size": size, "Sha256": self._sha256(path)}
+        return {"Path": name, "Name": path.name, "Type": "blob", "Size": size, "Sha256": self.sha256(path)}
 
-    def _sha256(self, path: Path) -> str:
+    def sha256(self, path: Path) -> str:
+        """Hex digits, hashed anew only when the file has changed."""
         stat = path.stat()
         key = (path, stat.st_mtime_ns, stat.st_size)
         with self._lock:

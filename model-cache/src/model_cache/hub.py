@@ -72,7 +72,8 @@ class Hub:
         """Fetch *files* below *into*, resuming partial ones and replacing those that are there.
 
         Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried;
-        what arrived stays. A return means that the SDK is content, not that the bytes on disk are right.
+        what arrived stays. A return means that the SDK is content, not that the bytes on disk are right:
+        it is not told their sha256, which it would hash in the thread that receives them.
         """
         try:
             self._api.download_repo(
@@ -81,7 +82,7 @@ class Hub:
                 revision=self._revision,
                 local_dir=into,
                 max_workers=_MAX_WORKERS,
-                file_list=[{"Path": f.path, "Size": f.size, "Sha256": f.sha256} for f in files],
+                file_list=[{"Path": f.path, "Size": f.size} for f in files],
                 progress_callbacks=[_meter(progress, self._pace)],
             )
         except FileDownloadError as failure:

@@ -245,7 +245,8 @@ class Job:
             hub.doubt(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
-            f"{left[0].path} first; they were removed, the rest is kept: check the disk, then run again"
+            f"{left[0].path} first; they were removed, the rest is kept: check the disk, or try another hub with "
+            "MODEL_CACHE_ENDPOINT, then run again"
         )
 
     def _download(self, hub: Sources, staging: Path, manifest: Manifest) -> None:

@@ -1,18 +1,20 @@
 """Verification: every byte is read back from the disk, on all cores."""
 
 import errno
-import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
+from model_cache.hasher import Hasher
 from model_cache.manifest import ManifestFile
 from model_cache.ready import Stamp, stamp
 from model_cache.volume import has_size
 
-_BLOCK_BYTES = 1 << 20  # what a core keeps near: what was just read is hashed from there
+_MOST_HASHERS = 32  # of ten megabytes each: more than any disk can feed
 
 OnBytes = Callable[[ManifestFile, int], None]
 """Called from several threads with a file and the number of its bytes just read."""
@@ -39,24 +41,50 @@ def verify(
     """
 
     def judge(file: ManifestFile) -> Stamp | None:
-        right = _stamp_if_right(root, file, lambda n: on_bytes(file, n))
+        with idle.one() as hasher:
+            right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
         if right is None:
             on_wrong()
         return right
 
-    # hashlib lets go of the interpreter lock, so threads do use every core
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    count = min(len(os.sched_getaffinity(0)), _MOST_HASHERS)
+    with _hashers(count) as idle, ThreadPoolExecutor(count) as pool:
         judged = list(zip(files, pool.map(judge, files), strict=True))
     stamps = {file.path: right for file, right in judged if right is not None}
     return Verdict([file for file, right in judged if right is None], stamps)
 
 
-def _stamp_if_right(root: Path, file: ManifestFile, on_bytes: Callable[[int], None]) -> Stamp | None:
+class _Idle:
+    """Hashers, each lent to one thread at a time."""
+
+    def __init__(self, hashers: Sequence[Hasher]) -> None:
+        self._hashers = SimpleQueue[Hasher]()
+        for hasher in hashers:
+            self._hashers.put(hasher)
+
+    @contextmanager
+    def one(self) -> Iterator[Hasher]:
+        hasher = self._hashers.get()
+        try:
+            yield hasher
+        finally:
+            self._hashers.put(hasher)
+
+
+@contextmanager
+def _hashers(count: int) -> Iterator[_Idle]:
+    with ExitStack() as stack:
+        yield _Idle([stack.enter_context(Hasher()) for _ in range(count)])
+
+
+def _stamp_if_right(
+    root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
+) -> Stamp | None:
     """None where the file is wrong, be it that the disk cannot read a part of it."""
     if not has_size(root, file):
         return None
     try:
-        sha256, seen = _sha256(root / file.path, on_bytes)
+        sha256, seen = _sha256(root / file.path, hasher, on_bytes)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -64,20 +92,21 @@ def _stamp_if_right(root: Path, file: ManifestFile, on_bytes: Callable[[int], No
     return seen if sha256 == file.sha256 else None
 
 
-def _sha256(path: Path, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
+def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
     """Also the file's stamp, unless that changed while it was read."""
-    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES))
-    with path.open("rb", buffering=0) as file:
+    before = _flushed(path)
+    sha256 = hasher.sha256(path, on_bytes)
+    after = stamp(os.stat(path))
+    return sha256, after if after == before else None
+
+
+def _flushed(path: Path) -> Stamp:
+    """The file's stamp, its bytes written to the disk and out of memory: what is hashed next is what the disk kept."""
+    with path.open("rb") as file:
         _drop_from_memory(file.fileno())
-        before = stamp(os.fstat(file.fileno()))
-        while count := file.readinto(block):
-            digest.update(block[:count])
-            on_bytes(count)
-        after = stamp(os.fstat(file.fileno()))
-    return digest.hexdigest(), after if after == before else None
+        return stamp(os.fstat(file.fileno()))
 
 
 def _drop_from_memory(descriptor: int) -> None:
-    """Flush the file and forget its cached pages: what is hashed next is what the disk kept."""
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

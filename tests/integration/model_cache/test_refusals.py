@@ -56,10 +56,17 @@ def test_an_unsafe_listing_is_refused_before_any_file(job: Job, hub: Hub, fault:
     assert files == ["twins--tiny.lock"]
 
 
-def test_bytes_that_stay_wrong_are_refused(job: Job, hub: Hub, true_hashes: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("linked", "words"),
+    [([], "on disk differ"), ([Fault("linked", SHARD)], "keeps sending wrong bytes")],
+    ids=["found on disk", "found by the SDK"],
+)
+def test_bytes_that_stay_wrong_are_refused(
+    job: Job, hub: Hub, true_hashes: dict[str, str], linked: list[Fault], words: str
+) -> None:
     """Exit 4 naming the file; once the hub is right again only that file is fetched."""
-    hub.faults.set(Fault("corrupt", SHARD, value=1_000_000))
-    assert_refused(job, job.run(), 4, SHARD, "MODEL_CACHE_ENDPOINT")
+    hub.faults.set(Fault("corrupt", SHARD, value=1_000_000), *linked)
+    assert_refused(job, job.run(), 4, SHARD, words, "MODEL_CACHE_ENDPOINT")
     hub.faults.set()
     hub.requests.clear()
 
