@@ -33,6 +33,7 @@ class Pieces:
     """A stream as the HTTP chunks that are sent at once, the last with its end."""
 
     chunks: tuple[bytes, ...]
+    first_s: float
     interval_s: float
 
 
@@ -66,7 +67,7 @@ def pieces_of(stream: answers.Stream, usage: bool) -> Pieces:
     *others, last = map(http_chunk, answers.events(stream))
     end = http_chunk(answers.usage_event()) if usage else b""
     closing = last + end + http_chunk(answers.DONE) + http_chunk(b"")
-    return Pieces((*others, closing), stream.interval_ms / 1000)
+    return Pieces((*others, closing), stream.first_ms / 1000, stream.interval_ms / 1000)
 
 
 def respond(status: int, body: bytes, content_type: str = "application/json") -> bytes:
@@ -134,11 +135,15 @@ class MockWorker(asyncio.Protocol):
         options = asked.get("stream_options")
         usage = isinstance(options, dict) and bool(options.get("include_usage"))
         pieces = self._script.streams[asked["seed"], usage]
-        self._write(SSE_HEAD + pieces.chunks[0])
-        self._schedule(pieces, 1, self._loop.time())
+        if pieces.first_s:
+            self._write(SSE_HEAD)
+            self._schedule(pieces, 0, self._loop.time() + pieces.first_s)
+        else:
+            self._write(SSE_HEAD + pieces.chunks[0])
+            self._schedule(pieces, 1, self._loop.time())
 
     def _schedule(self, pieces: Pieces, number: int, started: float) -> None:
-        """Sends piece `number` when it is due: times count from the start, so that a late piece delays no other."""
+        """Sends piece `number` when it is due: times count from the first, so that a late piece delays no other."""
         if number < len(pieces.chunks):
             due = started + number * pieces.interval_s
             self._timer = self._loop.call_at(due, self._send_piece, pieces, number, started)
