@@ -198,6 +198,7 @@ def kill(worker: Container, gone_s: float) -> None:
     worker.start()
 
 
+@pytest.mark.full
 def test_an_engine_that_freezes(fast: Stack, client: OpenAI) -> None:
     """In the middle of a stream, and /health answers."""
     assert ask(client)  # before a first answer nothing is judged
@@ -214,6 +215,7 @@ def test_an_engine_that_freezes(fast: Stack, client: OpenAI) -> None:
     watch.ends("EngineHangs")
 
 
+@pytest.mark.full
 def test_a_queue_that_grows(fast: Stack) -> None:
     """Forty long requests at once, of which the worker gets two at a time."""
     quiet(fast)

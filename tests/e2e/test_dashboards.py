@@ -30,6 +30,7 @@ BOARDS = {
     path.stem: json.loads(path.read_text())
     for path in sorted((ROOT / "observability/grafana/dashboards").glob("*.json"))
 }
+pytestmark = pytest.mark.full  # three minutes: `make test-observability`
 FOLDER = Path(os.environ.get("PICTURES") or ROOT / "out/dashboards")
 DRAFTS = "step3p5-bf16-mtp"  # slug and model
 SLOW = {
