@@ -1,7 +1,8 @@
 """Hashing in a process of its own, one for each core.
 
 Files are mapped, so that no byte is copied before it is hashed. Threads of one process would wait for each other's
-page tables; and a mapped page that the disk cannot read ends its process: a child, whose file's name is known.
+page tables; and a mapped page that the disk cannot read ends its process. What a child cannot do is done by plain reads
+in the parent: their errors say what is wrong.
 """
 
 import contextlib
@@ -17,7 +18,11 @@ from pathlib import Path
 from types import TracebackType
 
 _WINDOW_BYTES = 32 << 20  # mapped at a time, while the disk reads the next
+_AHEAD_BYTES = 128 << 10  # what a disk reads ahead at once, at least
+_BLOCK_BYTES = 1 << 20  # of a plain read: what a core keeps near
 _POPULATE_READ = 22  # MADV_POPULATE_READ: all pages of a window at once; mmap names it from Python 3.14 on
+
+OnBytes = Callable[[int], None]
 
 
 class Hasher:
@@ -26,19 +31,41 @@ class Hasher:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
 
-    def sha256(self, path: Path, on_bytes: Callable[[int], None]) -> str:
+    def sha256(self, path: Path, on_bytes: OnBytes) -> str:
         """Hex digits of all bytes of *path*; *on_bytes* is called with each count of bytes that were hashed.
 
-        Raises OSError: EIO where the disk cannot read a part, or the file was cut off meanwhile.
+        Raises OSError as open() and read() do.
         """
-        if self._child is None:
-            words = [sys.executable, "-I", "-S", __file__]  # without site-packages it starts in 10 ms
-            self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        counted = 0
+
+        def count(more: int) -> None:
+            nonlocal counted
+            counted += more
+            on_bytes(more)
+
         try:
-            return _asked(self._child, path, on_bytes)
-        except (EOFError, BrokenPipeError) as error:
+            found = self._mapped(path, count)
+        except BaseException:  # what the child still says is no answer to the next question
             self.close()
-            raise OSError(errno.EIO, "the file could not be read to its end", str(path)) from error
+            raise
+        return found or _read(path, on_bytes, counted)
+
+    def _mapped(self, path: Path, on_bytes: OnBytes) -> str | None:
+        """The child's answer; None where it has none, whatever it died of."""
+        try:
+            child = self._child = self._child or _started()
+            _ask(child, path)
+        except OSError:
+            self.close()
+            return None
+        assert child.stdout is not None
+        for line in child.stdout:
+            said = json.loads(line)
+            if "sha256" in said:
+                return str(said["sha256"]) or None
+            on_bytes(int(said["bytes"]))
+        self.close()
+        return None
 
     def close(self) -> None:
         """Ends the child, if there is one."""
@@ -56,31 +83,38 @@ class Hasher:
         self.close()
 
 
-def _asked(child: "subprocess.Popen[bytes]", path: Path, on_bytes: Callable[[int], None]) -> str:
-    """Raises OSError as the child met it, EOFError or BrokenPipeError where it has ended."""
+def _started() -> "subprocess.Popen[bytes]":
+    words = [sys.executable, "-I", "-S", __file__]  # without site-packages it starts in 10 ms
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+
+
+def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Raises BrokenPipeError where the child has ended."""
     assert child.stdin is not None
-    assert child.stdout is not None
     child.stdin.write(json.dumps(str(path)).encode() + b"\n")
     child.stdin.flush()
-    for line in child.stdout:
-        said = json.loads(line)
-        if "sha256" in said:
-            return str(said["sha256"])
-        if "errno" in said:
-            raise OSError(said["errno"], os.strerror(said["errno"]), str(path))
-        on_bytes(said["bytes"])
-    raise EOFError
+
+
+def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
+    """By plain reads; what was *counted* already is not counted again."""
+    digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            done += count
+            if done > counted:
+                on_bytes(done - counted)
+                counted = done
+    return digest.hexdigest()
 
 
 def main() -> None:
-    """The child: a path a line, in JSON; for each, lines of `bytes` and last one with `sha256` or `errno`."""
+    """The child: a path a line, in JSON; for each, lines of `bytes` and last one with `sha256`, empty if it failed."""
     for line in sys.stdin.buffer:
         try:
             _say(sha256=_sha256(json.loads(line)))
-        except ValueError:  # how mmap names a file that is shorter by now
-            _say(errno=errno.EIO)
-        except OSError as error:  # EFAULT: the disk could not read what was to be mapped
-            _say(errno=errno.EIO if error.errno == errno.EFAULT else error.errno)
+        except (OSError, ValueError):  # ValueError: how mmap names a file that is shorter by now
+            _say(sha256="")
 
 
 def _say(**what: object) -> None:
@@ -102,8 +136,14 @@ def _windows(descriptor: int, size: int) -> Iterator[mmap.mmap]:
         count = min(_WINDOW_BYTES, size - offset)
         with mmap.mmap(descriptor, count, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=offset) as window:
             _populate(window)
-            os.posix_fadvise(descriptor, offset + count, _WINDOW_BYTES, os.POSIX_FADV_WILLNEED)
+            _read_ahead(descriptor, offset + count)
             yield window
+
+
+def _read_ahead(descriptor: int, begin: int) -> None:
+    """Has the disk begin with a window; of one call it may take no more than it reads ahead by itself."""
+    for offset in range(begin, begin + _WINDOW_BYTES, _AHEAD_BYTES):
+        os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _populate(window: mmap.mmap) -> None:

@@ -73,7 +73,8 @@ class Hub:
 
         Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried;
         what arrived stays. A return means that the SDK is content, not that the bytes on disk are right:
-        it is not told their sha256, which it would hash in the thread that receives them.
+        it is not told their sha256, which it would check in the thread that receives them. It still does so for a file
+        in ranges, and where the hub sends `X-Linked-ETag`.
         """
         try:
             self._api.download_repo(

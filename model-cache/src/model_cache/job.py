@@ -216,8 +216,7 @@ class Job:
         with self._explained(), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
             accepted = self._accepted(hub.list_files())
             if index := accepted.manifest.index:
-                hub.download([index], Path(folder), self._progress)
-                accepted.manifest.check_shards((Path(folder) / index.path).read_bytes())
+                accepted.manifest.check_shards(self._index(hub, Path(folder), index))
         return self._lock_of(accepted.manifest)
 
     @contextmanager
@@ -229,11 +228,12 @@ class Job:
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
         """Download and verify until every file in *staging* is right, and return their stamps.
 
-        Wrong ones get another chance, from somebody else if there is anybody.
+        Wrong ones get another chance, since what an earlier run had left may be at fault, and then from somebody else
+        if there is anybody.
         """
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
-        for _ in range(tries := 1 + hub.count):
+        for turn in range(tries := 2 + hub.count):
             self._download(hub, staging, manifest)
             verdict = self._verified(staging, left)
             self._volume.require_ownership()
@@ -242,7 +242,8 @@ class Job:
                 return stamps
             _remove(staging, left)
             self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
-            hub.doubt(left)
+            if turn:
+                hub.doubt(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
             f"{left[0].path} first; they were removed, the rest is kept: check the disk, or try another hub with "

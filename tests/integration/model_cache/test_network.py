@@ -17,7 +17,7 @@ from .conftest import SHARDS, Job, free_port, hashes
 SHARD = next(iter(SHARDS))
 SSHD = "/usr/sbin/sshd"
 WAIT_S = 180  # both settle for 20 s; who finds a dead one's signature watches it for 30
-pytestmark = [pytest.mark.full, pytest.mark.timeout(2 * WAIT_S)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3 * WAIT_S)]
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,21 @@ def mounted(root: Path, name: str, port: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        run("fusermount3", "-u", str(folder))
+        run("fusermount3", "-uz", str(folder))  # also while a job that hangs still has it
 
 
 def run(*words: str) -> None:
     subprocess.run(words, check=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def running(job: Job) -> Iterator["subprocess.Popen[str]"]:
+    """A job that ends with the block, be it that a test fails in it."""
+    with job.start() as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def jobs_of(hosts: tuple[Path, Path], name: str, hub: Hub) -> list[Job]:
@@ -81,7 +91,7 @@ def jobs_of(hosts: tuple[Path, Path], name: str, hub: Hub) -> list[Job]:
 def test_two_hosts_make_one_transfer(hosts: tuple[Path, Path], hub: Hub, true_hashes: dict[str, str]) -> None:
     """Both end well, with every byte right, and the hub was asked once."""
     jobs = jobs_of(hosts, "together", hub)
-    with jobs[0].start() as first, jobs[1].start() as second:
+    with running(jobs[0]) as first, running(jobs[1]) as second:
         errors = [process.communicate(timeout=WAIT_S)[1] for process in (first, second)]
 
     assert (first.returncode, second.returncode) == (0, 0), errors
@@ -95,11 +105,11 @@ def test_a_host_that_dies_is_followed_by_the_other(
     """Killed in the middle of a file: the other, which waited, goes on with what had come."""
     dies, follows = jobs_of(hosts, "followed", hub)
     hub.rate = 100_000
-    with dies.start() as first:
+    with running(dies) as first:
         while not any(path.stat().st_size > 500_000 for path in parts(hosts, "followed")):
             time.sleep(0.1)
             assert first.poll() is None
-        with follows.start() as second:
+        with running(follows) as second:
             assert second.stdout is not None
             assert any("waiting: another weights job" in line for line in second.stdout)
             first.kill()

@@ -75,6 +75,14 @@ def test_bytes_that_stay_wrong_are_refused(
     assert len(hub.requests) == 2
 
 
+def test_a_shard_index_with_wrong_bytes_locks_nothing(job: Job, hub: Hub) -> None:
+    """A wrong byte in a layer's name would still leave a whole index."""
+    hub.faults.set(Fault("corrupt", "model.safetensors.index.json", value=18))
+    outcome = job.run_text("lock")
+    assert (outcome.returncode, outcome.stdout) == (4, "")
+    assert "model.safetensors.index.json differs from its sha256" in outcome.stderr
+
+
 def test_an_index_that_names_a_missing_shard_is_refused(tmp_path: Path, models: Path) -> None:
     """Exit 4 naming the shard, after the index alone was fetched."""
     model = tmp_path / "models" / "twins" / "tiny"
