@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import requests
-from modelscope_hub import HubApi, ProgressCallback
+from modelscope_hub import HubApi, ProgressCallback, _download
 from modelscope_hub.errors import (
     AuthenticationError,
     FileDownloadError,
@@ -26,7 +26,8 @@ from model_cache.pace import Pace, TooSlow
 from model_cache.progress import Progress
 
 _MAX_WORKERS = 8  # files at a time
-_CHUNK_BYTES = 1 << 20
+# Of one read. The SDK's own setting is in megabytes; what eight threads hold of those, and the holes between, adds up.
+_CHUNK_BYTES = 256 << 10
 
 # When several files fail for several reasons, the first of these is what the run reports.
 _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableError)
@@ -54,6 +55,7 @@ class Hub:
         self._revision = revision
         self._pace = pace
         self._if_missing = f". {if_missing}" if if_missing else ""
+        _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
         log = logging.getLogger("modelscope_hub")
         log.handlers[:] = [_RetryHandler(on_retry)]

@@ -28,7 +28,6 @@ _SDK_KNOBS: Mapping[str, str] = {
     # of one connection out of sixteen, which share a slow link: what is too slow is judged over all of them
     "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "1024",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
-    "MODELSCOPE_DOWNLOAD_CHUNK_SIZE_MB": "1",
     "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
     # three listing attempts with 1 s and 2 s between them: an unreachable hub is named within seconds
     "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "3",
