@@ -40,41 +40,32 @@ def verify(
     *on_wrong* is called, from several threads, as soon as one is found, before the others have been read.
     """
 
+    idle = SimpleQueue[Hasher]()
+
     def judge(file: ManifestFile) -> Stamp | None:
-        with idle.one() as hasher:
+        with _lent(idle) as hasher:
             right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
         if right is None:
             on_wrong()
         return right
 
     count = min(len(os.sched_getaffinity(0)), _MOST_HASHERS)
-    with _hashers(count) as idle, ThreadPoolExecutor(count) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        for _ in range(count):
+            idle.put(stack.enter_context(Hasher()))
         judged = list(zip(files, pool.map(judge, files), strict=True))
     stamps = {file.path: right for file, right in judged if right is not None}
     return Verdict([file for file, right in judged if right is None], stamps)
 
 
-class _Idle:
-    """Hashers, each lent to one thread at a time."""
-
-    def __init__(self, hashers: Sequence[Hasher]) -> None:
-        self._hashers = SimpleQueue[Hasher]()
-        for hasher in hashers:
-            self._hashers.put(hasher)
-
-    @contextmanager
-    def one(self) -> Iterator[Hasher]:
-        hasher = self._hashers.get()
-        try:
-            yield hasher
-        finally:
-            self._hashers.put(hasher)
-
-
 @contextmanager
-def _hashers(count: int) -> Iterator[_Idle]:
-    with ExitStack() as stack:
-        yield _Idle([stack.enter_context(Hasher()) for _ in range(count)])
+def _lent(idle: SimpleQueue[Hasher]) -> Iterator[Hasher]:
+    """A hasher for one thread at a time."""
+    hasher = idle.get()
+    try:
+        yield hasher
+    finally:
+        idle.put(hasher)
 
 
 def _stamp_if_right(
@@ -103,10 +94,6 @@ def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tupl
 def _flushed(path: Path) -> Stamp:
     """The file's stamp, its bytes written to the disk and out of memory: what is hashed next is what the disk kept."""
     with path.open("rb") as file:
-        _drop_from_memory(file.fileno())
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return stamp(os.fstat(file.fileno()))
-
-
-def _drop_from_memory(descriptor: int) -> None:
-    os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
