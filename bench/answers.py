@@ -42,9 +42,7 @@ class Stream:
         return (self.first_ms + self.chunks * self.interval_ms) / 1000
 
 
-FIRST_MS = (
-    17  # the 7B's first token on an H200 that does nothing else (docs/proofs.md): no model here is faster
-)
+FIRST_MS = 17  # the 7B's first token on an idle H200 (docs/proofs.md): no model here is faster
 LONG, SHORT, SLOW, THOUGHTS, PROMPTED = (
     Stream(1, 100, 20),
     Stream(2, 25, 20),

@@ -27,11 +27,11 @@ def child() -> int:
     return next(pid for pid, line in words.items() if b"hasher.py" in line)
 
 
-def large(folder: Path) -> Path:
+def large(folder: Path, size: int = LARGE) -> Path:
     """Takes no space."""
     path = folder / "large"
     with path.open("wb") as file:
-        file.truncate(LARGE)
+        file.truncate(size)
     return path
 
 
@@ -65,7 +65,7 @@ def test_a_file_that_is_not_there(hasher: Hasher, tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_off_meanwhile(hasher: Hasher, tmp_path: Path) -> None:
     """What is left counts, as for any reader; whoever asked sees by the file's stamp that it changed."""
-    path = large(tmp_path)
+    path = large(tmp_path, 1 << 30)  # so long that the child is not done before it is cut off
     assert hasher.sha256(path, lambda _: os.truncate(path, 1)) == sha256(bytes(1)).hexdigest()
 
 
