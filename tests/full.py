@@ -78,7 +78,7 @@ BARS = (
 def run(bar: Bar) -> Outcome:
     """Runs one bar, its output on the terminal too, and keeps the line that sums it up."""
     print(f"\n==== {bar.name}", flush=True)
-    start = time.monotonic()
+    start, state = time.monotonic(), when()
     process = subprocess.Popen(
         bar.command,
         cwd=ROOT,
@@ -97,7 +97,7 @@ def run(bar: Bar) -> Outcome:
     code, seconds = process.wait(), time.monotonic() - start
     overdue.cancel()
     passed = code == 0 and seconds <= bar.at_most_s
-    return Outcome(bar, passed, seconds, sum_up(lines, code), when())
+    return Outcome(bar, passed, seconds, sum_up(lines, code), state)
 
 
 def sum_up(lines: list[str], code: int) -> str:
@@ -123,7 +123,7 @@ def memory_gib() -> float:
 
 
 def when() -> str:
-    """Date and commit, which a report made in parts needs for each of its rows."""
+    """Date and commit at the start of a run, which a report made in parts needs for each of its rows."""
     words = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}, {commit}"

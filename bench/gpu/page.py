@@ -54,7 +54,8 @@ def written(records: list[Record]) -> str:
         *(f"- `{slug}`: not attempted: {why}." for slug, why in NOT_ATTEMPTED.items()),
         "## Through the gateway, against the worker directly",
         table(["row, caches", *OVERHEAD], named_rows(records, overheads)),
-        *policies(load_replicas()),
+        "## Replicas, by policy",
+        *(part for record in load_replicas() for part in policies(record)),
         "## Every load",
         table(["row, caches", *LOADS], named_rows(records, loads)),
         "## What each start was",
@@ -63,17 +64,14 @@ def written(records: list[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def load_replicas() -> Record:
-    """What replicas did under each policy; nothing, where none were run."""
-    file = RECORDS / "replicas" / "replicas.json"
-    found: Record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return found
+def load_replicas() -> list[Record]:
+    """What replicas did under each policy, the latest first."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in (RECORDS / "replicas").glob("*.json")]
+    return sorted(found, key=lambda record: str(record["date"]), reverse=True)
 
 
 def policies(record: Record) -> list[str]:
     """The record's runs, a line for each number of replicas, mix and policy; best: the lowest TTFT p50."""
-    if not record:
-        return []
     runs = record["runs"]
     groups = sorted(
         {(run["replicas"], run["mix"]) for run in runs}, key=lambda group: (group[0], order(record, group[1]))
@@ -84,7 +82,7 @@ def policies(record: Record) -> list[str]:
         f"{rounds(runs)} rounds."
     )
     lines = [compared(record, *group, policy) for group in groups for policy in POLICIES]
-    return ["## Replicas, by policy", head, table(REPLICAS, lines)]
+    return [head, table(REPLICAS, lines)]
 
 
 def rounds(runs: list[Record]) -> str:

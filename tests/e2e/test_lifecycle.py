@@ -99,29 +99,28 @@ def refused(body: dict[str, object]) -> dict[str, object] | None:
     return found
 
 
-def test_second_up_downloads_nothing(stack: Stack, client: OpenAI) -> None:
-    """With the weights on the volume a start needs no hub: all goes down, the hub stays away, the job is content."""
+def test_stopped_and_started_again(stack: Stack, client: OpenAI) -> None:
+    """A declared model that is not started is a 404 that names the command; that command downloads nothing anew."""
+    stack.compose("stop", SLUG)
+    error = wait_for("the 404", not_found, 30)
+    assert error["code"] == "model_not_found"
+    assert f"docker compose up -d {SLUG}" in error["message"]
+    assert json.loads(get(f"{GATEWAY}/v1/models")[1])["data"] == []
     stack.down()
-    stack.compose("up", "-d", "--no-deps", f"{SLUG}-weights")
-    job = stack.container(f"{SLUG}-weights")
-    assert job.wait(timeout=60)["StatusCode"] == 0, job.logs().decode()
+    needs_no_hub(stack)
     stack.up()
     assert ask(client).strip() == dialogues.CHINESE.answer.content
     assert "GET /api/v1/models" not in stack.logs("hub")
 
 
-def test_stopped_model_says_how_to_start_it(stack: Stack) -> None:
-    """A declared model that is not started is a 404 that names the command; it is ready again after that command."""
-    stack.compose("stop", SLUG)
+def not_found() -> dict[str, str] | None:
+    """The error of a request, once it is a 404."""
+    answer = httpx.post(f"{GATEWAY}/v1/chat/completions", json={"model": MODEL, "messages": []}, timeout=10)
+    return answer.json()["error"] if answer.status_code == 404 else None
 
-    def refusal() -> httpx.Response | None:
-        response = httpx.post(
-            f"{GATEWAY}/v1/chat/completions", json={"model": MODEL, "messages": []}, timeout=10
-        )
-        return response if response.status_code == 404 else None
 
-    error = wait_for("the 404", refusal, 30).json()["error"]
-    assert error["code"] == "model_not_found"
-    assert f"docker compose up -d {SLUG}" in error["message"]
-    assert json.loads(get(f"{GATEWAY}/v1/models")[1])["data"] == []
-    stack.up()
+def needs_no_hub(stack: Stack) -> None:
+    """With the weights on the volume the job is content while the hub stays away."""
+    stack.compose("up", "-d", "--no-deps", f"{SLUG}-weights")
+    job = stack.container(f"{SLUG}-weights")
+    assert job.wait(timeout=60)["StatusCode"] == 0, job.logs().decode()

@@ -2,9 +2,8 @@
 
 context -> route -> card -> lease -> send (-> once more, before the first byte) -> relay -> release and log
 
-Nothing here waits: what comes next is called when it comes. Once a byte of the answer has been relayed an error can no
-longer be a status: a stream gets an error event, and the body is left without its end, so that a broken answer never
-looks finished.
+Nothing here waits: what comes next is called when it comes. Once a byte of the answer is out, an error can be no
+status: a stream gets an error event, and the body is left without its end: no broken answer looks finished.
 """
 
 from collections.abc import Callable
@@ -174,7 +173,7 @@ class Call:
         if not self.attempts:
             self._shared.budget.earn()
         self.attempts += 1
-        self.worker, self._lease = worker, worker.lease()
+        self.worker, self._lease = worker, worker.lease(streams=self.stream_is_asked)
         self.pace.heard = upstream.loop.time()
         self._exchange = upstream.start(worker, head, asked.body, self, fresh=fresh)
 
@@ -206,13 +205,13 @@ class Call:
         """The straight way of a stream: the worker's bytes as they are, frame and all."""
         request = self._request
         if request.chunked and not self._learns and self.reading.passes(framed):
-            self.pace.note(self._shared.upstream.loop.time())
+            self._note_piece()
             request.write_framed(framed)
         else:
             self.on_payload(framed[framed.index(b"\r\n") + 2 : -2])
 
     def on_payload(self, data: bytes) -> None:
-        self.pace.note(self._shared.upstream.loop.time())
+        self._note_piece()
         if self._learns and self.worker is not None:
             self._learns = not self._shared.stored.learn(data, self.worker)
         data = self.reading.feed(data)
@@ -220,10 +219,14 @@ class Call:
             self._begin()
         self._request.write(data)
 
+    def _note_piece(self) -> None:
+        if self.pace.note(self._shared.upstream.loop.time()) and self._lease is not None:
+            self._lease.note_first()
+
     def on_end(self) -> None:
         request, worker, rest = self._request, self.worker, self.reading.rest()
         assert worker is not None
-        if rest and not request.begun:
+        if not request.begun and (rest or self.reading.whole):
             self._begin(rest)
         request.write(rest)
         if not self.reading.whole:
@@ -232,8 +235,6 @@ class Call:
             return
         if self.status < 400:
             self._shared.fleet.completed(worker)
-        if not request.begun:
-            self._begin(rest)
         self._complete()
 
     def _complete(self) -> None:
@@ -360,11 +361,10 @@ class Call:
         if not self._answered and not self._request.begun:
             self.stream, self.status, self.reading = True, 200, Stream(self.route.ends, Edits())
             self._request.begin(200, [*headers.STREAM, *headers.ours(self.id)])
-        if not isinstance(self.reading, Stream) or not self.reading.between_events:
-            return
-        if not self._request.begun:
-            self._begin()
-        self._request.write(COMMENT)
+        if isinstance(self.reading, Stream) and self.reading.between_events:
+            if not self._request.begun:
+                self._begin()
+            self._request.write(COMMENT)
 
     # the end
 

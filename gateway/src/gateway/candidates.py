@@ -16,8 +16,8 @@ class Candidate(Protocol):
         """`host:port`, by which a worker is known again."""
 
     @property
-    def in_flight(self) -> int:
-        """Requests of this gateway that are with the worker now."""
+    def burden(self) -> int:
+        """Requests of this gateway that are with the worker now; a stream counts more until its first token."""
 
     @property
     def waiting(self) -> float:
@@ -36,16 +36,16 @@ W = TypeVar("W", bound=Candidate)
 T = TypeVar("T")
 Figures = tuple[
     list[float], list[float]
-]  # per worker: what a request in flight weighs, and the load without any
+]  # per worker: what a request of its burden weighs, and the load without any
 
 
 def load(worker: Candidate) -> float:
     """How loaded a worker would be with one request more, in requests; the lower, the better.
 
-    `in_flight` counts at once while `waiting` and `kv_use` are seconds old, so the queue counts half: between two
+    `burden` counts at once while `waiting` and `kv_use` are seconds old, so the queue counts half: between two
     readings it draws or keeps off at most half as many requests as it says, and what it overdoes dies out, not grows.
     """
-    return (worker.in_flight + 1 + worker.waiting / 2) * weight(worker)
+    return (worker.burden + 1 + worker.waiting / 2) * weight(worker)
 
 
 def weight(worker: Candidate) -> float:
@@ -54,7 +54,7 @@ def weight(worker: Candidate) -> float:
 
 
 def figures_of(pool: tuple[Candidate, ...]) -> Figures:
-    """The parts of every worker's load that change only with its metrics: load = in_flight * weight + rest."""
+    """The parts of every worker's load that change only with its metrics: load = burden * weight + rest."""
     weights = [weight(worker) for worker in pool]
     rests = [(1 + worker.waiting / 2) * of_one for worker, of_one in zip(pool, weights, strict=True)]
     return weights, rests
@@ -64,7 +64,7 @@ def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
     """The worker with the least load; `turn`, a running number, breaks ties in rotation. `pool` is not empty."""
     least, equals = float("inf"), [pool[0]]
     for worker, of_one, rest in zip(pool, *figures):  # noqa: B905  # strict would cost a tenth of the loop
-        now = worker.in_flight * of_one + rest
+        now = worker.burden * of_one + rest
         if now > least:
             continue
         if now < least:

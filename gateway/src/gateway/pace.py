@@ -18,12 +18,14 @@ class Pace:
         self.pieces = 0
         self.paused = False
 
-    def note(self, now: float) -> None:
-        """A piece of the body has come."""
+    def note(self, now: float) -> bool:
+        """A piece of the body has come; whether it is the first."""
         self.heard = now
         self.pieces += 1
-        if self.first_byte is None:
-            self.first_byte = now - self.started
+        if self.first_byte is not None:
+            return False
+        self.first_byte = now - self.started
+        return True
 
     def resume(self, now: float) -> None:
         """The client keeps up again: the silence until now was its own."""

@@ -45,7 +45,7 @@ class PrefixAffinity(Part):
     blocks: int = Field(default=16, ge=1, le=64)
     entries: int = Field(default=32768, ge=1, le=1 << 20)
     ttl_s: float = Field(default=600.0, gt=0)
-    slack_requests: float = Field(default=4.0, ge=0)
+    slack_requests: float = Field(default=8.0, ge=0)
     slack_ratio: float = Field(default=0.5, ge=0)
 
 

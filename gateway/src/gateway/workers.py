@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.health import Health, WorkerState
+
+PREFILL: Final = 4  # requests that a stream counts for until its first token: prefills delay each other most
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
     """One running vLLM server. Identity is the object: an address that comes back is a new worker.
 
-    The data path only reads; the fleet writes all but `in_flight`. waiting: requests in the worker's own queue;
-    kv_use: of its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new; start:
-    what its launcher says while it is not up, or None.
+    The data path only reads; the fleet writes all but `in_flight` and `burden`. burden: the requests in flight, of
+    which a stream without its first token counts as PREFILL; waiting: requests in the worker's own queue; kv_use: of
+    its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new; start: what its
+    launcher says while it is not up, or None.
     """
 
     slug: str
@@ -20,6 +24,7 @@ class Worker:
     port: int
     state: WorkerState = WorkerState.STARTING
     in_flight: int = 0
+    burden: int = 0
     waiting: float = 0.0
     kv_use: float = 0.0
     share: float = 1.0
@@ -36,19 +41,21 @@ class Worker:
         self.address = f"{self.host}:{self.port}"
         self.host_header = self.address.encode()
 
-    def lease(self) -> "Lease":
-        """Counts one request on this worker, until `end`."""
-        return Lease(self)
+    def lease(self, *, streams: bool = False) -> "Lease":
+        """Counts one request on this worker, until `end`. streams: its first token will be told."""
+        return Lease(self, PREFILL if streams else 1)
 
 
 class Lease:
     """One request's hold on a worker."""
 
-    __slots__ = ("_on_trial", "_worker")
+    __slots__ = ("_burden", "_on_trial", "_worker")
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, burden: int) -> None:
         self._worker = worker
         self._on_trial = worker.on_trial
+        self._burden = burden
+        worker.burden += burden
         self._count(1)
 
     def __enter__(self) -> None: ...
@@ -56,7 +63,13 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.end()
 
+    def note_first(self) -> None:
+        """The first token has come."""
+        self._worker.burden += 1 - self._burden
+        self._burden = 1
+
     def end(self) -> None:
+        self._worker.burden -= self._burden
         self._count(-1)
 
     def _count(self, change: int) -> None:

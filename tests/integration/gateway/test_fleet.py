@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -82,6 +83,26 @@ def test_two_workers_share_the_load(gateway: Gateway, fleet: Pools) -> None:
     for _ in range(4):
         gateway.chat("pair")
     assert [worker.seen.qsize() for worker in fleet["pair"]] == [2, 2]
+
+
+def test_a_stream_before_its_first_token_is_heavier_than_one_behind_it(
+    gateway: Gateway, fleet: Pools
+) -> None:
+    """A worker that reads a prompt is spared: three streams that have begun are less than one that has not."""
+    pair = fleet["pair"]
+    for worker in pair:
+        worker.forget()
+    silent, begun = (ask("pair", "sse", chunks=2, hold=hold) | {"stream": True} for hold in (0, 1))
+    with ThreadPoolExecutor(1) as client, ExitStack() as streams:
+        streams.callback(
+            lambda: [worker.next().go_on() for worker in pair for _ in range(worker.seen.qsize())]
+        )
+        client.submit(gateway.http.post, CHAT, json=silent)
+        wait_until(lambda: sum(worker.seen.qsize() for worker in pair) == 1, "the silent stream")
+        for _ in range(3):
+            answer = streams.enter_context(gateway.http.stream("POST", CHAT, json=begun))
+            next(answer.iter_raw())
+        assert sorted(worker.seen.qsize() for worker in pair) == [1, 3]
 
 
 def test_a_killed_worker_is_noticed_and_taken_back(

@@ -1,6 +1,6 @@
 """The lease that a request holds on a worker."""
 
-from gateway.workers import Worker
+from gateway.workers import PREFILL, Worker
 
 
 def test_a_lease_counts_until_it_ends() -> None:
@@ -11,6 +11,19 @@ def test_a_lease_counts_until_it_ends() -> None:
     first.end()
     second.end()
     assert one.in_flight == 0
+
+
+def test_a_stream_is_a_burden_until_its_first_token() -> None:
+    """From then on it counts like any other request; whenever it ends, nothing of it stays."""
+    one = Worker("a", "10.0.0.1", 8000)
+    plain, begun, silent = one.lease(), one.lease(streams=True), one.lease(streams=True)
+    assert (one.in_flight, one.burden) == (3, 1 + 2 * PREFILL)
+    begun.note_first()
+    begun.note_first()
+    assert one.burden == 2 + PREFILL
+    for lease in (plain, begun, silent):
+        lease.end()
+    assert (one.in_flight, one.burden) == (0, 0)
 
 
 def test_a_worker_on_trial_counts_its_trials() -> None:
