@@ -17,6 +17,7 @@ TTFT = 'vllm:time_to_first_token_seconds_bucket{slug="s",le="%s"}'
 LAG = 'gateway_loop_lag_seconds_bucket{le="%s"}'
 WORKER, LAUNCHER = '{slug="s",instance="w:8000"}', '{slug="s",instance="w:8003"}'
 TROUBLE = 'launcher_trouble{slug="s",instance="w:8003",trouble="%s"}'
+READY_WORKER = 'launcher_phase{slug="s",instance="w:8003",phase="ready"}'
 DISK = '{slug="s",disk="weights",instance="w:8003"}'
 JOB = '{slug="s",repo="o/n"}'
 DOWN, LOADING, READY, ABSENT = (
@@ -88,6 +89,15 @@ def download(done: str) -> Series:
     }
 
 
+def run_of_job(instance: str, began: str, failed: str) -> Series:
+    """A weights job, and whether it has failed."""
+    labels = f'slug="s",repo="o/n",instance="{instance}"'
+    return {
+        f"model_cache_start_time_seconds{{{labels}}}": began,
+        f'model_cache_phase{{{labels},phase="failed"}}': failed,
+    }
+
+
 def disk(free: str) -> Series:
     return {f"launcher_disk_free_bytes{DISK}": free, f"launcher_disk_bytes{DISK}": "1000x600"}
 
@@ -150,6 +160,12 @@ CASES = (
     Case("GatewaySaturated", "15m", histogram(LAG, {"0.05": 0, "0.1": 60, "+Inf": 60}),
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
     Case("WeightsStalled", "15m", download("5x30"), download("0+1000x30")),
+    # the job is gone by then; another run makes good, or another way to have the weights
+    Case("WeightsJobFailed", "30m", run_of_job("j", "100x5", "0x4 1x0"), run_of_job("j", "100x5", "0x5")),
+    Case("WeightsJobFailed", "30m", run_of_job("k", "_x10 900x5", "_x10 0x4 1x0") | run_of_job("j", "100x5", "0x5"),
+         run_of_job("j", "100x5", "0x4 1x0") | run_of_job("k", "_x10 900x5", "_x10 0x5")),
+    Case("WeightsJobFailed", "30m", run_of_job("j", "100x5", "0x4 1x0") | {READY_WORKER: "0x30"},
+         run_of_job("j", "100x5", "0x4 1x0") | {READY_WORKER: "1x30"}),
     Case("WeightsCorrupt", "1m", *one(TROUBLE % "weights-corrupt", "1x5", "0x5")),
     Case("DiskFills", "8h", disk("600-1x600"), disk("900-1x600")),  # much is free: a download ends by itself
     Case("DiskFills", "1h", disk("49x600"), disk("180-1x600")),  # an hour is no trend

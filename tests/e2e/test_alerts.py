@@ -40,6 +40,7 @@ JSON = {"content-type": "application/json"}
 THAW = FREEZE.replace("SIGSTOP", "SIGCONT")
 HUB = ("up", "-d", "--no-deps", "--wait", "hub")
 OTHER = "kimi-k2p5"  # a slug whose weights are not there yet
+COMES = f'model_cache_bytes_done{{slug="{OTHER}"}} > 0 and on (slug) model_cache_phase{{phase="downloading"}} == 1'
 
 # Seconds until a fault shows in what Prometheus scrapes: at the gateway after three rounds of probes and the timeout of
 # the last, on an engine once nothing has moved in the shortest range there is
@@ -252,8 +253,7 @@ def trickle(fast: Stack, tmp_path: Path) -> Iterator[Container]:
 @pytest.mark.full
 def test_weights_that_stop_coming(fast: Stack, trickle: Container) -> None:
     """The hub stands still in the middle of a file: a ticket, and no page. Once it is back, the rest comes."""
-    comes = f'model_cache_bytes_done{{slug="{OTHER}"}} > 0 and on (slug) model_cache_phase{{phase="downloading"}} == 1'
-    wait_for("a part of the weights", lambda: fast.query(comes) or None, 40)
+    wait_for("a part of the weights", lambda: fast.query(COMES) or None, 40)
     quiet(fast)
     watch = Watch(fast)
     with paused(fast.container("hub")):
@@ -261,3 +261,17 @@ def test_weights_that_stop_coming(fast: Stack, trickle: Container) -> None:
     watch.ends("WeightsStalled")
     fast.compose(*HUB)
     assert trickle.wait(timeout=60)["StatusCode"] == 0
+
+
+@pytest.mark.full
+def test_a_weights_job_that_gives_up(fast: Stack, trickle: Container) -> None:
+    """The hub is gone in the middle of a file: the job ends, and a ticket says so, until another run is at work."""
+    wait_for("a part of the weights", lambda: fast.query(COMES) or None, 40)
+    quiet(fast)
+    watch = Watch(fast)
+    fast.compose("stop", "hub")
+    assert trickle.wait(timeout=300)["StatusCode"] == 3
+    watch.fires("WeightsJobFailed", watch.passed_s())
+    fast.compose(*HUB, HUB_BYTES_PER_S="50000")
+    trickle.start()
+    watch.ends("WeightsJobFailed")

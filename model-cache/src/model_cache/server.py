@@ -1,7 +1,11 @@
-"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics."""
+"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics.
+
+A run that fails waits until whoever has been asking for its metrics has asked once more, so that the failure is known.
+"""
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,10 +17,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from model_cache.errors import ConfigError
+from model_cache.errors import ConfigError, JobError
 from model_cache.progress import PHASES, Progress
 
 _LABELS = ("slug", "repo")
+_LAST_SCRAPE_S = 10.0  # at most, for the scrape that tells of a failure
 _GAUGES = {
     "bytes_done": "Bytes received (downloading) or read back (verifying) in the current phase.",
     "bytes_total": "Bytes that the current phase has to go through.",
@@ -31,6 +36,7 @@ class ProgressCollector(Collector):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._started = time.time()
 
     def collect(self) -> Iterator[Metric]:
         """The ``model_cache_*`` metrics of this moment."""
@@ -47,11 +53,14 @@ class ProgressCollector(Collector):
         for name in PHASES:
             phase.add_metric((*labels, name), float(name == state.phase))
         yield phase
+        start = GaugeMetricFamily("model_cache_start_time_seconds", "When the run began.", labels=_LABELS)
+        start.add_metric(labels, self._started)
+        yield start
 
 
 @contextmanager
 def serving(progress: Progress, port: int) -> Iterator[int]:
-    """Answer requests until the block ends; yields the port taken.
+    """Answer requests until the block ends, a little longer if it fails; yields the port taken.
 
     Raises ConfigError when the port is in use.
     """
@@ -63,6 +72,10 @@ def serving(progress: Progress, port: int) -> Iterator[int]:
     thread.start()
     try:
         yield server.server_address[1]
+    except JobError as error:
+        progress.fail(str(error))
+        server.await_last_scrape()
+        raise
     finally:
         server.shutdown()
         server.server_close()
@@ -73,6 +86,16 @@ class _Server(ThreadingTCPServer):
     # not http.server's own, which looks up the host's name and waits for a DNS server that may not answer
     allow_reuse_address = True
     daemon_threads = True
+    is_watched = False
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.failure_told = threading.Event()
+
+    def await_last_scrape(self) -> None:
+        """Until the failure has been asked for; nobody is waited for who has not asked for metrics before."""
+        if self.is_watched:
+            self.failure_told.wait(_LAST_SCRAPE_S)
 
 
 def _handler(progress: Progress) -> type[BaseHTTPRequestHandler]:
@@ -81,13 +104,17 @@ def _handler(progress: Progress) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds a silent client may hold its thread
+        server: _Server
 
         def do_GET(self) -> None:
             if self.path == "/progress":
                 body = json.dumps(asdict(progress.snapshot()), ensure_ascii=False).encode()
                 self._answer("application/json", body)
             elif self.path == "/metrics":
+                self.server.is_watched, has_failed = True, progress.snapshot().phase == "failed"
                 self._answer(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+                if has_failed:
+                    self.server.failure_told.set()
             else:
                 self.send_error(404, "try /progress or /metrics")
 

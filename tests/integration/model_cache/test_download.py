@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import shutil
+import subprocess
+import time
 import urllib.request
 from datetime import datetime
 from itertools import groupby
@@ -196,6 +198,21 @@ def test_progress_is_told_while_bytes_move(job: Job, hub: Hub) -> None:
     assert 0 < polled["rate_bytes_per_s"] < 4 * hub.rate
     assert polled["eta_s"] > 0
     assert f'model_cache_phase{{phase="downloading",repo="twins/tiny",slug="{SLUG}"}} 1.0' in metrics
+
+
+def test_a_failure_is_seen_by_who_watches(job: Job, hub: Hub) -> None:
+    """Prometheus asks every two seconds: a run that gives up in between stays until it has been told so."""
+    hub.rate = 3_000_000
+    hub.faults.set(Fault("corrupt", SHARD, value=5))
+    port, seen = free_port(), ""
+    with job.start(settings={"MODEL_CACHE_PORT": str(port)}, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):  # before its beginning, behind its end
+                seen = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+            time.sleep(0.2)
+        process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert f'model_cache_phase{{phase="failed",repo="twins/tiny",slug="{SLUG}"}} 1.0' in seen
 
 
 def test_json_lines_follow_the_phases(job: Job) -> None:
