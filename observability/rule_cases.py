@@ -89,9 +89,9 @@ def download(done: str) -> Series:
     }
 
 
-def run_of_job(instance: str, began: str, failed: str) -> Series:
-    """A weights job, and whether it has failed."""
-    labels = f'slug="s",repo="o/n",instance="{instance}"'
+def runs_of_job(repo: str, began: str, failed: str) -> Series:
+    """A slug's weights jobs of one repository, and whether they have failed."""
+    labels = f'slug="s",repo="{repo}",instance="s-weights:8002"'
     return {
         f"model_cache_start_time_seconds{{{labels}}}": began,
         f'model_cache_phase{{{labels},phase="failed"}}': failed,
@@ -161,11 +161,14 @@ CASES = (
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
     Case("WeightsStalled", "15m", download("5x30"), download("0+1000x30")),
     # the job is gone by then; another run makes good, or another way to have the weights
-    Case("WeightsJobFailed", "30m", run_of_job("j", "100x5", "0x4 1x0"), run_of_job("j", "100x5", "0x5")),
-    Case("WeightsJobFailed", "30m", run_of_job("k", "_x10 900x5", "_x10 0x4 1x0") | run_of_job("j", "100x5", "0x5"),
-         run_of_job("j", "100x5", "0x4 1x0") | run_of_job("k", "_x10 900x5", "_x10 0x5")),
-    Case("WeightsJobFailed", "30m", run_of_job("j", "100x5", "0x4 1x0") | {READY_WORKER: "0x30"},
-         run_of_job("j", "100x5", "0x4 1x0") | {READY_WORKER: "1x30"}),
+    Case("WeightsJobFailed", "30m", runs_of_job("o/n", "100x5", "0x4 1x0"), runs_of_job("o/n", "100x5", "0x5")),
+    Case("WeightsJobFailed", "30m", runs_of_job("o/n", "100x5 _x5 900x5", "0x5 _x5 0x4 1x0"),
+         runs_of_job("o/n", "100x5 _x5 900x5", "0x4 1x0 _x5 0x5")),
+    Case("WeightsJobFailed", "30m",
+         runs_of_job("o/m", "_x10 900x5", "_x10 0x4 1x0") | runs_of_job("o/n", "100x5", "0x5"),
+         runs_of_job("o/m", "_x10 900x5", "_x10 0x5") | runs_of_job("o/n", "100x5", "0x4 1x0")),
+    Case("WeightsJobFailed", "30m", runs_of_job("o/n", "100x5", "0x4 1x0") | {READY_WORKER: "0x30"},
+         runs_of_job("o/n", "100x5", "0x4 1x0") | {READY_WORKER: "1x30"}),
     Case("WeightsCorrupt", "1m", *one(TROUBLE % "weights-corrupt", "1x5", "0x5")),
     Case("DiskFills", "8h", disk("600-1x600"), disk("900-1x600")),  # much is free: a download ends by itself
     Case("DiskFills", "1h", disk("49x600"), disk("180-1x600")),  # an hour is no trend

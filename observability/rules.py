@@ -288,12 +288,12 @@ def weights_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         f"changes(model_cache_bytes_done[{windows.range(2 * MINUTE)}]) == 0",
         windows.wait(10 * MINUTE), "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
     )  # fmt: skip
-    run, day = "by (slug, instance)", windows.range(DAY)  # what a job said last is all there is of it
+    run, day = "slug, repo, instance", windows.range(DAY)  # what a job said last is all there is of it
     began = f"last_over_time(model_cache_start_time_seconds[{day}])"
     yield Alert(
         "WeightsJobFailed", "ticket",
-        f'max {run} ({began}) and max {run} (last_over_time(model_cache_phase{{phase="failed"}}[{day}])) == 1 '
-        f"and on (slug, instance) max {run} ({began}) == on (slug) group_left () max by (slug) ({began}) "
+        f"max by ({run}) ({began}) == on (slug) group_left () max by (slug) ({began}) and on ({run}) "
+        f'max by ({run}) (last_over_time(model_cache_phase{{phase="failed"}}[{day}])) == 1 '
         f'unless on (slug) max by (slug) (launcher_phase{{phase="ready"}}) == 1',
         "0s", "The weights of {{ $labels.slug }} could not be fetched: the last run gave up",
     )  # fmt: skip

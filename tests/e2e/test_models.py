@@ -102,10 +102,12 @@ def tidy(stack: Stack) -> Iterator[None]:
 @pytest.fixture(scope="module", params=SLUGS)
 def served(request: pytest.FixtureRequest, stack: Stack, tidy: None) -> Iterator[Served]:
     """Each alone beside the default slug; the last stays for the pool's tests."""
-    start(stack, request.param)
-    yield facts(request.param)
-    if request.param != POOL[-1]:
-        stop(stack, request.param)
+    try:
+        start(stack, request.param)
+        yield facts(request.param)
+    finally:
+        if request.param != POOL[-1]:
+            stop(stack, request.param)
 
 
 def run(*words: str) -> str:

@@ -226,9 +226,9 @@ class Call:
     def on_end(self) -> None:
         request, worker, rest = self._request, self.worker, self.reading.rest()
         assert worker is not None
-        if not request.begun and (rest or self.reading.whole):
+        if not request.begun and self.reading.whole:
             self._begin(rest)
-        request.write(rest)
+        request.write(rest if request.begun else b"")
         if not self.reading.whole:
             self._shared.fleet.failed(worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
@@ -301,7 +301,7 @@ class Call:
     def _retry(self, worker: Worker) -> None:
         """Over a fresh connection, which is never stale."""
         assert self._asked is not None
-        place = worker.lease()  # which nobody in the line takes meanwhile
+        place = worker.lease(streams=self.stream_is_asked)  # which nobody in the line takes meanwhile
         self._release()
         place.end()
         self._send(worker, self._asked, fresh=True)

@@ -40,8 +40,9 @@ def main() -> int:
     try:
         task(Job(settings, progress, report), settings)
     except JobError as error:
-        progress.fail(str(error))
-        report.line()
+        if progress.snapshot().phase != "failed":  # else it has been told
+            progress.fail(str(error))
+            report.line()
         return _refused(error)
     return 0
 

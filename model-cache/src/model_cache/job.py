@@ -106,7 +106,11 @@ class Job:
         return own
 
     def _mended_or_fetched(self, *, every_byte: bool = False) -> Path:
-        with serving(self._progress, self._settings.port), self._explained(), self._report.ticking():
+        with (
+            serving(self._progress, self._settings.port, self._report.line),
+            self._explained(),
+            self._report.ticking(),
+        ):
             self._say_listing()
             self._volume.prepare()
             with self._volume.lock(on_wait=self._say_waiting):

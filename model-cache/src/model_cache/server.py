@@ -6,7 +6,7 @@ A run that fails waits until whoever has been asking for its metrics has asked o
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler
@@ -17,11 +17,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from model_cache.errors import ConfigError, JobError
+from model_cache.errors import ConfigError
 from model_cache.progress import PHASES, Progress
 
 _LABELS = ("slug", "repo")
-_LAST_SCRAPE_S = 10.0  # at most, for the scrape that tells of a failure
+_LAST_SCRAPE_S = 5.0  # at most, for the scrape that tells of a failure; Prometheus asks every two seconds
 _GAUGES = {
     "bytes_done": "Bytes received (downloading) or read back (verifying) in the current phase.",
     "bytes_total": "Bytes that the current phase has to go through.",
@@ -59,8 +59,9 @@ class ProgressCollector(Collector):
 
 
 @contextmanager
-def serving(progress: Progress, port: int) -> Iterator[int]:
-    """Answer requests until the block ends, a little longer if it fails; yields the port taken.
+def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> Iterator[int]:
+    """Answer requests until the block ends; yields the port taken. If it fails, *on_failure* is called, and the failure
+    can be asked for a little longer.
 
     Raises ConfigError when the port is in use.
     """
@@ -72,8 +73,9 @@ def serving(progress: Progress, port: int) -> Iterator[int]:
     thread.start()
     try:
         yield server.server_address[1]
-    except JobError as error:
-        progress.fail(str(error))
+    except BaseException as error:
+        progress.fail(str(error) or repr(error))
+        on_failure()
         server.await_last_scrape()
         raise
     finally:

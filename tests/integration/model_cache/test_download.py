@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from datetime import datetime
+from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path
 
@@ -207,7 +208,7 @@ def test_a_failure_is_seen_by_who_watches(job: Job, hub: Hub) -> None:
     port, seen = free_port(), ""
     with job.start(settings={"MODEL_CACHE_PORT": str(port)}, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            with contextlib.suppress(OSError):  # before its beginning, behind its end
+            with contextlib.suppress(OSError, HTTPException):  # before its beginning, behind its end
                 seen = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
             time.sleep(0.2)
         process.communicate(timeout=30)
