@@ -12,6 +12,7 @@ from tests.e2e.stack import GATEWAY, Stack, get, wait_for
 from tests.e2e.test_lifecycle import ask
 from tests.twins import dialogues
 
+pytestmark = pytest.mark.full
 LIMIT_S = 15
 # Stops vLLM's engine, as the container's own user.
 FREEZE = """
@@ -85,7 +86,6 @@ def test_engine_that_freezes_at_work(impatient: Stack, client: OpenAI) -> None:
     assert impatient.container(SLUG).id == container.id
 
 
-@pytest.mark.full
 def test_engine_that_freezes_while_idle(impatient: Stack, client: OpenAI) -> None:
     """vLLM's numbers never show the request that comes then; the launcher's own question is not answered either."""
     assert ask(client).strip() == dialogues.CHINESE.answer.content
