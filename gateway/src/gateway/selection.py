@@ -157,7 +157,7 @@ class Affinity(Generic[W]):
         settings, least = self._settings, self._least.choose(pool, asked, now)
         prefixes = prefixes_of(asked.body, settings.block_bytes, settings.blocks)
         known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))
-        chosen = holder(self._by_address(pool), known, least, most_load(load(least), settings)) or least
+        chosen = holder(self._by_address(pool), known, least, most_load(load(least), settings))
         self._table.remember(prefixes, chosen.address, now)
         return chosen
 
@@ -171,17 +171,19 @@ def most_load(least: float, settings: PrefixAffinity) -> float:
     return least + max(settings.slack_requests, settings.slack_ratio * least)
 
 
-def holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W, most: float) -> W | None:
+def holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W, most: float) -> W:
     """The least loaded worker of the first of `known`, longest prefix first, that has one with at most `most` load.
 
-    `least` is preferred to its equals: it has been chosen among them in rotation.
+    `least` is preferred to its equals, among which it has been chosen in rotation, and taken where there is none.
     """
     for addresses in known:
         present = [workers[address] for address in addresses if address in workers]
-        best = least if least in present else min(present, key=load, default=None)
+        if least in present:
+            return least
+        best = min(present, key=load, default=None)
         if best is not None and load(best) <= most:
             return best
-    return None
+    return least
 
 
 @dataclass(frozen=True, slots=True)
