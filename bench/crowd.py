@@ -52,7 +52,8 @@ GATHER_S = 60
 async def read_slowly(port: int, begun: asyncio.Semaphore) -> None:
     """Asks for one stream after another and takes a kilobyte a second of it, for ever."""
     loop, body = asyncio.get_running_loop(), stream_request(CROWDS, LONG)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    fields = f"host: localhost\r\nconnection: close\r\ncontent-length: {len(body)}"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n"
     reads = False
     while True:
         with narrow() as connection:

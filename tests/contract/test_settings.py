@@ -49,8 +49,7 @@ def handed_on() -> set[str]:
         name
         for _, environment in environments()
         for name, value in environment.items()
-        if name.startswith(PREFIXES)
-        and str(value).startswith((f"${{{name}:-", f"${{{name}:+", f"${{{name}-"))
+        if name.startswith(PREFIXES) and re.search(rf"\$\{{{name}:?[-+]", str(value))
     }
 
 

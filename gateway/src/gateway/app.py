@@ -13,6 +13,7 @@ from gateway.door import Door
 from gateway.errors import GatewayError
 from gateway.fleet import Fleet, Transition
 from gateway.health import Rules
+from gateway.hosts import Hosts
 from gateway.keeper import Keeper
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
@@ -40,6 +41,7 @@ class Gateway:
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
+        self._hosts = hosts_of(settings)
         self.metrics = metrics = Metrics(self.fleet, queues)
         self.queues = queues
         self.fleet.observe(self._serve_lines)  # a worker that has joined has room
@@ -58,11 +60,18 @@ class Gateway:
                 self._proxy.prepare(request, request.route)
             else:
                 request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
+            self._check_host(request)
 
         return Door(
             Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
             self._upstream.outbox,
         )  # fmt: skip
+
+    def _check_host(self, request: ClientRequest) -> None:
+        try:
+            self._hosts.check(request.headers)
+        except GatewayError as error:
+            request.refusal = error.with_traceback(None)  # which knows the request: a circle
 
     def _note_refusal(self, error: GatewayError) -> None:
         """What was no request has no line of its own in the log but this."""
@@ -79,6 +88,14 @@ class Gateway:
             yield
         finally:
             self._upstream.close()
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """The names that are served."""
+    return Hosts(
+        settings.bind, settings.allowed_hosts.split(),
+        is_open=settings.open, has_keys=settings.api_keys_file is not None,
+    )  # fmt: skip
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -4,6 +4,7 @@
     ├── InvalidRequest       400  invalid_request       the request cannot be routed as it stands
     ├── InvalidApiKey        401  invalid_api_key
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
+    ├── Misdirected          421  invalid_request       for a host name that is not served
     ├── RequestTooLarge      413  request_too_large
     ├── HeadTooLarge         431  request_too_large     more headers, or bytes of them, than are taken
     ├── RequestTimeout       408  invalid_request       the client sent its request too slowly
@@ -27,8 +28,8 @@ from gateway.routes import Dialect
 
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
-    408: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 431: "request_too_large",
-    503: "overloaded_error", 504: "timeout_error",
+    408: "invalid_request_error", 413: "request_too_large", 421: "invalid_request_error",
+    429: "rate_limit_error", 431: "request_too_large", 503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
 
 
@@ -90,6 +91,10 @@ class ResponseNotFound(InvalidRequest):
 
 class MethodNotAllowed(InvalidRequest):
     status = 405
+
+
+class Misdirected(InvalidRequest):
+    status = 421
 
 
 class InvalidApiKey(GatewayError):

@@ -1,12 +1,15 @@
 """Settings of the gateway: the only reader of its environment. Every field is documented in docs/configuration.md."""
 
 import ipaddress
+import re
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.errors import ConfigError
+
+HOST = re.compile(r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class Settings(BaseSettings):
@@ -28,6 +31,10 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         None, description="File with one hashed key a line; see `make api-key`."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Names under which clients may reach a gateway without keys, beside this host's own; *: any.",
     )
     cards_dir: Path = Field(Path("/etc/octet/docker"), description="Directory with one directory per slug.")
     workers_file: Path | None = Field(
@@ -96,6 +103,16 @@ class Settings(BaseSettings):
     )
     drain_s: int = Field(60, ge=1, description="Seconds that open requests get to finish at SIGTERM.")
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        for host in value.split():
+            if HOST.fullmatch(host) is None:
+                raise ValueError(
+                    f"{host!r} is no host name; give names without http:// and port, with spaces between"
+                )
+        return value
+
     @property
     def listen_address(self) -> str:
         return self.listen or self.bind
@@ -132,4 +149,4 @@ def is_loopback(address: str) -> bool:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     name = "GATEWAY_" + "_".join(str(part) for part in problem["loc"]).upper()
-    return f"{name}={problem['input']!r}: {problem['msg']}; see docs/configuration.md"
+    return f"{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}; see docs/configuration.md"

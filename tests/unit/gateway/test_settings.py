@@ -45,6 +45,8 @@ def test_variables_set_fields(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DRAIN_S", "0"),
         ("OPEN", "perhaps"),
         ("PROBE_FALL", "0"),
+        ("ALLOWED_HOSTS", "http://node-7"),
+        ("ALLOWED_HOSTS", "node-7:8000"),
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
