@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import httptools
@@ -429,6 +429,12 @@ class Connection(asyncio.Protocol):
         self._idle = self.worker.loop.call_later(self.worker.idle_close_s, self.transport.close)
 
 
+def vitals_page(values: Mapping[str, float]) -> bytes:
+    """vLLM's /metrics with these of VITALS; the others are 0."""
+    samples = (f'{name}{{engine="0"}} {values.get(word, 0)}\n' for word, name in VITALS.items())
+    return "".join(samples).encode()
+
+
 class FakeWorker:
     """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
     `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target. A GET of a stored
@@ -442,7 +448,7 @@ class FakeWorker:
         self.idle_close_s = idle_close_s
         self.close_on_reuse = False
         self.refuses = 0  # the status of every answer to a POST, if not 0
-        self.pages: dict[str, bytes] = {}
+        self.pages: dict[str, bytes | Callable[[], bytes]] = {}
         self.asked: Counter[str] = Counter()
         self.connections: set[Connection] = set()
         self.running = 0  # answers that are being made
@@ -482,8 +488,12 @@ class FakeWorker:
 
     def says(self, **values: float) -> None:
         """Makes /metrics vLLM's, with these of VITALS; the others are 0."""
-        samples = (f'{name}{{engine="0"}} {values.get(word, 0)}\n' for word, name in VITALS.items())
-        self.pages["/metrics"] = "".join(samples).encode()
+        self.pages["/metrics"] = vitals_page(values)
+
+    def generates(self) -> None:
+        """Makes /metrics that of an engine at work: each look finds a token more."""
+        tokens = count(1)
+        self.pages["/metrics"] = lambda: vitals_page({"running": 1, "finished": 1, "generated": next(tokens)})
 
     def forget(self) -> None:
         """Drops the POSTs that nobody asked for."""
@@ -497,7 +507,8 @@ class FakeWorker:
         if reply.seen.target == "/health":
             reply.whole(self.health, b"")
         elif reply.seen.target in self.pages:
-            reply.whole(200, self.pages[reply.seen.target])
+            page = self.pages[reply.seen.target]
+            reply.whole(200, page() if callable(page) else page)
         else:
             entries = [{"id": name, "object": "model"} for name in self.models]
             reply.whole(200, json.dumps({"object": "list", "data": entries}).encode())

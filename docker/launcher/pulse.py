@@ -1,72 +1,18 @@
-"""Whether vLLM gets anywhere, from successive readings of its /metrics. Pure.
+"""Whether vLLM gets anywhere, from successive readings of its /metrics (`vitals`). Pure.
 
-`/health` cannot tell: vLLM's API server answers it while its engine stands still. Every number here comes from the
-engine, with the end of a step. Progress is any change of generated or prompt tokens, KV use or finished requests.
-A lone prefill of 256k tokens changes the KV use with each of its parts, and a first request may compile kernels for
-minutes: nothing is judged before a first request has finished.
-An engine that stops while it is idle never reports the request that comes then: it seems idle for ever. So an
-engine that has been idle for half the limit is asked for a token (`is_doubtful`), and that is work like any other.
+Every number comes from the engine, with the end of a step. An engine that stops while it is idle never reports the
+request that comes then: it seems idle for ever. So an engine that has been idle for half the limit is asked for a token
+(`is_doubtful`), and that is work like any other.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass, replace
 
-_SAMPLE = re.compile(r"vllm:(?P<name>\w+)(?P<labels>\{[^\n]*\})? (?P<value>\S+)(?: \d+)?")
-_AWAKE = 'sleep_state="awake"'
+from launcher.vitals import Vitals
+
 _LONGEST_GAP = 3
 """More than so many missed looks say that the launcher slept (`docker pause`, a suspended machine), not vLLM."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What vLLM says of itself at one moment, summed over its engines; what it does not say is 0."""
-
-    running: float = 0.0
-    waiting: float = 0.0
-    generation_tokens: float = 0.0
-    prompt_tokens: float = 0.0
-    kv_use: float = 0.0
-    finished: float = 0.0
-    asleep: float = 0.0
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether requests are in the engine."""
-        return self.running + self.waiting > 0
-
-    @property
-    def tells(self) -> bool:
-        """Whether standing still means anything: a request has finished before, and nobody put the engine to sleep."""
-        return self.finished > 0 and not self.asleep
-
-    @property
-    def progress(self) -> tuple[float, ...]:
-        """The numbers of which one changes when the engine gets anywhere."""
-        return (self.generation_tokens, self.prompt_tokens, self.kv_use, self.finished)
-
-
-_FIELDS = {
-    "num_requests_running": "running",
-    "num_requests_waiting": "waiting",
-    "generation_tokens_total": "generation_tokens",
-    "prompt_tokens_total": "prompt_tokens",
-    "kv_cache_usage_perc": "kv_use",
-    "request_success_total": "finished",
-    "engine_sleep_state": "asleep",
-}
-
-
-def read(metrics: str) -> Reading:
-    """Read Prometheus' text format; lines that say nothing about progress, or nothing at all, are passed over."""
-    sums = dict.fromkeys(_FIELDS.values(), 0.0)
-    for line in metrics.splitlines():
-        sample = _SAMPLE.fullmatch(line)
-        if sample and sample["name"] in _FIELDS and _AWAKE not in (sample["labels"] or ""):
-            sums[_FIELDS[sample["name"]]] += _number(sample["value"])
-    return Reading(**sums)
 
 
 @dataclass(frozen=True)
@@ -76,21 +22,20 @@ class Pulse:
     limit_s: float
     every_s: float
     at: float
-    last: Reading = Reading()
+    last: Vitals = Vitals()  # noqa: RUF009  # frozen
     answers: bool = True
     still_s: float = 0.0
     idle_s: float = 0.0
     has_work: bool = False
 
-    def heard(self, reading: Reading, now: float, *, asked: bool = False) -> Pulse:
+    def heard(self, vitals: Vitals, now: float, *, asked: bool = False) -> Pulse:
         """vLLM has answered; `asked`: a token that we asked for has not come yet."""
-        has_work = reading.is_busy or asked
-        same = (has_work, reading.progress) == (self.has_work, self.last.progress)
-        stays = same and reading.tells and self.last.tells
+        has_work = vitals.is_busy or asked
+        stays = has_work == self.has_work and vitals.stood_still_since(self.last)
         return replace(
             self,
             at=now,
-            last=reading,
+            last=vitals,
             answers=True,
             has_work=has_work,
             still_s=self.still_s + self._since(now) if stays and has_work else 0.0,
@@ -126,11 +71,3 @@ class Pulse:
 
     def _since(self, now: float) -> float:
         return min(now - self.at, _LONGEST_GAP * self.every_s)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return 0.0
-    return value if math.isfinite(value) else 0.0

@@ -48,12 +48,12 @@ class Question:
             self.close()
 
     @property
-    def text(self) -> str | None:
+    def body(self) -> bytes | None:
         """The whole answer's body; None if there is none, or it is no 200."""
         if not self.over:
             return None
         head, end, body = bytes(self._received).partition(b"\r\n\r\n")
-        return body.decode("utf-8", "replace") if end and head.split()[1:2] == [_OK] else None
+        return body if end and head.split()[1:2] == [_OK] else None
 
     def close(self) -> None:
         """Ask no further."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from launcher.pulse import Pulse, read
+from launcher.pulse import Pulse
 from launcher.question import METRICS, TOKEN, Question
+from launcher.vitals import Vitals, read_vitals
 
 _LOOKS_PER_LIMIT = 10
 _LONGEST_BETWEEN_S = 5.0
@@ -57,9 +58,9 @@ class Watch:
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _hear(self) -> None:
-        if self._metrics and (text := self._metrics.text) is not None:
+        if self._metrics and (page := self._metrics.body) is not None:
             asked = self._token is not None and not self._token.over
-            self._pulse = self._pulse.heard(read(text), self._clock(), asked=asked)
+            self._pulse = self._pulse.heard(read_vitals(page) or Vitals(), self._clock(), asked=asked)
             self._metrics = None
 
     def _ask(self, now: float) -> None:

@@ -333,9 +333,11 @@ class Call:
         """Deadlines, and the comments that keep a silent stream alive."""
         if self.waits_since is not None:
             self._look_in_line(now, self.waits_since)
-        elif self.worker is not None and (why := self.pace.overdue(self._options.deadlines, now)):
-            self._blame(self.worker, now)
-            self.fail(WorkerTimeout(f"A worker of {self.worker.slug} was too slow: {why}"))
+        elif (worker := self.worker) is not None and (
+            why := self.pace.overdue(self._options.deadlines, worker.moved, now)
+        ):
+            self._blame(worker, now)
+            self.fail(WorkerTimeout(f"A worker of {worker.slug} was too slow: {why}"))
         elif self.stream_is_asked and self.pace.is_silent(self._shared.settings.comment_s, now):
             self._comment(now)
 

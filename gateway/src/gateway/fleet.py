@@ -150,6 +150,7 @@ class Fleet:
         worker.waiting, worker.kv_use = (vitals.waiting, vitals.kv_use) if vitals else (0.0, 0.0)
         worker.start = None
         self._update(worker, probe_passed(worker.health, vitals, worker.in_flight, rules, now), now)
+        worker.moved = worker.health.progress.moved
 
     def probe_failed(self, worker: Worker, reason: str, *, certain: bool = False) -> None:
         health = probe_failed(worker.health, reason, self._rules[worker.slug], certain=certain)

@@ -4,7 +4,7 @@ Three witnesses, none of which can overrule another:
 
     probes     /health and /v1/models: alive after `rise` that pass (one at its first start), not after `fall` that fail
     requests   failures in a row eject it for a while; then one request at a time is on trial, whose success readmits it
-    progress   vitals.Progress: standing still makes it suspect, then takes it down until it moves again
+    progress   progress.Progress: standing still makes it suspect, then takes it down until it moves again
 
 So a passing probe ends no ejection, and a good answer does not revive a worker whose engine stands still.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from gateway.vitals import Progress, Vitals
+from gateway.progress import Progress
+from gateway.vitals import Vitals
 
 SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
 LEAST_SHARE: Final = 0.1  # of the requests that a worker gets just after it became ready
@@ -167,10 +168,10 @@ def _progress(
     """As read; what has hung too long hangs on until it moves, though its requests may be taken away meanwhile."""
     if vitals is None:
         return progress.silent(now)
-    read = progress.heard(vitals, in_flight, now, rules.longest_gap_s)
-    if progress.hung_s >= rules.down_s and vitals.marks == progress.marks:
+    is_hung = progress.hung_s >= rules.down_s
+    if is_hung and progress.last is not None and not vitals.moved_since(progress.last):
         return progress.silent(now)
-    return read
+    return progress.heard(vitals, in_flight, now, rules.longest_gap_s)
 
 
 def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = False) -> Health:

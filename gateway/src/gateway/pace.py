@@ -31,14 +31,18 @@ class Pace:
         """The client keeps up again: the silence until now was its own."""
         self.paused, self.heard = False, now
 
-    def overdue(self, limits: Deadlines, now: float) -> str | None:
-        """Which deadline has passed, in words."""
+    def overdue(self, limits: Deadlines, moved: float, now: float) -> str | None:
+        """Which deadline has passed, in words. moved: when the worker's engine last made progress.
+
+        An engine that generates may still say nothing for minutes: a parser holds back a tool call's arguments until
+        they are whole, and a long queue is worked off first. That is no silence.
+        """
         if now - self.started > limits.total_s:
             return f"the whole answer took longer than {limits.total_s:g} s"
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
-        if self.paused or now - self.heard <= limit:
+        if self.paused or now - max(self.heard, moved) <= limit:
             return None
-        return f"nothing came for {limit:g} s"
+        return f"nothing came for {limit:g} s, and its metrics showed no progress"
 
     def is_silent(self, seconds: float, now: float) -> bool:
         """Whether the client has heard nothing for that long, for want of anything to say."""

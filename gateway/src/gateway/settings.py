@@ -72,10 +72,14 @@ class Settings(BaseSettings):
     )
     connect_timeout_s: float = Field(2.0, gt=0, description="Seconds to open a connection to a worker.")
     first_byte_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds a worker may take until the first byte of its answer."
+        600.0,
+        gt=0,
+        description="Seconds without progress that a worker may take until the first byte of its answer.",
     )
     idle_timeout_s: float = Field(
-        60.0, gt=0, description="Seconds a worker may be silent within an answer that has begun."
+        60.0,
+        gt=0,
+        description="Seconds without progress that a worker may be silent within an answer that has begun.",
     )
     total_timeout_s: float = Field(3600.0, gt=0, description="Seconds a request may take in all.")
     keep_alive_s: float = Field(75.0, gt=0, description="Seconds a client's idle connection is kept.")

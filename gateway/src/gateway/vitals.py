@@ -1,18 +1,27 @@
-"""What a worker says of itself at /metrics, and whether it gets anywhere. Pure.
+"""What vLLM says of itself at /metrics, and whether it gets anywhere. Pure.
+
+The gateway and the launcher each have this file, word for word (a test compares the two): what keeps a stream alive in
+one program can then not be a standstill in the other.
 
 `/health` cannot tell: vLLM's server answers it while its engine stands still. Progress is any change of generated
 tokens, prompt tokens, KV use or finished requests. A lone prefill of 256k tokens changes the KV use with each of its
-parts, and a first request may compile for minutes: nothing is judged before a first request has finished.
+parts, and a first request may compile for minutes: no standstill counts before a first request has finished, nor of an
+engine that was put to sleep.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 RUNNING, WAITING = b"vllm:num_requests_running", b"vllm:num_requests_waiting"
 KV_USE, FINISHED = b"vllm:kv_cache_usage_perc", b"vllm:request_success_total"
 TOKENS: Final = (b"vllm:generation_tokens_total", b"vllm:prompt_tokens_total")
+SLEEP, AWAKE = b"vllm:engine_sleep_state", b'sleep_state="awake"'
+MOST_SAMPLES: Final = 1024  # of one metric: 64 engines have 320 of the one with the most
+MOST_LINE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,26 @@ class Vitals:
     waiting: float = 0.0
     kv_use: float = 0.0  # of the fullest engine, 0 to 1
     finished: float = 0.0
+    asleep: float = 0.0  # above 0: put to sleep
     marks: tuple[float, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests are in the engine, by its own account."""
+        return self.running + self.waiting > 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether standing still means anything: a request has finished before, and nobody put it to sleep."""
+        return self.finished > 0 and not self.asleep
+
+    def moved_since(self, before: Vitals) -> bool:
+        """Whether there was progress between two readings."""
+        return self.marks != before.marks
+
+    def stood_still_since(self, before: Vitals) -> bool:
+        """Whether there was none, and that means something. Whether it had any work is for the caller to say."""
+        return self.tells and before.tells and self.marks == before.marks
 
 
 def read_vitals(page: bytes) -> Vitals | None:
@@ -32,20 +60,32 @@ def read_vitals(page: bytes) -> Vitals | None:
     if not running:
         return None
     marks = [*(value for name in TOKENS for value in samples(page, name)), *kv_use, *finished]
-    waiting = sum(samples(page, WAITING))
-    return Vitals(sum(running), waiting, max(kv_use, default=0.0), sum(finished), tuple(marks))
+    return Vitals(
+        running=sum(running),
+        waiting=sum(samples(page, WAITING)),
+        kv_use=max(kv_use, default=0.0),
+        finished=sum(finished),
+        asleep=sum(numbers(line for line in lines(page, SLEEP) if AWAKE not in line)),
+        marks=tuple(marks),
+    )
 
 
 def samples(page: bytes, name: bytes) -> list[float]:
     """The finite values of one metric, in their order."""
-    return [value for value in map(number, lines(page, name)) if math.isfinite(value)]
+    return numbers(lines(page, name))
+
+
+def numbers(of: Iterator[bytes]) -> list[float]:
+    return [value for value in map(number, of) if math.isfinite(value)]
 
 
 def lines(page: bytes, name: bytes) -> Iterator[bytes]:
     """The lines that are samples of `name`. They stand together, so what follows them is not searched: most of a page's
     100 KB are other metrics'."""
     at = first(page, name)
-    while is_sample(page, name, at):
+    for _ in range(MOST_SAMPLES):
+        if not is_sample(page, name, at):
+            return
         end = page.find(b"\n", at)
         line = page[at : end if end >= 0 else len(page)]
         yield line
@@ -53,13 +93,15 @@ def lines(page: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def first(page: bytes, name: bytes) -> int:
-    """Where the first sample of `name` begins; the page's length if there is none."""
+    """Where the first sample of `name` begins; the page's length if there is none, or too much like it before."""
     at = 0
-    while not is_sample(page, name, at):
+    for _ in range(MOST_SAMPLES):
+        if is_sample(page, name, at):
+            return at
         at = page.find(b"\n" + name, at) + 1
         if not at:
-            return len(page)
-    return at
+            break
+    return len(page)
 
 
 def is_sample(page: bytes, name: bytes, at: int) -> bool:
@@ -68,35 +110,9 @@ def is_sample(page: bytes, name: bytes, at: int) -> bool:
 
 def number(line: bytes) -> float:
     """A sample's value, behind its labels; NaN if it has none. vLLM writes no timestamps."""
+    if len(line) > MOST_LINE_BYTES:
+        return math.nan
     try:
         return float(line.rpartition(b" ")[2])
     except ValueError:
         return math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How long nothing has moved, in seconds of the caller's clock, summed over readings that came one after another.
-
-    still_s: with requests there, by the worker's account or by ours. hung_s: with requests running by its own account.
-    Ours alone is weaker: a client may be slow to take an answer that the worker has long finished.
-    """
-
-    at: float = 0.0
-    marks: tuple[float, ...] = ()
-    finished: float = 0.0
-    still_s: float = 0.0
-    hung_s: float = 0.0
-
-    def heard(self, vitals: Vitals, in_flight: int, now: float, longest_s: float) -> "Progress":
-        """The worker was read. Of the time since the last reading at most `longest_s` counts: we may have slept."""
-        read = Progress(now, vitals.marks, vitals.finished, self.still_s, self.hung_s)
-        if not self.finished or vitals.marks != self.marks:
-            return replace(read, still_s=0.0, hung_s=0.0)
-        passed = min(now - self.at, longest_s)
-        still_s = self.still_s + passed if vitals.running or in_flight else 0.0
-        return replace(read, still_s=still_s, hung_s=self.hung_s + passed if vitals.running else 0.0)
-
-    def silent(self, now: float) -> "Progress":
-        """The worker did not say: this time is not judged."""
-        return replace(self, at=now)

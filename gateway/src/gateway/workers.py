@@ -1,5 +1,6 @@
 """Workers, and the lease that one request holds on one of them. No I/O."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,6 +28,7 @@ class Worker:
     burden: int = 0
     waiting: float = 0.0
     kv_use: float = 0.0
+    moved: float = -math.inf
     share: float = 1.0
     start: Mapping[str, object] | None = None
     reason: str = "not probed yet"

@@ -22,7 +22,8 @@ from gateway.health import (
     request_failed,
     request_succeeded,
 )
-from gateway.vitals import Progress, Vitals
+from gateway.progress import Progress
+from gateway.vitals import Vitals
 from gateway.workers import Worker
 
 RULES = Rules()
@@ -32,7 +33,7 @@ READY = Health(started=True, alive=True, probed="", ramp_from=NOW - 100)
 EJECTED = request_failed(
     Health(started=True, alive=True, probed="", failures=4), Failure.RESET, RULES, NOW, spare=True
 )
-HUNG = Health(started=True, alive=True, probed="", progress=Progress(NOW, (1.0,), 1, 180.0, 180.0))
+HUNG = Health(started=True, alive=True, probed="", progress=Progress(NOW, BUSY, still_s=180.0, hung_s=180.0))
 
 
 def state(health: Health, now: float = NOW) -> str:

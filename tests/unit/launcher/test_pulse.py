@@ -8,32 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.pulse import Pulse, Reading, read
+from launcher.pulse import Pulse
+from launcher.vitals import Vitals
 
 LIMIT_S, EVERY_S = 300.0, 5.0
-BUSY = Reading(running=2, waiting=1, generation_tokens=40, prompt_tokens=900, kv_use=0.25, finished=7)
+MARKS = (40.0, 900.0, 0.25, 7.0)  # generated and prompt tokens, KV use, finished requests
+BUSY = Vitals(running=2, waiting=1, kv_use=0.25, finished=7, marks=MARKS)
 IDLE = replace(BUSY, running=0, waiting=0)
-
-METRICS = """\
-# HELP vllm:num_requests_running Number of requests in model execution batches.
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="a b"} 2.0
-vllm:num_requests_running{engine="1",model_name="a b"} 1.0
-vllm:num_requests_waiting{engine="0",model_name="a b"} 4.0
-vllm:num_requests_waiting_by_reason{engine="0",model_name="a b",reason="capacity"} 4.0
-vllm:generation_tokens_total{engine="0",model_name="a b"} 1.5e+06
-vllm:generation_tokens_created{engine="0",model_name="a b"} 1.7637e+09
-vllm:prompt_tokens_total{engine="0",model_name="a b"} 90.0
-vllm:kv_cache_usage_perc{engine="0",model_name="a b"} 0.0009765625
-vllm:request_success_total{engine="0",finished_reason="stop",model_name="a b"} 3.0
-vllm:request_success_total{engine="0",finished_reason="abort",model_name="a b"} 1.0
-vllm:engine_sleep_state{engine="0",model_name="a b",sleep_state="awake"} 1.0
-vllm:engine_sleep_state{engine="0",model_name="a b",sleep_state="weights_offloaded"} 0.0
-http_requests_total{handler="/v1/completions",method="POST",status="2xx"} 5.0
-"""
+MADE = (41.0, *MARKS[1:])  # a token later
 
 
-def beat(pulse: Pulse, seconds: float, reading: Reading | None, *, asked: bool = False) -> Pulse:
+def beat(pulse: Pulse, seconds: float, reading: Vitals | None, *, asked: bool = False) -> Pulse:
     """Looks every few seconds that all find the same; None: no answer."""
     for _ in range(round(seconds / EVERY_S)):
         now = pulse.at + EVERY_S
@@ -47,22 +32,6 @@ def pulse() -> Pulse:
     return Pulse(LIMIT_S, EVERY_S, at=0.0).heard(BUSY, 0.0)
 
 
-def test_a_reading_is_summed_over_engines_and_reasons() -> None:
-    """The words of vLLM 0.32; names that only begin alike do not count."""
-    expected = Reading(
-        running=3, waiting=4, generation_tokens=1.5e6, prompt_tokens=90, kv_use=0.0009765625, finished=4
-    )
-    assert expected == read(METRICS)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "<html>", "vllm:num_requests_running{} many", "vllm:kv_cache_usage_perc NaN"]
-)
-def test_what_says_nothing_is_a_reading_of_nothing(text: str) -> None:
-    """A vLLM that renames its metrics is never judged."""
-    assert read(text) == Reading()
-
-
 def test_a_standstill_is_named_after_the_limit_and_not_before(pulse: Pulse) -> None:
     """What stands still, for how long, and with how many requests."""
     assert beat(pulse, LIMIT_S - EVERY_S, BUSY).standstill is None
@@ -73,10 +42,10 @@ def test_a_standstill_is_named_after_the_limit_and_not_before(pulse: Pulse) -> N
     )
 
 
-@pytest.mark.parametrize("name", ["generation_tokens", "prompt_tokens", "kv_use", "finished"])
-def test_any_change_is_progress(pulse: Pulse, name: str) -> None:
+@pytest.mark.parametrize("at", range(4))
+def test_any_change_is_progress(pulse: Pulse, at: int) -> None:
     """One of the four is enough, in either direction; the limit begins anew."""
-    moved = replace(BUSY, **{name: getattr(BUSY, name) - 0.125})
+    moved = replace(BUSY, marks=tuple(mark - 0.125 * (at == number) for number, mark in enumerate(MARKS)))
     assert beat(beat(pulse, LIMIT_S - EVERY_S, BUSY), LIMIT_S, moved).standstill is None
 
 
@@ -90,17 +59,17 @@ def test_a_longer_queue_is_no_progress(pulse: Pulse, name: str) -> None:
 def test_a_long_prefill_is_progress(pulse: Pulse) -> None:
     """256k tokens in parts, each a minute: only the KV use changes, and that is enough."""
     for part in range(32):
-        pulse = beat(pulse, 60, replace(BUSY, kv_use=0.25 + part / 64))
+        pulse = beat(pulse, 60, replace(BUSY, marks=(40.0, 900.0, 0.25 + part / 64, 7.0)))
         assert pulse.standstill is None
 
 
 def test_nothing_is_judged_before_a_first_request_has_finished() -> None:
     """It may compile kernels for longer than any limit; neither numbers nor silence mean anything yet."""
     new = Pulse(LIMIT_S, EVERY_S, at=0.0)
-    compiling = beat(new, 4 * LIMIT_S, Reading(running=1))
+    compiling = beat(new, 4 * LIMIT_S, Vitals(running=1))
     assert compiling.standstill is None
     assert beat(compiling, 4 * LIMIT_S, None).standstill is None
-    first = Reading(running=1, finished=1)
+    first = Vitals(running=1, finished=1)
     assert beat(compiling, LIMIT_S, first).standstill is None  # the change itself was one look
     assert beat(compiling, LIMIT_S + EVERY_S, first).standstill is not None
 
@@ -129,12 +98,12 @@ def test_a_token_asked_for_is_work(pulse: Pulse) -> None:
     said = beat(asked, LIMIT_S, IDLE, asked=True).standstill
     assert said is not None
     assert said.endswith("with 0 requests running and 0 waiting but for the launcher's own")
-    made = replace(IDLE, generation_tokens=41, finished=8)
+    made = replace(IDLE, finished=8, marks=MADE)
     assert beat(beat(asked, LIMIT_S - EVERY_S, IDLE, asked=True), 2 * LIMIT_S, made).standstill is None
 
 
-@pytest.mark.parametrize("reading", [Reading(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
-def test_who_cannot_tell_is_never_asked(reading: Reading) -> None:
+@pytest.mark.parametrize("reading", [Vitals(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
+def test_who_cannot_tell_is_never_asked(reading: Vitals) -> None:
     """A new vLLM would compile for us, one that was put to sleep would never answer."""
     pulse = beat(Pulse(LIMIT_S, EVERY_S, at=0.0).heard(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE)
     assert not beat(pulse, 3 * LIMIT_S, reading).is_doubtful
@@ -153,7 +122,7 @@ def test_silence_that_ends_counts_only_if_nothing_has_moved_meanwhile(pulse: Pul
     """A server that was too busy to answer is forgiven by its numbers."""
     silent = beat(pulse, LIMIT_S - EVERY_S, None)
     assert beat(silent, EVERY_S, BUSY).standstill is not None
-    assert beat(silent, EVERY_S, replace(BUSY, generation_tokens=41)).standstill is None
+    assert beat(silent, EVERY_S, replace(BUSY, marks=MADE)).standstill is None
 
 
 def test_the_launchers_own_sleep_is_not_vllms(pulse: Pulse) -> None:
@@ -163,25 +132,25 @@ def test_the_launchers_own_sleep_is_not_vllms(pulse: Pulse) -> None:
 
 
 READINGS = st.builds(
-    Reading,
+    Vitals,
     running=st.sampled_from([0, 1]),
-    generation_tokens=st.integers(0, 2),
     finished=st.sampled_from([0, 1]),
+    marks=st.tuples(st.integers(0, 2), st.integers(0, 1)),
 )
 LOOKS = st.lists(st.none() | READINGS, max_size=60)
 
 
 @given(LOOKS, st.integers(1, 10))
 def test_a_verdict_needs_a_limit_full_of_looks_without_progress(
-    looks: list[Reading | None], limit: int
+    looks: list[Vitals | None], limit: int
 ) -> None:
     """Whatever the looks find: each of the last ones was silent, or busy with what the one before it had shown."""
-    pulse, seen = Pulse(limit_s=float(limit), every_s=1.0, at=0.0), [Reading()]
+    pulse, seen = Pulse(limit_s=float(limit), every_s=1.0, at=0.0), [Vitals()]
     for at, reading in enumerate(looks, start=1):
         pulse = pulse.silent(at) if reading is None else pulse.heard(reading, at)
         seen.append(reading or seen[-1])
         if pulse.standstill:
             assert at >= limit
-            assert len({known.progress for known in seen[-limit:]}) == 1
+            assert len({known.marks for known in seen[-limit:]}) == 1
             assert seen[-1].finished == 1
             assert all(look is None or look.is_busy for look in looks[at - limit : at])

@@ -50,7 +50,7 @@ def answered(server: socket.socket, answer: bytes) -> Question:
 def test_an_answer_is_whole_once_the_server_has_closed(listener: socket.socket) -> None:
     """Larger than any buffer on the way."""
     body = "x" * 3_000_000
-    assert answered(listener, f"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{body}".encode()).text == body
+    assert answered(listener, f"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{body}".encode()).body == body.encode()
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_an_answer_is_whole_once_the_server_has_closed(listener: socket.socket) 
 )
 def test_what_is_no_answer_has_no_text(listener: socket.socket, answer: bytes) -> None:
     """Nothing, half a head, another status, no HTTP."""
-    assert answered(listener, answer).text is None
+    assert answered(listener, answer).body is None
 
 
 def test_a_server_that_does_not_answer_holds_nobody_up(listener: socket.socket) -> None:
     """Nobody even accepts the connection."""
     question = Question(port(listener), METRICS)
     question.pump()
-    assert (question.over, question.text) == (False, None)
+    assert (question.over, question.body) == (False, None)
     question.close()
 
 
@@ -74,4 +74,4 @@ def test_a_connection_refused_is_over(listener: socket.socket) -> None:
     listener.close()
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        assert over(Question(port(unheard), METRICS)).text is None
+        assert over(Question(port(unheard), METRICS)).body is None
