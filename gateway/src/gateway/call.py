@@ -6,10 +6,11 @@ Nothing here waits: what comes next is called when it comes. Once a byte of the 
 status: a stream gets an error event, and the body is left without its end: no broken answer looks finished.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from gateway import bodies, headers, selection
+from gateway import bodies, codings, headers, selection
 from gateway.answers import Edits, Names, Opaque, Reading, Stream, reading_of
 from gateway.bodies import Asked
 from gateway.errors import (
@@ -40,9 +41,9 @@ class Call:
     """One request while it runs. Times are of the loop's clock, in seconds."""
 
     __slots__ = (
-        "_answered", "_asked", "_bound", "_exchange", "_hides_usage", "_learns", "_lease", "_names", "_options",
-        "_request", "_shared", "_went_elsewhere", "attempts", "code", "ending", "id", "model", "pace", "queued",
-        "reading", "route", "status", "stream", "stream_is_asked", "waits_since", "worker",
+        "_answered", "_asked", "_bound", "_decoding", "_exchange", "_hides_usage", "_learns", "_lease", "_names",
+        "_options", "_request", "_shared", "_went_elsewhere", "attempts", "code", "ending", "id", "model", "pace",
+        "queued", "reading", "route", "status", "stream", "stream_is_asked", "waits_since", "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
@@ -51,6 +52,7 @@ class Call:
         self._asked: Asked | None = None  # until a head has come: then it cannot be sent again
         self._options = NO_OPTIONS
         self._names = Names.REASONING
+        self._decoding: asyncio.Future[bytes] | None = None
         self._exchange: Exchange | None = None
         self._lease: Lease | None = None
         self.reading: Reading = Opaque()
@@ -76,7 +78,19 @@ class Call:
         self._safely(self._start)
 
     def _start(self) -> None:
-        asked = self._read()
+        coding = codings.coding_of(self._request.headers)
+        if coding is None:
+            self._route(self._request.body())
+        else:
+            most = self._shared.settings.max_body_bytes
+            self._decoding = self._shared.desk.decode(self._request.body(), coding, most, self._on_decoded)
+
+    def _on_decoded(self, decoding: asyncio.Future[bytes]) -> None:
+        if not decoding.cancelled():
+            self._safely(lambda: self._route(decoding.result()))
+
+    def _route(self, body: bytes) -> None:
+        asked = self._read(body)
         if self.route.kind is Kind.STORED:
             self._send(self._holder(stored_id(self.route, self._request.path) or b""), asked)
         else:
@@ -93,10 +107,10 @@ class Call:
             self._shared.log.fault(fault, id=self.id.decode())
             self.fail(GatewayError("The gateway failed at this request; its log says how"))
 
-    def _read(self) -> Asked:
-        request, most = self._request, self._shared.settings.max_text_bytes
-        content_type = headers.get(request.headers, b"content-type") or b""
-        asked = bodies.read(request.body(), content_type, self.route, self._shared.models.aliases, most)
+    def _read(self, body: bytes) -> Asked:
+        most = self._shared.settings.max_text_bytes
+        content_type = headers.get(self._request.headers, b"content-type") or b""
+        asked = bodies.read(body, content_type, self.route, self._shared.models.aliases, most)
         self._asked, self._hides_usage, self.stream_is_asked = asked, asked.hides_usage, asked.stream
         return asked
 
@@ -393,8 +407,11 @@ class Call:
         if self.waits_since is not None:
             self._note_wait()
             self._shared.queues.leave(self.model, self)
+        decoding, self._decoding = self._decoding, None
         exchange, self._exchange = self._exchange, None
         lease, self._lease = self._lease, None
+        if decoding is not None:
+            decoding.cancel()
         if exchange is not None:
             exchange.cancel()
         if lease is not None:

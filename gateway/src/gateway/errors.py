@@ -6,6 +6,7 @@
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
     ├── Misdirected          421  invalid_request       for a host name that is not served
     ├── RequestTooLarge      413  request_too_large
+    ├── UnsupportedCoding    415  invalid_request       with Accept-Encoding: the body's compression is not taken
     ├── HeadTooLarge         431  request_too_large     more headers, or bytes of them, than are taken
     ├── RequestTimeout       408  invalid_request       the client sent its request too slowly
     ├── QueueFull            429  overloaded            with Retry-After: as many wait as may
@@ -28,8 +29,9 @@ from gateway.routes import Dialect
 
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
-    408: "invalid_request_error", 413: "request_too_large", 421: "invalid_request_error",
-    429: "rate_limit_error", 431: "request_too_large", 503: "overloaded_error", 504: "timeout_error",
+    408: "invalid_request_error", 413: "request_too_large", 415: "invalid_request_error",
+    421: "invalid_request_error", 429: "rate_limit_error", 431: "request_too_large", 503: "overloaded_error",
+    504: "timeout_error",
 }  # fmt: skip
 
 
@@ -95,6 +97,15 @@ class MethodNotAllowed(InvalidRequest):
 
 class Misdirected(InvalidRequest):
     status = 421
+
+
+class UnsupportedCoding(InvalidRequest):
+    """The body is compressed in a way that is not taken. taken: the ways that are, as Accept-Encoding names them."""
+
+    status, taken = 415, "gzip, deflate, br, zstd"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"accept-encoding", self.taken.encode())]
 
 
 class InvalidApiKey(GatewayError):

@@ -3,6 +3,7 @@
 import random
 
 from gateway.call import Call
+from gateway.codings import coding_of
 from gateway.errors import GatewayError, MethodNotAllowed
 from gateway.fleet import Fleet
 from gateway.keys import KeyRing
@@ -45,6 +46,7 @@ class Proxy:
         try:
             check_method(request, route)
             self._keys.check(request.headers)
+            coding_of(request.headers)
         except GatewayError as error:
             request.refusal = error.with_traceback(None)  # which knows the request: a circle
 

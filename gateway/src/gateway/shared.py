@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from gateway.desk import Desk
 from gateway.errors import ResponseNotFound
 from gateway.fleet import Fleet
 from gateway.logs import EventLog
@@ -35,9 +36,11 @@ class Shared:
     log: EventLog
     budget: Budget = field(default_factory=Budget)
     stored: Stored = field(default_factory=Stored)
+    desk: Desk = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.desk = Desk(self.upstream.loop)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
 

@@ -8,7 +8,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 
 STATUSES = {
-    "invalid_request": {400, 404, 405, 408, 421},
+    "invalid_request": {400, 404, 405, 408, 415, 421},
     "invalid_api_key": {401},
     "model_not_found": {404},
     "request_too_large": {413, 431},
