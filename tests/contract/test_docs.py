@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import errors
 from gateway.cards import Catalog
 from gateway.fleet import Fleet
+from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.queues import Queues
 from model_cache.progress import Progress
@@ -23,7 +24,7 @@ LAUNCHER_PAGE = (ROOT / "docker/launcher/page.py").read_text()
 
 def test_every_metric_has_a_row() -> None:
     """docs/metrics.md lists exactly the metrics of gateway, weights job and launcher."""
-    own = Metrics(Fleet.of(Catalog((), {})), Queues()).exposition().decode()
+    own = Metrics(Fleet.of(Catalog((), {})), Queues(), EventLog()).exposition().decode()
     assert metric_rows("gateway_") == names(text_string_to_metric_families(own))
     assert metric_rows("launcher_") == set(re.findall(r'"(launcher_\w+)"', LAUNCHER_PAGE))
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())

@@ -6,7 +6,7 @@ Exit codes: 0 drained after a signal · 2 configuration · 3 port in use.
 import gc
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import uvloop
 
@@ -40,28 +40,30 @@ def command(words: list[str]) -> int:
 
 
 def run(settings: Settings) -> int:
-    log_warnings()
     raise_file_limit()
     with ExitStack() as stack:
+        log = stack.enter_context(closing(EventLog()))
+        log_warnings(log)
         data = [stack.enter_context(one) for one in listen_by_several(settings)]
         ops = stack.enter_context(listen(settings, settings.ops_port, "GATEWAY_OPS_PORT"))
         if settings.processes > 1:
-            return uvloop.run(serve_all(settings, data, ops, EventLog()))
-        uvloop.run(run_gateway(settings, data[0], ops, child=False))
+            return uvloop.run(serve_all(settings, data, ops, log))
+        uvloop.run(run_gateway(settings, log, data[0], ops, child=False))
     return 0
 
 
 def run_child(settings: Settings, data: int, ops: int) -> int:
     """One of several processes, on the parent's sockets."""
-    log_warnings()
-    uvloop.run(run_gateway(settings, socket.socket(fileno=data), socket.socket(fileno=ops), child=True))
+    with closing(EventLog()) as log:
+        log_warnings(log)
+        sockets = socket.socket(fileno=data), socket.socket(fileno=ops)
+        uvloop.run(run_gateway(settings, log, *sockets, child=True))
     return 0
 
 
 async def run_gateway(
-    settings: Settings, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
+    settings: Settings, log: EventLog, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
 ) -> None:
-    log = EventLog()
     gateway = Gateway(settings, log)
     spare_the_collector()
     await serve(gateway, data_socket, ops_socket, log, child=child)

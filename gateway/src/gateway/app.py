@@ -42,7 +42,7 @@ class Gateway:
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self._hosts = hosts_of(settings)
-        self.metrics = metrics = Metrics(self.fleet, queues)
+        self.metrics = metrics = Metrics(self.fleet, queues, log)
         self.queues = queues
         self.fleet.observe(self._serve_lines)  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)

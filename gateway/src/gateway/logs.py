@@ -1,30 +1,18 @@
 """Structured logs: one JSON object a line on standard output, one shape for every event."""
 
 import asyncio
-import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
-from select import PIPE_BUF
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 import orjson
 
+from gateway.spool import Spool
+
+STDOUT: Final = 1
 FLUSH_S: Final = 0.02
-MOST_LINES: Final = 256  # that wait
-
-
-def pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """The lines, put together as far as a pipe takes them in one: other processes write to it too."""
-    piece = b""
-    for line in lines:
-        if len(piece) + len(line) > PIPE_BUF and piece:
-            yield piece
-            piece = b""
-        piece += line
-    yield piece
+MOST_LINES: Final = 256  # that wait to be handed over
 
 
 def timestamp(milliseconds: int) -> str:
@@ -32,17 +20,42 @@ def timestamp(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
+def line_of(moment: str, level: str, event: str, facts: dict[str, object]) -> bytes:
+    line = {"ts": moment, "level": level, "logger": "gateway", "event": event, **facts}
+    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def dropped_line(count: int) -> bytes:
+    """Says that `count` lines are missing before it."""
+    return line_of(timestamp(int(time.time() * 1000)), "warning", "log_lines_dropped", {"lines": count})
+
+
+class Out(Protocol):
+    """Where lines go."""
+
+    dropped: int
+
+    def put(self, lines: list[bytes]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class EventLog:
     """Writes events. `event` is a fixed word; the rest are its facts. Never bodies, never keys.
 
-    Lines of requests are written together, at most `FLUSH_S` seconds late; any other line is written at once, behind
-    those that wait.
+    Lines of requests are handed over together, at most `FLUSH_S` seconds late; any other line at once, behind those
+    that wait. out: None for standard output.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self, out: Out | None = None) -> None:
+        self._out: Out = Spool(STDOUT, dropped_line) if out is None else out
         self._lines: list[bytes] = []
         self._last, self._timestamp = 0, ""  # milliseconds: the second half is worked out once for each
+
+    @property
+    def dropped(self) -> int:
+        """How many lines could not be written."""
+        return self._out.dropped
 
     def request(self, loop: asyncio.AbstractEventLoop, **facts: object) -> None:
         if not self._lines:
@@ -66,12 +79,15 @@ class EventLog:
         self.error("fault", message=f"{type(error).__name__}: {error}", traceback=where, **facts)
 
     def flush(self) -> None:
-        """Writes what waits. Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""
+        """Hands over what waits."""
         lines, self._lines = self._lines, []
-        with suppress(OSError):
-            for piece in pieces(lines):
-                self._stream.write(piece.decode())
-                self._stream.flush()
+        if lines:
+            self._out.put(lines)
+
+    def close(self) -> None:
+        """Writes what waits, as far as somebody takes it in time."""
+        self.flush()
+        self._out.close()
 
     def _write(self, level: str, event: str, facts: dict[str, object]) -> None:
         self._add(level, event, facts)
@@ -81,5 +97,4 @@ class EventLog:
         milliseconds = int(time.time() * 1000)
         if milliseconds != self._last:
             self._last, self._timestamp = milliseconds, timestamp(milliseconds)
-        line = {"ts": self._timestamp, "level": level, "logger": "gateway", "event": event, **facts}
-        self._lines.append(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.append(line_of(self._timestamp, level, event, facts))

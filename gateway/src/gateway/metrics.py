@@ -14,6 +14,7 @@ from gateway import __version__
 from gateway.families import Family, counter, gauge, histogram
 from gateway.fleet import Fleet, ModelState
 from gateway.health import WorkerState
+from gateway.logs import EventLog
 from gateway.queues import Queues
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -67,7 +68,7 @@ class Traffic:
 class Metrics:
     """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
 
-    def __init__(self, fleet: Fleet, queues: Queues) -> None:
+    def __init__(self, fleet: Fleet, queues: Queues, log: EventLog) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})
@@ -76,6 +77,7 @@ class Metrics:
         self._fleet = fleet
         self._fleet_metrics = FleetMetrics(fleet)
         self._queues = queues
+        self._log = log
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
@@ -129,6 +131,9 @@ class Metrics:
         )
         yield counters("gateway_retries", "Requests sent a second time, before any byte of an answer.", [],
                        {(): self._retries})  # fmt: skip
+        yield counters(
+            "gateway_log_lines_dropped", "Log lines that could not be written.", [], {(): self._log.dropped}
+        )
         yield self._queued()
         yield self._queue_age()
         yield self._lag()

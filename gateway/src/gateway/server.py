@@ -173,6 +173,18 @@ def address_of(listener: socket.socket) -> str:
     return f"{host}:{port}"
 
 
-def log_warnings() -> None:
-    """Sends uvicorn's warnings to standard error."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+class ToLog(logging.Handler):
+    """What libraries report, as events: standard error may have no reader either."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        level("library", logger=record.name, message=self.format(record))
+
+
+def log_warnings(log: EventLog) -> None:
+    """Sends the warnings of uvicorn and asyncio to the log."""
+    logging.basicConfig(level=logging.WARNING, handlers=[ToLog(log)])

@@ -91,6 +91,8 @@ class Gateway:
         )
         self.log: list[dict[str, Any]] = []
         self.raw_log: list[bytes] = []
+        self.reads_log = threading.Event()  # cleared: nobody reads standard output
+        self.reads_log.set()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         started = self.event("listening")
@@ -165,16 +167,18 @@ class Gateway:
         self.process.send_signal(signal.SIGTERM)
 
     def end(self, wait_s: float = WAIT_S) -> tuple[int, str]:
-        """Waits for the process; returns its exit code and standard error."""
+        """Waits for the process; returns its exit code, and what it or a library complained of."""
         self._close_clients()
         try:
             code = self.process.wait(wait_s)
         finally:
             self.process.kill()
             self.process.wait(WAIT_S)
+            self.reads_log.set()
             self._reader.join(WAIT_S)
             self._stderr.seek(0)
             told = self._stderr.read().decode()
+            told += "".join(line["message"] for line in self.events("library"))
             self._stderr.close()
         return code, told
 
@@ -192,6 +196,7 @@ class Gateway:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
+                self.reads_log.wait()
                 self.raw_log.append(line)
                 self.log.append(json.loads(line))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,6 +37,20 @@ class NamedProbes(Probes):
         return [("127.0.0.1", worker.port) for worker in self.names.get(name, [])]
 
 
+class Lines:
+    """A log's lines, kept."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def put(self, lines: list[bytes]) -> None:
+        self.lines += lines
+
+    def close(self) -> None: ...
+
+
 class Watch:
     """A keeper over real workers, whose rounds the test calls for."""
 
@@ -45,7 +58,7 @@ class Watch:
         settings = Settings(cards_dir=site.cards, probe_fall=2)
         self.fleet = Fleet.of(load_catalog(site.cards), rules_of(settings))
         self.probes = NamedProbes(worker_port, launcher_port)
-        self.log = io.StringIO()
+        self.log = Lines()
         upstream = Upstream(1, 1, asyncio.get_running_loop())
         self.keeper = Keeper(settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log))
 
@@ -58,7 +71,7 @@ class Watch:
         return self.fleet.model_state("alpha")
 
     def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
+        return [json.loads(line)["event"] for line in self.log.lines]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cards import Card, Catalog
 from gateway.fleet import Fleet
+from gateway.logs import EventLog
 from gateway.metrics import SECONDS, Metrics, Spread
 from gateway.queues import Queues
 
@@ -35,7 +36,7 @@ def test_buckets_hold_all_that_is_not_above_them(values: list[float]) -> None:
 
 def test_a_request_in_every_metric_of_its_own() -> None:
     """Its ending, its times and its tokens, by model and route."""
-    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues())
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog())
     traffic = metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
     traffic.prompt_tokens += 3
     metrics.count("alpha", "chat_completions", 404, "refused", 0.001, None)
@@ -56,7 +57,7 @@ def test_a_request_in_every_metric_of_its_own() -> None:
 
 def test_failures_are_told_before_the_first_one() -> None:
     """A series that begins with its first failure has grown by nothing, and no alert would see it."""
-    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues())
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog())
     loading = frozenset({"model": "alpha", "code": "model_loading"}.items())
     assert told(metrics)["gateway_errors_total", loading] == 0
     metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)

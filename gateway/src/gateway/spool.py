@@ -1,0 +1,122 @@
+"""Log lines on their way to a file descriptor, written by a thread: whoever reads them slowly, or not at all, holds
+nobody up. What waits is bounded; what is dropped is counted, and told once writing goes on."""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+from select import PIPE_BUF
+from typing import Final
+
+MOST_BYTES: Final = 4 * 1024 * 1024  # that wait, some ten thousand lines
+CLOSE_S: Final = 2.0  # that the end of the process waits for a reader
+
+
+class Spool:
+    """The lines for one descriptor. tell: makes the line that says how many were dropped."""
+
+    def __init__(self, descriptor: int, tell: Callable[[int], bytes], most_bytes: int = MOST_BYTES) -> None:
+        self._descriptor = descriptor
+        self._tell = tell
+        self._most_bytes = most_bytes
+        self._change = threading.Condition()  # guards all below
+        self._lines: list[bytes] = []
+        self._bytes = 0  # of these and of those that are being written
+        self._untold = 0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether lines have not been written yet, or their loss not been told."""
+        with self._change:
+            return bool(self._bytes or self._untold)
+
+    def put(self, lines: list[bytes]) -> None:
+        """Takes lines to be written soon, or drops them where too much waits already. Never blocks."""
+        size = sum(map(len, lines))
+        with self._change:
+            if self._bytes + size > self._most_bytes:
+                self._note_dropped(len(lines))
+                return
+            self._lines += lines
+            self._bytes += size
+            self._change.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+
+    def close(self, within_s: float = CLOSE_S) -> None:
+        """Writes what waits, as far as it is taken within `within_s` seconds."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        if self._thread is not None:
+            self._thread.join(within_s)
+
+    def _run(self) -> None:
+        while lines := self._next():
+            for piece in pieces(lines):
+                self._write_counted(piece)
+            self._tell_dropped()
+
+    def _next(self) -> list[bytes]:
+        """The lines that wait; none once it is closed and all are written."""
+        with self._change:
+            self._change.wait_for(lambda: self._lines or self._closed)
+            lines, self._lines = self._lines, []
+        return lines
+
+    def _write_counted(self, piece: bytes) -> None:
+        """Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""
+        try:
+            write(self._descriptor, piece)
+            lost = 0
+        except OSError:
+            lost = piece.count(b"\n")
+        with self._change:
+            self._bytes -= len(piece)
+            self._note_dropped(lost)
+
+    def _tell_dropped(self) -> None:
+        with self._change:
+            untold = self._untold
+        if not untold:
+            return
+        try:
+            write(self._descriptor, self._tell(untold))
+        except OSError:
+            return
+        with self._change:
+            self._untold -= untold
+
+    def _note_dropped(self, lines: int) -> None:
+        self.dropped += lines
+        self._untold += lines
+
+
+def pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines, put together as far as a pipe takes them in one: other processes write to it too."""
+    piece = b""
+    for line in lines:
+        if len(piece) + len(line) > PIPE_BUF and piece:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`, however long that takes. Raises OSError."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # somebody who shares it has made it so
+            wait_until_writable(descriptor)
+
+
+def wait_until_writable(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()
