@@ -13,12 +13,14 @@ import os
 import sys
 from pathlib import Path
 
-from model_cache import ready
+from model_cache import inside, ready
+from model_cache.document import WrongDocumentError
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
 from model_cache.holds import shared
 from model_cache.lock import Lock
-from model_cache.manifest import DIGEST_DIGITS
+from model_cache.manifest import DIGEST_DIGITS, READY
 from model_cache.parcel import FORM, LEAST_PART_BYTES, LOCK, SUMS, Part, copy, parts
+from model_cache.ready import Ready
 from model_cache.report import human_bytes
 from model_cache.volume import explain
 
@@ -30,8 +32,8 @@ class Export:
 
     def __init__(self, root: Path, slug: str, into: Path) -> None:
         """Raises ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
-        self._snapshot = (root / "slugs" / slug).resolve()
-        record = ready.read(self._snapshot)
+        self._snapshot = Path(os.path.realpath(root / "slugs" / slug))
+        record = _record(self._snapshot)
         if record is None:
             raise ConfigError(f"{slug} has no published weights: docker compose up {slug}-weights")
         if changed := record.changed(self._snapshot):
@@ -75,7 +77,7 @@ class Export:
         try:
             with draft.open("wb", buffering=0) as target:
                 for piece in part.slices:
-                    with (self._snapshot / piece.file.path).open("rb", buffering=0) as source:
+                    with inside.reading(self._snapshot, piece.file.path) as source:
                         source.seek(piece.begin)
                         copy(source, target, piece.end - piece.begin, digest)
                 os.fsync(target.fileno())
@@ -93,6 +95,16 @@ class Export:
         return NoSpaceError(
             f"the disk is full before {part.name}; put in the next one and go on with FROM={part.number}"
         )
+
+
+def _record(snapshot: Path) -> Ready | None:
+    """Raises IntegrityError for one that cannot be trusted."""
+    try:
+        return ready.checked(snapshot)
+    except WrongDocumentError as error:
+        raise IntegrityError(
+            f"{snapshot / READY} cannot be trusted ({error}): make verify-weights"
+        ) from error
 
 
 def main() -> int:

@@ -66,7 +66,7 @@ class Hub:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
         except (HubError, requests.RequestException) as error:
             raise self._job_error(error) from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise self._not_a_hub() from error
         return [ListedFile(f.path, f.size, f.sha256) for f in listing if not f.is_dir]
 

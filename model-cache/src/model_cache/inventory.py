@@ -8,18 +8,23 @@ import sys
 from pathlib import Path
 
 from model_cache import ready
+from model_cache.document import WrongDocumentError
 from model_cache.holds import is_held
+from model_cache.manifest import READY
+from model_cache.ready import Ready
 from model_cache.report import human_bytes
 
 
 def lines(root: Path) -> list[str]:
     """A line for each slug below *root*, in the slugs' order, then one for each snapshot that no slug links to."""
     links = _links(root)
-    linked = {link.resolve() for link in links}
+    linked = {os.path.realpath(link) for link in links}
     others = sorted(
-        path for path in root.glob("models/*/*/*") if path.is_dir() and path.resolve() not in linked
+        path
+        for path in root.glob("models/*/*/*")
+        if path.is_dir() and not path.is_symlink() and os.path.realpath(path) not in linked
     )
-    return [*map(_line, links), *(_describe("no slug", path) for path in others)]
+    return [*map(_line, links), *map(_other, others)]
 
 
 def names(root: Path) -> list[str]:
@@ -32,22 +37,41 @@ def _links(root: Path) -> list[Path]:
 
 
 def _line(link: Path) -> str:
-    if ready.read(link.resolve()) is None:
-        return f"{link.name}: not verified: docker compose up {link.name}-weights"
-    return _describe(link.name, link.resolve())
+    snapshot = Path(os.path.realpath(link))
+    if (found := _record(snapshot)) is None or isinstance(found, str):
+        fault = f" ({found})" if found else ""
+        return f"{link.name}: not verified{fault}: docker compose up {link.name}-weights"
+    return _describe(link.name, snapshot, found)
 
 
-def _describe(whose: str, snapshot: Path) -> str:
-    found = ready.read(snapshot)
-    use = "held by a worker" if is_held(snapshot) else "held by no worker"
-    if found is None:
-        return f"{whose}: {snapshot.parent.name}, digest {snapshot.name}, not verified, {use}"
+def _record(snapshot: Path) -> Ready | str | None:
+    """What READY.json says, or why it cannot be trusted; None where there is none."""
+    try:
+        return ready.checked(snapshot)
+    except (OSError, WrongDocumentError) as error:
+        return f"{READY}: {error}"
+
+
+def _other(snapshot: Path) -> str:
+    """Of a snapshot that no slug links to."""
+    found = _record(snapshot)
+    if isinstance(found, Ready):
+        return _describe("no slug", snapshot, found)
+    fault = f" ({found})" if found else ""
+    return f"no slug: {snapshot.parent.name}, digest {snapshot.name}, not verified{fault}, {_use(snapshot)}"
+
+
+def _use(snapshot: Path) -> str:
+    return "held by a worker" if is_held(snapshot) else "held by no worker"
+
+
+def _describe(whose: str, snapshot: Path, found: Ready) -> str:
     changed = found.changed(snapshot)
     trust = "as weights.lock says" if found.locked else "trusted at first use"
     state = f"{len(changed)} files have changed since" if changed else "unchanged since"
     return (
         f"{whose}: {found.repo} at {found.revision}, {human_bytes(found.bytes)} in {len(found.files)} files, "
-        f"digest {snapshot.name}, {trust}, verified {found.published_at}, {state}, {use}"
+        f"digest {snapshot.name}, {trust}, verified {found.published_at}, {state}, {_use(snapshot)}"
     )
 
 

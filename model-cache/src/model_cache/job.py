@@ -1,5 +1,6 @@
 """The run, from a name on the hub to a verified, published snapshot. Reads top-down."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,10 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from model_cache import card, lock, ready
+from model_cache.document import WrongDocumentError
 from model_cache.errors import AccessError, ConfigError, IntegrityError
 from model_cache.listing import Accepted, ListedFile, accept, missing_from
 from model_cache.lock import Lock
-from model_cache.manifest import Manifest, ManifestFile
+from model_cache.manifest import READY, Manifest, ManifestFile
 from model_cache.progress import Phase, Progress, Work
 from model_cache.ready import Stamp
 from model_cache.report import Reporter, human_bytes
@@ -39,18 +41,22 @@ class Job:
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
         with self._explained():
-            snapshot = self._unchanged() or self._mended_or_fetched()
+            snapshot = self._unchanged()
+            if snapshot is None:
+                self._say_wrong_record(self._volume.linked())
+                snapshot = self._mended_or_fetched()
             self._say_ready(snapshot)
         return snapshot
 
     def verify(self) -> Path:
         """Read every byte of the published snapshot; fetch again what is wrong. Raises JobError."""
         with self._explained():
-            if self._published_record() is None:
+            if (snapshot := self._volume.linked()) is None or not os.path.lexists(snapshot / READY):
                 raise ConfigError(
                     f"{self._settings.slug} has no published weights to verify: fetch them first, with "
                     f"docker compose up {self._settings.slug}-weights"
                 )
+            self._say_wrong_record(snapshot)
             snapshot = self._mended_or_fetched(every_byte=True)
             self._say_ready(snapshot)
         return snapshot
@@ -92,7 +98,9 @@ class Job:
 
     def _lock(self) -> Lock | None:
         """The slug's weights.lock, or else what was recorded at first use. Raises ConfigError."""
-        return self._own_lock() or lock.read(self._volume.recorded_lock(self._settings.revision))
+        return self._own_lock() or lock.read(
+            self._volume.recorded_lock(self._settings.revision), follow_link=False
+        )
 
     def _own_lock(self) -> Lock | None:
         settings = self._settings
@@ -152,6 +160,7 @@ class Job:
             return snapshot
         with self._connected() as hub:
             manifest = self._wanted(hub, wanted)
+            self._volume.require_names(manifest)
             if snapshot := self._relinked(manifest):
                 return snapshot
             staging = self._volume.stage(manifest)
@@ -317,6 +326,15 @@ class Job:
         size = f"{len(record.files)} files, {human_bytes(record.bytes)}"
         remark = f"{record.repo} at {record.revision}: {size}, verified, digest {record.digest[:16]}"
         self._enter_done("ready", record.manifest(), remark)
+
+    def _say_wrong_record(self, snapshot: Path | None) -> None:
+        """A record that cannot be trusted is none: its files are read again, and it is written anew."""
+        if snapshot is None:
+            return
+        try:
+            ready.checked(snapshot)
+        except WrongDocumentError as error:
+            self._report.line(f"{snapshot / READY} cannot be trusted ({error}): every file is checked again")
 
     def _say_waiting(self) -> None:
         self._report.line("waiting: another weights job is writing this repository")

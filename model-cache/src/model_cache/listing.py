@@ -1,15 +1,29 @@
 """A hub's listing, judged before a byte is fetched. Pure."""
 
+import hashlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from model_cache.errors import IntegrityError
 from model_cache.manifest import READY, Manifest, ManifestFile
 
-_MAX_PART_BYTES = 255
+MOST_FILES = 50_000
+"""The largest models have some hundreds."""
+
+# A file system takes 255 bytes; a download's own names have up to 30 behind the file's.
+_MOST_NAME_BYTES = 224
+_MOST_PATH_BYTES = 2048  # 4096 with all that stands before it on the volume
+_MOST_DEPTH = 64
+_MOST_QUOTED = 100
+_NOTHING = hashlib.sha256(b"").hexdigest()
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_PART = re.compile(
+    r"(?P<before>.*?)(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<after>\..*)", re.DOTALL
+)
 _PICKLES = (".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 _CODE = (".py", ".pyc", ".pyd", ".so")
 
@@ -46,9 +60,9 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
     (a file without sha256), or that cannot be a model (no config.json, no safetensors).
     """
-    listed = sorted(listing, key=lambda file: str(file.path))
+    listed = sorted(map(_known, itertools.islice(listing, MOST_FILES + 1)), key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
-    if fault := next(faults(kept), None):
+    if fault := next(itertools.chain(_too_many(listed), faults(kept)), None):
         raise IntegrityError(
             f"the hub's listing is refused: {fault}; nothing was downloaded: "
             "check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, and tell the repository's owner"
@@ -56,6 +70,12 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     files = tuple(ManifestFile(f.path, f.size, (f.sha256 or "").lower()) for f in kept)
     left_out = tuple(file.path for file in listed if _runs_code(file.path, trusts_code))
     return Accepted(Manifest(files), left_out)
+
+
+def _known(file: ListedFile) -> ListedFile:
+    """With the sha256 that is known without being told: that of nothing."""
+    is_empty = type(file.size) is int and file.size == 0 and not file.sha256
+    return file._replace(sha256=_NOTHING) if is_empty else file
 
 
 def _runs_code(path: str, trusts_code: bool) -> bool:
@@ -73,50 +93,95 @@ def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[Mani
 
 
 def faults(listed: Sequence[ListedFile]) -> Iterator[str]:
-    """Why these files, sorted by path, cannot be a snapshot: a sentence each."""
+    """Why these files cannot be a snapshot: a sentence each."""
     if not listed:
         yield "it has no files"
-    for file in listed:
-        yield from _file_faults(file)
-    yield from _collisions([f.path for f in listed])
+    yield from unsafe(listed)
     names = {f.path for f in listed}
     if "config.json" not in names:
         yield "config.json is missing"
     if not any(name.endswith(".safetensors") for name in names):
         yield "it has no *.safetensors file"
+    yield from _gaps(names)
+
+
+def unsafe(listed: Sequence[ListedFile]) -> Iterator[str]:
+    """Why these files, from a network or a volume, must not be touched: a sentence each. Takes linear time."""
+    yield from _too_many(listed)
+    for file in listed:
+        yield from _file_faults(file)
+    paths = [file.path for file in listed]
+    seen = set[str]()
+    for path in paths:
+        if path in seen:
+            yield f"path {_quoted(path)} is listed twice"
+        seen.add(path)
+    yield from _inside_files(paths, seen)
+
+
+def _too_many(listed: Sequence[ListedFile]) -> Iterator[str]:
+    if len(listed) > MOST_FILES:
+        yield f"it has more than {MOST_FILES:,} files"
+
+
+def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
+    """Pairs of paths that are one file on a file system that tells neither case nor normal forms apart, and files that
+    are a directory there: a sentence each.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        if other := seen.get(_fold(path)):
+            yield f"{_quoted(other)} and {_quoted(path)} are one file there"
+        seen[_fold(path)] = path
+    yield from _inside_files(seen, set(seen))
 
 
 def _file_faults(file: ListedFile) -> Iterator[str]:
     if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
-        yield f"{file!r} is no file: its path, size or sha256 is of the wrong type"
+        yield f"{repr(file)[:200]} is no file: its path, size or sha256 is of the wrong type"
+        return
+    if len(file.path) > _MOST_PATH_BYTES or len(file.path.encode(errors="replace")) > _MOST_PATH_BYTES:
+        yield f"path {_quoted(file.path)} is over {_MOST_PATH_BYTES:,} bytes"
         return
     for fault, applies in _PATH_FAULTS.items():
         if applies(file.path):
-            yield f"path {file.path!r} {fault}"
-    if file.size < 0:
-        yield f"{file.path!r} has size {file.size}"
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", file.sha256 or ""):
-        yield f"{file.path!r} has no sha256 of 64 hex digits, so it could not be verified"
+            yield f"path {_quoted(file.path)} {fault}"
+    if not 0 <= file.size < 1 << 63:
+        yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
+    if not _SHA256.fullmatch(file.sha256 or ""):
+        yield f"{_quoted(file.path)} has no sha256 of 64 hex digits, so it could not be verified"
 
 
-def _collisions(paths: list[str]) -> Iterator[str]:
-    """Paths that would be one file, or a file and a directory, on some filesystem."""
-    seen: dict[str, str] = {}
-    for path in paths:
-        if other := seen.get(_fold(path)):
-            yield f"paths {other!r} and {path!r} collide"
-        seen[_fold(path)] = path
+def _inside_files(paths: Iterable[str], files: Container[str]) -> Iterator[str]:
     for path in paths:
         for parent in _parents(path):
-            if other := seen.get(_fold(parent)):
-                yield f"{other!r} is both a file and the directory of {path!r}"
+            if parent in files:
+                yield f"{_quoted(parent)} is both a file and the directory of {_quoted(path)}"
+
+
+def _gaps(names: Iterable[str]) -> Iterator[str]:
+    """Files named as parts of a set, `-00001-of-00004`, of which some are missing: a sentence for each set."""
+    sets: dict[tuple[str, str, str], set[int]] = {}
+    for match in filter(None, map(_PART.fullmatch, names)):
+        sets.setdefault((match["before"], match["count"], match["after"]), set()).add(int(match["number"]))
+    for (before, count, after), numbers in sets.items():
+        first = 0 if 0 in numbers else 1  # some count from 0
+        if numbers != set(range(first, first + min(int(count), len(numbers) + 1))):
+            gap = next(number for number in itertools.count(first) if number not in numbers)
+            yield f"{_quoted(f'{before}{gap:05}-of-{count}{after}')} is missing, and others of its set are there"
 
 
 def _fold(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
+def _quoted(path: str) -> str:
+    """For a line that somebody reads."""
+    return repr(path if len(path) <= _MOST_QUOTED else f"{path[:_MOST_QUOTED]}...")
+
+
 def _parents(path: str) -> Iterator[str]:
+    """At most _MOST_DEPTH, of a bounded length: what they cost is linear in the number of paths."""
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
@@ -136,8 +201,9 @@ _PATH_FAULTS: Mapping[str, Callable[[str], bool]] = {
     "has a backslash": lambda path: "\\" in path,
     "has a control character": lambda path: any(unicodedata.category(c) == "Cc" for c in path),
     "has an empty, '.' or '..' part": lambda path: any(part in ("", ".", "..") for part in path.split("/")),
-    "has a part over 255 bytes": lambda path: any(
-        len(part.encode(errors="replace")) > _MAX_PART_BYTES for part in path.split("/")
+    f"has a part over {_MOST_NAME_BYTES} bytes": lambda path: any(
+        len(part.encode(errors="replace")) > _MOST_NAME_BYTES for part in path.split("/")
     ),
+    f"has over {_MOST_DEPTH} parts": lambda path: path.count("/") >= _MOST_DEPTH,
     f"is reserved for {READY}": lambda path: _fold(path.partition("/")[0]) == _fold(READY),
 }

@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from model_cache import document
+from model_cache.document import STRICT, WrongDocumentError
 from model_cache.errors import ConfigError
 from model_cache.listing import ListedFile, faults
 from model_cache.manifest import Manifest, ManifestFile
-
-_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Lock:
 
     def text(self) -> str:
         """What weights.lock says: JSON."""
-        head = {"schema": _SCHEMA, "repo": self.repo, "revision": self.revision}
+        head = {"schema": 1, "repo": self.repo, "revision": self.revision}
         sums = {"bytes": self.manifest.total_bytes, "digest": self.manifest.digest}
         fields = [f' "{name}": {json.dumps(value)}' for name, value in (head | sums).items()]
         files = [f"  {json.dumps(asdict(file), ensure_ascii=False)}" for file in self.manifest.files]
@@ -35,29 +37,54 @@ class Lock:
         return (self.repo, self.revision) == (repo, revision)
 
 
-def read(path: Path) -> Lock | None:
-    """The lock in the file at *path*, or None if there is none. Raises ConfigError for a broken one."""
+@dataclass(frozen=True)
+class _File:
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What the file says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    schema: Literal[1]
+    repo: Annotated[str, Field(max_length=255)]
+    revision: Annotated[str, Field(max_length=255)]
+    bytes: int
+    digest: str
+    files: tuple[_File, ...]
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def read(path: Path, *, follow_link: bool = True) -> Lock | None:
+    """The lock in the file at *path*, or None if there is none. *follow_link* is False for what lies on a volume.
+
+    Raises ConfigError for a broken one.
+    """
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _lock(document.parsed(_DOCUMENT, document.content(path, follow_link=follow_link)))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; uid 10001 must be able to") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except WrongDocumentError as error:
         raise ConfigError(f"{path} is broken ({error}); write it anew with make lock-weights") from error
 
 
-def _parse(document: dict[str, Any]) -> Lock:
-    """Raises ValueError, KeyError, TypeError or AttributeError."""
-    if document["schema"] != _SCHEMA:
-        raise ValueError(f"its schema {document['schema']!r} is not {_SCHEMA}")
-    listed = [ListedFile(entry["path"], entry["size"], entry["sha256"]) for entry in document["files"]]
-    if fault := next(faults(sorted(listed)), None):
-        raise ValueError(fault)
-    manifest = Manifest(tuple(ManifestFile(f.path, f.size, str(f.sha256)) for f in sorted(listed)))
-    if (manifest.digest, manifest.total_bytes) != (document["digest"], document["bytes"]):
-        raise ValueError("its files do not give its digest")
-    return Lock(document["repo"], document["revision"], manifest)
+def _lock(found: _Document) -> Lock:
+    """Raises WrongDocumentError for one that no listing could give, or that contradicts itself."""
+    listed = sorted(ListedFile(file.path, file.size, file.sha256) for file in found.files)
+    if fault := next(faults(listed), None):
+        raise WrongDocumentError(fault)
+    manifest = Manifest(tuple(ManifestFile(f.path, f.size, str(f.sha256)) for f in listed))
+    if (manifest.digest, manifest.total_bytes) != (found.digest, found.bytes):
+        raise WrongDocumentError("its files do not give its digest")
+    return Lock(found.repo, found.revision, manifest)
 
 
 def changes(old: Manifest, new: Manifest) -> Iterator[str]:

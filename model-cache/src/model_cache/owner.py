@@ -13,8 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 from uuid import uuid4
 
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from model_cache import document
+from model_cache.document import STRICT, WrongDocumentError
+
+_MOST_BYTES = 4096  # of a signature
 _SILENT_BEATS = 3
 _SETTLING_BEATS = 2  # within which one who writes renews his signature, if he was overlooked
 
@@ -23,9 +30,14 @@ _SETTLING_BEATS = 2  # within which one who writes renews his signature, if he w
 class Signature:
     """One run's, on *host*; *beat* counts its renewals."""
 
-    run: str
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    run: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
     host: str
-    beat: int
+    beat: Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+_SIGNATURE = TypeAdapter(Signature)
 
 
 class Owner:
@@ -109,8 +121,8 @@ class Owner:
     def _read(self) -> Signature | None:
         """None where nobody signed, or what is there is no signature."""
         try:
-            return Signature(**json.loads(self._path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return document.parsed(_SIGNATURE, document.content(self._path, _MOST_BYTES))
+        except (OSError, WrongDocumentError):
             return None
 
 

@@ -7,14 +7,17 @@ DIR/<slug>-<digest16>/weights.lock            the files, with their sha256
 """
 
 import hashlib
-import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO, ClassVar
 
-from model_cache import lock
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from model_cache import document, lock
+from model_cache.document import STRICT, WrongDocumentError
 from model_cache.errors import ConfigError, IntegrityError, RetryableError, unreadable
 from model_cache.listing import ListedFile
 from model_cache.manifest import DIGEST_DIGITS, Manifest, ManifestFile
@@ -22,8 +25,22 @@ from model_cache.progress import Progress
 
 LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
 LEAST_PART_BYTES = 1_000_000
+_MOST_FORM_BYTES, _MOST_PARTS = 4096, 1_000_000
 _BLOCK_BYTES = 8 << 20
 _DONE = ".imported-parts"
+_MOST_DONE_BYTES = 1 << 20
+_NUMBER = re.compile(rb"[0-9]{1,9}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What export.json says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    part_bytes: Annotated[int, Field(ge=LEAST_PART_BYTES, lt=1 << 63)]
+
+
+_FORM = TypeAdapter(_Form)
 
 
 @dataclass(frozen=True)
@@ -57,18 +74,22 @@ class Part:
 def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
     """All parts of a snapshot; each but the last has *part_bytes* bytes."""
     count = max(1, -(-manifest.total_bytes // part_bytes))
-    borders = [(at * part_bytes, (at + 1) * part_bytes) for at in range(count)]
-    return [Part(at + 1, count, tuple(_cut(manifest, *border))) for at, border in enumerate(borders)]
+    slices: list[list[Slice]] = [[] for _ in range(count)]
+    for at, piece in _cut(manifest, part_bytes):
+        slices[at].append(piece)
+    return [Part(number, count, tuple(pieces)) for number, pieces in enumerate(slices, 1)]
 
 
-def _cut(manifest: Manifest, begin: int, end: int) -> Iterator[Slice]:
-    """The pieces of files within [begin, end) of them all, one behind the other."""
+def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
+    """All files, one behind the other, cut where a part ends; with each piece the index of its part."""
     at = 0
     for file in manifest.files:
-        first, last = max(begin - at, 0), min(end - at, file.size)
-        if first < last:
-            yield Slice(file, first, last)
-        at += file.size
+        begin = 0
+        while begin < file.size:
+            part, used = divmod(at, part_bytes)
+            end = min(file.size, begin + part_bytes - used)
+            yield part, Slice(file, begin, end)
+            at, begin = at + end - begin, end
 
 
 class Parcel:
@@ -77,7 +98,7 @@ class Parcel:
     def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
         """Raises ConfigError where there is no export of *slug*, or more than one, or one of other weights."""
         found = sorted(directory.glob(f"{slug}-{'[0-9a-f]' * DIGEST_DIGITS}/{LOCK}"))
-        made = lock.read(found[0]) if len(found) == 1 else None
+        made = lock.read(found[0], follow_link=False) if len(found) == 1 else None
         if made is None:
             raise ConfigError(f"{directory} has {len(found)} exports of {slug} instead of one")
         if not made.is_for(repo, revision):
@@ -112,9 +133,11 @@ class Parcel:
 
     def _parts(self) -> list[Part]:
         try:
-            form = json.loads((self._root / FORM).read_text(encoding="utf-8"))
-            return parts(self._made.manifest, max(LEAST_PART_BYTES, int(form["part_bytes"])))
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+            form = document.parsed(_FORM, document.content(self._root / FORM, _MOST_FORM_BYTES))
+            if self._made.manifest.total_bytes > form.part_bytes * _MOST_PARTS:
+                raise WrongDocumentError(f"it makes more than {_MOST_PARTS:,} parts")
+            return parts(self._made.manifest, form.part_bytes)
+        except (OSError, WrongDocumentError) as error:
             raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
 
     def _count(self, part: Part, files: Sequence[ManifestFile], progress: Progress) -> None:
@@ -134,7 +157,10 @@ class Parcel:
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
 
     def _sums(self) -> list[str]:
-        return (self._root / SUMS).read_text(errors="replace").splitlines()
+        try:
+            return document.content(self._root / SUMS).decode(errors="replace").splitlines()
+        except (OSError, WrongDocumentError) as error:
+            raise ConfigError(f"{self._root / SUMS} is broken ({error}); export the weights again") from error
 
     def _require_all(self, missing: Sequence[Part]) -> None:
         if missing:
@@ -148,7 +174,7 @@ class _Done:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.numbers = set(map(int, path.read_text().split())) if path.exists() else set[int]()
+        self.numbers = _numbers(path)
 
     def forget(self, numbers: set[int]) -> None:
         """For good: a later run, with another disk, does not take them for unpacked either."""
@@ -160,6 +186,15 @@ class _Done:
         self.numbers.add(number)
         with self._path.open("a") as file:
             file.write(f"{number}\n")
+
+
+def _numbers(path: Path) -> set[int]:
+    """Those in the file at *path*; none where it says something else: then every part is unpacked again."""
+    try:
+        words = document.content(path, _MOST_DONE_BYTES).split()
+    except (OSError, WrongDocumentError):
+        return set()
+    return {int(word) for word in words} if all(map(_NUMBER.fullmatch, words)) else set()
 
 
 def _is_begun_anew(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:

@@ -2,16 +2,23 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from model_cache import document, inside
+from model_cache.document import STRICT, WrongDocumentError
+from model_cache.listing import ListedFile, unsafe
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 
-_SCHEMA = 1
+_Size = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(pattern="^[^\\x00-\\x1f\\x7f]{1,255}$")]
 
 
 class Stamp(NamedTuple):
@@ -31,18 +38,21 @@ def stamp(stat: os.stat_result) -> Stamp:
 class ReadyFile:
     """A verified file and the stat it had then: size in bytes, mtime in ns, inode number."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     path: str
-    size: int
-    sha256: str
-    mtime_ns: int
-    inode: int
+    size: _Size
+    sha256: _Sha256
+    mtime_ns: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+    inode: Annotated[int, Field(ge=0, lt=1 << 64)]
 
     def unchanged(self, snapshot: Path) -> bool:
         """Whether the file still has the stat it was verified with; no byte is read."""
         try:
-            return stamp(os.lstat(snapshot / self.path)) == self.stamp
+            found = inside.stat_of(snapshot, self.path)
         except OSError:
             return False
+        return found is not None and stamp(found) == self.stamp
 
     @property
     def stamp(self) -> Stamp:
@@ -50,19 +60,23 @@ class ReadyFile:
         return Stamp(self.size, self.mtime_ns, self.inode)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601, and when
     the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use.
     """
 
-    repo: str
-    revision: str
-    digest: str
-    bytes: int
-    published_at: str
-    files: tuple[ReadyFile, ...]
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    schema: Literal[1]
+    repo: _Name
+    revision: _Name
+    source: str = "modelscope"
+    digest: _Sha256
+    bytes: _Size
+    published_at: Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$")]
     locked: bool = False
+    files: tuple[ReadyFile, ...]
 
     def is_for(self, repo: str, revision: str) -> bool:
         """Whether this snapshot was listed under that name."""
@@ -86,40 +100,55 @@ class Ready:
 
     def to_json(self) -> str:
         """The text of READY.json."""
-        head = {"schema": _SCHEMA, "repo": self.repo, "revision": self.revision, "source": "modelscope"}
-        body = {
-            "digest": self.digest, "bytes": self.bytes, "published_at": self.published_at, "locked": self.locked,
-        }  # fmt: skip
-        files = [asdict(f) for f in self.files]
-        return json.dumps(head | body | {"files": files}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+_READY = TypeAdapter(Ready)
 
 
 def record(lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
     """Describe verified files; *stamps* are those that they were read with, by path."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     manifest = lock.manifest
-    files = tuple(_record_file(f, stamps[f.path]) for f in manifest.files)
-    return Ready(lock.repo, lock.revision, manifest.digest, manifest.total_bytes, now, files, locked)
+    return Ready(
+        schema=1,
+        repo=lock.repo,
+        revision=lock.revision,
+        digest=manifest.digest,
+        bytes=manifest.total_bytes,
+        published_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        locked=locked,
+        files=tuple(_record_file(f, stamps[f.path]) for f in manifest.files),
+    )
 
 
 def read(snapshot: Path) -> Ready | None:
-    """The record of *snapshot*; None when there is none, or none that this version can trust."""
+    """The record of *snapshot*; None when there is none, or none that can be trusted."""
     try:
-        ready = _parse(json.loads((snapshot / READY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return checked(snapshot)
+    except (OSError, WrongDocumentError):
         return None
-    return ready if ready and snapshot.name == ready.digest[:DIGEST_DIGITS] else None
+
+
+def checked(snapshot: Path) -> Ready | None:
+    """The record of *snapshot*; None when there is none.
+
+    Raises WrongDocumentError for one that cannot be trusted: of another type or size, with an unsafe path, or one that
+    contradicts itself or the directory's name; OSError where it cannot be read.
+    """
+    try:
+        ready = document.parsed(_READY, document.content(snapshot / READY))
+    except FileNotFoundError:
+        return None
+    manifest = ready.manifest()
+    listed = [ListedFile(file.path, file.size, file.sha256) for file in manifest.files]
+    if fault := next(unsafe(listed), None):
+        raise WrongDocumentError(fault)
+    if (manifest.digest, manifest.total_bytes) != (ready.digest, ready.bytes):
+        raise WrongDocumentError("its files do not give its digest")
+    if snapshot.name != ready.digest[:DIGEST_DIGITS]:
+        raise WrongDocumentError(f"it is of {ready.digest[:DIGEST_DIGITS]}")
+    return ready
 
 
 def _record_file(file: ManifestFile, seen: Stamp) -> ReadyFile:
     return ReadyFile(file.path, file.size, file.sha256, seen.mtime_ns, seen.inode)
-
-
-def _parse(document: dict[str, object]) -> Ready | None:
-    entries = document.pop("files")
-    if document.pop("schema") != _SCHEMA or not isinstance(entries, Iterable):
-        return None
-    document.pop("source", None)
-    files = tuple(ReadyFile(**entry) for entry in entries)
-    ready = Ready(**document, files=files)  # type: ignore[arg-type]  # the digest covers what matters
-    return ready if ready.manifest().digest == ready.digest else None

@@ -14,45 +14,15 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from socketserver import ThreadingTCPServer
 from urllib.parse import parse_qs, urlsplit
 
-from model_cache import ready
 from model_cache.errors import ConfigError
-from model_cache.ready import Ready
 from model_cache.settings import ServeSettings, load_serving
+from model_cache.shelf import Shelf
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """The published snapshots below *root*, as they are at this moment."""
-
-    root: Path
-
-    def snapshots(self) -> Iterator[tuple[Path, Ready]]:
-        """Each directory with its record."""
-        for path in self.root.glob("models/*/*/*/READY.json"):
-            if record := ready.read(path.parent):
-                yield path.parent, record
-
-    def newest(self, repo: str, revision: str) -> Ready | None:
-        """The snapshot of that name that was verified last."""
-        named = [record for _, record in self.snapshots() if record.is_for(repo, revision)]
-        return max(named, key=lambda record: record.published_at, default=None)
-
-    def file(self, sha256: str) -> Path | None:
-        """A file with that content, if its stat is still what it was when it was verified."""
-        for snapshot, record in self.snapshots():
-            for file in record.files:
-                if file.sha256 == sha256 and file.unchanged(snapshot):
-                    return snapshot / file.path
-        return None
 
 
 class Server(ThreadingTCPServer):
@@ -107,11 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._text(200, found.to_json())
 
     def _file(self, sha256: str) -> None:
-        path = self.server.shelf.file(sha256)
-        if path is None:
+        found = self.server.shelf.open(sha256)
+        if found is None:
             self._text(404, '{"error": "no such content here"}')
             return
-        with path.open("rb") as file:
+        with found as file:
             size = os.fstat(file.fileno()).st_size
             begin, end = self._range(size)
             partial = (
@@ -162,10 +132,14 @@ def main() -> int:
 def listen(settings: ServeSettings) -> Server:
     """Raises ConfigError."""
     try:
-        return Server(Shelf(settings.dir), settings.token(), settings.serve_port)
+        return Server(Shelf(settings.dir, _say_problem), settings.token(), settings.serve_port)
     except OSError as error:
         problem = f"cannot listen on port {settings.serve_port} ({error.strerror})"
         raise ConfigError(f"{problem}; set MODEL_CACHE_SERVE_PORT") from error
+
+
+def _say_problem(problem: str) -> None:
+    say({"event": "not-served", "problem": problem})
 
 
 def say(line: dict[str, object]) -> None:

@@ -20,14 +20,17 @@ import fcntl
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
+from uuid import uuid4
 
-from model_cache import ready
-from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
+from model_cache import inside, ready
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, RetryableError
+from model_cache.listing import same_elsewhere
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 from model_cache.owner import Owner
@@ -77,8 +80,9 @@ class Volume:
 
     def linked(self) -> Path | None:
         """The snapshot that the slug serves, if its link leads to one of this repository."""
-        snapshot = self._slug_link.resolve()
-        return snapshot if snapshot.parent == self._models.resolve() and snapshot.is_dir() else None
+        snapshot = Path(os.path.realpath(self._slug_link))
+        is_ours = str(snapshot.parent) == os.path.realpath(self._models)
+        return snapshot if is_ours and snapshot.is_dir() else None
 
     @contextmanager
     def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -137,6 +141,15 @@ class Volume:
                 "free inodes or move MODEL_CACHE_DIR to another volume, then run again"
             )
 
+    def require_names(self, manifest: Manifest) -> None:
+        """Raise IntegrityError for names that this file system takes for one, which most do not."""
+        same = same_elsewhere(file.path for file in manifest.files)
+        if (fault := next(same, None)) and not _tells_names_apart(self._staging_root):
+            raise IntegrityError(
+                f"{self._root} does not tell names apart that differ in case or normal form only, and {fault}: "
+                "move MODEL_CACHE_DIR to a file system that does, such as ext4 or xfs; nothing was downloaded"
+            )
+
     def recorded_lock(self, revision: str) -> Path:
         """Where a lock made at first use is kept."""
         return self._models / f"{quote(revision, safe='')}.lock"
@@ -177,18 +190,17 @@ class Volume:
 
     def take_ready_away(self, snapshot: Path) -> None:
         """Nothing may start from *snapshot* any more."""
-        (snapshot / READY).unlink(missing_ok=True)
+        _take_away(snapshot / READY)
         _sync(snapshot)
 
     def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
         """READY.json goes, first of all; then the *wrong* files are told and set aside."""
         self.take_ready_away(snapshot)
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
-        quarantine = self._root / ".quarantine" / f"{self._flat_name}-{snapshot.name}"
+        quarantine = inside.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
         for file in wrong:
-            if os.path.lexists(snapshot / file.path):
-                (quarantine / file.path).parent.mkdir(parents=True, exist_ok=True)
-                (snapshot / file.path).rename(quarantine / file.path)
+            with suppress(FileNotFoundError):
+                inside.move(snapshot, file.path, quarantine)
 
     def _withdrawal(self, snapshot: Path) -> Path:
         """Beside the snapshot, since that goes back to staging to be mended."""
@@ -208,12 +220,20 @@ class Volume:
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
-        (snapshot / READY).unlink(missing_ok=True)
+        _take_away(snapshot / READY)
         _sync(snapshot)
         if staging.exists():
             shutil.rmtree(staging)
         snapshot.rename(staging)
         _sync(snapshot.parent, staging.parent)
+
+
+def _take_away(path: Path) -> None:
+    """Whatever lies there; where somebody made a directory of it, that too."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path)
 
 
 def _wait_for(lock: IO[str], on_wait: Callable[[], None]) -> None:
@@ -224,10 +244,21 @@ def _wait_for(lock: IO[str], on_wait: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+def _tells_names_apart(directory: Path) -> bool:
+    """Asked of the file system itself: its kind does not tell, since case folding can be set for a directory."""
+    probe = directory / f"Caf\u00e9-{uuid4().hex}"
+    probe.touch(exist_ok=False)
+    try:
+        others = (probe.name.lower(), unicodedata.normalize("NFD", probe.name))
+        return not any(os.path.lexists(directory / other) for other in others)
+    finally:
+        probe.unlink()
+
+
 def has_size(root: Path, file: ManifestFile) -> bool:
     """Whether a regular file of the right size lies under *root*; its bytes are not looked at."""
-    path = root / file.path
-    return path.is_file() and not path.is_symlink() and path.lstat().st_size == file.size
+    found = inside.stat_of(root, file.path)
+    return found is not None and found.st_size == file.size
 
 
 def explain(error: OSError, root: Path) -> JobError:

@@ -78,6 +78,13 @@ class Job:
             stdout, stderr = process.communicate(timeout=60)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
+    def run_inventory(self) -> list[str]:
+        """What `make weights` says."""
+        with self.start("-m", "model_cache.inventory") as process:
+            stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stderr) == (0, "")
+        return stdout.splitlines()
+
     def run_killed(self, after_s: float, number: int = signal.SIGKILL) -> int:
         """Start it, signal it after so many seconds unless it ended by then, and return its exit status."""
         with self.start() as process:

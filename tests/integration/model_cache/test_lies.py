@@ -108,6 +108,27 @@ def test_a_redirect_elsewhere_gets_no_token(
     assert "ms-secret" not in outcome.stderr + str(outcome.lines)
 
 
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    """And a file of no bytes, listed without a sha256: the snapshot has them all, as the hub does."""
+    model = tmp_path / "models" / "twins" / "tiny"
+    model.mkdir(parents=True)
+    for name, content in {
+        "config.json": "{}",
+        "README.md": "one",
+        "readme.md": "another",
+        "none.txt": "",
+    }.items():
+        (model / name).write_text(content)
+    (model / "model.safetensors").write_bytes(b"weights")
+    with Hub(tmp_path / "models").running() as hub:
+        hub.faults.set(Fault("no-sha256", "none.txt"))
+        job = Job(tmp_path / "volume", hub.endpoint)
+        outcome = job.run()
+
+    assert outcome.code == 0, outcome.stderr
+    assert hashes(job.link) == hashes(model)
+
+
 def test_a_listing_that_fails_once(job: Job, hub: Hub) -> None:
     """A busy hub is asked again, and then all is well."""
     hub.faults.set(Fault("status", LISTING, value=503, times=1))

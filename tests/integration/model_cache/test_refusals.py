@@ -37,8 +37,10 @@ def entry(path: str, size: int = 3, sha256: str = HASH) -> Fault:
     [
         (entry("../../escaped.txt"), "'..'"),
         (entry("/tmp/escaped.txt"), "absolute"),
-        (entry("config.json"), "collide"),
-        (entry("CONFIG.json"), "collide"),
+        (entry("config.json"), "twice"),
+        (entry("x" * 250), "224 bytes"),
+        (entry("/".join(["x" * 200] * 21)), "2,048 bytes"),
+        (entry("more-00001-of-00002.safetensors"), "more-00002-of-00002.safetensors"),
         (Fault("no-sha256", SHARD), "sha256"),
         (Fault("status", LISTING, value=200), "no files"),
     ],
@@ -87,12 +89,13 @@ def test_an_index_that_names_a_missing_shard_is_refused(tmp_path: Path, models: 
     """Exit 4 naming the shard, after the index alone was fetched."""
     model = tmp_path / "models" / "twins" / "tiny"
     shutil.copytree(models / "twins" / "tiny", model)
-    (model / "model-00002-of-00002.safetensors").unlink()
+    index = model / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-00002-of-00002", "gone"))
     with Hub(tmp_path / "models").running() as hub:
         job = Job(tmp_path / "volume", hub.endpoint)
         outcome = job.run()
 
-    assert_refused(job, outcome, 4, "model-00002-of-00002.safetensors", "incomplete")
+    assert_refused(job, outcome, 4, "gone.safetensors", "incomplete")
     assert not any(SHARD in request for request in hub.requests)
 
 

@@ -42,8 +42,8 @@ def test_no_lock_is_none(tmp_path: Path) -> None:
         ({"files": [{"path": "../x", "size": 1, "sha256": "ab" * 32}]}, "'..'"),
         ({"files": [{"path": "x"}]}, "size"),
         ({"files": None}, "broken"),
-        ({"files": [{"path": "config.json", "size": True, "sha256": "ab" * 32}]}, "wrong type"),
-        ({"files": [{"path": "config.json", "size": 2, "sha256": 7}]}, "wrong type"),
+        ({"files": [{"path": "config.json", "size": True, "sha256": "ab" * 32}]}, "valid integer"),
+        ({"files": [{"path": "config.json", "size": 2, "sha256": 7}]}, "valid string"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )

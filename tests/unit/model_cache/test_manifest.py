@@ -1,7 +1,10 @@
 """A listing is judged before anything is fetched."""
 
 import hashlib
+import itertools
 import json
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_cache.errors import IntegrityError
-from model_cache.listing import ListedFile, accept
+from model_cache.listing import ListedFile, accept, same_elsewhere
 from model_cache.manifest import INDEX, Manifest
 
 HASH = "ab" * 32
@@ -20,12 +23,12 @@ def listing(*more: ListedFile) -> list[ListedFile]:
     return [ListedFile("config.json", 2, HASH), ListedFile("model.safetensors", 5, HASH), *more]
 
 
-def from_listing(listed: list[ListedFile]) -> Manifest:
+def from_listing(listed: Iterable[ListedFile]) -> Manifest:
     """What is fetched of a listing under a card that trusts no code."""
     return accept(listed, trusts_code=False).manifest
 
 
-def refusal(listed: list[ListedFile]) -> str:
+def refusal(listed: Iterable[ListedFile]) -> str:
     """Why the listing is refused."""
     with pytest.raises(IntegrityError) as caught:
         from_listing(listed)
@@ -68,13 +71,14 @@ def test_total_bytes_counts_every_file() -> None:
         ("a\0b", "control character"),
         ("a\nb", "control character"),
         ("\ud800", "Unicode"),
-        ("x" * 256, "255 bytes"),
-        ("模" * 86, "255 bytes"),
+        ("x" * 225, "over 224 bytes"),
+        ("模" * 75, "over 224 bytes"),
+        ("/".join(["x" * 200] * 21), "over 2,048 bytes"),
+        ("/".join("x" * 65), "over 64 parts"),
         ("READY.json", "reserved"),
         ("ready.JSON", "reserved"),
         ("READY.json/x", "reserved"),
-        ("config.json", "collide"),
-        ("Config.JSON", "collide"),
+        ("config.json", "twice"),
         ("config.json/x", "both a file and the directory"),
     ],
 )
@@ -83,9 +87,62 @@ def test_an_unsafe_path_is_refused(path: str, reason: str) -> None:
     assert reason in refusal(listing(ListedFile(path, 1, HASH)))
 
 
-def test_paths_that_differ_in_normal_form_collide() -> None:
-    """The composed and the decomposed é are one name on some file systems."""
-    assert "collide" in refusal(listing(ListedFile("caf\u00e9", 1, HASH), ListedFile("cafe\u0301", 1, HASH)))
+@pytest.mark.parametrize("other", ["CONFIG.json", "Model.safetensors", "Config.json/x"])
+def test_names_that_differ_in_case_only_are_right(other: str) -> None:
+    """On a file system that tells case apart; which are one elsewhere is said."""
+    manifest = from_listing(listing(ListedFile(other, 1, HASH)))
+    assert other in [file.path for file in manifest.files]
+    assert len(list(same_elsewhere(file.path for file in manifest.files))) == 1
+
+
+def test_names_that_differ_in_normal_form_only_are_right() -> None:
+    """The composed and the decomposed é are one name on some file systems alone."""
+    pair = ("caf\u00e9", "cafe\u0301")
+    manifest = from_listing(listing(*(ListedFile(name, 1, HASH) for name in pair)))
+    assert [fault for fault in same_elsewhere(file.path for file in manifest.files) if "one file" in fault]
+
+
+def test_what_is_empty_has_a_known_hash() -> None:
+    """A hub need not list it."""
+    manifest = from_listing(listing(ListedFile("empty.txt", 0, None)))
+    assert manifest.files[1].sha256 == hashlib.sha256(b"").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model-00001-of-00002.safetensors"],
+        ["model-00002-of-00002.safetensors"],
+        ["a/m-1-of-000163.safetensors", "a/m-163-of-000163.safetensors"],
+        ["model-00000-of-00002.safetensors"],
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.json"],
+        ["model-1-of-999999999.safetensors"],
+    ],
+)
+def test_names_that_say_of_how_many_must_be_whole(names: list[str]) -> None:
+    """A set with a gap is refused, by the name of the first that is missing."""
+    assert "is missing, and others of its set are there" in refusal(
+        listing(*(ListedFile(name, 1, HASH) for name in names))
+    )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_whole_sets_are_right(first: int) -> None:
+    """Counted from 0 or from 1, whatever the number of digits."""
+    names = [f"x/train-{number:05}-of-{4:06}.parquet" for number in range(first, first + 4)]
+    assert len(from_listing(listing(*(ListedFile(name, 1, HASH) for name in names))).files) == 6
+
+
+def test_a_listing_that_is_far_too_long_costs_no_time() -> None:
+    """A million files, a path of 200 kB, or many deep ones: refused at once."""
+    million = (ListedFile(f"{number}.json", 1, HASH) for number in range(1_000_000))
+    deep = [ListedFile("/".join([str(number), *"abcdefgh" * 7]), 1, HASH) for number in range(20_000)]
+    begin = time.process_time()
+    assert "50,000 files" in refusal(itertools.chain(listing(), million))
+    refused = refusal(listing(ListedFile("a/" * 100_000 + "x", 1, HASH)))
+    assert ("2,048 bytes" in refused, len(refused) < 1000) == (True, True)
+    assert len(from_listing(listing(*deep)).files) == 20_002
+    assert time.process_time() - begin < 10
 
 
 @pytest.mark.parametrize("sha256", [None, "", "ab" * 31, "ab" * 33, "zz" * 32, HASH + "\n"])

@@ -2,13 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model_cache import ready
+from model_cache.document import WrongDocumentError
 from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
+from tests.wrong_files import PLANTED, directory_name, record, text, wrong_records
 
 MANIFEST = Manifest((ManifestFile("config.json", 2, "ab" * 32), ManifestFile("sub/x", 3, "cd" * 32)))
 
@@ -70,15 +73,49 @@ def test_a_change_shows_in_the_stat(snapshot: Path, change: object) -> None:
     assert [file.path for file in record.changed(snapshot)] == ["sub/x"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", '"x"', "{}", '{"schema": 1}', '{"schema": 1, "files": [1]}', "\u00ff" * 3],
-)
-def test_a_broken_record_is_no_record(snapshot: Path, text: str) -> None:
-    """Whatever lies there, reading it does not fail."""
-    (snapshot / READY).write_text(text, encoding="latin-1")
+@pytest.mark.parametrize("content", [pytest.param(text, id=name) for name, text in wrong_records()])
+def test_a_wrong_record_is_no_record(tmp_path: Path, content: bytes) -> None:
+    """Whatever it says, it is refused in a few words, and never trusted."""
+    root = tmp_path / directory_name(content).replace("/", "_").replace("\0", "_")
+    root.mkdir()
+    (root / READY).write_bytes(content)
 
-    assert ready.read(snapshot) is None
+    with pytest.raises(WrongDocumentError) as caught:
+        ready.checked(root)
+    assert 0 < len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+    assert ready.read(root) is None
+
+
+@pytest.mark.parametrize("plant", [pytest.param(plant, id=name) for name, plant in PLANTED.items()])
+def test_what_is_no_file_is_no_record(tmp_path: Path, plant: Callable[[Path], None]) -> None:
+    """Nothing waits for a pipe, follows a link or fills the memory."""
+    root = tmp_path / str(record()["digest"])[:16]
+    root.mkdir()
+    plant(root / READY)
+
+    with pytest.raises(WrongDocumentError):
+        ready.checked(root)
+
+
+def test_the_right_one_is_right(tmp_path: Path) -> None:
+    """What the wrong ones are made from."""
+    root = tmp_path / str(record()["digest"])[:16]
+    root.mkdir()
+    (root / READY).write_bytes(text(record()))
+    assert ready.checked(root) is not None
+
+
+def test_a_file_behind_a_link_is_not_the_one_that_was_verified(snapshot: Path, tmp_path: Path) -> None:
+    """Neither where it is a link itself, nor where its directory is one: even if everything else is the same."""
+    (snapshot / "sub").rename(tmp_path / "elsewhere")
+    (snapshot / "sub").symlink_to(tmp_path / "elsewhere")
+    (snapshot / "config.json").rename(tmp_path / "config.json")
+    (snapshot / "config.json").symlink_to(tmp_path / "config.json")
+
+    found = ready.read(snapshot)
+    assert found is not None
+    assert [file.path for file in found.changed(snapshot)] == ["config.json", "sub/x"]
 
 
 @pytest.mark.parametrize(

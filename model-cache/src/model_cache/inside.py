@@ -1,0 +1,125 @@
+"""Files below a directory of a volume, reached by handles of directories: no link below it is ever followed.
+
+Whoever can write to the volume could otherwise have another file overwritten, moved or read in a link's place.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class LinkError(OSError):
+    """There is a link where the volume has none of its own; `filename` names it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.ELOOP, "is a link, and none is followed here", str(path))
+
+
+@contextmanager
+def parent(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """A handle of the directory that holds *path*, relative to *root*, and the name in it.
+
+    *make*: create directories that are not there. Raises OSError, LinkError for a link among them.
+    """
+    *folders, name = Path(path).parts
+    handle, at = os.open(root, os.O_RDONLY | os.O_DIRECTORY), root
+    try:
+        for folder in folders:
+            at /= folder
+            below = _below(handle, at, make=make)
+            os.close(handle)
+            handle = below
+        yield handle, name
+    finally:
+        os.close(handle)
+
+
+def _below(handle: int, path: Path, *, make: bool) -> int:
+    try:
+        return os.open(path.name, _DIRECTORY, dir_fd=handle)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with suppress(FileExistsError):  # another thread of this run
+            os.mkdir(path.name, dir_fd=handle)
+        return os.open(path.name, _DIRECTORY, dir_fd=handle)
+    except OSError as error:
+        raise _named(error, handle, path) from error
+
+
+def opened(root: Path, path: str, flags: int) -> int:
+    """A descriptor of the regular file at *path* below *root*; where *flags* create it, its directories too.
+
+    Raises OSError, LinkError for a link in its place or on the way.
+    """
+    with parent(root, path, make=bool(flags & os.O_CREAT)) as (handle, name):
+        try:
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644, dir_fd=handle)
+        except OSError as error:
+            raise _named(error, handle, root / path) from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is no regular file", str(root / path))
+
+
+def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
+    """The file at *path* below *root* to write into, without a buffer; what it has goes, unless it is to *keep*."""
+    flags = os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC)
+    return open(opened(root, path, flags), "r+b", buffering=0)
+
+
+def reading(root: Path, path: str) -> BinaryIO:
+    """The file at *path* below *root*, without a buffer."""
+    return open(opened(root, path, os.O_RDONLY), "rb", buffering=0)
+
+
+def stat_of(root: Path, path: str) -> os.stat_result | None:
+    """Of the regular file at *path* below *root*; None where there is none, be it that a link leads to one."""
+    try:
+        with parent(root, path) as (handle, name):
+            found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError, LinkError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def move(source: Path, path: str, target: Path) -> None:
+    """What lies at *path* below *source* goes to the same path below *target*; nothing happens where nothing lies."""
+    with parent(source, path) as (old, name), parent(target, path, make=True) as (new, _):
+        os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
+
+
+def remove(root: Path, path: str) -> None:
+    """The file, or the link, at *path* below *root* goes, if there is one."""
+    try:
+        with parent(root, path) as (handle, name):
+            os.unlink(name, dir_fd=handle)
+    except FileNotFoundError:
+        return
+
+
+def make(root: Path, path: str) -> Path:
+    """The directory at *path* below *root*, made where it is not there. Raises LinkError."""
+    with parent(root, f"{path}/x", make=True):
+        return root / path
+
+
+def _named(error: OSError, handle: int, path: Path) -> OSError:
+    """The error with the whole path; a LinkError where a link is its reason."""
+    if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(handle, path.name):
+        return LinkError(path)
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def _is_link(handle: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
