@@ -92,7 +92,16 @@ class ResponseNotFound(InvalidRequest):
 
 
 class MethodNotAllowed(InvalidRequest):
+    """allow: the methods that the path takes, as `Allow` lists them."""
+
     status = 405
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", self.allow.encode())]
 
 
 class Misdirected(InvalidRequest):

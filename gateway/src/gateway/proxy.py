@@ -76,5 +76,9 @@ class Proxy:
 def check_method(request: ClientRequest, route: Route) -> None:
     """Raises MethodNotAllowed."""
     if request.method != route.method:
-        path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
-        raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}")
+        path, given, method = (
+            request.path.decode("latin-1"),
+            request.method.decode("latin-1"),
+            route.method.decode(),
+        )
+        raise MethodNotAllowed(f"{path} takes {method}, not {given}", method)

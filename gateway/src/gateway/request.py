@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from gateway import headers
 from gateway.errors import GatewayError
 from gateway.outbox import Outbox
-from gateway.routes import Dialect, Route
+from gateway.routes import Dialect, Route, without_slash
 
 Headers = list[tuple[bytes, bytes]]
 STATUS_LINES: Final = {
@@ -84,7 +84,7 @@ class ClientRequest:
         self._head = b""  # of the answer, while it waits for what goes out with it
         self.route = route
         self.target = target
-        self.path = path
+        self.path = without_slash(path)
         self.method = method
         self.headers = fields
         self.http_1_0 = http_1_0

@@ -25,13 +25,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `target`: the path at the worker; `ends`: what a whole stream contains, one of them."""
+    """One row. `target`: the path at the worker; `also`: other paths under which vLLM serves the same; `ends`: what a
+    whole stream contains, one of them."""
 
     name: str
     path: bytes
     summary: str
     method: bytes = b"POST"
     target: bytes = b""
+    also: tuple[bytes, ...] = ()
     kind: Kind = Kind.JSON
     dialect: Dialect = Dialect.OPENAI
     ends: tuple[bytes, ...] = (b"data: [DONE]",)
@@ -57,8 +59,8 @@ TABLE = (
           ends=(b"event: message_stop",)),
     Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
     Route("embeddings", b"/v1/embeddings", "Embeddings of texts"),
-    Route("rerank", b"/v1/rerank", "Documents in the order of their relevance"),
-    Route("score", b"/v1/score", "How similar texts are"),
+    Route("rerank", b"/v1/rerank", "Documents in the order of their relevance", also=(b"/rerank", b"/v2/rerank")),
+    Route("score", b"/v1/score", "How similar texts are", also=(b"/score",)),
     Route("pooling", b"/v1/pooling", "The pooled output of a model", target=b"/pooling"),
     Route("classify", b"/v1/classify", "The classes of texts", target=b"/classify"),
     Route("tokenize", b"/v1/tokenize", "The tokens of a text or chat", target=b"/tokenize"),
@@ -69,18 +71,28 @@ TABLE = (
 
 
 class Routes:
-    """The table by path. vLLM's own paths outside /v1 are served under both spellings."""
+    """The table by path, and by the other paths that vLLM has for the same. A slash at a path's end does not count."""
 
     def __init__(self, table: Iterable[Route] = TABLE) -> None:
         self.table = tuple(table)
         plain = [route for route in self.table if b"{" not in route.path]
-        spellings = {route.target: route for route in plain if route.target}
-        self._by_path: Mapping[bytes, Route] = spellings | {route.path: route for route in plain}
+        self._by_path: Mapping[bytes, Route] = {path: route for route in plain for path in spellings(route)}
         self._stored = [route for route in self.table if route.kind is Kind.STORED]
 
     def find(self, path: bytes) -> Route | None:
         """The row of a path, or None."""
+        path = without_slash(path)
         return self._by_path.get(path) or next((r for r in self._stored if stored_id(r, path)), None)
+
+
+def spellings(route: Route) -> tuple[bytes, ...]:
+    """The paths of a route."""
+    return (route.path, route.at_worker, *route.also)
+
+
+def without_slash(path: bytes) -> bytes:
+    """A path without the slash at its end."""
+    return path[:-1] if path.endswith(b"/") and path != b"/" else path
 
 
 def stored_id(route: Route, path: bytes) -> bytes | None:

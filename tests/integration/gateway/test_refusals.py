@@ -74,21 +74,51 @@ def test_a_body_at_the_limit_passes(gateway: Gateway, worker: FakeWorker) -> Non
     assert worker.next().body == body.encode()
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", CHAT), ("PUT", COMPLETIONS), ("POST", "/v1/models")])
-def test_a_wrong_method(gateway: Gateway, method: str, path: str) -> None:
-    """A known path under another method is 405."""
+PAGES = ["/health", "/ready", "/openapi.json", "/v1/models", "/v1/models/alpha"]
+WRONG = [
+    *((method, CHAT, "POST") for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS")),
+    ("PUT", COMPLETIONS, "POST"),
+    ("POST", "/v1/responses/resp_1", "GET"),
+    ("GET", "/v1/responses/resp_1/cancel", "POST"),
+    ("GET", "/v2/rerank", "POST"),
+    *((method, path, "GET, HEAD") for path in PAGES for method in ("POST", "DELETE", "OPTIONS")),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [one for one in WRONG if one[0] != "HEAD"])
+def test_a_wrong_method(gateway: Gateway, method: str, path: str, allowed: str) -> None:
+    """A known path under another method is 405, and `Allow` says which it takes."""
     answer = gateway.http.request(method, path)
     assert (answer.status_code, error_of(answer)["code"]) == (405, "invalid_request")
+    assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/nothing", "//v1/chat/completions", CHAT + "/", "/metrics", "/workers"]
+    "path", ["/", "/v1", "/v1/nothing", "//v1/chat/completions", CHAT + "//", "/metrics", "/workers"]
 )
 def test_a_route_that_is_not_there(gateway: Gateway, worker: FakeWorker, path: str) -> None:
     """Every other path is 404 in OpenAI's shape; the ops port's pages are not on the data port."""
     answer = gateway.http.post(path, json=ask("alpha"))
     assert (answer.status_code, error_of(answer)["code"]) == (404, "invalid_request")
     assert worker.seen.empty()
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/v1/models/nobody", "/nowhere"])
+def test_a_head_is_a_page_without_its_body(gateway: Gateway, path: str) -> None:
+    """HEAD has the status, the type and the length of GET; the connection serves on."""
+    page, head = gateway.http.get(path), gateway.http.head(path)
+    assert (head.status_code, head.content) == (page.status_code, b"")
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == page.headers[name]
+    assert gateway.http.head(CHAT).headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_slash_at_a_pages_end(gateway: Gateway, path: str) -> None:
+    """It is the same page; nobody is sent elsewhere, least of all to where the Host header says."""
+    answer = gateway.http.get(path + "/", headers={"host": "elsewhere.example"})
+    assert (answer.status_code, answer.content) == (200, gateway.http.get(path).content)
+    assert "location" not in answer.headers
 
 
 def test_a_refusal_keeps_the_connection(gateway: Gateway, worker: FakeWorker) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.routes import TABLE, Kind, Route
+from gateway.routes import TABLE, Kind, Route, spellings
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.harness import Gateway, Pools, post, read_to_end
 
@@ -76,11 +76,15 @@ def test_a_body_of_json(gateway: Gateway, worker: FakeWorker, route: Route) -> N
     assert gateway.logged(answer)["route"] == route.name
 
 
-@pytest.mark.parametrize("route", [r for r in JSON_ROUTES if r.target], ids=lambda route: route.name)
-def test_the_path_as_the_worker_has_it(gateway: Gateway, worker: FakeWorker, route: Route) -> None:
-    """vLLM's own spelling, outside /v1, is served too."""
-    assert gateway.http.post(route.target.decode(), content=BODY).content == COMPLETION
-    assert worker.next().target == route.target.decode()
+@pytest.mark.parametrize("route", JSON_ROUTES, ids=lambda route: route.name)
+def test_other_spellings_of_a_path(gateway: Gateway, worker: FakeWorker, route: Route) -> None:
+    """vLLM's own ones are served too, and each with a slash at its end; the worker is asked under one of its paths."""
+    for path in spellings(route):
+        for slash in (b"", b"/"):
+            answer = gateway.http.post((path + slash).decode(), content=BODY)
+            assert answer.content == COMPLETION
+            assert gateway.logged(answer)["route"] == route.name
+            assert worker.next().target == route.at_worker.decode()
 
 
 @pytest.mark.parametrize("route", FORM_ROUTES, ids=lambda route: route.name)
