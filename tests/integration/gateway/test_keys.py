@@ -105,3 +105,28 @@ def test_a_key_as_anthropics_clients_send_it(
     refused = gateway.http.post("/v1/messages", json=ask("alpha"), headers={"x-api-key": "wrong"})
     assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
     assert own_worker.seen.empty()
+
+
+RIGHT = [
+    {"authorization": "Bearer foreign", "x-api-key": MINE},
+    {"authorization": "Bearer", "x-api-key": MINE},
+    {"authorization": "Basic eA==", "x-api-key": MINE},
+    {"authorization": f"Bearer {MINE}", "x-api-key": "foreign"},
+    {"authorization": f"bearer  {MINE}"},
+]
+WRONG = [
+    {"authorization": "Bearer foreign", "x-api-key": "foreign"},
+    {"authorization": "Bearer", "x-api-key": ""},
+]
+
+
+def test_one_right_key_is_enough(start_gateway: StartGateway, keys: Path) -> None:
+    """A foreign or an empty key beside it does not count, whichever header it came in."""
+    gateway = start_gateway(GATEWAY_API_KEYS_FILE=keys)
+    for sets, status in ((RIGHT, 200), (WRONG, 401)):
+        for headers in sets:
+            for path in (CHAT, "/v1/messages"):
+                assert gateway.http.post(path, json=ask("alpha"), headers=headers).status_code == status
+            assert gateway.http.get("/v1/models", headers=headers).status_code == status
+    repeated = [("authorization", "Bearer foreign"), ("authorization", f"Bearer {MINE}")]
+    assert gateway.http.post(CHAT, json=ask("alpha"), headers=repeated).status_code == 200
