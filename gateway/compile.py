@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent / "src"
 # Not among them: what pydantic or FastAPI looks into, what mypyc cannot take (errors, selection), what starts and ends.
 MODULES = (
     "answers", "bodies", "call", "candidates", "door", "downstream", "exchange", "families", "fleet", "framing",
-    "guard", "headers", "health", "hosts", "keys", "logs", "metrics", "outbox", "pace", "prefixes", "progress",
+    "guard", "headers", "health", "hosts", "ids", "keys", "logs", "metrics", "outbox", "pace", "prefixes", "progress",
     "proxy", "queues", "rendezvous", "request", "retries", "routes", "shared", "sockets", "stored", "upstream",
     "vitals", "workers",
 )  # fmt: skip

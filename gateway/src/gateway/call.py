@@ -24,6 +24,7 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, StaleConnection
 from gateway.health import Failure
+from gateway.ids import RequestId
 from gateway.models import Options
 from gateway.pace import Pace
 from gateway.request import ClientRequest
@@ -43,10 +44,10 @@ class Call:
     __slots__ = (
         "_answered", "_asked", "_bound", "_decoding", "_exchange", "_hides_usage", "_learns", "_lease", "_names",
         "_options", "_request", "_shared", "_went_elsewhere", "attempts", "code", "ending", "id", "model", "pace",
-        "queued", "reading", "route", "status", "stream", "stream_is_asked", "waits_since", "worker",
+        "queued", "reading", "route", "sent_id", "status", "stream", "stream_is_asked", "waits_since", "worker",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, request: ClientRequest, route: Route, call_id: bytes) -> None:
+    def __init__(self, shared: Shared, request: ClientRequest, route: Route, ids: RequestId) -> None:
         self._shared = shared
         self._request = request
         self._asked: Asked | None = None  # until a head has come: then it cannot be sent again
@@ -60,7 +61,7 @@ class Call:
         self._bound = self._went_elsewhere = False  # bound: to one worker, which alone can answer
         self._learns = route.stores  # the answer's id
         self.waits_since: float | None = None  # in the queue
-        self.id = call_id
+        self.id, self.sent_id = ids
         self.route = route
         self.pace = Pace(request.arrived)
         self.model = UNKNOWN
@@ -182,7 +183,7 @@ class Call:
         upstream, request = self._shared.upstream, self._request
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
-            self.route.method, target, worker.host_header, request.headers, len(asked.body), self.id
+            self.route.method, target, worker.host_header, request.headers, len(asked.body), self.sent_id
         )
         if not self.attempts:
             self._shared.budget.earn()

@@ -6,6 +6,7 @@ from gateway.call import Call
 from gateway.codings import coding_of
 from gateway.errors import GatewayError, MethodNotAllowed
 from gateway.fleet import Fleet
+from gateway.ids import id_of
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
@@ -42,7 +43,8 @@ class Proxy:
     def prepare(self, request: ClientRequest, route: Route) -> None:
         """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
         request.limit = self._shared.settings.max_body_bytes
-        request.handler = Call(self._shared, request, route, b"%032x" % self._random.getrandbits(128))
+        ids = id_of(request.headers, b"%032x" % self._random.getrandbits(128))
+        request.handler = Call(self._shared, request, route, ids)
         try:
             check_method(request, route)
             self._keys.check(request.headers)
@@ -65,20 +67,17 @@ class Proxy:
         if call.attempts > 1:
             self._metrics.count_retry()
         self._log.request(
-            self._upstream.loop, id=call.id.decode(), route=call.route.name, model=call.model,
-            slug=worker and worker.slug, worker=worker and worker.address, status=call.status, ending=call.ending,
-            code=call.code, attempts=call.attempts, queue_ms=round(call.queued * 1e3, 1), stream=call.stream,
-            ttfb_ms=ttfb and round(ttfb * 1e3, 1), duration_ms=round(seconds * 1e3, 1),
-            prompt_tokens=tokens and tokens.prompt, completion_tokens=tokens and tokens.completion,
+            self._upstream.loop, id=call.id.decode(), sent_id=call.sent_id.decode(), route=call.route.name,
+            model=call.model, slug=worker and worker.slug, worker=worker and worker.address,
+            status=call.status, ending=call.ending, code=call.code, attempts=call.attempts,
+            queue_ms=round(call.queued * 1e3, 1), stream=call.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
+            duration_ms=round(seconds * 1e3, 1), prompt_tokens=tokens and tokens.prompt,
+            completion_tokens=tokens and tokens.completion,
         )  # fmt: skip
 
 
 def check_method(request: ClientRequest, route: Route) -> None:
     """Raises MethodNotAllowed."""
     if request.method != route.method:
-        path, given, method = (
-            request.path.decode("latin-1"),
-            request.method.decode("latin-1"),
-            route.method.decode(),
-        )
-        raise MethodNotAllowed(f"{path} takes {method}, not {given}", method)
+        path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
+        raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}", route.method.decode())

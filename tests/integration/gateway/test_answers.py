@@ -55,10 +55,12 @@ def test_nothing_of_the_client_reaches_a_worker(gateway: Gateway, worker: FakeWo
     }  # fmt: skip
     answer = gateway.http.post(CHAT + "?key=secret", content=ODD_REQUEST, headers=sent)
     seen = worker.next()
-    assert dict(seen.headers) == {
+    assert answer.headers["x-request-id"] == "from-the-client"
+    told = dict(seen.headers)
+    assert told.pop("x-request-id").startswith("from-the-client-")
+    assert told == {
         "host": worker.address, "content-type": "application/json", "accept": "text/event-stream",
         "traceparent": "00-1-2-01", "tracestate": "a=1", "content-length": str(len(ODD_REQUEST)),
-        "x-request-id": answer.headers["x-request-id"],
     }  # fmt: skip
     assert seen.target == CHAT
 
@@ -92,7 +94,7 @@ def test_hop_by_hop_headers_of_a_worker_stay_behind(gateway: Gateway, worker: Fa
 
 
 def test_every_answer_has_an_id_and_is_not_cached(gateway: Gateway, worker: FakeWorker) -> None:
-    """The client's request id is replaced by the gateway's own; nothing on the way may cache or buffer."""
+    """Without one of the client's it is the gateway's own; nothing on the way may cache or buffer."""
     answers = [gateway.chat("alpha"), gateway.chat("nobody"), gateway.chat("alpha", "error", status=400)]
     assert len({answer.headers["x-request-id"] for answer in answers}) == 3
     for answer in answers:
@@ -193,3 +195,35 @@ def test_models_are_a_list_in_openais_shape(gateway: Gateway) -> None:
 def test_health_needs_no_model(gateway: Gateway) -> None:
     """/health says that the process lives."""
     assert httpx.get(f"http://{gateway.address}/health").status_code == 200
+
+
+TAKEN = ["my-trace-1", "Root=1-67891233:abc", "a" * 128, "7"]
+REPLACED = ["a" * 129, "a b", "a,b", "a/b", "\u00e4".encode(), ""]
+
+
+@pytest.mark.parametrize("given", TAKEN)
+def test_a_clients_request_id_is_kept(gateway: Gateway, worker: FakeWorker, given: str) -> None:
+    """It is answered, with an error too, and logged beside the id that the worker got: no two requests share that."""
+    named = {"x-request-id": given}
+    answers = [
+        gateway.http.post(CHAT, json=ask("alpha"), headers=named),
+        gateway.http.post(CHAT, json=ask("alpha", "sse"), headers=named),
+        gateway.http.post(CHAT, json=ask("nobody"), headers=named),
+        gateway.http.get(CHAT, headers=named),
+    ]
+    assert {answer.headers["x-request-id"] for answer in answers} == {given}
+    lines = gateway.several(4, "request", id=given)
+    sent = [dict(worker.next().headers)["x-request-id"] for _ in range(2)]
+    assert [line["sent_id"] for line in lines[:2]] == sent
+    assert all(one.startswith(given + "-") for one in sent)
+    assert len({line["sent_id"] for line in lines}) == 4
+
+
+@pytest.mark.parametrize("given", REPLACED)
+def test_any_other_request_id_is_replaced(gateway: Gateway, worker: FakeWorker, given: str | bytes) -> None:
+    """What is long, or more than letters, digits and a few signs, is in no log and reaches no worker."""
+    answer = gateway.http.post(CHAT, json=ask("alpha"), headers={"x-request-id": given})
+    own = answer.headers["x-request-id"]
+    assert len(own) == 32
+    assert dict(worker.next().headers)["x-request-id"] == own
+    assert gateway.logged(answer)["sent_id"] == own

@@ -9,7 +9,7 @@ from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, wait_until
 
 FIELDS = {
-    "ts", "level", "logger", "event", "id", "route", "model", "slug", "worker", "status", "ending", "code",
+    "ts", "level", "logger", "event", "id", "sent_id", "route", "model", "slug", "worker", "status", "ending", "code",
     "attempts", "stream", "queue_ms", "ttfb_ms", "duration_ms",
     "prompt_tokens", "completion_tokens",
 }  # fmt: skip
@@ -19,7 +19,7 @@ def test_a_request_is_one_log_line(gateway: Gateway, worker: FakeWorker) -> None
     """The log line of a stream says which way it went, how long it took, and how it ended."""
     answer = gateway.chat("alpha-chat", "sse", chunks=3, delay_s=0.02)
     line = gateway.logged(answer)
-    told = {name: line[name] for name in FIELDS - {"ts", "id", "ttfb_ms", "duration_ms"}}
+    told = {name: line[name] for name in FIELDS - {"ts", "id", "sent_id", "ttfb_ms", "duration_ms"}}
     assert told == {
         "level": "info", "logger": "gateway", "event": "request", "route": "chat_completions", "model": "alpha-chat",
         "slug": "alpha", "worker": worker.address, "status": 200, "ending": "complete", "code": None, "attempts": 1,
