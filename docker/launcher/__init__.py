@@ -2,6 +2,7 @@
 
 | module       | noun                                                                  |
 |--------------|-----------------------------------------------------------------------|
+| `main`       | the two programs: a worker, and the question after its health         |
 | `settings`   | what the environment says (`LAUNCHER_*`); nothing else reads it       |
 | `weights`    | a published snapshot, and whether its files are still what READY says |
 | `gpus`       | the GPUs this container sees                                          |
@@ -10,12 +11,16 @@
 | `classify`   | why a run of vLLM ended (pure)                                        |
 | `backoff`    | how long to wait before the next run (pure)                           |
 | `init`       | signals and orphans: what the kernel expects of process 1             |
+| `aside`      | work that may wait, done by a thread while process 1 stays awake      |
 | `process`    | one running vLLM: its process group and its output                    |
+| `outlet`     | where output goes: a reader that has stopped reading stops nobody     |
 | `kin`        | the processes below another one                                       |
-| `health`     | one question to vLLM's `/health`                                      |
+| `health`     | questions to vLLM's `/health`                                         |
 | `question`   | one question to vLLM that nobody waits for                            |
 | `pulse`      | whether vLLM gets anywhere, from those answers (pure)                 |
 | `watch`      | asks and judges while vLLM is ready                                   |
+| `files`      | files that others write too: no link followed, bounded, replaced whole |
+| `documents`  | JSON that others may have written, with every type checked (pure)     |
 | `state`      | the state file that `python3 -m launcher health` and people read      |
 | `progress`   | the present run's phase, kept, logged and written                      |
 | `logs`       | the launcher's own lines, one JSON object each                        |

@@ -1,61 +1,13 @@
-"""`python3 -m launcher [vLLM arguments]` runs a worker; `python3 -m launcher health` asks after it.
-
-Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137 vLLM had to be killed.
-Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
-"""
+"""`python3 -m launcher [vLLM arguments]` runs a worker; `python3 -m launcher health` asks after it. See `main`."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
-
-from launcher import draining, health, state
-from launcher.init import Init
-from launcher.phases import Phase
-from launcher.settings import Settings, SettingsError
-from launcher.state import State
-from launcher.supervisor import Supervisor
-
-_HEALTH_TIMEOUT_S = 2.0
-_WRONG_SETTING = 2
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Do what the words after `launcher` say; returns the exit code."""
-    try:
-        settings = Settings.from_environ()
-        return _health(settings) if list(arguments) == ["health"] else _worker(settings, arguments)
-    except SettingsError as error:
-        sys.stderr.write(f"launcher: {error}\n")
-        return _WRONG_SETTING
-
-
-def _worker(settings: Settings, arguments: Sequence[str]) -> int:
-    _claim_state(settings)
-    with Init() as init:
-        return Supervisor(settings, arguments, init, sys.stdout.buffer, sys.stderr.buffer).run()
-
-
-def _claim_state(settings: Settings) -> None:
-    """Fail early and clearly where later writes could only be logged."""
-    try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        draining.forget(settings.state_dir)
-        state.write(settings.state_file, State(settings.slug, Phase.WEIGHTS_CHECK))
-    except OSError as error:
-        raise SettingsError(
-            f"LAUNCHER_STATE_DIR {settings.state_dir} cannot be written ({error.strerror}): "
-            "mount a tmpfs there that this user may write"
-        ) from None
-
-
-def _health(settings: Settings) -> int:
-    problem = health.problem(settings.port, _HEALTH_TIMEOUT_S)
-    known = state.read(settings.state_file)
-    doing = known.describe() if known else "no launcher has written its state"
-    sys.stdout.write(f"healthy: {doing}\n" if problem is None else f"unhealthy ({problem}): {doing}\n")
-    return 0 if problem is None else 1
-
 
 if __name__ == "__main__":
+    # Before anything else is even imported: what comes now is obeyed as soon as it can be.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    from launcher.main import main
+
     sys.exit(main(sys.argv[1:]))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from launcher import process
+from launcher.init import CancelledError, Init
+from launcher.process import Process, StartError
+
 _COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 _TAKES_AT_MOST_S = 60.0  # without the persistence daemon the driver wakes each GPU first
-_ROW = re.compile(r"(\d+), *([A-Za-z0-9-]+)")
+_KEPT_BYTES = 256 * 1024
+_SHOWN = 300
+_ROW = re.compile(r"([0-9]{1,4}), *([A-Za-z0-9-]{1,100})")
 
 
 class GpusError(Exception):
@@ -24,22 +30,49 @@ class GPU:
     uuid: str
 
 
-def visible() -> tuple[GPU, ...]:
-    """Every GPU of this container, lowest index first; raises `GpusError`."""
+class _Kept:
+    """The beginning of a program's output."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def write(self, data: bytes, /) -> None:
+        self._bytes += data[: _KEPT_BYTES - len(self._bytes)]
+
+    @property
+    def text(self) -> str:
+        return self._bytes.decode("utf-8", "replace")
+
+
+def visible(init: Init) -> tuple[GPU, ...]:
+    """Every GPU of this container, lowest index first; raises `GpusError`, `CancelledError` when told to stop."""
+    out, err = _Kept(), _Kept()
     try:
-        answer = subprocess.run(  # noqa: S603 - fixed words, no shell
-            _COMMAND, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TAKES_AT_MOST_S
-        )
-    except OSError as error:
-        raise GpusError(
-            f"nvidia-smi cannot be started ({error.strerror}): this container has no GPU"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise GpusError(f"nvidia-smi did not answer within {_TAKES_AT_MOST_S:g} s") from None
-    if answer.returncode != 0:
-        said = " ".join((answer.stdout + answer.stderr).split())
-        raise GpusError(f"nvidia-smi ends with {answer.returncode}: {said}")
-    return parse(answer.stdout)
+        program = process.start(_COMMAND, {}, out, err)
+    except StartError as error:
+        raise GpusError(f"nvidia-smi cannot be started ({error.reason}): this container has no GPU") from None
+    exit_code = _await_end(program, init)
+    if exit_code != 0:
+        said = " ".join((out.text + err.text).split())
+        raise GpusError(f"nvidia-smi ends with {exit_code}: {said[:_SHOWN]}")
+    return parse(out.text)
+
+
+def _await_end(program: Process, init: Init) -> int:
+    """Its exit code. One that takes too long is left to itself: in the driver's hands not even SIGKILL ends it."""
+    deadline = time.monotonic() + _TAKES_AT_MOST_S
+    while program.exit_code is None:
+        left = deadline - time.monotonic()
+        if init.stopping or left <= 0:
+            program.ended(-9)
+            if init.stopping:
+                raise CancelledError
+            raise GpusError(f"nvidia-smi did not answer within {_TAKES_AT_MOST_S:g} s")
+        wake = init.wait(left, program.readers())
+        program.pump(wake.readable)
+        if program.pid in wake.ended:
+            program.ended(wake.ended[program.pid])
+    return program.exit_code
 
 
 def parse(text: str) -> tuple[GPU, ...]:
@@ -55,5 +88,5 @@ def environ(gpus: Sequence[GPU]) -> dict[str, str]:
 def _gpu(line: str) -> GPU:
     row = _ROW.fullmatch(line)
     if row is None:
-        raise GpusError(f"nvidia-smi says {line!r} where an index and a UUID were expected")
+        raise GpusError(f"nvidia-smi says {line[:_SHOWN]!r} where an index and a UUID were expected")
     return GPU(int(row[1]), row[2])

@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher import files
+from launcher import documents, files
+from launcher.documents import Fields
 from launcher.phases import Phase
 
 KEPT = 5
@@ -27,23 +28,36 @@ LEAST_PERCENT = 10
 """Of the weights: a first file that the disk had not ready says little of the others."""
 
 Start = Mapping[str, float]
+_LARGEST_BYTES = 65536
+_LONGEST_S = 1e7
 
 
 def read(path: Path) -> tuple[Start, ...]:
-    """The starts kept in the file; none if there is no such file or it is not ours."""
+    """The starts kept in the file, none if there is no such file.
+
+    Raises `OSError` or `ValueError` if it is not ours.
+    """
     try:
-        return tuple(
-            {Phase(name).value: float(seconds) for name, seconds in start.items()}
-            for start in json.loads(path.read_text("utf-8"))
-        )
-    except (OSError, ValueError, TypeError, AttributeError):
+        content = files.read(path, _LARGEST_BYTES)
+    except FileNotFoundError:
         return ()
+    starts = Fields({"starts": documents.parse(content)}).sections("starts", KEPT)
+    return tuple(
+        {Phase(name).value: start.number(name, _LONGEST_S) for name in start.values} for start in starts
+    )
 
 
 def add(path: Path, seconds: Start) -> tuple[Start, ...]:
-    """Keep one more start, and no more than the last `KEPT`, which are returned; raises `OSError`."""
+    """Keep one more start, and no more than the last `KEPT`, which are returned; raises `OSError`.
+
+    A file that is not ours becomes ours.
+    """
+    try:
+        before = read(path)
+    except (OSError, ValueError):
+        before = ()
     counted = {phase.value: seconds[phase] for phase in COUNTED if phase in seconds}
-    kept = (*read(path), counted)[-KEPT:]
+    kept = (*before, counted)[-KEPT:]
     files.replace(path, json.dumps(kept))
     return kept
 

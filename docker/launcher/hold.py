@@ -18,7 +18,7 @@ class Hold:
     def take(self, directory: Path) -> None:
         """Hold `directory`, and no other any more; raises `WeightsError` while it is being removed."""
         try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             raise WeightsError(f"{directory} cannot be opened: {error.strerror}") from None
         try:

@@ -1,15 +1,19 @@
 """What the kernel expects of process 1: handle the signals that end a container, reap orphans.
 
-Waiting happens in one place, `Init.wait`, which wakes for a signal, an ended process or readable output.
+Waiting happens in one place, `Init.wait`, which wakes for a signal, an ended process, readable output or `Init.wake`.
+The kernel drops a stop signal that process 1 neither handles nor blocks. So the image's entry point blocks them before
+Python begins (`env --block-signal`), and what has come by the time an `Init` is entered is noted then.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import signal
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,6 +21,16 @@ from typing import Any
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MOST_REAPED_AT_ONCE = 4096
 _PR_SET_CHILD_SUBREAPER = 36
+_LONGEST_WAIT_S = 3600.0
+
+
+class CancelledError(Exception):
+    """Told to stop in the middle of something."""
+
+
+def let_stop_signals_in() -> None:
+    """Obey SIGTERM and SIGINT from now on, and those that have come while they were blocked."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,7 @@ class Init:
         for number in _STOP_SIGNALS:
             self._before[number] = signal.signal(number, self._note_stop)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        let_stop_signals_in()
         return self
 
     def __exit__(
@@ -65,14 +80,26 @@ class Init:
 
     def wait(self, seconds: float | None, readers: Iterable[int] = ()) -> Wake:
         """Sleep until a signal, an ended child, output on `readers` or `seconds` (None: for ever)."""
-        readable, _, _ = select.select([self._bell, *readers], [], [], seconds)
+        poll = select.poll()  # takes descriptors of any number, as select does not
+        for reader in (self._bell, *readers):
+            poll.register(reader, select.POLLIN)
+        readable = [reader for reader, _ in poll.poll(_milliseconds(seconds))]
         if self._bell in readable:
             readable.remove(self._bell)
             os.read(self._bell, 4096)
         return Wake(tuple(readable), _reap())
 
+    def wake(self) -> None:
+        """End a `wait`, from any thread."""
+        with suppress(OSError):
+            os.write(self._ringer, b"\0")
+
     def _note_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or signal.Signals(number)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else math.ceil(min(max(seconds, 0.0), _LONGEST_WAIT_S) * 1000)
 
 
 def _reap() -> dict[int, int]:

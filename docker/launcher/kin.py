@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,13 +19,18 @@ def below(pid: int) -> list[int]:
 
 
 def _parents() -> dict[int, int]:
-    """The parent of each process that runs."""
+    """The parent of each process that runs; none where no descriptor is left to look with."""
     parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return {}
+    for name in filter(str.isdigit, names):
         try:
-            state, parent = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+            stat = Path("/proc", name, "stat").read_text("utf-8", "replace")
         except OSError:  # ended meanwhile
             continue
+        state, parent = stat.rpartition(")")[2].split()[:2]
         if state != "Z":
-            parents[int(folder.name)] = int(parent)
+            parents[int(name)] = int(parent)
     return parents

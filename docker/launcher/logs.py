@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO
+
+from launcher.outlet import Sink
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -14,23 +15,24 @@ def timestamp(moment: datetime | None = None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def line(slug: str, level: str, event: str, fields: dict[str, object]) -> bytes:
+    """`{"ts", "level", "logger", "slug", "event", ...}`; fields that are None are left out."""
+    head = {"ts": timestamp(), "level": level, "logger": "launcher", "slug": slug, "event": event}
+    said = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(head | said, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
 @dataclass(frozen=True)
 class Log:
-    """Writes `{"ts", "level", "logger", "slug", "event", ...}`; fields that are None are left out."""
+    """Writes lines of one slug."""
 
     slug: str
-    out: BinaryIO
+    out: Sink
 
     def info(self, event: str, **fields: object) -> None:
         """Something happened that a reader of the log wants to know."""
-        self._write("info", event, fields)
+        self.out.write(line(self.slug, "info", event, fields))
 
     def error(self, event: str, **fields: object) -> None:
         """Something stands in the way of serving."""
-        self._write("error", event, fields)
-
-    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
-        head = {"ts": timestamp(), "level": level, "logger": "launcher", "slug": self.slug, "event": event}
-        said = {name: value for name, value in fields.items() if value is not None}
-        self.out.write(json.dumps(head | said, ensure_ascii=False).encode() + b"\n")
-        self.out.flush()
+        self.out.write(line(self.slug, "error", event, fields))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
 import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO
 
 from launcher import kin
+from launcher.outlet import Sink
 
 _READ_BYTES = 65536
 _READS_AT_ONCE = 16  # so that a flood of output cannot keep signals waiting
@@ -21,8 +22,18 @@ _KEPT_LINE_CHARACTERS = 2000
 _LINE_END = re.compile(rb"[\r\n]")
 
 
+# what this container lacks for a moment; anything else is wrong with the program
+_PASSES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
 class StartError(Exception):
-    """The program could not be started; the text says which and why."""
+    """The program could not be started; the text says which and why, `passes` whether trying again may help."""
+
+    def __init__(self, program: str, error: OSError) -> None:
+        """`error` is what the kernel said."""
+        self.reason = error.strerror or str(error)
+        self.passes = error.errno in _PASSES
+        super().__init__(f"{program} cannot be started: {self.reason}")
 
 
 class Stream:
@@ -32,7 +43,7 @@ class Stream:
     that the launcher's own lines never land in the middle of one.
     """
 
-    def __init__(self, source: int, sink: BinaryIO) -> None:
+    def __init__(self, source: int, sink: Sink) -> None:
         """`source` is the reading end of a pipe, from now on this stream's own."""
         os.set_blocking(source, False)
         self._source = source
@@ -71,7 +82,6 @@ class Stream:
         whole, self._held = text[:cut], text[cut:]
         if whole:
             self._sink.write(whole)
-            self._sink.flush()
         return [line.decode("utf-8", "replace") for line in _LINE_END.split(whole) if line]
 
 
@@ -142,31 +152,39 @@ class Process:
         return kept
 
 
-def start(command: Sequence[str], environ: Mapping[str, str], out: BinaryIO, err: BinaryIO) -> Process:
+def start(command: Sequence[str], environ: Mapping[str, str], out: Sink, err: Sink) -> Process:
     """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`.
 
     It gets this process's environment and, above that, `environ`.
     """
-    out_reader, out_writer = os.pipe()
-    err_reader, err_writer = os.pipe()
-    streams = (Stream(out_reader, out), Stream(err_reader, err))
     try:
-        popen = subprocess.Popen(  # noqa: S603 - the operator's own command, no shell
-            command,
-            env={**os.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=out_writer,
-            stderr=err_writer,
-            process_group=0,
-        )
+        with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
+            (out_stream, out_writer), (err_stream, err_writer) = (
+                _piped(sink, unless_started, afterwards) for sink in (out, err)
+            )
+            popen = subprocess.Popen(  # noqa: S603 - the operator's own command, no shell
+                command,
+                env={**os.environ, **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=out_writer,
+                stderr=err_writer,
+                process_group=0,
+            )
+            unless_started.pop_all()
     except OSError as error:
-        for stream in streams:
-            stream.close()
-        raise StartError(f"{command[0]} cannot be started: {error.strerror}") from None
-    finally:
-        os.close(out_writer)
-        os.close(err_writer)
-    return Process(popen, streams)
+        raise StartError(command[0], error) from None
+    return Process(popen, (out_stream, err_stream))
+
+
+def _piped(
+    sink: Sink, unless_started: contextlib.ExitStack, afterwards: contextlib.ExitStack
+) -> tuple[Stream, int]:
+    """A stream to `sink` and the descriptor that feeds it, which is ours no longer once the program has it."""
+    reader, writer = os.pipe()
+    afterwards.callback(os.close, writer)
+    stream = Stream(reader, sink)
+    unless_started.callback(stream.close)
+    return stream, writer
 
 
 def _end_of_lines(text: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Progress:
         self._log = log
         self._state_file = state_file
         self._history_file = history_file
-        self._usual = history.usual(history.read(history_file))
+        self._usual = history.usual(self._earlier_starts())
         self._troubles: Counter[Trouble] = Counter()
         self._weights_bytes: int | None = None
         self._compile_cache_hit: bool | None = None
@@ -113,6 +113,17 @@ class Progress:
     def _gb_per_s(self) -> float | None:
         seconds = self._timeline.seconds.get(Phase.LOADING)
         return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
+
+    def _earlier_starts(self) -> Sequence[history.Start]:
+        """What is kept of them; a file that is not ours is only advice that is missing."""
+        try:
+            return history.read(self._history_file)
+        except OSError as error:
+            problem = error.strerror
+        except ValueError as error:
+            problem = str(error)
+        self._log.error("history-dropped", file=str(self._history_file), problem=problem)
+        return ()
 
     def _remember(self) -> None:
         """The next start is estimated by this one too."""

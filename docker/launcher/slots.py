@@ -5,23 +5,31 @@ process, however that ends. What the file says (`{"slug", "container", "since"}`
 launchers who that is; without the lock it means nothing and is overwritten.
 A claim takes all GPUs that are needed or none. Launchers claim one after the other, each in a moment and
 without waiting for a GPU, so they never see half of another's claim and never wait for each other in a ring.
+Other containers write to the volume too: a link there is not followed, and nobody's turn is waited for without end.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
+from launcher import documents, files
+from launcher.documents import Fields
 from launcher.gpus import GPU, GpusError
 from launcher.logs import timestamp
 
 _TURN = "turn.lock"
+_TURN_WITHIN_S = 2.0
+_LOOK_AGAIN_S = 0.01
+_SIGNATURE_BYTES = 4096
+_NAME = r"[!-~]+"
 
 
 @dataclass(frozen=True)
@@ -38,35 +46,33 @@ class Holder:
 
 
 class BusyError(Exception):
-    """Others hold too many of the GPUs; the text names who holds which."""
-
-    def __init__(self, needed: int, seen: int, held: Mapping[GPU, Holder | None]) -> None:
-        """`held` says which of the `seen` GPUs are not free, and who has them if that can be told."""
-        self.slugs = sorted({holder.slug for holder in held.values() if holder})
-        super().__init__(f"{needed} needed, {seen - len(held)} of {seen} free: {_who_holds(held)}")
+    """Others hold too many of the GPUs, or keep everybody from claiming; the text says who holds what."""
 
 
 class Slots:
     """The slots of one worker: none at first, then, once claimed, the same ones until `release`."""
 
-    def __init__(self, directory: Path, count: int, slug: str, see: Callable[[], tuple[GPU, ...]]) -> None:
-        """`count` GPUs of those that `see` finds; it is asked once, and not at all if `count` is 0."""
+    def __init__(self, directory: Path, count: int, slug: str) -> None:
+        """`count` GPUs of those whose locks lie in `directory`."""
         self._directory = directory
         self._count = count
         self._slug = slug
-        self._see = see
-        self._seen: tuple[GPU, ...] = ()
         self._mine: tuple[GPU, ...] = ()
         self._locks = ExitStack()
 
-    def claim(self) -> tuple[GPU, ...]:
-        """This worker's GPUs, the lowest indexes that are free; raises `BusyError` or `GpusError`."""
-        if len(self._mine) < self._count:
-            self._seen = self._seen or self._enough(self._see())
+    @property
+    def are_claimed(self) -> bool:
+        """Whether this worker has all it needs."""
+        return len(self._mine) == self._count
+
+    def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
+        """This worker's GPUs, of those `seen` the lowest that are free; raises `BusyError` or `GpusError`."""
+        if not self.are_claimed:
+            self._require(seen)
             try:
-                self._mine = self._take()
+                self._mine = self._take(seen)
             except OSError as error:
-                raise GpusError(f"{error.filename or self._directory}: {error.strerror}") from None
+                raise GpusError(self._said(error)) from None
         return self._mine
 
     def release(self) -> None:
@@ -74,34 +80,53 @@ class Slots:
         self._mine = ()
         self._locks.close()
 
-    def _enough(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
+    def _require(self, seen: tuple[GPU, ...]) -> None:
         if len(seen) < self._count:
             raise GpusError(f"{self._count} GPUs needed, {len(seen)} visible in this container")
-        return seen
 
-    def _take(self) -> tuple[GPU, ...]:
+    def _said(self, error: OSError) -> str:
+        """The file by its whole path: it was opened by its name alone."""
+        return f"{self._directory / str(error.filename or '')}: {error.strerror}"
+
+    def _take(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
         with ExitStack() as turn, ExitStack() as locks:
-            fcntl.flock(turn.enter_context(_opened(self._directory / _TURN)), fcntl.LOCK_EX)
-            slots = {gpu: locks.enter_context(_opened(self._directory / gpu.uuid)) for gpu in self._seen}
+            folder = _kept(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
+            self._await_turn(_kept(_opened(_TURN, folder), turn))
+            slots = {gpu: _kept(_opened(gpu.uuid, folder), locks) for gpu in seen}
             held = {gpu: _holder(slot) for gpu, slot in slots.items() if not _locked(slot)}
-            free = tuple(gpu for gpu in self._seen if gpu not in held)
+            free = tuple(gpu for gpu in seen if gpu not in held)
             if len(free) < self._count:
-                raise BusyError(self._count, len(slots), held)
+                raise BusyError(f"{self._count} needed, {len(free)} of {len(slots)} free: {_who_holds(held)}")
             mine, spare = free[: self._count], free[self._count :]
             me = Holder(self._slug)
             for gpu in mine:
                 _sign(slots[gpu], me)
             for gpu in spare:
-                slots[gpu].close()
+                fcntl.flock(slots[gpu], fcntl.LOCK_UN)
             self._locks = locks.pop_all()
             return mine
 
+    def _await_turn(self, turn: int) -> None:
+        deadline = time.monotonic() + _TURN_WITHIN_S
+        while not _locked(turn):
+            if time.monotonic() >= deadline:
+                raise BusyError(
+                    f"{self._directory / _TURN} has been locked by another process for {_TURN_WITHIN_S:g} s: "
+                    "none can claim GPUs"
+                )
+            time.sleep(_LOOK_AGAIN_S)
 
-def _opened(path: Path) -> TextIO:
-    return path.open("a+", encoding="utf-8")  # never inherited: a rank that outlives us keeps no lock
+
+def _opened(name: str, folder: int) -> int:
+    return files.open_regular(name, os.O_RDWR | os.O_CREAT, folder)  # not inherited: no rank keeps a lock
 
 
-def _locked(slot: TextIO) -> bool:
+def _kept(descriptor: int, stack: ExitStack) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _locked(slot: int) -> bool:
     try:
         fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,18 +134,18 @@ def _locked(slot: TextIO) -> bool:
     return True
 
 
-def _sign(slot: TextIO, me: Holder) -> None:
-    slot.truncate(0)
-    slot.write(json.dumps(asdict(me)))
-    slot.flush()
+def _sign(slot: int, me: Holder) -> None:
+    os.ftruncate(slot, 0)
+    os.pwrite(slot, json.dumps(asdict(me)).encode(), 0)
 
 
-def _holder(slot: TextIO) -> Holder | None:
+def _holder(slot: int) -> Holder | None:
     """Who has signed; None if that cannot be read."""
-    slot.seek(0)
     try:
-        return Holder(**json.loads(slot.read()))
-    except (ValueError, TypeError):
+        said = Fields.of(documents.parse(os.pread(slot, _SIGNATURE_BYTES, 0)))
+        names = (said.text(name, _NAME, most=128) for name in ("slug", "container", "since"))
+        return Holder(*names)
+    except ValueError:
         return None
 
 

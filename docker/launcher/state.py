@@ -16,9 +16,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from launcher import files
+from launcher import documents, files
+from launcher.documents import Fields
 from launcher.logs import timestamp
 from launcher.phases import Phase
+
+_LARGEST_BYTES = 1024 * 1024
+_LONGEST_S = 1e10
+_MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 
 
 class Trouble(StrEnum):
@@ -73,9 +78,35 @@ def write(path: Path, state: State) -> None:
 def read(path: Path) -> State | None:
     """The state last written; None if there is none or it is not ours."""
     try:
-        fields = json.loads(path.read_text("utf-8"))
-        del fields["schema"]
-        trouble = fields["trouble"] and Trouble(fields["trouble"])
-        return State(**fields | {"phase": Phase(fields["phase"]), "trouble": trouble})
-    except (OSError, ValueError, KeyError, TypeError):
+        return _parsed(Fields.of(documents.parse(files.read(path, _LARGEST_BYTES))))
+    except (OSError, ValueError):
         return None
+
+
+def _parsed(said: Fields) -> State:
+    said.whole("schema", 1, 1)
+    trouble = said.text_or_none("trouble")
+    return State(
+        slug=said.text("slug"),
+        phase=Phase(said.text("phase")),
+        run=said.whole("run"),
+        seconds=_seconds(said.section("seconds")),
+        percent=said.whole_or_none("percent"),
+        problem=said.text_or_none("problem", most=_LARGEST_BYTES),
+        trouble=Trouble(trouble) if trouble else None,
+        usual=_seconds(said.section("usual")),
+        weights_bytes=said.whole_or_none("weights_bytes"),
+        compile_cache_hit=said.flag_or_none("compile_cache_hit"),
+        crashes=said.whole("crashes"),
+        hangs=said.whole("hangs"),
+        since=_moment(said.text("since", _MOMENT)),
+    )
+
+
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _seconds(phases: Fields) -> dict[str, float]:
+    return {Phase(name).value: phases.number(name, _LONGEST_S) for name in phases.values}

@@ -18,16 +18,17 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from launcher import draining, gpus, health, ops, process, weights
+from launcher import aside, draining, gpus, health, ops, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
 from launcher.command import command_line
 from launcher.gpus import GPU, GpusError
 from launcher.hold import Hold
-from launcher.init import Init
+from launcher.init import CancelledError, Init
 from launcher.logs import Log
+from launcher.outlet import Sink
 from launcher.phases import Phase
 from launcher.process import Process, StartError
 from launcher.progress import Progress
@@ -35,7 +36,7 @@ from launcher.settings import Settings
 from launcher.slots import BusyError, Slots
 from launcher.state import Trouble
 from launcher.watch import Watch
-from launcher.weights import CancelledError, Check, CorruptError, File, Snapshot, WeightsError
+from launcher.weights import Check, CorruptError, File, Snapshot, WeightsError
 
 STOPPED = 0
 """Exit code when there was nothing to stop or vLLM ended within its grace."""
@@ -43,8 +44,6 @@ KILLED = 128 + signal.SIGKILL
 """Exit code when vLLM outlived its grace."""
 
 _RECHECK_S = 1.0
-_PROBE_EVERY_S = 1.0
-_PROBE_TIMEOUT_S = 1.0
 _KILL_TAKES_AT_MOST_S = 5.0
 _TO_ENGINE_S = 2.0  # that a request may take from the API server's door to its engine
 _HANG_GRACE_S = 2.0  # what is frozen does not hear SIGTERM; what still runs may say a last word
@@ -58,7 +57,7 @@ class Supervisor:
     """Keeps one vLLM running until it is told to stop."""
 
     def __init__(
-        self, settings: Settings, arguments: Sequence[str], init: Init, out: BinaryIO, err: BinaryIO
+        self, settings: Settings, arguments: Sequence[str], init: Init, out: Sink, err: Sink
     ) -> None:
         """`arguments` end vLLM's command line; `out` and `err` take its output, `out` our log too."""
         self._settings = settings
@@ -69,8 +68,9 @@ class Supervisor:
         self._progress = Progress(self._log, settings.state_file, settings.history_file)
         self._check = Check(self._say_hashing, lambda: init.stopping)
         self._hold = Hold()
+        self._is_blind = False
         self._backoff = Backoff(settings.backoff_s)
-        self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug, gpus.visible)
+        self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug)
 
     def run(self) -> int:
         """Run until stopped; returns the exit code of the launcher."""
@@ -89,6 +89,8 @@ class Supervisor:
                 ops.serve(settings.ops_port, settings.state_file, disks)
         except OSError as error:  # a worker serves without being watched
             self._log.error("no-ops-port", port=settings.ops_port, problem=error.strerror)
+        except RuntimeError as error:  # no thread is left in this container
+            self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
 
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
@@ -96,7 +98,7 @@ class Supervisor:
             try:
                 vllm = process.start(command, gpus.environ(mine), *self._streams)
             except StartError as error:
-                self._misconfigured(str(error), None, _MEND_OPTIONS)
+                self._not_started(error)
                 continue
             watch = Watch(self._settings.port, self._settings.hang_after_s)
             exit_code = self._serve(vllm, watch)
@@ -114,7 +116,10 @@ class Supervisor:
     def _await_gpus(self) -> tuple[GPU, ...] | None:
         """The GPUs this worker has claimed; None when told to stop first."""
         try:
-            mine = self._await(self._slots.claim, self._say_busy)
+            seen = () if self._slots.are_claimed else gpus.visible(self._init)
+            mine = self._await(lambda: self._slots.claim(seen), self._say_busy)
+        except CancelledError:
+            return None
         except GpusError as error:
             self._misconfigured(str(error), None, "where its container sees the GPUs it needs")
             return None
@@ -133,7 +138,7 @@ class Supervisor:
         said = None
         while not self._init.stopping:
             try:
-                return attempt()
+                return aside.run(self._init, attempt)
             except CancelledError:
                 break
             except (WeightsError, BusyError) as error:
@@ -157,23 +162,20 @@ class Supervisor:
         while vllm.exit_code is None and not self._init.stopping:
             self._turn(vllm, watch.every_s, watch.readers())
             watch.look()
+            self._say_blind(watch)
             if watch.standstill and vllm.exit_code is None:
                 self._end_standstill(vllm, watch.standstill)
         return None if self._init.stopping else vllm.exit_code
 
     def _start(self, vllm: Process) -> None:
         """Follow vLLM until it is ready or has ended, or until told to stop."""
-        next_probe = 0.0
+        knock = health.Knock(self._settings.port)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
-            self._turn(vllm, _PROBE_EVERY_S)
-            if vllm.exit_code is None and time.monotonic() >= next_probe:
-                self._probe(vllm)
-                next_probe = time.monotonic() + _PROBE_EVERY_S
-
-    def _probe(self, vllm: Process) -> None:
-        if health.problem(self._settings.port, _PROBE_TIMEOUT_S) is None:
-            self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
-            self._progress.advance(Phase.READY)
+            self._turn(vllm, knock.every_s, knock.readers())
+            if vllm.exit_code is None and knock.is_answered():
+                self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
+                self._progress.advance(Phase.READY)
+        knock.close()
 
     def _turn(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
         """Wait for one thing to happen, at most `seconds`, and take note of it; `others` only wake."""
@@ -248,11 +250,18 @@ class Supervisor:
         while not self._init.stopping:
             self._init.wait(None)
 
-    def _back_off(self, verdict: Verdict, exit_code: int) -> None:
+    def _not_started(self, error: StartError) -> None:
+        if error.passes:
+            self._back_off(Verdict(Kind.CRASH, str(error)), None)
+        else:
+            self._misconfigured(str(error), None, _MEND_OPTIONS)
+
+    def _back_off(self, verdict: Verdict, exit_code: int | None) -> None:
         self._backoff = self._backoff.after_crash(self._progress.ready_s)
         delay = self._backoff.delay_s
-        name = signal_name(exit_code)
-        how = verdict.cause if verdict.kind is Kind.HANG else name or f"exit code {exit_code}"
+        name = None if exit_code is None else signal_name(exit_code)
+        is_ours = verdict.kind is Kind.HANG or exit_code is None
+        how = verdict.cause if is_ours else name or f"exit code {exit_code}"
         self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], f"vLLM {_ENDED[verdict.kind]}: {how}")
         self._log.error(
             "crash",
@@ -280,6 +289,11 @@ class Supervisor:
         self._log.error(
             "gpus-busy", problem=str(error), mend="wait, or stop a holder: this worker starts by itself"
         )
+
+    def _say_blind(self, watch: Watch) -> None:
+        if watch.is_blind and not self._is_blind:
+            self._is_blind = True
+            self._log.error("not-watched", problem="vLLM's /metrics is too large to tell a standstill by")
 
     def _say_hashing(self, file: File) -> None:
         self._log.info("weights-hash", file=file.path, bytes=file.stat.size)

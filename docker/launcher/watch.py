@@ -14,7 +14,10 @@ _LONGEST_BETWEEN_S = 5.0
 
 
 class Watch:
-    """Looks again and again, never waits. A limit of 0 means: never look."""
+    """Looks again and again, never waits. A limit of 0 means: never look.
+
+    `is_blind` once vLLM's numbers were too many to read: such a vLLM is not judged.
+    """
 
     def __init__(self, port: int, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`port` of 127.0.0.1; `clock` counts seconds and never goes back."""
@@ -25,6 +28,7 @@ class Watch:
         self._next = clock()
         self._metrics: Question | None = None
         self._token: Question | None = None
+        self.is_blind = False
 
     @property
     def every_s(self) -> float | None:
@@ -58,7 +62,10 @@ class Watch:
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _hear(self) -> None:
-        if self._metrics and (page := self._metrics.body) is not None:
+        if self._metrics and self._metrics.too_large:  # it answers, and nothing can be told from that
+            self.is_blind = True
+            self._pulse, self._metrics = self._pulse.heard(Vitals(), self._clock()), None
+        elif self._metrics and (page := self._metrics.body) is not None:
             asked = self._token is not None and not self._token.over
             self._pulse = self._pulse.heard(read_vitals(page) or Vitals(), self._clock(), asked=asked)
             self._metrics = None

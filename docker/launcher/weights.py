@@ -8,15 +8,27 @@ long as the file's stat stays the same, so neither a restart of vLLM nor waiting
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from stat import S_ISREG
+
+from launcher import documents, files
+from launcher.documents import Fields
+from launcher.init import CancelledError
 
 _CHUNK_BYTES = 8 * 1024 * 1024
+_LARGEST_READY_BYTES = 64 * 1024 * 1024
+_MOST_FILES = 100_000
+_LONGEST_PATH_BYTES = 4095
+_LONGEST_NAME_BYTES = 255
+_PATH = r"[^\x00-\x1f\x7f]+"
+_SHA256 = r"[0-9a-f]{64}"
+_LARGEST_INODE = 2**64 - 1
+_NAMED = 5
 
 Cancelled = Callable[[], bool]
 
@@ -29,10 +41,6 @@ class CorruptError(WeightsError):
     """Bytes are not those that were published."""
 
 
-class CancelledError(Exception):
-    """The caller asked to stop in the middle of hashing."""
-
-
 @dataclass(frozen=True)
 class Stat:
     """What tells a file apart without reading it: bytes, nanoseconds, inode number."""
@@ -43,8 +51,10 @@ class Stat:
 
     @classmethod
     def of(cls, path: Path) -> Stat:
-        """Stat the file itself; raises `OSError`."""
-        found = path.stat()
+        """Stat the file itself, which must be a regular one; raises `OSError`."""
+        found = path.lstat()
+        if not S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
@@ -79,41 +89,39 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     directory = Path(os.path.realpath(link))
     ready = directory / "READY.json"
     try:
-        snapshot = parse(directory, ready.read_text("utf-8"))
+        snapshot = parse(directory, files.read(ready, _LARGEST_READY_BYTES))
     except OSError as error:
         if withdrawn := _withdrawn(directory):
             raise CorruptError(withdrawn) from None
         raise WeightsError(f"{ready} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{ready} is not a READY file: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise WeightsError(f"{ready} is not a READY file: {error}") from None
     _match_digest(snapshot, ready)
     return snapshot
 
 
 def _withdrawn(directory: Path) -> str | None:
-    """Why the weights job took the snapshot's READY.json away; None where it did not."""
+    """Why the weights job took the snapshot's READY.json away; None where it left no word that can be read."""
+    path = directory.with_name(f"{directory.name}.withdrawn.json")
     try:
-        files = json.loads(directory.with_name(f"{directory.name}.withdrawn.json").read_text("utf-8"))[
-            "files"
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
+        said = Fields.of(documents.parse(files.read(path, _LARGEST_READY_BYTES)))
+        names = [documents.shown(name).strip("'") for name in said.items("files", _MOST_FILES)]
+    except (OSError, ValueError):
         return None
-    return (
-        f"{directory} is withdrawn: {', '.join(map(str, files))} corrupt; the weights job fetches that again"
-    )
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{directory} is withdrawn: {', '.join(names[:_NAMED])}{more} corrupt; the weights job fetches that again"
 
 
-def parse(directory: Path, text: str) -> Snapshot:
-    """Read the text of READY.json; raises `ValueError`, `KeyError`, `TypeError` or `AttributeError`."""
-    ready: Mapping[str, Any] = json.loads(text)
-    if ready["schema"] != 1:
-        raise ValueError(f"schema {ready['schema']!r} is not 1")
-    return Snapshot(directory, str(ready["digest"]), tuple(map(_file, ready["files"])))
+def parse(directory: Path, content: bytes) -> Snapshot:
+    """Read the content of READY.json; raises `ValueError` with one line that says what is wrong."""
+    ready = Fields.of(documents.parse(content))
+    ready.whole("schema", 1, 1)
+    return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MOST_FILES)))
 
 
-def manifest_digest(files: tuple[File, ...]) -> str:
+def manifest_digest(listed: tuple[File, ...]) -> str:
     """The sha256 of the canonical manifest: a line `path NUL size NUL sha256` a file, sorted."""
-    lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in files)
+    lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in listed)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -153,12 +161,29 @@ class Check:
         return known[1]
 
 
-def _file(entry: Mapping[str, Any]) -> File:
-    path = PurePosixPath(entry["path"])
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"path {entry['path']!r} leaves the snapshot")
-    stat = Stat(int(entry["size"]), int(entry["mtime_ns"]), int(entry["inode"]))
-    return File(str(entry["path"]), str(entry["sha256"]), stat)
+def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
+    found = {file.path: file for file in map(_file, entries)}
+    if len(found) < len(entries):
+        raise ValueError("the same path is there twice")
+    for path in found:
+        for parent in PurePosixPath(path).parents:
+            if str(parent) in found:
+                raise ValueError(f"path {documents.shown(str(parent))} is a file and a directory")
+    return tuple(found.values())
+
+
+def _file(entry: Fields) -> File:
+    name = entry.text("path", _PATH, most=_LONGEST_PATH_BYTES)
+    parts = name.split("/")
+    if name == "READY.json" or not all(map(_is_safe, parts)):
+        raise ValueError(f"{entry.above}path {documents.shown(name)} is READY.json, or leaves the snapshot")
+    mtime_ns = entry.whole("mtime_ns", least=-documents.LARGEST)
+    stat = Stat(entry.whole("size"), mtime_ns, entry.whole("inode", most=_LARGEST_INODE))
+    return File(name, entry.text("sha256", _SHA256), stat)
+
+
+def _is_safe(part: str) -> bool:
+    return part not in ("", ".", "..") and len(part.encode()) <= _LONGEST_NAME_BYTES
 
 
 def _match_digest(snapshot: Snapshot, ready: Path) -> None:
@@ -170,7 +195,7 @@ def _match_digest(snapshot: Snapshot, ready: Path) -> None:
 
 def _sha256(path: Path, cancelled: Cancelled) -> str:
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open(files.open_regular(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             if cancelled():
                 raise CancelledError

@@ -6,11 +6,14 @@ GET /crash ends it with exit code 1; GET /orphan makes an orphan end; GET /proce
 With `--engine` a second process, in a session of its own, is the engine: /metrics tells its tokens and GET /run lets
 it have a request, of which it makes tokens until GET /finish; POST asks for one token. GET /looks says how often
 /metrics was asked, GET /asked how often for a token.
+With `--flood` it prints as fast as it can, and GET /printed says how many bytes that were. With `--drip-health` its
+/health never comes to an end, with `--huge-metrics` its /metrics are 16 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -91,6 +94,23 @@ class Engine:
 _engine = Engine()
 
 
+class Flood:
+    """Prints lines as fast as somebody takes them."""
+
+    printed = 0
+
+    def run(self) -> None:
+        """For ever."""
+        line = b"x" * 999 + b"\n"
+        while True:
+            self.printed += os.write(1, line)
+            time.sleep(0)
+
+
+_flood = Flood()
+_wrong = argparse.Namespace(drip_health=False, huge_metrics=False)
+
+
 class Handler(BaseHTTPRequestHandler):
     """The routes that the tests use."""
 
@@ -106,9 +126,20 @@ class Handler(BaseHTTPRequestHandler):
             "/finish": _engine.finish,
             "/looks": lambda: _engine.looks,
             "/asked": lambda: _engine.asked,
+            "/printed": lambda: _flood.printed,
         }
-        text = _engine.metrics() if self.path == "/metrics" else json.dumps(routes[self.path]())
+        if self.path == "/health" and _wrong.drip_health:
+            self._drip()
+            return
+        text = _metrics() if self.path == "/metrics" else json.dumps(routes[self.path]())
         self._answer(text.encode())
+
+    def _drip(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"y")
+                time.sleep(0.05)
 
     def do_POST(self) -> None:
         """Answer once the engine has made a token."""
@@ -123,6 +154,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *words: object) -> None:
         """Say nothing: the tests read the start-up lines."""
+
+
+class Server(ThreadingHTTPServer):
+    """Keeps quiet about clients that leave."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The tests read what the launcher prints."""
+
+
+def _metrics() -> str:
+    return _engine.metrics() + ("} " * 8_000_000 if _wrong.huge_metrics else "")
 
 
 def _nothing() -> None:
@@ -159,6 +201,9 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--rank", action="store_true", help="leave a process in the group")
     parser.add_argument("--engine", action="store_true", help="have a process that makes tokens")
     parser.add_argument("--loads-s", type=float, default=0.0, help="seconds until it says anything")
+    parser.add_argument("--flood", action="store_true", help="print without end")
+    parser.add_argument("--drip-health", action="store_true", help="answer /health a byte at a time")
+    parser.add_argument("--huge-metrics", action="store_true", help="say far too much at /metrics")
     parser.add_argument("snapshot")
     parser.add_argument("--config")
     parser.add_argument("--host")
@@ -203,7 +248,10 @@ def main() -> None:
     time.sleep(arguments.loads_s)
     for line in _START_UP:
         print(_HEAD + line.format(snapshot=arguments.snapshot), flush=True)
-    ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()
+    _wrong.drip_health, _wrong.huge_metrics = arguments.drip_health, arguments.huge_metrics
+    if arguments.flood:
+        threading.Thread(target=_flood.run, daemon=True).start()
+    Server((arguments.host, arguments.port), Handler).serve_forever()
 
 
 main()

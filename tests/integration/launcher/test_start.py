@@ -64,23 +64,19 @@ def test_a_slug_without_ready_file_is_not_served(site: Site, start: Start) -> No
 
 
 def test_the_same_problem_is_said_once_however_often_it_is_found(site: Site, start: Start) -> None:
-    """Each check opens READY.json, here a pipe that feeds the same nonsense to one check; then another pipe."""
-    ready = site.publish() / "READY.json"
-    right = ready.rename(ready.with_name("right"))
-    second = ready.with_name("second")
-    os.mkfifo(ready)
-    os.mkfifo(second)
+    """A file that changes without ever being right is hashed each time, which the log tells of each check."""
+    shard = site.publish() / SHARD
+    right = shard.read_bytes()
+    shard.write_bytes(right[:-1] + b"\0")
+    os.utime(shard, ns=(1, 1))
     worker = start()
-    with ready.open("w") as check:  # opens once the launcher has
-        second.replace(ready)
-        check.write("{}")
-    with ready.open("w") as check:
-        right.replace(ready)
-        check.write("{}")
+    for moment in range(2, 4):
+        worker.wait_event("weights-hash")
+        os.utime(shard, ns=(moment, moment))
+    shard.write_bytes(right)
     worker.wait_event("phase", phase="ready")
-    assert [event["problem"] for event in worker.events("weights-not-ready")] == [
-        f"{ready} is not a READY file: KeyError: 'schema'"
-    ]
+    assert len(worker.events("weights-hash")) >= 3
+    assert len(worker.events("weights-not-ready")) == 1
 
 
 def test_a_flipped_byte_is_named_and_its_mend_is_noticed(site: Site, start: Start) -> None:

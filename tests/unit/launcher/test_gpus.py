@@ -8,6 +8,7 @@ import pytest
 
 from launcher import gpus
 from launcher.gpus import GPU, GpusError
+from launcher.init import Init
 
 A, B = GPU(0, "GPU-a1b2"), GPU(1, "GPU-c3d4")
 
@@ -49,6 +50,6 @@ def test_a_container_without_gpus_is_told_in_nvidia_smis_own_words(
     if program:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
-    with pytest.raises(GpusError) as caught:
-        gpus.visible()
+    with Init() as init, pytest.raises(GpusError) as caught:
+        gpus.visible(init)
     assert words in str(caught.value)

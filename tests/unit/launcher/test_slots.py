@@ -24,7 +24,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     with ExitStack() as stack:
 
         def slots(count: int, slug: str = "a", directory: Path = tmp_path) -> Slots:
-            made = Slots(directory, count, slug, lambda: NODE)
+            made = Slots(directory, count, slug)
             stack.callback(made.release)
             return made
 
@@ -34,34 +34,34 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
 def test_the_lowest_free_indexes_are_taken_and_kept(launcher: Launcher) -> None:
     """A second claim of the same launcher is the first one's GPUs."""
     first, second = launcher(3), launcher(2)
-    assert first.claim() == NODE[:3]
-    assert second.claim() == NODE[3:5]
-    assert first.claim() == NODE[:3]
+    assert first.claim(NODE) == NODE[:3]
+    assert second.claim(NODE) == NODE[3:5]
+    assert first.claim(NODE) == NODE[:3]
 
 
 def test_a_released_gap_is_filled_first(launcher: Launcher) -> None:
     """The lowest index wins, wherever it lies."""
     first, second = launcher(2), launcher(2)
-    first.claim()
-    second.claim()
+    first.claim(NODE)
+    second.claim(NODE)
     first.release()
-    assert launcher(3).claim() == (*NODE[:2], NODE[4])
+    assert launcher(3).claim(NODE) == (*NODE[:2], NODE[4])
 
 
 def test_a_claim_that_fails_takes_nothing(launcher: Launcher) -> None:
     """What was free before it is free after it."""
-    launcher(1).claim()
+    launcher(1).claim(NODE)
     with pytest.raises(BusyError):
-        launcher(8).claim()
-    assert launcher(7).claim() == NODE[1:]
+        launcher(8).claim(NODE)
+    assert launcher(7).claim(NODE) == NODE[1:]
 
 
 def test_the_line_names_every_holder_with_its_gpus(launcher: Launcher, tmp_path: Path) -> None:
     """Slug, container and since when, as the slot's file says; a holder of several GPUs is named once."""
-    launcher(2, "big").claim()
-    launcher(1, "small").claim()
+    launcher(2, "big").claim(NODE)
+    launcher(1, "small").claim(NODE)
     with pytest.raises(BusyError) as caught:
-        launcher(8).claim()
+        launcher(8).claim(NODE)
     big, small = (json.loads((tmp_path / NODE[index].uuid).read_text()) for index in (0, 2))
     assert str(caught.value) == (
         "8 needed, 5 of 8 free: "
@@ -75,27 +75,25 @@ def test_a_holder_that_cannot_be_read_is_still_a_holder(
     launcher: Launcher, tmp_path: Path, content: str
 ) -> None:
     """The lock counts, not what the file says."""
-    launcher(8).claim()
+    launcher(8).claim(NODE)
     for gpu in NODE:
         (tmp_path / gpu.uuid).write_text(content)
     with pytest.raises(BusyError, match="held by a launcher that left no name"):
-        launcher(1).claim()
+        launcher(1).claim(NODE)
 
 
 def test_content_without_a_lock_means_nothing(launcher: Launcher, tmp_path: Path) -> None:
     """What a dead launcher wrote, however long, is overwritten whole."""
     (tmp_path / NODE[0].uuid).write_text('{"slug": "dead", "container": "c", "since": "s"}' * 100)
-    assert launcher(1, "alive").claim() == NODE[:1]
+    assert launcher(1, "alive").claim(NODE) == NODE[:1]
     assert json.loads((tmp_path / NODE[0].uuid).read_text())["slug"] == "alive"
 
 
 def test_a_worker_without_gpus_asks_nobody(tmp_path: Path) -> None:
-    """With a count of 0 neither nvidia-smi nor the volume need be there."""
-
-    def never() -> tuple[GPU, ...]:
-        raise AssertionError("asked for GPUs")
-
-    assert Slots(tmp_path / "none", 0, "a", never).claim() == ()
+    """With a count of 0 the volume need not be there."""
+    slots = Slots(tmp_path / "none", 0, "a")
+    assert slots.are_claimed
+    assert slots.claim(()) == ()
 
 
 def test_too_few_gpus_and_a_missing_volume_are_configuration_errors(
@@ -103,9 +101,9 @@ def test_too_few_gpus_and_a_missing_volume_are_configuration_errors(
 ) -> None:
     """No waiting would mend either."""
     with pytest.raises(GpusError, match="9 GPUs needed, 8 visible in this container"):
-        launcher(9).claim()
-    with pytest.raises(GpusError, match=r"none/turn\.lock: No such file or directory"):
-        launcher(1, directory=tmp_path / "none").claim()
+        launcher(9).claim(NODE)
+    with pytest.raises(GpusError, match="none: No such file or directory"):
+        launcher(1, directory=tmp_path / "none").claim(NODE)
 
 
 def test_claims_at_the_same_time_share_no_gpu_and_lose_none(launcher: Launcher) -> None:
@@ -117,7 +115,7 @@ def test_claims_at_the_same_time_share_no_gpu_and_lose_none(launcher: Launcher) 
     def claim(slots: Slots) -> None:
         together.wait()
         with suppress(BusyError):
-            won.append(slots.claim())
+            won.append(slots.claim(NODE))
 
     threads = [threading.Thread(target=claim, args=(launcher(count),)) for count in counts]
     for thread in threads:

@@ -1,0 +1,133 @@
+"""JSON that somebody else may have written, taken apart with every type checked.
+
+What Python's own parser lets pass or fails on in ways of its own is refused here with a `ValueError` of one line: deep
+nesting, numbers that are not finite or too long, text that is no Unicode.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LARGEST = 2**63 - 1
+"""The largest whole number that means anything here: bytes, nanoseconds, inodes."""
+_LONGEST_NUMBER = 40
+_SHOWN = 80
+
+
+def parse(content: bytes) -> object:
+    """The value that the text stands for; raises `ValueError`."""
+    try:
+        return json.loads(
+            content.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_not_a_number
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it, cut to a bounded length."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A JSON object; `above` is what stands before a field's name, such as `files[3].`."""
+
+    values: Mapping[str, object]
+    above: str = ""
+
+    @classmethod
+    def of(cls, value: object, above: str = "") -> Fields:
+        """Raises `ValueError` for anything but an object."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{above.rstrip('.') or 'it'} is {shown(value)} where an object was expected")
+        return cls(value, above)
+
+    def text(self, name: str, pattern: str = r"(?s).*", most: int = 4096) -> str:
+        """A text of at most so many bytes, without NUL, of which `pattern` describes the whole."""
+        value = self._get(name)
+        if not isinstance(value, str) or "\0" in value or not re.fullmatch(pattern, value):
+            raise self._wrong(name, "another text")
+        try:
+            fits = len(value.encode()) <= most
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
+            raise self._wrong(name, f"a text of at most {most} bytes of UTF-8")
+        return value
+
+    def text_or_none(self, name: str, most: int = 4096) -> str | None:
+        """A text, or null."""
+        return None if self._get(name) is None else self.text(name, most=most)
+
+    def whole(self, name: str, least: int = 0, most: int = LARGEST) -> int:
+        """A whole number within the bounds."""
+        value = self._get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._wrong(name, f"a whole number from {least} to {most}")
+        return value
+
+    def whole_or_none(self, name: str) -> int | None:
+        """A whole number, or null."""
+        return None if self._get(name) is None else self.whole(name)
+
+    def number(self, name: str, most: float) -> float:
+        """A number from 0."""
+        value = self._get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise self._wrong(name, f"a number from 0 to {most:g}")
+        return float(value)
+
+    def flag_or_none(self, name: str) -> bool | None:
+        """True, false or null."""
+        value = self._get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(name, "true, false or null")
+        return value
+
+    def section(self, name: str) -> Fields:
+        """An object within."""
+        return Fields.of(self._get(name), f"{self.above}{name}.")
+
+    def sections(self, name: str, most: int) -> tuple[Fields, ...]:
+        """A list of at most so many objects."""
+        return tuple(
+            Fields.of(value, f"{self.above}{name}[{at}].") for at, value in enumerate(self.items(name, most))
+        )
+
+    def items(self, name: str, most: int) -> list[object]:
+        """A list of at most so many values."""
+        value = self._get(name)
+        if not isinstance(value, list) or len(value) > most:
+            raise self._wrong(name, f"a list of at most {most}")
+        return value
+
+    def _get(self, name: str) -> object:
+        if name not in self.values:
+            raise ValueError(f"{self.above}{name} is missing")
+        return self.values[name]
+
+    def _wrong(self, name: str, wanted: str) -> ValueError:
+        return ValueError(f"{self.above}{name} is {shown(self.values[name])} where {wanted} was expected")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"the number {shown(text)} is too long")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shown(text)} is too large")
+    return value
+
+
+def _not_a_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")

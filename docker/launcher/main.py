@@ -1,0 +1,73 @@
+"""What the words after `launcher` ask for: run a worker, or say how it is.
+
+Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137 vLLM had to be killed.
+Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from launcher import draining, health, logs, state
+from launcher.init import Init, let_stop_signals_in
+from launcher.outlet import Outlet
+from launcher.phases import Phase
+from launcher.settings import Settings, SettingsError
+from launcher.state import State
+from launcher.supervisor import Supervisor
+
+_HEALTH_TIMEOUT_S = 2.0
+_LAST_WORDS_S = 0.5
+_WRONG_SETTING = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the words say; returns the exit code."""
+    try:
+        settings = Settings.from_environ()
+        return _health(settings) if list(arguments) == ["health"] else _worker(settings, arguments)
+    except SettingsError as error:
+        sys.stderr.write(f"launcher: {error}\n")
+        return _WRONG_SETTING
+
+
+def _worker(settings: Settings, arguments: Sequence[str]) -> int:
+    with Init() as init:
+        _claim_state(settings)
+        out, err = (_outlet(descriptor, settings.slug) for descriptor in (1, 2))
+        exit_code = Supervisor(settings, arguments, init, out, err).run()
+        for outlet in (out, err):
+            outlet.drain(_LAST_WORDS_S)
+        return exit_code
+
+
+def _outlet(descriptor: int, slug: str) -> Outlet:
+    def note(lost: int) -> bytes:
+        problem = "nobody read the output for so long that some was dropped here"
+        return logs.line(slug, "error", "output-lost", {"bytes": lost, "problem": problem})
+
+    return Outlet(descriptor, note)
+
+
+def _claim_state(settings: Settings) -> None:
+    """Fail early and clearly where later writes could only be logged."""
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        draining.forget(settings.state_dir)
+        state.write(settings.state_file, State(settings.slug, Phase.WEIGHTS_CHECK))
+    except OSError as error:
+        raise SettingsError(
+            f"LAUNCHER_STATE_DIR {settings.state_dir} cannot be written ({error.strerror}): "
+            "mount a tmpfs there that this user may write"
+        ) from None
+
+
+def _health(settings: Settings) -> int:
+    let_stop_signals_in()
+    problem = health.problem(settings.port, _HEALTH_TIMEOUT_S)
+    known = state.read(settings.state_file)
+    doing = known.describe() if known else "no launcher has written its state"
+    said = f"healthy: {doing}\n" if problem is None else f"unhealthy ({problem}): {doing}\n"
+    sys.stdout.buffer.write(said.encode("utf-8", "backslashreplace"))
+    return 0 if problem is None else 1
