@@ -435,6 +435,9 @@ def vitals_page(values: Mapping[str, float]) -> bytes:
     return "".join(samples).encode()
 
 
+MAX_MODEL_LEN = 4096
+
+
 class FakeWorker:
     """A fake vLLM that serves `models`. `health` is the status of its probes, none at all if negative;
     `pages` are answers to GET by target, in place of its own; `asked` counts the GETs by target. A GET of a stored
@@ -510,7 +513,8 @@ class FakeWorker:
             page = self.pages[reply.seen.target]
             reply.whole(200, page() if callable(page) else page)
         else:
-            entries = [{"id": name, "object": "model"} for name in self.models]
+            facts = {"object": "model", "owned_by": "vllm", "root": "/weights/any", "parent": None}
+            entries = [{"id": name, "max_model_len": MAX_MODEL_LEN, **facts} for name in self.models]
             reply.whole(200, json.dumps({"object": "list", "data": entries}).encode())
 
     def _accept(self) -> Connection:

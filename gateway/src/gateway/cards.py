@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,16 @@ class Card:
     down_s: float = DOWN_S
     images: bool = False  # it takes images
     media_domains: frozenset[str] = frozenset()  # from which its workers may fetch media
+    context: int | None = None  # tokens that are served, if the card says so
+    images_per_prompt: int | None = None
+    parsers: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # by what they read: reasoning, tools
+
+    @property
+    def owner(self) -> str:
+        """Whose weights it serves."""
+        return self.weights_repo.partition("/")[0]
 
     @property
     def start_command(self) -> str:
@@ -41,6 +51,11 @@ class Catalog:
     def resolve(self, model: str) -> tuple[Card, ...]:
         """The cards that serve `model`; empty if none is declared."""
         return self.by_name.get(model, ())
+
+    def same_as(self, model: str) -> list[str]:
+        """The names that stand for the same cards as `model`, itself among them."""
+        cards = self.resolve(model)
+        return [name for name, others in self.by_name.items() if others == cards]
 
     @cached_property
     def by_slug(self) -> Mapping[str, Card]:
@@ -75,10 +90,16 @@ def load_card(directory: Path) -> Card:
             f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
         )
     names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
-    repo, serving = _required(env, "WEIGHTS_REPO", directory), serving_facts(facts)
-    reasons, media = has_reasoning_parser(serving), frozenset(map(str, serving.get("media_domains") or ()))
-    limits = progress_limits(facts, directory)
-    return Card(directory.name, names, repo, reasons, *limits, bool(serving.get("images")), media)
+    repo, serving = _required(env, "WEIGHTS_REPO", directory), section(facts, "serving")
+    images, parsers = serving.get("images"), section(serving, "parsers")
+    suspect_s, down_s = progress_limits(facts, directory)
+    return Card(
+        directory.name, names, repo, bool(parsers.get("reasoning")), suspect_s, down_s, bool(images),
+        frozenset(map(str, serving.get("media_domains") or ())),
+        context=count(serving, "context", directory),
+        images_per_prompt=count(section(serving, "images"), "per_prompt", directory),
+        parsers={kind: str(parser) for kind, parser in parsers.items() if parser},
+    )  # fmt: skip
 
 
 def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
@@ -98,15 +119,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def serving_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    serving = facts.get("serving")
-    return serving if isinstance(serving, dict) else {}
+def section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of the card, empty if the card has none."""
+    part = facts.get(name)
+    return part if isinstance(part, dict) else {}
 
 
-def has_reasoning_parser(serving: Mapping[str, object]) -> bool:
-    """Whether a card names one under serving.parsers.reasoning."""
-    parsers = serving.get("parsers")
-    return isinstance(parsers, dict) and bool(parsers.get("reasoning"))
+def count(facts: Mapping[str, Any], name: str, directory: Path) -> int | None:
+    """A whole number above 0, None if the card does not say it. Raises ConfigError."""
+    value = facts.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ConfigError(f"{directory}/card.yaml: {name} is {value!r:.80}; set it to a whole number above 0")
 
 
 def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import __version__
+from gateway import __version__, listing
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.fleet import Fleet, ModelState
 from gateway.keys import KeyRing
@@ -38,6 +38,13 @@ def data_app(
     """Everything on the data port but the proxied routes. started_at: Unix seconds, the models' `created`."""
     app = bare_app("Octet gateway")
 
+    def describe(name: str) -> Json:
+        model = models_file.model_of(name)
+        aliases = models_file.listed(fleet.catalog.same_as(model))
+        return listing.describe_model(
+            name, started_at, model, fleet.serving(model), fleet.pool(model), aliases
+        )
+
     @app.get("/health")
     async def health() -> Json:
         """200 while this process lives, whatever the models do."""
@@ -55,17 +62,16 @@ def data_app(
         """The ready models, in OpenAI's shape."""
         keys.check(request.headers.raw)
         names = models_file.listed(fleet.ready_models())
-        return {"object": "list", "data": [describe_model(name, started_at) for name in names]}
+        return {"object": "list", "data": [describe(name) for name in names]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> Json:
         """One ready model; otherwise the error that a request for it would get."""
         keys.check(request.headers.raw)
-        name, alias = model, models_file.aliases.get(model)
-        model = alias.model if alias is not None else model
-        if not fleet.catalog.resolve(model) or fleet.model_state(model) is not ModelState.READY:
-            raise fleet.why_unavailable(model)
-        return describe_model(name, started_at)
+        behind = models_file.model_of(model)
+        if not fleet.catalog.resolve(behind) or fleet.model_state(behind) is not ModelState.READY:
+            raise fleet.why_unavailable(behind)
+        return describe(model)
 
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -185,10 +191,6 @@ def to_gateway_error(method: str, path: str, status: int, allow: str) -> Gateway
     if status == 405:
         return MethodNotAllowed(f"{path} does not take {method}", allow)
     return InvalidRequest(f"The request was refused ({status})")
-
-
-def describe_model(name: str, created: int) -> Json:
-    return {"id": name, "object": "model", "created": created, "owned_by": "octet"}
 
 
 def describe_slug(fleet: Fleet, slug: str) -> Json:

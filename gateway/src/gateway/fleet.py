@@ -117,6 +117,12 @@ class Fleet:
     def model_state(self, model: str) -> ModelState:
         return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
 
+    def serving(self, model: str) -> list[Card]:
+        """The cards of `model` of which workers take requests; all of them if there are none."""
+        cards = self.catalog.resolve(model)
+        ready = [card for card in cards if self.slugs[card.slug].state is ModelState.READY]
+        return ready or list(cards)
+
     def ready_models(self) -> list[str]:
         return [name for name in self.catalog.names if self.model_state(name) is ModelState.READY]
 

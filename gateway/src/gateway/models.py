@@ -87,6 +87,11 @@ class Models:
     options: Mapping[str, Options]
     aliases: Mapping[str, Alias]
 
+    def model_of(self, name: str) -> str:
+        """The model that `name` stands for: itself, unless it is an alias."""
+        alias = self.aliases.get(name)
+        return name if alias is None else alias.model
+
     def listed(self, names: Iterable[str]) -> list[str]:
         """`names`, and the aliases of those models."""
         listed = list(names)

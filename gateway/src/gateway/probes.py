@@ -12,7 +12,7 @@ from gateway.fleet import Address
 from gateway.health import is_our_limit
 from gateway.pages import Page, PageError, Visit, visit
 from gateway.vitals import Vitals, read_vitals
-from gateway.workers import Worker
+from gateway.workers import Served, Worker
 
 WORKER_PORT = 8000
 WEIGHTS_PORT = 8002
@@ -60,11 +60,13 @@ class Probes:
         return [(str(address[0]), port) for *_, address in found]
 
     async def worker(self, worker: Worker, card: Card) -> Vitals | None:
-        """Passes if the worker is healthy and serves every name of its card; returns what it says of itself, None if it
-        does not. Raises ProbeFailed saying why not, OwnLimit if it could not be asked."""
+        """Passes if the worker is healthy and serves every name of its card; notes what it says of its models. Returns
+        what it says of itself, None if it does not. Raises ProbeFailed saying why not, OwnLimit if it could not be
+        asked."""
         async with self._asking(worker.host, worker.port) as open_visit:
             await get(open_visit, "/health")
-            check_names((await get(open_visit, "/v1/models")).body, card)
+            worker.served = read_models((await get(open_visit, "/v1/models")).body)
+            check_names(worker.served, card)
             return await self._vitals(open_visit)
 
     async def _vitals(self, open_visit: Visit) -> Vitals | None:
@@ -127,12 +129,26 @@ async def get(worker: Visit, target: str) -> Page:
     return page
 
 
-def check_names(body: bytes, card: Card) -> None:
-    """Raises NamesDiffer unless `/v1/models` lists every name of the card, ProbeFailed if it is no list."""
+def read_models(body: bytes) -> dict[str, Served]:
+    """What `/v1/models` lists. Raises ProbeFailed if it is no list of models."""
     try:
-        served = {str(entry["id"]) for entry in orjson.loads(body)["data"]}
-    except (ValueError, KeyError, TypeError) as error:
+        return {str(entry["id"]): served_of(entry) for entry in orjson.loads(body)["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeFailed("/v1/models is not a list of models") from error
+
+
+def served_of(entry: Mapping[str, object]) -> Served:
+    """One entry; what is of another kind than vLLM's counts as not said."""
+    root, parent, length = (entry.get(name) for name in ("root", "parent", "max_model_len"))
+    return Served(
+        root if isinstance(root, str) else None,
+        parent if isinstance(parent, str) else None,
+        length if isinstance(length, int) and not isinstance(length, bool) else None,
+    )
+
+
+def check_names(served: Mapping[str, Served], card: Card) -> None:
+    """Raises NamesDiffer unless every name of the card is served."""
     missing = [name for name in card.names if name not in served]
     if missing:
         raise NamesDiffer(

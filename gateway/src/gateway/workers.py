@@ -10,6 +10,15 @@ from gateway.health import Health, WorkerState
 PREFILL: Final = 4  # requests that a stream counts for until its first token: prefills delay each other most
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a worker says of one of its models, in vLLM's words."""
+
+    root: str | None = None
+    parent: str | None = None
+    max_model_len: int | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One running vLLM server. Identity is the object: an address that comes back is a new worker.
@@ -31,6 +40,7 @@ class Worker:
     moved: float = -math.inf
     share: float = 1.0
     start: Mapping[str, object] | None = None
+    served: Mapping[str, Served] = field(default_factory=dict)  # by name, as it last told
     reason: str = "not probed yet"
     health: Health = field(default_factory=Health)
     is_settled: bool = True  # a good answer changes nothing

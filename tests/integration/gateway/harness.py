@@ -60,15 +60,16 @@ class Site:
         self.workers.touch()
 
     def declare(
-        self, slug: str, *names: str, reasons: bool = False, progress: tuple[float, float] = (60, 180)
-    ) -> None:
+        self, slug: str, *names: str, reasons: bool = False, progress: tuple[float, float] = (60, 180),
+        serving: str = "",
+    ) -> None:  # fmt: skip
         """Writes the card of `slug`, served under `names`; with `reasons` it names a reasoning parser; `progress` are
-        the seconds of standing still until a worker is suspect, and down."""
+        the seconds of standing still until a worker is suspect, and down; `serving`: that section of the card."""
         directory = self.cards / slug
         directory.mkdir(exist_ok=True)
-        parsers = "serving: {parsers: {reasoning: qwen3}}\n" if reasons else ""
+        section = serving or ("{parsers: {reasoning: qwen3}}" if reasons else "{}")
         limits = f"progress: {{suspect_s: {progress[0]}, down_s: {progress[1]}}}\n"
-        (directory / "card.yaml").write_text(f"slug: {slug}\n{parsers}{limits}")
+        (directory / "card.yaml").write_text(f"slug: {slug}\nserving: {section}\n{limits}")
         (directory / "model.env").write_text(
             f'WEIGHTS_REPO=o/{slug}\nSERVED_MODEL_NAMES="{" ".join(names)}"\n'
         )

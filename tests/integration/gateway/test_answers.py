@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from tests.fake_worker import COMPLETION, FakeWorker
-from tests.integration.gateway.conftest import StartGateway
-from tests.integration.gateway.harness import CHAT, COMPLETIONS, Gateway, ask, post, read_to_end
+from tests.fake_worker import COMPLETION, MAX_MODEL_LEN, FakeWorker
+from tests.integration.gateway.conftest import StartGateway, StartWorker
+from tests.integration.gateway.harness import CHAT, COMPLETIONS, Gateway, Site, ask, post, read_to_end
 
 # As no serializer would write it: what arrives unchanged has not been parsed and made again.
 ODD_REQUEST = (
@@ -184,12 +185,44 @@ def test_the_client_may_wait_for_100_continue(gateway: Gateway, worker: FakeWork
     assert "expect" not in dict(worker.next().headers)
 
 
+SERVING = "{context: 8192, parsers: {reasoning: qwen3, tools: hermes}, images: {per_prompt: 8}}"
+
+
 def test_models_are_a_list_in_openais_shape(gateway: Gateway) -> None:
     """/v1/models lists ready models by every name of theirs, and nothing else."""
     assert [model.id for model in gateway.openai.models.list()] == ["alpha", "alpha-chat", "pair", "thinker"]
     assert gateway.openai.models.retrieve("alpha-chat").id == "alpha-chat"
     missing = gateway.http.get("/v1/models/absent")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_model_says_what_a_client_can_size_itself_by(
+    site: Site, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Context, root and parent as its workers give them, and the card's context, images, parsers and other names."""
+    site.declare("alpha", "alpha", "alpha-chat", serving=SERVING)
+    worker = start_worker("alpha", "alpha-chat")
+    site.attach({"alpha": [worker]})
+    (tmp_path / "models.yaml").write_text("aliases: {fast: {model: alpha}}\n")
+    gateway = Gateway(site, GATEWAY_MODELS_FILE=tmp_path / "models.yaml")
+    try:
+        gateway.wait_for("alpha", "ready")
+        expected = {
+            "object": "model", "owned_by": "o", "root": "/weights/any", "parent": None, "max_model_len": MAX_MODEL_LEN,
+            "context": 8192, "images": {"per_prompt": 8}, "parsers": {"reasoning": "qwen3", "tools": "hermes"},
+        }  # fmt: skip
+        listed = {one.id: one.model_dump(exclude_unset=True) for one in gateway.openai.models.list()}
+        names = {"alpha", "alpha-chat", "fast"}
+        assert listed.keys() == names
+        for name in names:
+            one = gateway.openai.models.retrieve(name).model_dump(exclude_unset=True)
+            assert one == listed[name]
+            assert set(one.pop("aliases")) == names - {name}
+            assert (one.pop("id"), one.pop("created") > 0) == (name, True)
+            assert one == expected
+    finally:
+        gateway.terminate()
+        gateway.end()
 
 
 def test_health_needs_no_model(gateway: Gateway) -> None:

@@ -43,6 +43,27 @@ def test_a_card_tells_of_images_and_media(tmp_path: Path) -> None:
     assert (card.images, card.media_domains) == (True, frozenset({"media.example"}))
 
 
+def test_a_card_tells_of_context_images_and_parsers(tmp_path: Path) -> None:
+    """What clients are told of a model; nothing of it must be there."""
+    serving = "serving: {context: 8192, parsers: {reasoning: qwen3, tools: hermes}, images: {per_prompt: 8}}"
+    declare(tmp_path, "alpha", card=f"slug: alpha\n{serving}\n")
+    declare(tmp_path, "beta")
+    alpha, beta = load_catalog(tmp_path).cards
+    assert (alpha.context, alpha.images_per_prompt, alpha.reasons, alpha.owner) == (8192, 8, True, "o")
+    assert alpha.parsers == {"reasoning": "qwen3", "tools": "hermes"}
+    assert (beta.context, beta.images, beta.images_per_prompt, beta.parsers) == (None, False, None, {})
+
+
+@pytest.mark.parametrize(
+    "serving", ["context: 0", "context: many", "context: true", "images: {per_prompt: -1}"]
+)
+def test_a_count_that_is_none_is_named(tmp_path: Path, serving: str) -> None:
+    """File, fact and value are in the sentence."""
+    declare(tmp_path, "alpha", card=f"slug: alpha\nserving: {{{serving}}}\n")
+    with pytest.raises(ConfigError, match=r"alpha/card.yaml: (context|per_prompt) is .*whole number above 0"):
+        load_catalog(tmp_path)
+
+
 def test_a_name_of_two_slugs_is_one_pool(tmp_path: Path) -> None:
     """A name that two slugs serve resolves to both cards, another name to its own alone."""
     declare(tmp_path, "a", "WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES=shared a\n")

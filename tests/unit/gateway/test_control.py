@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.control import describe_model, describe_worker, target, to_gateway_error
+from gateway.control import describe_worker, target, to_gateway_error
 from gateway.workers import Worker
 
 
@@ -13,11 +13,6 @@ def test_the_frameworks_refusals_become_ours(status: int, expected: int) -> None
     assert (error.status, error.code) == (expected, "invalid_request")
     assert ("/v1/x" in error.message) == (status in (404, 405))
     assert ((b"allow", b"GET, HEAD") in error.headers()) == (status == 405)
-
-
-def test_a_model_is_openais_object() -> None:
-    """The four fields of OpenAI's model object."""
-    assert describe_model("m", 7) == {"id": "m", "object": "model", "created": 7, "owned_by": "octet"}
 
 
 def test_a_worker_is_shown_with_its_reason() -> None:
