@@ -12,7 +12,7 @@ from cards.facts import CardError, Facts
 from cards.layout import Experts, Layout, Shape
 
 _SLUG = r"[a-z0-9][a-z0-9-]*"
-_VERSION = r"\d+(\.\d+)*"
+_VERSION = r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
 VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
 _ON_GPUS = (
@@ -123,10 +123,7 @@ def _progress(card: Facts) -> None:
 
 
 def _memory_share(options: Facts) -> float:
-    share = options.values.get("gpu-memory-utilization", VLLM_SHARE)
-    if not isinstance(share, int | float) or not 0 < share <= 1:
-        raise options.wrong("gpu-memory-utilization", "more than 0 and at most 1")
-    return share
+    return options.share("gpu-memory-utilization", VLLM_SHARE)
 
 
 def _weights(weights: Facts) -> Weights:

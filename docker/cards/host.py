@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import json
+import os
+import re
 import subprocess
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+from cards import documents
 
 _MIB = 1 << 20
 _TAKES_AT_MOST_S = 60.0  # without the persistence daemon the driver wakes each GPU first
 _GPU = ("index", "uuid", "driver_version", "memory.total", "memory.free")
 _FABRIC = ("index", "fabric.state", "fabric.status")
 _KIND = ("index", "compute_cap")
+_COUNT = re.compile(r"[0-9]{1,9}")
+_UUID = re.compile(r"[A-Za-z0-9-]{1,100}")
+_SIGNATURE_BYTES = 4096
+_TURN_WITHIN_S = 5.0
+_LOOK_AGAIN_S = 0.01
 _NOT_THERE = ("N/A", "[N/A]", "Not Supported", "[Not Supported]")
 
 
@@ -48,13 +57,10 @@ def gpus(slots: Path, nvidia_smi: str = "nvidia-smi") -> tuple[Gpu, ...]:
 
 def _gpu(row: list[str], fabric: dict[str, str], kinds: dict[str, str], slots: Path) -> Gpu:
     index, uuid, driver, total, free = row
-    try:
-        sizes = int(total) * _MIB, int(free) * _MIB
-        return Gpu(
-            int(index), driver, *sizes, fabric.get(index, ""), _holder(slots, uuid), kinds.get(index, "")
-        )
-    except ValueError:
-        raise _strange(", ".join(row)) from None
+    if not _UUID.fullmatch(uuid) or not all(map(_COUNT.fullmatch, (index, total, free))):
+        raise _strange(", ".join(row))
+    sizes = int(total) * _MIB, int(free) * _MIB
+    return Gpu(int(index), driver, *sizes, fabric.get(index, ""), _holder(slots, uuid), kinds.get(index, ""))
 
 
 def _fabric(nvidia_smi: str) -> dict[str, str]:
@@ -87,9 +93,12 @@ def _rows_if_known(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
 
 def _rows(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
     text = _ask(nvidia_smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
-    rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if row]
+    try:
+        rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if row]
+    except csv.Error:
+        raise _strange(text) from None
     for row in rows:
-        if len(row) != len(fields) or not row[0].isdigit():
+        if len(row) != len(fields) or not _COUNT.fullmatch(row[0]):
             raise _strange(", ".join(row))
     return rows
 
@@ -127,25 +136,47 @@ def _strange(said: str) -> HostError:
 
 
 def _holder(slots: Path, uuid: str) -> str:
-    """The slug that has locked the GPU's file on the volume of GPU slots, `""` if nobody has."""
+    """The slug that has locked the GPU's file on the volume of GPU slots, `""` if nobody has. Raises HostError."""
     with ExitStack() as open_files:
         try:
-            turn, slot = (
-                open_files.enter_context((slots / name).open(encoding="utf-8"))
-                for name in ("turn.lock", uuid)
-            )
+            turn, slot = (_opened(slots / name, open_files) for name in ("turn.lock", uuid))
         except FileNotFoundError:
             return ""
-        fcntl.flock(turn, fcntl.LOCK_EX)  # so that no launcher takes our look for a worker
-        try:
-            fcntl.flock(slot, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _signed(slot.read())
-    return ""
+        except OSError as error:
+            raise HostError(f"{error.filename} cannot be opened ({error.strerror}): remove it") from None
+        _await_turn(turn, slots / "turn.lock")  # so that no launcher takes our look for a worker
+        return _signed(slot) if not _locked(slot, fcntl.LOCK_SH) else ""
 
 
-def _signed(text: str) -> str:
+def _opened(path: Path, open_files: ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    open_files.callback(os.close, descriptor)
+    return descriptor
+
+
+def _await_turn(turn: int, path: Path) -> None:
+    deadline = time.monotonic() + _TURN_WITHIN_S
+    while not _locked(turn, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            raise HostError(
+                f"{path} has been locked for {_TURN_WITHIN_S:g} s: a launcher hangs while it claims its GPUs, "
+                "look for it with docker compose ps and stop it"
+            )
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
     try:
-        return str(json.loads(text)["slug"])
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _signed(slot: int) -> str:
+    """What the holder has written, if that is a name."""
+    try:
+        slug = documents.parse_json(os.pread(slot, _SIGNATURE_BYTES, 0))["slug"]
     except (ValueError, KeyError, TypeError):
         return ""  # locked a moment ago and not signed yet
+    return slug if isinstance(slug, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", slug) else ""

@@ -45,7 +45,7 @@ def _driver(gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _at_least(driver: str, least: str) -> bool:
-    return bool(re.fullmatch(r"\d+(\.\d+)*", driver)) and version(driver) >= version(least)
+    return bool(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}", driver)) and version(driver) >= version(least)
 
 
 def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cards import documents
 from cards.host import HostError
+
+_LARGEST_READY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ def _size(directory: Path) -> int:
 def _complete(snapshot: Path, repo: str) -> bool:
     """Whether READY.json is for the repository, and each file that it lists has its size."""
     try:
-        ready = json.loads((snapshot / "READY.json").read_text(encoding="utf-8"))
-        return bool(ready["repo"] == repo and all(_present(snapshot, file) for file in ready["files"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
+        ready = documents.parse_json(documents.read(snapshot / "READY.json", _LARGEST_READY_BYTES))
+        files = ready["files"]
+        return bool(files and ready["repo"] == repo and all(_present(snapshot, file) for file in files))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return False  # the weights job says what is wrong with it
 
 
 def _present(snapshot: Path, file: Mapping[str, Any]) -> bool:

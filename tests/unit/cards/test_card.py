@@ -1,6 +1,7 @@
 """Cards are validated whole, and what is wrong is said in one line with file, fact and value."""
 
 import datetime
+import os
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,71 @@ def test_a_wrong_fact_is_named(tmp_path: Path, found: str, written: str, words: 
     assert found in CARD
     path = write(tmp_path, CARD.replace(found, written, 1))
     assert [word for word in (str(path), *words) if word not in refusal(tmp_path)] == []
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+GPUS, DATE, SLUG_LINE = "gpus: 8", "date: 2026-11-20", f"slug: {SLUG}"
+
+
+@pytest.mark.parametrize(
+    ("found", "written", "words"),
+    [
+        (CARD, "[" * 5_000, "nested more than 20 deep"),
+        (CARD, "{a: " * 5_000, "nested more than 20 deep"),
+        (CARD, "\n".join(f"{' ' * depth}a:" for depth in range(500)), "nested more than 20 deep"),
+        (CARD, BOMB, "line 1: anchors and aliases are not taken"),
+        (CARD, f"{CARD}\nx: *nowhere\n", "anchors and aliases are not taken"),
+        (CARD, "&a [*a]", "anchors and aliases are not taken"),
+        (CARD, "!!python/object/apply:os.system [true]", "line 1: tags are not taken"),
+        (CARD, "!!bool maybe", "tags are not taken"),
+        (CARD, "a: 1\n" * 100_000, "it is larger than 262144 bytes"),
+        (GPUS, f"gpus: {'9' * 400}", f"hardware.gpus is '{'9' * 99}...: it must be a whole number from 0"),
+        (GPUS, f"gpus: {'9' * 5_000}", "hardware.gpus is '999"),
+        (GPUS, f"gpus: 0x{'f' * 5_000}", "hardware.gpus is "),
+        (
+            GPUS,
+            "gpus: 9999999999999999999",
+            "hardware.gpus is 9999999999999999999: it must be at most 1000000000000000000",
+        ),
+        (GPUS, "gpus: true", "hardware.gpus is True"),
+        (GPUS, "gpus: 1.0e+400", "hardware.gpus is inf"),
+        (GPUS, "gpus: .nan", "hardware.gpus is nan"),
+        (DATE, "date: 2026-13-45", "proven[0].date is '2026-13-45': it must be a date"),
+        (SLUG_LINE, 'slug: "\\ud800"', "slug is '\\ud800'"),
+        (SLUG_LINE, 'slug: "a\\0"', "slug is 'a\\x00'"),
+        ('"580"', f'"{"9" * 5_000}"', "hardware.driver is '999"),
+        ('"1.10.0"', f'"{"9" * 5_000}"', "pin.vllm.version is '999"),
+        (SLUG_LINE, f"{SLUG_LINE}\n? [a]\n: 1", "not valid YAML"),
+        (SLUG_LINE, f"{SLUG_LINE}\n{'k' * 500}: 1", "kkk... is not known"),
+        (SLUG_LINE, f"{SLUG_LINE}\n7: 1", "7 is not known"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_no_card_needs_is_refused_at_once(tmp_path: Path, found: str, written: str, words: str) -> None:
+    """In one sentence with file, fact and value; no bomb goes off."""
+    assert found in CARD
+    path = write(tmp_path, CARD.replace(found, written, 1))
+    said = refusal(tmp_path)
+    assert said.startswith(str(path))
+    assert words in said
+    assert len(said) < 600
+    assert said.isprintable()
+
+
+def test_a_card_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A pipe would be waited for."""
+    path = write(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(tmp_path) == f"{path} cannot be read: it is not a regular file"
+
+
+@pytest.mark.parametrize("share", ["true", ".nan", ".inf", "9" * 400, '"0.9"', "[0.9]"])
+def test_a_share_of_memory_is_a_number(tmp_path: Path, share: str) -> None:
+    write(tmp_path, serve=f"gpu-memory-utilization: {share}\n")
+    assert "gpu-memory-utilization is " in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

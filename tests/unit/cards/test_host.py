@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from cards import volume
 from tests.unit.cards.cards_on_disk import CARD, FOR_HOPPER, SLUG, write
+from tests.wrong_files import PLANTED, wrong_records
 
+RECORDS = dict(wrong_records())
 ROOT = Path(__file__).resolve().parents[3]
 FITS = f"this host can run {SLUG}: GPUs, driver, memory and disk are as its card asks\n"
 
@@ -95,6 +98,61 @@ def assert_fits(node: Node) -> None:
 def test_a_host_that_fits_gets_one_line(node: Node) -> None:
     """Eight free H200, fabric completed, room on disk."""
     assert_fits(node)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        r"printf '\377\n'",
+        "printf '%05000d, GPU-0, 580, 1, 1\n' 7",
+        "printf '0, GPU-0, 580, %05000d, 1\n' 7",
+        "echo '0, ../../etc/passwd, 580, 1, 1'",
+        "echo '\u00b2, GPU-0, 580, 1, 1'",
+        r"printf '0, GPU-\000, 580, 1, 1\n'",
+        "head -c 200000 /dev/zero | tr '\\0' x",
+    ],
+)
+def test_a_strange_nvidia_smi_is_one_sentence(node: Node, script: str) -> None:
+    """Bytes that are no text, numbers without end, a path for a name."""
+    node.program.write_text(f"#!/bin/sh\n{script}\n")
+    said = node.problems(1)
+    assert said.startswith("nvidia-smi said ")
+    assert len(said) < 600
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("file", ["turn.lock", "GPU-3"])
+def test_what_lies_among_the_slots_is_not_followed(node: Node, file: str, name: str) -> None:
+    """It is named, or a lock like any other; nothing waits for it."""
+    PLANTED[name](node.slots / file)
+    for other in {"turn.lock", *(f"GPU-{index}" for index in range(8))} - {file}:
+        (node.slots / other).touch()
+    done = node.check()
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (0, FITS) or str(node.slots / file) in done.stderr
+
+
+def test_a_turn_that_never_ends_is_named(node: Node) -> None:
+    with (node.slots / "turn.lock").open("w") as turn:
+        (node.slots / "GPU-0").touch()
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        assert "turn.lock has been locked for 5 s" in node.problems(1)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_wrong_ready_file_is_no_snapshot(node: Node, name: str) -> None:
+    """The weights are asked for again: the weights job says what is wrong."""
+    snapshot = node.publish().parent
+    (snapshot / "READY.json").write_bytes(RECORDS[name])
+    assert not volume.look(node.weights, SLUG, "owner/name").complete
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_lies_where_the_ready_file_should_is_no_snapshot(node: Node, name: str) -> None:
+    ready = node.publish().parent / "READY.json"
+    ready.unlink()
+    PLANTED[name](ready)
+    assert not volume.look(node.weights, SLUG, "owner/name").complete
 
 
 @pytest.mark.parametrize("nothing", ["N/A", "[N/A]", "[Not Supported]"])
