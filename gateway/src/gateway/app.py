@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from gateway.bridge import BODY_BYTES, ControlCall
 from gateway.call import UNKNOWN
 from gateway.cards import load_catalog
-from gateway.control import data_app, ops_app
+from gateway.control import data_app, ops_app, preflight
 from gateway.door import Door
 from gateway.errors import GatewayError
 from gateway.fleet import Fleet, Transition
@@ -19,6 +19,7 @@ from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.models import load_models
+from gateway.origins import Origins
 from gateway.probes import Probes
 from gateway.proxy import Proxy
 from gateway.queues import Queues
@@ -42,6 +43,7 @@ class Gateway:
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self._hosts = hosts_of(settings)
+        self._origins = Origins(settings.cors_origins.split())
         self.metrics = metrics = Metrics(self.fleet, queues, log)
         self.queues = queues
         self.fleet.observe(self._serve_lines)  # a worker that has joined has room
@@ -56,7 +58,10 @@ class Gateway:
         loop = self._upstream.loop
 
         def prepare(request: ClientRequest) -> None:
-            if request.route is not None:
+            request.added = self._origins.fields(request.headers)
+            if self._origins.is_preflight(request.method, request.headers):
+                request.limit, request.handler = BODY_BYTES, ControlCall(preflight, request, loop)
+            elif request.route is not None:
                 self._proxy.prepare(request, request.route)
             else:
                 request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import __version__, listing
+from gateway import __version__, listing, origins
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.fleet import Fleet, ModelState
 from gateway.keys import KeyRing
@@ -138,6 +138,11 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
 def target(slug: str, address: str) -> Json:
     """One target group in Prometheus' HTTP service discovery format."""
     return {"targets": [address], "labels": {"slug": slug}}
+
+
+async def preflight(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tells a browser what a page may send; whether it may read answers is told with every answer."""
+    await Response(status_code=204, headers=origins.permission(scope["headers"]))(scope, receive, send)
 
 
 class Plainly:

@@ -68,9 +68,9 @@ class ClientRequest:
     """A request as its head comes in; `take` adds to its body."""
 
     __slots__ = (
-        "_finished", "_head", "_outbox", "_parts", "_transport", "arrived", "begun", "chunked", "early", "expects",
-        "handler", "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal", "route", "size",
-        "started", "target", "whole",
+        "_finished", "_head", "_outbox", "_parts", "_transport", "added", "arrived", "begun", "chunked", "early",
+        "expects", "handler", "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal",
+        "route", "size", "started", "target", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,7 @@ class ClientRequest:
         self.chunked = False  # the answer's body
         self.begun = False
         self.over = False
+        self.added = b""  # header lines of the answer, whatever that is
         self.handler: Handler | None = None
 
     @property
@@ -135,7 +136,7 @@ class ClientRequest:
         self.chunked = not (unframed or self.http_1_0)
         if not self.whole or (self.http_1_0 and not unframed):
             self.keep_alive = False
-        self._head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive])
+        self._head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive] + self.added)
 
     def write(self, data: bytes) -> None:
         """Sends more of the body."""

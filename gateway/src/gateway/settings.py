@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.errors import ConfigError
 
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@,A-Z]+")
 HOST = re.compile(r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field(
         "",
         description="Names under which clients may reach a gateway without keys, beside this host's own; *: any.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins of the web pages that may read answers, as https://app.example; *: any page.",
     )
     cards_dir: Path = Field(Path("/etc/octet/docker"), description="Directory with one directory per slug.")
     workers_file: Path | None = Field(
@@ -114,6 +119,16 @@ class Settings(BaseSettings):
             if HOST.fullmatch(host) is None:
                 raise ValueError(
                     f"{host!r} is no host name; give names without http:// and port, with spaces between"
+                )
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in value.split():
+            if ORIGIN.fullmatch(origin) is None:
+                raise ValueError(
+                    f"{origin!r} is no origin; give scheme://host[:port] as browsers send it, with spaces between"
                 )
         return value
 

@@ -47,6 +47,8 @@ def test_variables_set_fields(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROBE_FALL", "0"),
         ("ALLOWED_HOSTS", "http://node-7"),
         ("ALLOWED_HOSTS", "node-7:8000"),
+        ("CORS_ORIGINS", "app.example"),
+        ("CORS_ORIGINS", "https://app.example/"),
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
