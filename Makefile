@@ -56,7 +56,7 @@ logs: ## The last lines of a model's worker and jobs, then what comes (MODEL=slu
 report: ## Versions, configuration (secrets masked), states, metrics and last logs in one file, for a bug report
 	@scripts/report $(FILE)
 status: ## Every slug with its state and workers, as JSON
-	@docker compose exec gateway python3 -c "from urllib.request import urlopen as get; print(get('http://127.0.0.1:8001/workers').read().decode())"
+	@scripts/ops /workers
 
 ##@ Pins
 pins: setup ## Every pinned vLLM: its age, whether it can still be fetched, whether it ran on a GPU

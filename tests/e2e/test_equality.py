@@ -13,7 +13,8 @@ import json, random, urllib.request
 def ask(host, path, body):
     kind = {"content-type": "application/json"}
     request = urllib.request.Request(f"http://{host}:8000{path}", json.dumps(body).encode(), kind)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
+    with directly.open(request, timeout=60) as answer:
         return answer.read().decode()
 
 def plain(value):

@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.conftest import MODEL, SLUG
-from tests.e2e.stack import GATEWAY, Stack, get, wait_for
+from tests.e2e.stack import GATEWAY, Stack, asking, get, wait_for
 from tests.e2e.test_lifecycle import ask
 from tests.twins import dialogues
 
@@ -24,7 +24,7 @@ for pid in found:
     os.kill(pid, signal.SIGSTOP)
 print(*found)
 """
-HEALTH = "from urllib.request import urlopen as g; print(g('http://127.0.0.1:8000/health', timeout=5).status)"
+HEALTH = asking(8000, "/health", shown="status")
 ALIVE = """
 from pathlib import Path
 print(*(path.name for path in Path("/proc").glob("[0-9]*")))

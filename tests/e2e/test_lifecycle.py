@@ -11,10 +11,10 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.conftest import MODEL, SLUG
-from tests.e2e.stack import GATEWAY, Stack, get, wait_for
+from tests.e2e.stack import GATEWAY, Stack, asking, get, wait_for
 from tests.twins import dialogues
 
-ASKED = "from urllib.request import urlopen as g; print(g('http://127.0.0.1:8090/_requests').read().decode())"
+ASKED = asking(8090, "/_requests")
 
 
 def ask(client: OpenAI) -> str:

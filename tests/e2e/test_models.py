@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from gateway.cards import parse_env
 from tests.e2e.conftest import SLUG
-from tests.e2e.stack import PROJECT, ROOT, Stack, compose_files, wait_for
+from tests.e2e.stack import PROJECT, ROOT, Stack, asking, compose_files, wait_for
 from tests.twins.dialogues import Turn
 from tests.twins.recite import heard
 from tests.twins.repertoire import REPERTOIRES, Repertoire
@@ -149,10 +149,7 @@ def test_what_runs_is_what_the_directory_says(served: Served, stack: Stack) -> N
     for option in ("reasoning-parser", "tool-call-parser"):
         if option in served.options:
             assert f"'{option.replace('-', '_')}': '{served.options[option]}'" in log
-    code = (
-        "from urllib.request import urlopen as g; print(g('http://127.0.0.1:8000/v1/models').read().decode())"
-    )
-    status, models = stack.run_in(served.slug, code)
+    status, models = stack.run_in(served.slug, asking(8000, "/v1/models"))
     assert status == 0, models
     assert [model["id"] for model in json.loads(models)["data"]] == served.names
 
@@ -223,10 +220,7 @@ def pool(stack: Stack, tidy: None) -> Served:
 
 def counter(stack: Stack, slug: str, metric: str) -> float:
     """The sum of a counter's series, from the worker itself."""
-    code = (
-        "from urllib.request import urlopen as g; print(g('http://127.0.0.1:8000/metrics').read().decode())"
-    )
-    status, text = stack.run_in(slug, code)
+    status, text = stack.run_in(slug, asking(8000, "/metrics"))
     assert status == 0, text
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(metric))
 

@@ -24,6 +24,7 @@ from tests.fake_worker import WAIT_S, FakeWorker
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 FAST = {
     "GATEWAY_ALLOWED_HOSTS": "*",  # raw requests name whatever host they like
+    "HTTP_PROXY": "http://127.0.0.1:1",  # nothing here asks a proxy
     "GATEWAY_DNS": "0",
     "GATEWAY_INTERVAL_S": "0.1",
     "GATEWAY_PROBE_TIMEOUT_S": "1",

@@ -61,6 +61,7 @@ class Site:
         return {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(_PACKAGES),
+            "HTTP_PROXY": "http://127.0.0.1:1",  # nothing here asks a proxy
             "LAUNCHER_SLUG": SLUG,
             "LAUNCHER_WEIGHTS_DIR": str(self.weights),
             "LAUNCHER_STATE_DIR": str(self.root / "state"),
