@@ -15,8 +15,8 @@ import orjson
 
 from gateway.cards import Card
 from gateway.errors import InvalidRequest
-from gateway.guard import body_too_large
 from gateway.models import Alias, rewrite
+from gateway.request import too_large
 from gateway.routes import Kind, Route
 
 MOST_DEPTH: Final = 64
@@ -61,7 +61,7 @@ def read(
     if route.kind is Kind.FORM:
         return read_form(body, content_type, aliases)
     if len(body) > most_text and not has_media(body):
-        raise body_too_large(most_text)
+        raise too_large(most_text)
     fields = parse(body)
     model, stream = fields.get("model"), fields.get("stream") is True
     if not isinstance(model, str) or not model:
@@ -220,4 +220,4 @@ def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
 def check_size(asked: Asked, route: Route, cards: tuple[Card, ...], most: int) -> None:
     """Raises RequestTooLarge for a body that only images or sound could fill, of a model that takes neither."""
     if len(asked.body) > most and route.kind is Kind.JSON and not any(card.images for card in cards):
-        raise body_too_large(most)
+        raise too_large(most)

@@ -206,6 +206,7 @@ class Call:
             self._shared.fleet.succeeded(worker)
         self.pace.heard = self._shared.upstream.loop.time()
         self._answered, self._asked = True, None
+        request.let_go()
         reading = self._reading_of(exchange)
         if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
             self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Final, Protocol
 
+from gateway.budget import BodyBudget
 from gateway.errors import GatewayError
 from gateway.outbox import Outbox
 from gateway.request import ClientRequest
@@ -60,10 +61,14 @@ class Door:
     loop: asyncio.AbstractEventLoop
     outbox: Outbox
     parts: tuple[set[Visitor], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
+    budget: BodyBudget = field(init=False)
     closing: bool = False
     empty: asyncio.Event = field(
         default_factory=asyncio.Event
     )  # set once it closes and the last connection has gone
+
+    def __post_init__(self) -> None:
+        self.budget = BodyBudget(self.settings.bodies_bytes // self.settings.processes)
 
     async def watch(self) -> None:
         """Looks at every connection again and again, at a part of them at a time, until cancelled."""

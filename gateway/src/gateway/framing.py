@@ -1,27 +1,41 @@
-"""How a worker's body is framed: by a length, in chunks, or by the connection's end. Takes the frames off. No I/O.
+"""How a body is framed: by a length, in chunks, or by the connection's end. Takes the frames off. No I/O.
 
-llhttp parses the head alone: a chunk that arrives by itself, as vLLM sends them, is then known by a look at its first
+One reader for clients and workers. Time is linear in the bytes, however they are cut. Trailers are read and dropped:
+nothing in them counts as a header. A chunk that arrives by itself, as vLLM sends them, is known by a look at its first
 line and its length, and can be handed on with its frame.
 """
 
 import re
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final, Protocol
 
-SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\r\n]*)?")
+TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
+SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b)?" % TEXT)
+SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
+TRAILER: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
+TRAILER_BEGUN: Final = re.compile(rb"(?:%b(?::%b)?)?\r?" % (TOKEN, TEXT))
 MOST_LINE_BYTES: Final = 4096  # of a size line or a trailer
+MOST_EXTENSION_BYTES: Final = 64 * 1024  # of all chunks of a body
+MOST_TRAILERS: Final = 64
+MOST_TRAILER_BYTES: Final = 16 * 1024
 CRLF: Final = b"\r\n"
 
 
 class BadFraming(Exception):
-    """The bytes are not framed as their head had said."""
+    """The bytes are not framed as their head had said. before: bytes of payload that came before that."""
+
+    def __init__(self, message: str, before: int = 0) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 class Framing(Protocol):
-    """One body's frames. `complete`: its end has come; `surplus`: bytes came behind it."""
+    """One body's frames. `complete`: its end has come; `surplus`: how many bytes of that data are behind it."""
 
     complete: bool
-    surplus: bool
+    surplus: int
 
     def feed(self, data: bytes) -> bytes:
         """The payload in `data`; may be b"". Raises BadFraming."""
@@ -40,14 +54,14 @@ class Sized:
     def __init__(self, length: int) -> None:
         self._left = length
         self.complete = length == 0
-        self.surplus = False
+        self.surplus = 0
 
     def feed(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left > 0:
             return data
-        self.complete, self.surplus = True, self._left < 0
-        return data[: self._left] if self.surplus else data
+        self.complete, self.surplus, self._left = True, -self._left, 0
+        return data[: -self.surplus] if self.surplus else data
 
     def ends_with_connection(self) -> bool:
         return False
@@ -59,7 +73,7 @@ class UntilClose:
     __slots__ = ("complete", "surplus")
 
     def __init__(self) -> None:
-        self.complete = self.surplus = False
+        self.complete, self.surplus = False, 0
 
     def feed(self, data: bytes) -> bytes:
         return data
@@ -68,17 +82,36 @@ class UntilClose:
         return True
 
 
+class Part(IntEnum):
+    """Of a chunked body: what comes next."""
+
+    SIZE = 0
+    PAYLOAD = 1
+    CHUNK_END = 2
+    TRAILER = 3
+
+
+SIZE: Final = Part.SIZE
+PAYLOAD: Final = Part.PAYLOAD
+CHUNK_END: Final = Part.CHUNK_END
+NEXT_TRAILER: Final = Part.TRAILER
+
+
 class Chunked:
     """A chunked body. `between`: the next byte begins a chunk."""
 
-    __slots__ = ("_data", "_left", "_step", "between", "complete", "surplus")
+    __slots__ = (
+        "_extensions", "_kept", "_left", "_part", "_trailer_bytes", "_trailers", "between", "complete", "surplus",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self._data = b""
-        self._left = 0
-        self._step = self._size
+        self._part: Part = SIZE
+        self._kept = b""  # of a line that is not whole
+        self._left = 0  # bytes of the chunk
+        self._extensions = self._trailers = self._trailer_bytes = 0
         self.between = True
-        self.complete = self.surplus = False
+        self.complete = False
+        self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
         """Whether `data` is exactly one chunk, frame and all, and not the last. It need not be fed then."""
@@ -89,59 +122,89 @@ class Chunked:
         return size > 0 and len(data) == line + size + 4 and data.endswith(CRLF)
 
     def feed(self, data: bytes) -> bytes:
-        self._data = self._data + data if self._data else data
-        payload = []
-        while self._data and not self.complete:
-            part = self._step()
-            if part is None:  # more must come first
-                break
-            payload.append(part)
-        self.surplus = self.complete and self._data != b""
-        self.between = not self._data and self._step == self._size
+        if self._kept:
+            data, self._kept = self._kept + data, b""
+        payload: list[bytes] = []
+        try:
+            at = self._take(data, payload)
+        except BadFraming as error:
+            error.before = sum(map(len, payload))
+            raise
+        self.surplus = len(data) - at if self.complete else 0
+        self.between = self._part is SIZE and not self._kept
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def ends_with_connection(self) -> bool:
         return False
 
-    def _size(self) -> bytes | None:
-        line = self._line()
-        if line is None:
-            return None
-        self._left = size_of(line)
-        self._step = self._payload if self._left else self._trailer
-        return b""
+    def _take(self, data: bytes, payload: list[bytes]) -> int:
+        """Adds what there is to `payload`; returns how far `data` was read."""
+        at, size = 0, len(data)
+        while at < size and not self.complete:
+            part = self._part
+            if part is PAYLOAD:
+                end = min(at + self._left, size)
+                payload.append(data[at:end])
+                self._left -= end - at
+                at = end
+                if not self._left:
+                    self._part = CHUNK_END
+            elif part is CHUNK_END:
+                if not CRLF.startswith(data[at : at + 2]):
+                    raise BadFraming("a chunk is longer than its size")
+                if size - at < len(CRLF):
+                    self._kept = data[at:]
+                    return size
+                self._part = SIZE
+                at += len(CRLF)
+            else:
+                end = data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))
+                if end < 0:
+                    self._keep(data[at:])
+                    return size
+                self._line(data[at:end])
+                at = end + len(CRLF)
+                end = at + self._left
+                if self._left and data.startswith(
+                    CRLF, end
+                ):  # the whole chunk is there: so are many small ones
+                    payload.append(data[at:end])
+                    self._part, self._left = SIZE, 0
+                    at = end + len(CRLF)
+        return at
 
-    def _payload(self) -> bytes:
-        part, self._data = self._data[: self._left], self._data[self._left :]
-        self._left -= len(part)
-        if not self._left:
-            self._step = self._chunk_end
-        return part
+    def _line(self, line: bytes) -> None:
+        if self._part is SIZE:
+            self._left = simple_size(line) or self._size_of(line)
+            self._part = PAYLOAD if self._left else NEXT_TRAILER
+        elif line:
+            self._trailers += 1
+            self._trailer_bytes += len(line) + len(CRLF)
+            if TRAILER.fullmatch(line) is None:
+                raise BadFraming(f"{line[:40]!r} is no field behind the last chunk")
+            if self._trailers > MOST_TRAILERS or self._trailer_bytes > MOST_TRAILER_BYTES:
+                raise BadFraming(
+                    f"there are more than {MOST_TRAILERS} fields or {MOST_TRAILER_BYTES} bytes behind the last chunk"
+                )
+        else:
+            self.complete = True
 
-    def _chunk_end(self) -> bytes | None:
-        if len(self._data) < len(CRLF):
-            return None
-        if not self._data.startswith(CRLF):
-            raise BadFraming("a chunk is longer than its size")
-        self._data, self._step = self._data[len(CRLF) :], self._size
-        return b""
+    def _size_of(self, line: bytes) -> int:
+        match = SIZE_LINE.fullmatch(line)
+        if match is None:
+            raise BadFraming(f"{line[:40]!r} is no chunk size")
+        self._extensions += len(line) - match.end(1)
+        if self._extensions > MOST_EXTENSION_BYTES:
+            raise BadFraming(f"the chunks have more than {MOST_EXTENSION_BYTES} bytes of extensions")
+        return int(match[1], 16)
 
-    def _trailer(self) -> bytes | None:
-        line = self._line()
-        if line is None:
-            return None
-        self.complete = not line
-        return b""
-
-    def _line(self) -> bytes | None:
-        """The next line without its end, which is taken off; None while it is not whole."""
-        line, end, rest = self._data.partition(CRLF)
-        if len(line) > MOST_LINE_BYTES + (not end):  # one byte of its end may have come
+    def _keep(self, line: bytes) -> None:
+        """Keeps the beginning of a line, if it can become one."""
+        if len(line) > MOST_LINE_BYTES + 1:  # one byte of its end may have come
             raise BadFraming("a line between chunks is too long")
-        if not end:
-            return None
-        self._data = rest
-        return line
+        if (SIZE_LINE_BEGUN if self._part is SIZE else TRAILER_BEGUN).fullmatch(line) is None:
+            raise BadFraming(f"{line[:40]!r} is no beginning of a line between chunks")
+        self._kept = line
 
 
 @lru_cache(maxsize=4096)
@@ -149,11 +212,3 @@ def simple_size(line: bytes) -> int:
     """The size in a chunk's first line if it holds nothing else, else 0. Kept, since sizes repeat."""
     match = SIZE_LINE.fullmatch(line)
     return int(match[1], 16) if match is not None and match[1] == line else 0
-
-
-def size_of(line: bytes) -> int:
-    """The size in a chunk's first line. Raises BadFraming."""
-    match = SIZE_LINE.fullmatch(line)
-    if match is None:
-        raise BadFraming(f"{line[:40]!r} is no chunk size")
-    return int(match[1], 16)

@@ -14,9 +14,12 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from gateway import headers
-from gateway.errors import GatewayError
+from gateway.budget import BodyBudget
+from gateway.errors import GatewayError, Overloaded, RequestTooLarge
+from gateway.http1 import Head
 from gateway.outbox import Outbox
 from gateway.routes import Dialect, Route, without_slash
+from gateway.states import STAGES, Stage, changed
 
 Headers = list[tuple[bytes, bytes]]
 STATUS_LINES: Final = {
@@ -24,13 +27,21 @@ STATUS_LINES: Final = {
     for code in range(100, 600)
 }
 LAST_CHUNK: Final = b"0\r\n\r\n"
-MOST_DIGITS: Final = 18  # of a length: more say as much as these
 FRAMING: Final = {
     (False, True): b"",
     (False, False): b"connection: close\r\n",
     (True, True): b"transfer-encoding: chunked\r\n",
     (True, False): b"transfer-encoding: chunked\r\nconnection: close\r\n",
 }
+EXPECTING: Final = Stage.EXPECTING
+ARRIVING: Final = Stage.ARRIVING
+WHOLE: Final = Stage.WHOLE
+REFUSED: Final = Stage.REFUSED
+RUNNING: Final = Stage.RUNNING
+ANSWERING: Final = Stage.ANSWERING
+OVER: Final = Stage.OVER
+BLOCK_BYTES: Final = 64 * 1024  # of a body that comes in small pieces
+SMALL_PIECE: Final = 4 * 1024
 NO_LINGER: Final = struct.pack("ii", 1, 0)  # close with a reset
 
 
@@ -64,44 +75,81 @@ class Handler(Protocol):
     def resume(self) -> None: ...
 
 
+class Body:
+    """A body in few pieces, however small those are in which it comes."""
+
+    __slots__ = ("_block", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._block: bytearray | None = None
+
+    def add(self, data: bytes) -> None:
+        if len(data) >= SMALL_PIECE or not (self._pieces or self._block):
+            self._close_block()
+            self._pieces.append(data)
+            return
+        if self._block is None:
+            self._block = bytearray()
+        self._block += data
+        if len(self._block) >= BLOCK_BYTES:
+            self._close_block()
+
+    def whole(self) -> bytes:
+        """All of it, handed over."""
+        self._close_block()
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def drop(self) -> None:
+        self._pieces, self._block = [], None
+
+    def _close_block(self) -> None:
+        if self._block:
+            self._pieces.append(bytes(self._block))
+            self._block = None
+
+
 class ClientRequest:
-    """A request as its head comes in; `take` adds to its body."""
+    """A request as its head comes in; `take` adds to its body. limit: bytes of the body that are taken; size: how many
+    have come; refusal: why it is refused, which its handler tells when its turn has come.
+    """
 
     __slots__ = (
-        "_finished", "_head", "_outbox", "_parts", "_transport", "added", "arrived", "begun", "chunked", "early",
-        "expects", "handler", "headers", "http_1_0", "keep_alive", "limit", "method", "over", "path", "refusal",
-        "route", "size", "started", "target", "whole",
+        "_body", "_budget", "_finished", "_head", "_held", "_outbox", "_stage", "_transport", "added", "arrived", "chunked",
+        "handler", "headers", "http_1_0", "keep_alive", "length", "limit", "method", "path", "refusal", "route", "size",
+        "target",
     )  # fmt: skip
 
     def __init__(
-        self, transport: asyncio.Transport, outbox: Outbox, finished: Callable[[], None], route: Route | None,
-        target: bytes, path: bytes, method: bytes, fields: Headers, http_1_0: bool, keep_alive: bool, arrived: float,
+        self, transport: asyncio.Transport, outbox: Outbox, budget: BodyBudget, finished: Callable[[], None],
+        head: Head, route: Route | None, path: bytes, arrived: float,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._outbox = outbox
+        self._budget = budget
         self._finished = finished
-        self._parts: list[bytes] = []
+        self._stage: Stage = EXPECTING if head.expects else ARRIVING
+        self._body = Body()
+        self._held = 0  # bytes of the budget
         self._head = b""  # of the answer, while it waits for what goes out with it
         self.route = route
-        self.target = target
+        self.target = head.target
         self.path = without_slash(path)
-        self.method = method
-        self.headers = fields
-        self.http_1_0 = http_1_0
-        self.keep_alive = keep_alive
+        self.method = head.method
+        self.headers = head.fields
+        self.http_1_0 = head.http_1_0
+        self.keep_alive = head.keep_alive
+        self.length = head.length  # 0 if it is not known
         self.arrived = arrived
-        self.limit = 0  # bytes of the body that are taken
-        self.size = 0  # bytes of the body so far
-        self.whole = False
-        self.expects = False  # the client waits for `100 Continue`
-        self.started = False
-        self.early = False  # it is refused at once, though its body still comes
+        self.limit = 0
+        self.size = 0
         self.refusal: GatewayError | None = None
         self.chunked = False  # the answer's body
-        self.begun = False
-        self.over = False
         self.added = b""  # header lines of the answer, whatever that is
         self.handler: Handler | None = None
+
+    # what it is
 
     @property
     def dialect(self) -> Dialect:
@@ -113,28 +161,98 @@ class ClientRequest:
         _, mark, query = self.target.partition(b"?")
         return mark + query
 
-    def is_too_large(self) -> bool:
-        """Whether its body is larger than is taken, by what has come or by the length that its head declares."""
-        declared = headers.get(self.headers, b"content-length") or b"0"
-        return self.size > self.limit or len(declared) > MOST_DIGITS or int(declared) > self.limit
+    @property
+    def begun(self) -> bool:
+        """Whether the answer's head is made, so that an error can be no status any more."""
+        return self._stage >= ANSWERING
+
+    @property
+    def over(self) -> bool:
+        return self._stage is OVER
+
+    # the body
+
+    @property
+    def awaits_body(self) -> bool:
+        return self._stage <= ARRIVING
+
+    def expect(self) -> None:
+        """Has the client send the body that it holds back until it is asked for it."""
+        if self._stage is EXPECTING:
+            self._become(ARRIVING)
+            self._outbox.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def claim(self, more: int) -> None:
+        """Takes `more` bytes of what all bodies may hold, until `let_go`. Raises Overloaded."""
+        if not self._budget.take(more, self._held):
+            raise Overloaded(
+                "The gateway holds as many bytes of request bodies as it may: send the request again later"
+            )
+        self._held += more
 
     def take(self, data: bytes) -> None:
-        """More of the body."""
+        """More of the body. Raises GatewayError."""
+        if not self.awaits_body:
+            return
         self.size += len(data)
-        if self.refusal is None and not self.over:
-            self._parts.append(data)
+        if self.size > self.limit:
+            raise too_large(self.limit)
+        if self.size > self._held:
+            self.claim(self.size - self._held)
+        self._body.add(data)
+
+    def complete(self) -> None:
+        """The body is whole."""
+        if self.awaits_body:
+            self._become(WHOLE)
+
+    def refuse_early(self, error: GatewayError) -> None:
+        """It is refused before its body is whole, which is not awaited."""
+        self.refusal = self.refusal or error
+        self._become(REFUSED)
+        self.keep_alive = False
+        self.let_go()
 
     def body(self) -> bytes:
         """The whole body, handed over."""
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._body.whole()
+
+    def let_go(self) -> None:
+        """Nobody holds its body any more."""
+        self._budget.give(self._held)
+        self._held = 0
+        self._body.drop()
+
+    # its life
+
+    def run(self) -> None:
+        """Has its handler answer it."""
+        handler, refusal = self.handler, self.refusal
+        self._become(RUNNING)
+        if handler is None:
+            return
+        if refusal is None:
+            handler.start()
+        else:
+            handler.fail(refusal)
+
+    def leave(self) -> None:
+        """The client has left."""
+        handler, self.handler = self.handler, None
+        self._end()
+        if handler is not None:
+            handler.on_gone()
+
+    # the answer
 
     def begin(self, status: int, fields: Headers) -> None:
         """Makes the head. It leaves with the first bytes behind it, in one system call, or with `flush`."""
-        self.begun = True
+        if self._stage < WHOLE or self._stage is REFUSED:
+            self.keep_alive = False
+        self._become(ANSWERING)
         unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
         self.chunked = not (unframed or self.http_1_0)
-        if not self.whole or (self.http_1_0 and not unframed):
+        if self.http_1_0 and not unframed:
             self.keep_alive = False
         self._head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive] + self.added)
 
@@ -175,10 +293,17 @@ class ClientRequest:
         self._over()
 
     def _over(self) -> None:
-        self.over = True
         self.handler = None
-        self._parts = []
+        self._end()
         self._finished()
+
+    def _end(self) -> None:
+        if self._stage is not OVER:
+            self._become(OVER)
+        self.let_go()
+
+    def _become(self, stage: Stage) -> None:
+        self._stage = changed(STAGES, self._stage, stage)
 
     def _send(self, data: bytes) -> None:
         if self._head:
@@ -208,3 +333,7 @@ def head_of(status: int, fields: Headers, framing: bytes = b"") -> bytes:
 def http_date(second: int) -> bytes:
     """The header line `date` of a moment, in seconds since 1970."""
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")

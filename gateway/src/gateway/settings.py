@@ -107,6 +107,18 @@ class Settings(BaseSettings):
         10 * 1024 * 1024, gt=0, description="Largest JSON body for a model that takes no images, in bytes."
     )
     max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
+    max_head_bytes: int = Field(
+        16 * 1024,
+        ge=256,
+        le=1024 * 1024,
+        description="Largest head of a request: its line and headers, in bytes.",
+    )
+    max_headers: int = Field(64, ge=1, le=10_000, description="Most headers of a request.")
+    bodies_bytes: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Bytes of request bodies held at a time, by all processes; one body alone is always taken.",
+    )
     drain_delay_s: float = Field(
         1.0, ge=0, description="Seconds between /ready turning 503 and the listener closing, at SIGTERM."
     )

@@ -22,7 +22,7 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 
 
 @given(
-    payloads, cuts, some.sampled_from([b"", b";a=b", b" ;x"]), some.sampled_from([b"", b"x: 1\r\ny: 2\r\n"])
+    payloads, cuts, some.sampled_from([b"", b";a=b", b";x"]), some.sampled_from([b"", b"x: 1\r\ny: 2\r\n"])
 )
 def test_chunks_in_any_pieces(payload: list[bytes], at: list[int], extension: bytes, trailer: bytes) -> None:
     """The payload comes out, the end is seen at the last byte and not before."""
@@ -31,7 +31,7 @@ def test_chunks_in_any_pieces(payload: list[bytes], at: list[int], extension: by
     assert not chunks.complete
     fed.append(chunks.feed(body[-1:]))
     assert b"".join(fed) == b"".join(payload)
-    assert (chunks.complete, chunks.surplus) == (True, False)
+    assert (chunks.complete, chunks.surplus) == (True, 0)
 
 
 @given(payloads, some.binary(min_size=1, max_size=20))
@@ -39,7 +39,7 @@ def test_bytes_behind_the_end_are_noticed(payload: list[bytes], more: bytes) -> 
     """They are no payload."""
     chunks = Chunked()
     assert chunks.feed(framed(payload) + more) == b"".join(payload)
-    assert (chunks.complete, chunks.surplus) == (True, True)
+    assert (chunks.complete, chunks.surplus) == (True, len(more))
 
 
 @given(some.binary(min_size=1, max_size=300))
@@ -90,13 +90,45 @@ def test_what_is_not_passed_at_a_look(data: bytes) -> None:
         b"\r\n",
         b"f" * 17 + b"\r\n",
         b"1" * 5000,
+        b"5 \r\nabcde\r\n",
+        b"5 ;a=b\r\nabcde\r\n",
+        b"5;a=\x00\r\nabcde\r\n",
+        b"5;" + b"a" * 5000 + b"\r\n",
         b"0\r\n" + b"a" * 5000,
+        b"0\r\nno field\r\n\r\n",
+        b"0\r\n folded: 1\r\n\r\n",
+        b"0\r\na : 1\r\n\r\n",
+        b"0\r\n" + b"a: b\r\n" * 65,
+        b"0\r\n" + b"a: %b\r\n" % (b"b" * 4000) * 5,
+        b"1;%b\r\na\r\n" % (b"b" * 4000) * 20,
     ],
 )
 def test_what_is_no_frame(data: bytes) -> None:
-    """It ends the answer."""
+    """It ends what it is the body of, however it is cut."""
     with pytest.raises(BadFraming):
         Chunked().feed(data)
+    with pytest.raises(BadFraming):
+        feed_by_bytes(data)
+
+
+def feed_by_bytes(data: bytes) -> None:
+    chunks = Chunked()
+    for at in range(len(data)):
+        chunks.feed(data[at : at + 1])
+
+
+@pytest.mark.parametrize("data", [b"5\n", b"x", b"5;a\n", b"1\r\naX", b"0\r\na b", b"0\r\n:"])
+def test_what_cannot_become_a_frame_is_not_waited_for(data: bytes) -> None:
+    """A line that nothing can make right is refused before its end has come."""
+    with pytest.raises(BadFraming):
+        Chunked().feed(data)
+
+
+def test_a_refusal_tells_what_came_before_it() -> None:
+    """So that a body beyond its limit is that, wherever the bytes were cut."""
+    with pytest.raises(BadFraming) as refusal:
+        Chunked().feed(b"5\r\nabcde\r\n3\r\nabc\r\nx\r\n")
+    assert refusal.value.before == 8
 
 
 @given(some.binary(min_size=1, max_size=200), cuts)
@@ -104,10 +136,10 @@ def test_a_length_in_any_pieces(data: bytes, at: list[int]) -> None:
     """Complete with the last byte; more is noticed and dropped."""
     body = Sized(len(data))
     assert b"".join(body.feed(piece) for piece in pieces(data, at)) == data
-    assert (body.complete, body.surplus) == (True, False)
+    assert (body.complete, body.surplus) == (True, 0)
     more = Sized(len(data))
     assert more.feed(data + b"x") == data
-    assert (more.complete, more.surplus) == (True, True)
+    assert (more.complete, more.surplus) == (True, 1)
 
 
 def test_no_body_is_complete_at_once() -> None:
