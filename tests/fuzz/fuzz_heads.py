@@ -1,4 +1,4 @@
-"""Any bytes in any pieces: what is read as a head h11 reads too, and the same; all else is refused as the client's fault."""
+"""Any bytes in any pieces: what is read as a head h11 reads too, and the same; all else is the client's fault."""
 
 import atheris
 import h11
@@ -27,7 +27,6 @@ def read(parts: list[bytes]) -> tuple[Head | None, int]:
             if (head := reader.feed(part, 0)) is not None:
                 return head, 200
     except GatewayError as error:
-        assert error.status in (400, 431)
         path_in(reader.beginning)
         return None, error.status
     return None, 0
@@ -37,6 +36,7 @@ def target(data: bytes) -> None:
     parts = pieces(data)
     whole = b"".join(parts)
     head, status = read(parts)
+    assert status in (0, 200, 400, 431)
     assert status == read([whole])[1], "it depends on how it is cut"
     if head is not None:
         compare(head, whole)

@@ -116,9 +116,9 @@ class ClientRequest:
     """
 
     __slots__ = (
-        "_body", "_budget", "_finished", "_head", "_held", "_outbox", "_stage", "_transport", "added", "arrived", "chunked",
-        "handler", "headers", "http_1_0", "keep_alive", "length", "limit", "method", "path", "refusal", "route", "size",
-        "target",
+        "_body", "_budget", "_finished", "_head", "_held", "_outbox", "_stage", "_transport", "added", "arrived",
+        "chunked", "handler", "headers", "http_1_0", "keep_alive", "length", "limit", "method", "path", "refusal",
+        "route", "size", "target",
     )  # fmt: skip
 
     def __init__(
