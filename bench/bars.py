@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.figures import Figure
 from bench.record import APART, Record, Row
 from bench.scenarios import GROWTH, JSON, MANY, REASONING, THOUSAND
 from bench.servers import BASE, GROWN_FLEETS, MAIN, TWO, Kind
@@ -17,19 +18,26 @@ LEAST_SPEEDUP = 1.8  # of two processes on two cores
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One bar. `value`: what was measured, or None where the run has nothing to judge it by; `most`: the bar's side."""
+    """One bar. `value`: what was measured, or None where the run has nothing to judge it by; `most`: the bar's side;
+    `is_open`: the rounds are not on one side of the bar, so that the value alone would say too much."""
 
     name: str
     value: float | None
     bar: float
     most: bool = True
-    excused: bool = False
+    is_open: bool = False
 
     @property
     def is_missed(self) -> bool:
-        if self.value is None or self.excused:
-            return False
-        return self.value > self.bar if self.most else self.value < self.bar
+        return self.value is not None and beyond(self.value, self.bar, most=self.most)
+
+    @property
+    def state(self) -> str:
+        if self.value is None:
+            return "skipped"
+        if self.is_missed:
+            return "missed"
+        return "inconclusive" if self.is_open else "holds"
 
     @property
     def side(self) -> str:
@@ -37,9 +45,22 @@ class Verdict:
 
     def text(self) -> str:
         """Such as `MISSED  1.31, at most 1.00: CPU a chunk ...`."""
-        state = "skipped" if self.value is None else "MISSED" if self.is_missed else "holds"
+        state = self.state.upper() if self.is_missed else self.state
         value = "not measured" if self.value is None else f"{self.value:,.2f}"
         return f"{state:7}  {value}, {self.side} {self.bar:,.2f}: {self.name}"
+
+
+def beyond(value: float, bar: float, *, most: bool) -> bool:
+    return value > bar if most else value < bar
+
+
+def compared(name: str, ours: Figure, theirs: Figure, bar: float, *, most: bool = True) -> Verdict:
+    """The ratio of two medians. Open where the rounds of the two overlap and some of them, taken together, are beyond
+    the bar."""
+    overlap = ours.low <= theirs.high and theirs.low <= ours.high
+    worst = ours.high / theirs.low if most else ours.low / theirs.high
+    is_open = overlap and beyond(worst, bar, most=most)
+    return Verdict(name, ours.median / theirs.median, bar, most, is_open)
 
 
 def judge(
@@ -63,17 +84,20 @@ def absolute(record: Record, per_request: float | None, per_chunk: float | None)
 
 def requests(record: Record) -> list[Verdict]:
     """Requests a CPU second: a core's throughput, whatever else the host does."""
-    ratio = ratio_to_rust(record, JSON)
-    value = None if ratio is None else 1 / ratio
-    return [
-        Verdict("requests/s per core, against the faster Rust router", value, LEAST_REQUEST_RATIO, most=False)
-    ]
+    name = "requests/s per core, against the faster Rust router"
+    ours, best = record.find(JSON, MAIN), record.best(JSON, Kind.RUST)
+    if ours is None or best is None:
+        return [Verdict(name, None, LEAST_REQUEST_RATIO, most=False)]
+    return [compared(name, best.figure(CPU), ours.figure(CPU), LEAST_REQUEST_RATIO, most=False)]
 
 
 def chunks(record: Record, key: str) -> list[Verdict]:
-    name = next(title.title for title in record.titles if title.key == key)
-    text = f"CPU a chunk, against the better Rust router: {name}"
-    return [Verdict(text, ratio_to_rust(record, key), MOST_CHUNK_RATIO[key])]
+    title = next(title.title for title in record.titles if title.key == key)
+    name, bar = f"CPU a chunk, against the better Rust router: {title}", MOST_CHUNK_RATIO[key]
+    ours, best = record.find(key, MAIN), record.best(key, Kind.RUST)
+    if ours is None or best is None:
+        return [Verdict(name, None, bar)]
+    return [compared(name, ours.figure(CPU), best.figure(CPU), bar)]
 
 
 def thousand(record: Record) -> list[Verdict]:
@@ -86,7 +110,7 @@ def thousand(record: Record) -> list[Verdict]:
 
 
 def growth(record: Record) -> list[Verdict]:
-    """CPU a request of each larger gateway against the smallest; excused where their rounds overlap."""
+    """CPU a request of each larger gateway against the smallest."""
     base = record.find(GROWTH, BASE)
     return [
         larger(fleet.name, record.find(GROWTH, fleet.key), base)
@@ -98,24 +122,16 @@ def growth(record: Record) -> list[Verdict]:
 def speedup(record: Record) -> Verdict:
     """Two processes on two cores against one on one; only where the load has cores of its own is that a figure."""
     two, base = record.find(GROWTH, TWO), record.find(GROWTH, BASE)
-    name, value = "times the requests/s of one process, by two on two cores", None
+    name, speed = "times the requests/s of one process, by two on two cores", "units_per_s"
     if record.facts.get("cores") != APART:
-        name += " (four cores are needed)"
-    elif two is not None and base is not None:
-        value = two.median("units_per_s") / base.median("units_per_s")
-    return Verdict(name, value, LEAST_SPEEDUP, most=False)
+        return Verdict(f"{name} (four cores are needed)", None, LEAST_SPEEDUP, most=False)
+    if two is None or base is None:
+        return Verdict(name, None, LEAST_SPEEDUP, most=False)
+    return compared(name, two.figure(speed), base.figure(speed), LEAST_SPEEDUP, most=False)
 
 
 def larger(name: str, row: Row | None, base: Row | None) -> Verdict:
     text = f"CPU a request, against 1 worker and 1 model: {name}"
     if row is None or base is None:
         return Verdict(text, None, MOST_GROWTH)
-    overlap = row.figure(CPU).low <= base.figure(CPU).high
-    text += ", rounds overlap" * overlap
-    return Verdict(text, row.median(CPU) / base.median(CPU), MOST_GROWTH, excused=overlap)
-
-
-def ratio_to_rust(record: Record, scenario: str) -> float | None:
-    """The gateway's CPU time a unit over that of the best Rust router; None where either was not measured."""
-    ours, best = record.find(scenario, MAIN), record.best(scenario, Kind.RUST)
-    return None if ours is None or best is None else ours.median(CPU) / best.median(CPU)
+    return compared(text, row.figure(CPU), base.figure(CPU), MOST_GROWTH)

@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from pathlib import Path
 import uvloop
 
 from bench.answers import LONG, MODEL, PROMPTED, Stream, numbered, stream_request
-from bench.bars import Verdict
+from bench.bars import Verdict, compared
 from bench.figures import Figure
 from bench.load import WrongAnswer
 from bench.measure import run_load, to_sample
@@ -130,12 +129,9 @@ def measure(server: Server, rounds: int) -> dict[str, list[float]]:
 
 
 def judge(found: dict[str, list[float]]) -> Verdict:
-    crowded, alone = (statistics.median(found[f"{TOLD}, {way}"]) for way in ("crowded", "alone"))
-    return Verdict(
-        "time to first byte of fifty streams, p99, beside the crowd against alone",
-        crowded / alone,
-        MOST_RATIO,
-    )
+    crowded, alone = (Figure.of(found[f"{TOLD}, {way}"]) for way in ("crowded", "alone"))
+    name = "time to first byte of fifty streams, p99, beside the crowd against alone"
+    return compared(name, crowded, alone, MOST_RATIO)
 
 
 def run(rounds: int) -> dict[str, list[float]]:

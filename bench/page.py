@@ -77,7 +77,7 @@ def bars(record: Record) -> str:
             [
                 f"{verdict.name}: {verdict.side} {verdict.bar:g}",
                 f"{verdict.value:,.2f}",
-                "missed" if verdict.is_missed else "holds",
+                verdict.state,
             ]
             for verdict in verdicts
         ),

@@ -282,14 +282,13 @@ def written(costs: Sequence[Cost], rounds: int) -> str:
 def row(cost: Cost, verdict: Verdict) -> str:
     lists = [Figure.of(values).median for page, values in cost.us.items() if page != METRICS]
     told = f"{sum(lists):,.0f}" if lists else "–"
-    state = "missed" if verdict.is_missed else "holds"
     cells = [
         cost.name,
         f"{cost.samples:,}",
         Figure.of(cost.us[METRICS]).text(0),
         told,
         f"{cost.percent():.2f}",
-        state,
+        verdict.state,
     ]
     return f"| {' | '.join(cells)} |"
 

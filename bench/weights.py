@@ -319,11 +319,7 @@ def written(verdicts: Sequence[Verdict], rounds: int) -> str:
     """The table, and when and where it was measured; Markdown."""
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     head = f"{today}, {host()}, Python {platform.python_version()}; medians of {rounds} rounds.\n"
-    states = ["missed" if verdict.is_missed else "holds" for verdict in verdicts]
-    rows = [
-        f"| {v.name}: {v.side} {v.bar:g} | {v.value:.2f} | {s} |"
-        for v, s in zip(verdicts, states, strict=True)
-    ]
+    rows = [f"| {v.name}: {v.side} {v.bar:g} | {v.value:.2f} | {v.state} |" for v in verdicts]
     return "\n".join([head, "| bar | measured |  |", "| --- | --: | --- |", *rows, ""])
 
 

@@ -106,7 +106,7 @@ def sum_up(lines: list[str], code: int) -> str:
         line.strip("= ") for line in lines if re.search(r"\d+ (passed|failed|deselected).* in [\d.]+s", line)
     ]
     costs = [line.strip() for line in lines if re.search(r"median CPU .* us/", line)]
-    figures = costs or [line.strip() for line in lines if re.match(r"(holds|MISSED) ", line)]
+    figures = costs or [line.strip() for line in lines if re.match(r"(holds|MISSED|inconclusive) ", line)]
     text = "; ".join(figures) or (
         closing[-1] if closing else next((line for line in reversed(lines) if told(line)), "")
     )

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import processes
-from bench.bars import Verdict, judge
+from bench.bars import Verdict, compared, judge
+from bench.figures import Figure
 from bench.marked import marks, replaced
 from bench.page import PAGE, PLOTTED, TARGET, written
 from bench.plot import cost_plot
@@ -60,14 +61,31 @@ def test_a_thousand_streams_have_bars_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "grown", "misses"), [((50,), (57,), 0), ((50,), (58,), 1), ((50, 40, 60), (80, 60, 90), 0)]
+    ("base", "grown", "state"),
+    [
+        ((50,), (57,), "holds"),
+        ((50,), (58,), "missed"),
+        ((50, 48, 52), (51, 49, 53), "holds"),
+        ((50, 40, 60), (52, 41, 61), "inconclusive"),
+        ((50, 40, 60), (80, 60, 90), "missed"),
+    ],
 )
-def test_growth_is_excused_by_the_spread(
-    base: tuple[float, ...], grown: tuple[float, ...], misses: int
+def test_growth_is_never_excused_by_the_spread(
+    base: tuple[float, ...], grown: tuple[float, ...], state: str
 ) -> None:
-    """15 % more is allowed, and whatever the rounds themselves vary by."""
+    """15 % more is allowed. Rounds that overlap beyond that prove nothing; medians beyond it are missed."""
     rows = [Row(GROWTH, BASE, list(map(sample, base))), Row(GROWTH, GROWN, list(map(sample, grown)))]
-    assert len(missed(record(*rows))) == misses
+    (verdict,) = [one for one in judge(record(*rows), None, None) if one.name.endswith("64 workers")]
+    assert verdict.state == state
+    assert verdict.is_missed == (state == "missed")
+
+
+def test_at_least_is_judged_by_the_other_side() -> None:
+    """Fewer is worse: here the least of ours against the most of theirs decides."""
+    bar = {"bar": 1.0, "most": False}
+    assert compared("x", Figure(12, 11, 13), Figure(10, 9, 10), **bar).state == "holds"
+    assert compared("x", Figure(12, 9, 13), Figure(10, 9, 11), **bar).state == "inconclusive"
+    assert compared("x", Figure(9, 8, 13), Figure(10, 9, 11), **bar).state == "missed"
 
 
 def pair(one: float, two: float, cores: str) -> Record:
