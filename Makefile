@@ -101,7 +101,7 @@ test-e2e-cycles: setup ## Down and up twenty times, and containers that end at r
 	@scripts/test-e2e -m full tests/e2e/test_cycles.py
 test-full: setup ## Every bar at full count, about six hours; writes docs/test-report.md (BARS='check soak': some of them)
 	@scripts/test-full $(BARS)
-fuzz: setup ## Random input to the gateway's parsers and routes, each for SECONDS (60), JOBS (2) at a time
+fuzz: setup ## Random input to the gateway's parsers, connections and routes, each for SECONDS (60), JOBS (2) at a time
 	@scripts/fuzz $(SECONDS)
 bench: setup ## vLLM's load generator against a running model, directly and through the gateway (MODEL=slug, BENCH='--help': options)
 	@scripts/bench '$(MODEL)' $(BENCH)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from gateway.downstream import ClientConnection
 from gateway.errors import GatewayError, ModelNotFound, Overloaded
 from gateway.request import ClientRequest
-from tests.referee import Attributed, requests_in
+from tests.referee import Attributed, requests_in, statuses
 from tests.simulation import Stage
 
 LIMIT = 4096  # bytes of a body
 PIECE = b"x" * 1000
 PATIENCE_S = 100.0  # of an answer that never comes
-FINAL = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
-INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Answer:
@@ -138,6 +134,19 @@ class Client:
         self.stage.loop.settle()
         self.check()
 
+    def close_door(self) -> None:
+        """The gateway ends, and waits for what runs."""
+        self.door.close_idle()
+        self.stage.loop.settle()
+        self.check()
+
+    def shut_door(self) -> None:
+        """The gateway ends, and waits no longer."""
+        self.door.close_idle()
+        self.door.shut()
+        self.stage.loop.settle()
+        self.check()
+
     def wait(self, seconds: float) -> None:
         """In steps, as the door looks at a connection several times a second."""
         for _ in range(4):
@@ -157,14 +166,15 @@ class Client:
         assert self.line.closed, "nobody closes the connection"
         assert self.connection not in self.door.connections
         assert not self.connection.busy
+        self._check_attribution(requests_in(self.sent))
         kept = [request.target for request in self.prepared if request.handler is not None]
         assert not kept, f"still with a handler: {kept}"
 
     # what must hold
 
     def check(self) -> None:
+        self.stage.watch.judge()
         assert self.stage.log.faults == []
-        self._check_attribution(requests_in(self.sent))
         if self.line.closed:
             assert self.connection not in self.door.connections
         if self.line.stands_still:
@@ -178,43 +188,7 @@ class Client:
         others = iter(whole)
         assert all(one in others for one in self.started), f"{self.started} of {self.sent!r}"
 
-    @property
-    def outcome(self) -> tuple[tuple[int, ...], bool]:
-        """The statuses of the answers so far, and whether the connection has ended."""
-        return tuple(statuses(self.line.out, (one.method for one in self.prepared))), self.line.closed
-
-
-def statuses(out: bytes, methods: Iterable[bytes]) -> list[int]:
-    """The final answers in `out`, each with its framing checked; -1 for one that was broken off."""
-    found: list[int] = []
-    asked = iter(methods)
-    while out:
-        if out.startswith(INTERIM):
-            out = out.removeprefix(INTERIM)
-            continue
-        match = FINAL.match(out)
-        assert match is not None, f"no answer: {out[:200]!r}"
-        rest = _behind_body(out[match.end() :], match[2], next(asked, b""))
-        found += [int(match[1])] if rest is not None else [int(match[1]), -1]
-        out = rest or b""
-    return found
-
-
-def _behind_body(data: bytes, fields: bytes, method: bytes) -> bytes | None:
-    """What follows an answer's body; None if that is not whole."""
-    if method == b"HEAD":
-        return data
-    if length := re.search(rb"(?i)^content-length: (\d+)\r\n", fields, re.MULTILINE):
-        size = int(length[1])
-        return data[size:] if len(data) >= size else None
-    if b"transfer-encoding: chunked" not in fields:
-        return b""
-    while frame := re.match(rb"([0-9a-f]+)\r\n", data):
-        size = int(frame[1], 16)
-        if len(data) < frame.end() + size + 2:
-            return None
-        data = data[frame.end() + size + 2 :]
-        if not size:
-            return data
-    assert data == b"" or b"\r\n" not in data, f"no chunk: {data[:100]!r}"
-    return None
+    def outcome_soon(self) -> object:
+        """The statuses of the answers in three seconds, whether the connection has ended, and what was handed on."""
+        self.wait(3)
+        return statuses(self.line.out, (one.method for one in self.prepared)), self.line.closed, self.started

@@ -68,7 +68,7 @@ BARS = (
     Bar("demo-2", "second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
     Bar("demo-down", "`make demo-down`", ["make", "demo-down"], HOUR),
     Bar("count", "tests at full count", [*PYTEST, "-m", "full"], HOUR),
-    Bar("fuzz", "random input, thirty minutes each", ["make", "fuzz", "SECONDS=1800", "JOBS=5"], 3 * HOUR),
+    Bar("fuzz", "random input, thirty minutes each", ["make", "fuzz", "SECONDS=1800", "JOBS=7"], 3 * HOUR),
     Bar("twenty", "down and up twenty times", [*CYCLES, "-k", "twenty"], HOUR),
     Bar("restarts", "containers that end at random for two hours", [*CYCLES, "-k", "random"], 3 * HOUR),
     Bar("soak", "two hours of load on one gateway", ["make", "soak"], 3 * HOUR),

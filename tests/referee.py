@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import h11
 
 MOST_HEAD_BYTES = 1 << 20  # more than any test sends: the referee judges the grammar, not our bounds
+
+FINAL = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass
@@ -98,3 +103,39 @@ def answer_in(data: bytes, method: bytes, *, ended: bool) -> tuple[Attributed | 
                 return found, b""
     except h11.RemoteProtocolError:
         return found, b""
+
+
+def statuses(out: bytes, methods: Iterable[bytes]) -> list[int]:
+    """The final answers in `out`, each with its framing checked; -1 for one that was broken off."""
+    found: list[int] = []
+    asked = iter(methods)
+    while out:
+        if out.startswith(INTERIM):
+            out = out.removeprefix(INTERIM)
+            continue
+        match = FINAL.match(out)
+        assert match is not None, f"no answer: {out[:200]!r}"
+        rest = _behind_body(out[match.end() :], match[2], next(asked, b""))
+        found += [int(match[1])] if rest is not None else [int(match[1]), -1]
+        out = rest or b""
+    return found
+
+
+def _behind_body(data: bytes, fields: bytes, method: bytes) -> bytes | None:
+    """What follows an answer's body; None if that is not whole."""
+    if method == b"HEAD":
+        return data
+    if length := re.search(rb"(?i)^content-length: (\d+)\r\n", fields, re.MULTILINE):
+        size = int(length[1])
+        return data[size:] if len(data) >= size else None
+    if b"transfer-encoding: chunked" not in fields:
+        return b""
+    while frame := re.match(rb"([0-9a-f]+)\r\n", data):
+        size = int(frame[1], 16)
+        if len(data) < frame.end() + size + 2:
+            return None
+        data = data[frame.end() + size + 2 :]
+        if not size:
+            return data
+    assert data == b"" or b"\r\n" not in data, f"no chunk: {data[:100]!r}"
+    return None

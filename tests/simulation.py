@@ -25,7 +25,6 @@ MOST_CPU_S = 0.05  # of one callback or turn of the loop
 ENDLESS_S = 3.0  # of CPU, after which it is ended: it would never be
 MOST_TURNS = 1000  # of the loop until nothing is left to do
 SLUG = "alpha"
-IDLE = socket.socketpair()[0]  # whose queues are empty
 
 
 class Endless(BaseException):
@@ -41,6 +40,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.worst = 0.0
+        self._slow: list[str] = []
         self._running = False
         signal.signal(signal.SIGVTALRM, self._end)
 
@@ -62,7 +62,13 @@ class Watch:
             self._running = False
         self.worst = max(self.worst, spent)
         if spent > MOST_CPU_S:
-            raise Slow(f"{what} took {spent * 1000:.0f} ms")
+            self._slow.append(f"{what} took {spent * 1000:.0f} ms")
+
+    def judge(self) -> None:
+        """Raises Slow if anything was, since it was last asked."""
+        slow, self._slow = self._slow, []
+        if slow:
+            raise Slow(", ".join(slow))
 
     def _end(self, _number: int, frame: FrameType | None) -> None:
         raise Endless(f"still in {frame and frame.f_code.co_qualname} after {ENDLESS_S} s of CPU")
@@ -78,6 +84,7 @@ class Loop(asyncio.BaseEventLoop):
         self.refuses = False
         self._now = 1000.0
         self._selector = self
+        self.sockets = socket.socketpair()  # whose queues are empty: the kernel holds nothing back
 
     def time(self) -> float:
         return self._now
@@ -112,6 +119,11 @@ class Loop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
+    def close(self) -> None:
+        super().close()
+        for one in self.sockets:
+            one.close()
+
     def select(self, _timeout: float | None) -> list[object]:
         """As a selector: there are no files."""
         return []
@@ -124,8 +136,8 @@ class Loop(asyncio.BaseEventLoop):
 class Line:
     """A transport as asyncio's are; the other side is the test's: `send`, `leave`, `reset`, `stop_reading`, `read_on`.
 
-    out: what the peer has taken; ended: the protocol has written an end; closed: the connection is no more; was_reset:
-    it ended without an order.
+    out: what the peer has taken; has_left: the peer has ended its side; ended: the protocol has; closed: the connection
+    is no more; was_reset: the protocol has ended it with a reset.
     """
 
     def __init__(self, loop: Loop, protocol: Any) -> None:
@@ -135,26 +147,26 @@ class Line:
         self._unread: list[bytes] = []
         self._high = 64 * 1024
         self._writes = self._is_reading = self._peer_reads = True
-        self._has_left = self._is_gone = False
+        self._is_gone = False
         self._closing = False
         self.out = b""
-        self.ended = self.closed = self.was_reset = False
+        self.ended = self.closed = self.was_reset = self.has_left = False
         self._tell(protocol.connection_made, self)
 
     # the peer's side
 
     def send(self, data: bytes) -> None:
-        if data and not self._closing and not self._has_left:
+        if data and not self._closing and not self.has_left:
             self._unread.append(data)
             self._deliver()
 
     def leave(self) -> None:
         """An orderly end."""
-        self._has_left = True
+        self.has_left = True
         self._deliver()
 
     def reset(self) -> None:
-        self._has_left = self._is_gone = True
+        self.has_left = self._is_gone = True
         self._unread.clear()
         if self._is_reading:
             self._lose(ConnectionResetError(104, "reset"))
@@ -165,6 +177,11 @@ class Line:
     def read_on(self) -> None:
         self._peer_reads = True
         self._drain()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the peer is told that nothing more comes, in an orderly way."""
+        return (self.closed or self.ended) and not self.was_reset and not self.has_left
 
     @property
     def stands_still(self) -> bool:
@@ -225,20 +242,20 @@ class Line:
 
     def getsockopt(self, *_: object) -> bytes:
         """TCP_INFO: established, or closed by the peer."""
-        return bytes([8 if self._has_left else 1])
+        return bytes([8 if self.has_left else 1])
 
     def setsockopt(self, _level: int, option: int, value: object) -> None:
         self.was_reset = self.was_reset or option == socket.SO_LINGER
 
     def fileno(self) -> int:
-        return IDLE.fileno()
+        return self._loop.sockets[0].fileno()
 
     # what happens
 
     def _deliver(self) -> None:
         while self._unread and self._is_reading and not self._closing:
             self._tell(self._protocol.data_received, self._unread.pop(0))
-        if self._has_left and not self._unread and self._is_reading and not self._closing:
+        if self.has_left and not self._unread and self._is_reading and not self._closing:
             if self._is_gone:
                 self._lose(ConnectionResetError(104, "reset"))
             elif not self._tell(self._protocol.eof_received):
@@ -296,8 +313,8 @@ class Stage:
         self.watch = Watch()
         self.loop = Loop(self.watch)
         self.log = Log()
-        self._folder = tempfile.TemporaryDirectory()
-        self.gateway = self.loop.run_until_complete(self._build(Path(self._folder.name)))
+        with tempfile.TemporaryDirectory() as folder:
+            self.gateway = self.loop.run_until_complete(self._build(Path(folder)))
         self.door = self.gateway.door()
         fleet = self.gateway.fleet
         fleet.refresh(SLUG, [("127.0.0.1", 9)])
@@ -325,7 +342,27 @@ class Stage:
 
     def close(self) -> None:
         self.loop.close()
-        self._folder.cleanup()
+
+
+class Stages:
+    """Stages for one play after another: none is used again after a play that broke it."""
+
+    def __init__(self) -> None:
+        self._all: list[Stage] = []
+        self._whole: list[Stage] = []
+
+    def take(self) -> Stage:
+        if not self._whole:
+            self._all.append(Stage())
+            return self._all[-1]
+        return self._whole.pop()
+
+    def give_back(self, stage: Stage) -> None:
+        self._whole.append(stage)
+
+    def close(self) -> None:
+        for stage in self._all:
+            stage.close()
 
 
 def surely(play: Callable[[], None]) -> None:

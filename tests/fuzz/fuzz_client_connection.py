@@ -12,7 +12,7 @@ with atheris.instrument_imports(include=["gateway"]):
     from tests.client_wire import Client
 
 from tests.fuzz.harness import main
-from tests.simulation import Stage, surely
+from tests.simulation import Stages, surely
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"POST /n HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -80,7 +80,7 @@ def leave(client: Client, size: int, rest: bytes) -> bytes:
 
 EVENTS: tuple[Step, ...] = (send, drip, flood, send, wait, stop_reading, leave, read_on)
 ONLY_SENDS = {send, drip, flood}
-stages: list[Stage] = []
+stages = Stages()
 
 
 def target(data: bytes) -> None:
@@ -88,7 +88,7 @@ def target(data: bytes) -> None:
 
 
 def play(data: bytes) -> None:
-    stage = stages.pop() if stages else Stage()
+    stage = stages.take()
     count = data[0] % 16 if data else 0
     script, rest = data[1 : 1 + 2 * count], data[1 + 2 * count :]
     steps = [
@@ -99,17 +99,13 @@ def play(data: bytes) -> None:
         rest = step(client, size, rest)
     client.send(rest)
     if {step for step, _ in steps} <= ONLY_SENDS:
+        in_pieces = client.outcome_soon()
         at_once = Client(stage)
         at_once.send(client.sent)
-        assert outcome(client) == outcome(at_once), f"it depends on how it is cut: {client.sent!r}"
+        assert in_pieces == at_once.outcome_soon(), f"it depends on how it is cut: {client.sent!r}"
         at_once.end()
     client.end()
-    stages.append(stage)  # none is used again behind an input that broke it
-
-
-def outcome(client: Client) -> object:
-    client.wait(3)
-    return client.outcome, client.started
+    stages.give_back(stage)
 
 
 if __name__ == "__main__":

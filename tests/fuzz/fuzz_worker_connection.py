@@ -11,7 +11,7 @@ with atheris.instrument_imports(include=["gateway"]):
     from tests.worker_wire import Asking, Good, cut
 
 from tests.fuzz.harness import main
-from tests.simulation import Stage, surely
+from tests.simulation import Stage, Stages, surely
 
 NEXT = b"\xff\x00\xff"
 STREAM, OLD, LEAVES, RESETS, WAITS, SLOW = 1, 2, 4, 8, 16, 32  # of the first byte
@@ -37,7 +37,7 @@ SEEDS = (
     b"\x00\x00" + OK + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd" + NEXT + JSON,
     b"\x21\x00" + SSE + DONE + NEXT + JSON,
 )
-stages: list[Stage] = []
+stages = Stages()
 
 
 def target(data: bytes) -> None:
@@ -45,14 +45,14 @@ def target(data: bytes) -> None:
 
 
 def play(data: bytes) -> None:
-    stage = stages.pop() if stages else Stage()
+    stage = stages.take()
     flags, count = (data[0], data[1] % 16) if len(data) > 1 else (0, 0)
     sizes, (first, _, second) = data[2 : 2 + count], data[2 + count :].partition(NEXT)
     in_pieces, at_once = (
         asked(stage, flags, [cut(part, lengths) for part in (first, second)]) for lengths in (sizes, ())
     )
     assert in_pieces == at_once, f"it depends on how it is cut: {data!r}"
-    stages.append(stage)  # none is used again behind an input that broke it
+    stages.give_back(stage)
 
 
 def asked(stage: Stage, flags: int, answers: list[list[bytes]]) -> list[Good | None]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model_cache import inside
 from model_cache.errors import AccessError, unreadable
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
@@ -34,7 +33,7 @@ class Folder:
         there = [file for file in files if self._has(file)]
         for file in there:
             progress.start(file.path, file.size)
-            self._copy(file, into, progress)
+            self._copy(file, into / file.path, progress)
         if missing := [file.path for file in files if file not in there]:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
@@ -45,13 +44,14 @@ class Folder:
             return False
         return os.path.getsize(source) == file.size
 
-    def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
-        draft = f"{file.path}.incomplete"
-        with inside.writing(into, draft) as copy:
+    def _copy(self, file: ManifestFile, target: Path, progress: Progress) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f"{target.name}.incomplete")
+        with draft.open("wb") as copy:
             for block in self._blocks(file):
-                inside.write(copy, block)
+                copy.write(block)
                 progress.add(file.path, len(block))
-        (into / draft).replace(into / file.path)
+        draft.replace(target)
 
     def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
         try:
