@@ -12,10 +12,11 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "src"
 # Not among them: what pydantic or FastAPI looks into, what mypyc cannot take (errors, selection), what starts and ends.
 MODULES = (
-    "answers", "bodies", "budget", "call", "candidates", "door", "downstream", "exchange", "families", "fleet",
-    "framing", "headers", "health", "hosts", "http1", "ids", "keys", "logs", "metrics", "origins", "outbox", "pace",
-    "prefixes", "progress", "proxy", "queues", "rendezvous", "request", "retries", "routes", "shared", "sockets",
-    "states", "stored", "upstream", "vitals", "workers",
+    "answers", "attempt", "bodies", "budget", "call", "candidates", "door", "downstream", "exchange",
+    "families", "fleet", "framing", "headers", "health", "hosts", "http1", "ids", "keys", "logs",
+    "metrics", "origins", "outbox", "pace", "prefixes", "progress", "proxy", "queues", "relay", "rendezvous",
+    "request", "retries", "routes", "shared", "sockets", "states", "stored", "told", "upstream",
+    "vitals", "workers",
 )  # fmt: skip
 
 

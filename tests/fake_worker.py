@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import re
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -258,8 +259,12 @@ async def answer_flood(reply: Reply, script: Mapping[str, Any]) -> None:
 
 
 async def answer_error(reply: Reply, script: Mapping[str, Any]) -> None:
-    """`status` with vLLM's own error object."""
+    """`status` with vLLM's own error object, or with the text `told`; held with `hold`."""
     status = script["status"]
+    if script.get("hold"):
+        await reply.seen.gate.wait()
+    if "told" in script:
+        return reply.whole(status, script["told"].encode())
     error = {"message": "told by the worker", "type": "BadRequestError", "param": None, "code": status}
     reply.whole(status, json.dumps({"error": error}).encode())
 
@@ -421,6 +426,8 @@ class Connection(asyncio.Protocol):
             self.worker.seen.put(seen)
             if self.worker.refuses:
                 return Reply(self, seen).whole(self.worker.refuses, b"{}")
+            if (missing := self.worker.missing(seen)) is not None:
+                return Reply(self, seen).whole(404, missing)
             await asyncio.sleep(seen.script.get("late_s", 0))
             await SCRIPTS[seen.script["do"]](Reply(self, seen), seen.script)
         if not self.transport.is_closing():
@@ -450,6 +457,8 @@ class FakeWorker:
         self.health = health
         self.idle_close_s = idle_close_s
         self.close_on_reuse = False
+        self.keeps = True  # responses, as with VLLM_ENABLE_RESPONSES_API_STORE=1
+        self.responses: set[str] = set()  # which it has
         self.refuses = 0  # the status of every answer to a POST, if not 0
         self.pages: dict[str, bytes | Callable[[], bytes]] = {}
         self.asked: Counter[str] = Counter()
@@ -497,6 +506,21 @@ class FakeWorker:
         """Makes /metrics that of an engine at work: each look finds a token more."""
         tokens = count(1)
         self.pages["/metrics"] = lambda: vitals_page({"running": 1, "finished": 1, "generated": next(tokens)})
+
+    def missing(self, seen: Seen) -> bytes | None:
+        """vLLM's words for a response that it does not keep, where one is asked for; keeps the one that is made."""
+        if seen.target.startswith(STORED):
+            asked = seen.target.removeprefix(STORED).partition("?")[0].removesuffix("/cancel")
+        elif seen.target == STORED.rstrip("/"):
+            asked = json.loads(seen.body).get("previous_response_id")
+        else:
+            return None
+        if asked is not None and asked not in self.responses:
+            error = {"message": f"Response with id '{asked}' not found.", "type": "invalid_request_error"}
+            return json.dumps({"error": error | {"param": "response_id", "code": 404}}).encode()
+        if self.keeps:
+            self.responses |= set(re.findall(r"resp_\w+", json.dumps(seen.script)))
+        return None
 
     def forget(self) -> None:
         """Drops the POSTs that nobody asked for."""

@@ -38,27 +38,31 @@ NO_MULTICAST = {
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
     "NCCL_NVLS_ENABLE": "0",
 }
-EAGER: dict[str, Any] = {"enforce-eager": True, "compilation-config": None}
-AUTOTUNED: dict[str, Any] = {"no-enable-flashinfer-autotune": None}
-OWN_MOE: dict[str, Any] = {"moe-backend": None}
-OWN_KERNELS = {"VLLM_USE_FLASHINFER_SAMPLER": "", "VLLM_USE_DEEP_GEMM": ""}
+FORKED = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
+TENSOR_ONLY: dict[str, Any] = {"enable-expert-parallel": None}
+KIMI_EAGER: dict[str, Any] = {
+    "enforce-eager": True,
+    "compilation-config": None,
+    "decode-context-parallel-size": None,
+}
 
 ROWS = (
     Row("r1-7b", R1, 1, "as shipped", loads=(1, 32, 256)),
-    Row("fp8-no-ep", STEP_FP8, 2, "without expert parallelism, each card with as much of an expert as one of eight",
-        layers=5, config={"moe_intermediate_size": 320}, options={"enable-expert-parallel": None},
-        environment=NO_MULTICAST, refusal="block_n = 128"),
-    Row("fp8", STEP_FP8, 2, "compiled, with CUDA graphs", environment=NO_MULTICAST),
-    Row("fp8-eager", STEP_FP8, 2, "eager", options=EAGER, environment=NO_MULTICAST),
-    Row("fp8-autotune", STEP_FP8, 2, "compiled, with CUDA graphs, FlashInfer's autotune on", options=AUTOTUNED,
-        environment=NO_MULTICAST),
-    Row("fp8-own-moe", STEP_FP8, 2, "compiled, with CUDA graphs, vLLM's own choice for the experts", options=OWN_MOE,
-        environment=NO_MULTICAST | OWN_KERNELS),
-    Row("mtp", STEP_BF16, 2, "compiled, with CUDA graphs", layers=24, environment=NO_MULTICAST),
-    Row("mtp-eager", STEP_BF16, 2, "eager", layers=24, options=EAGER, environment=NO_MULTICAST),
-    Row("3p7", STEP_3P7, 2, "compiled, with CUDA graphs", environment=NO_MULTICAST, images=True),
-    Row("3p7-eager", STEP_3P7, 2, "eager", options=EAGER, environment=NO_MULTICAST, images=True),
-    Row("kimi", KIMI, 2, "eager, as shipped", layers=13, environment=NO_MULTICAST, images=True),
+    Row("r1-7b-forked", R1, 1, "processes forked", environment=FORKED),
+    Row("fp8", STEP_FP8, 2, "as shipped", environment=NO_MULTICAST),
+    Row("fp8-forked", STEP_FP8, 2, "processes forked", environment=NO_MULTICAST | FORKED),
+    Row("fp8-tp", STEP_FP8, 2, "processes forked, without expert parallelism", options=TENSOR_ONLY,
+        environment=NO_MULTICAST | FORKED),
+    Row("fp8-tiles", STEP_FP8, 2, "tuned tiles for the experts",
+        environment=NO_MULTICAST | {"VLLM_TUNED_CONFIG_FOLDER": "/tmp/tiles"}),  # where bench.gpu.experts wrote them
+    Row("mtp", STEP_BF16, 2, "as shipped", layers=24, environment=NO_MULTICAST),
+    Row("3p7", STEP_3P7, 2, "as shipped", environment=NO_MULTICAST, images=True),
+    Row("3p7-forked", STEP_3P7, 2, "processes forked", environment=NO_MULTICAST | FORKED, images=True),
+    Row("kimi", KIMI, 2, "as shipped", layers=13, environment=NO_MULTICAST, images=True),
+    Row("kimi-graphs", KIMI, 2, "without decode context parallelism", layers=13,
+        options={"decode-context-parallel-size": None}, environment=NO_MULTICAST),
+    Row("kimi-eager", KIMI, 2, "eager, FlashInfer's all-reduce", layers=13, options=KIMI_EAGER,
+        environment=NO_MULTICAST | {"VLLM_ALLREDUCE_USE_FLASHINFER": ""}, ready_within_s=400),
 )  # fmt: skip
 
 # Slugs without a row, and why.

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import yaml
 
-ONLY_GPUS = ("tensor-parallel-size", "enable-expert-parallel", "moe-backend", "no-enable-flashinfer-autotune")
+ONLY_GPUS = (
+    "tensor-parallel-size",
+    "enable-expert-parallel",
+    "decode-context-parallel-size",
+    "moe-backend",
+    "no-enable-flashinfer-autotune",
+)
 TWINS_SIZE = {"max-model-len": 8192, "max-num-seqs": 8, "enforce-eager": True}
 OPTIONS = Path("/tmp/serve.yaml")  # the container's own
 

@@ -5,10 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal[
-    "cut", "corrupt", "status", "no-sha256", "entry", "empty", "stall", "size", "redirect", "linked"
+    "cut",
+    "corrupt",
+    "status",
+    "no-sha256",
+    "entry",
+    "empty",
+    "stall",
+    "size",
+    "redirect",
+    "linked",
+    "drip",
+    "endless",
 ]
 LISTING = "<listing>"
-"""The path that stands for the listing in a ``status`` fault."""
+"""The path that stands for the listing in a ``status``, ``drip`` or ``endless`` fault."""
 
 
 @dataclass
@@ -16,11 +27,11 @@ class Fault:
     """One thing to get wrong about *path*.
 
     cut: close the connection after *value* bytes of the body · corrupt: flip a bit of byte *value* ·
-    status: answer with code *value* · no-sha256: list the file without one ·
+    status: answer with code *value*, and with *retry_after* if there is one · no-sha256: list the file without one ·
     entry: list *entry* as well, whatever it says · empty: answer 200 with no byte, as broken caches do ·
     stall: send nothing after *value* bytes, and keep the connection · size: list the file as *value* bytes ·
     redirect: send the client to port *value* of localhost · linked: no fault, the file's sha256 in `X-Linked-ETag`, as
-    hubs' content networks send it.
+    hubs' content networks send it · drip: send *value* bytes a second, one by one · endless: send without an end.
     *times* is how often; -1 means always.
     """
 
@@ -29,6 +40,7 @@ class Fault:
     value: int = 0
     times: int = -1
     entry: dict[str, Any] = field(default_factory=dict)
+    retry_after: str = ""
 
 
 class Faults:

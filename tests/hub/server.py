@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -48,6 +49,7 @@ class Hub(ThreadingTCPServer):
         self.rate = rate
         self.token = token
         self.requests: list[str] = []
+        self.times: list[float] = []
         self.credentials: list[str] = []
         self.stopping = threading.Event()
 
@@ -100,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._model(match["repo"], query, listing=bool(match["files"]))
         elif match := _RESOLVE.fullmatch(url.path):
             self._log(self.headers.get("Range", ""))
-            self._send(match["repo"], unquote(match["path"]))
+            if not self._fails(unquote(match["path"])):
+                self._send(match["repo"], unquote(match["path"]))
         else:
             self._log("")
             self._error(404, "no such route")
@@ -113,9 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _model(self, repo: str, query: dict[str, str], *, listing: bool) -> None:
         path = LISTING if listing else query.get("FilePath", "")
         self._log(self.headers.get("Range", ""))
-        if fault := self.server.faults.take("status", path):
-            self._error(fault.value, "told to fail")
-        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+        if self._fails(path):
+            return
+        if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._error(401, "user not logged in")
         elif query.get("Revision") not in REVISIONS or not self.server.models.find(repo):
             self._error(404, "model or revision does not exist")
@@ -123,6 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._list(repo, query)
         else:
             self._send(repo, path)
+
+    def _fails(self, path: str) -> bool:
+        """Whether it was told to, and has."""
+        fault = self.server.faults.take("status", path)
+        if fault:
+            extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            self._error(fault.value, "told to fail", extra)
+        return fault is not None
 
     def _list(self, repo: str, query: dict[str, str]) -> None:
         recursive = query.get("Recursive", "").lower() == "true"
@@ -133,12 +144,33 @@ class _Handler(BaseHTTPRequestHandler):
             if fault := self.server.faults.take("size", entry["Path"]):
                 entry["Size"] = fault.value
         files += self.server.faults.entries()
+        if fault := self.server.faults.take("drip", LISTING):
+            self._drip(fault.value)
+        elif self.server.faults.take("endless", LISTING):
+            self._send_for_ever()
+        else:
+            self._json_files(files)
+
+    def _drip(self, rate: int) -> None:
+        self._head(200, "application/json", 1 << 20, {})
+        while not self.server.stopping.wait(1 / rate):
+            self.wfile.write(b" ")
+
+    def _send_for_ever(self) -> None:
+        self._head(200, "application/json", 1 << 50, {})
+        while not self.server.stopping.is_set():
+            self.wfile.write(b" " * _BLOCK_BYTES)
+
+    def _json_files(self, files: list[dict[str, Any]]) -> None:
         self._json(200, {"Code": 200, "Success": True, "Message": "success", "Data": {"Files": files}})
 
     def _send(self, repo: str, path: str) -> None:
         found = self.server.models.find(repo, path)
         if fault := self.server.faults.take("redirect", path):
             self._head(302, "text/plain", 0, {"Location": f"http://localhost:{fault.value}{self.path}"})
+            return
+        if fault := self.server.faults.take("drip", path):
+            self._drip(fault.value)
             return
         if self.server.faults.take("empty", path):
             self._head(200, "application/octet-stream", 0, {})
@@ -185,13 +217,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _json(self, status: int, document: Any) -> None:
+    def _json(self, status: int, document: Any, extra: dict[str, str] | None = None) -> None:
         body = json.dumps(document).encode()
-        self._head(status, "application/json", len(body), {})
+        self._head(status, "application/json", len(body), extra or {})
         self.wfile.write(body)
 
-    def _error(self, status: int, message: str) -> None:
-        self._json(status, {"Code": status, "Success": False, "Message": message, "Data": None})
+    def _error(self, status: int, message: str, extra: dict[str, str] | None = None) -> None:
+        self._json(status, {"Code": status, "Success": False, "Message": message, "Data": None}, extra)
 
     def _head(self, status: int, kind: str, length: int, extra: dict[str, str]) -> None:
         self.send_response(status)
@@ -201,6 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, ranged: str) -> None:
         self.server.requests.append(f"{self.path} {ranged}".strip())
+        self.server.times.append(time.monotonic())
         self.server.credentials += [self.headers[name] for name in _CREDENTIALS if self.headers[name]]
 
     def log_message(self, format: str, *args: object) -> None:

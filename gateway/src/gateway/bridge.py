@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, GatewayFault
 from gateway.request import ClientRequest
 
 BODY_BYTES = 64 * 1024  # no page of the control side takes more
@@ -64,7 +64,7 @@ class ControlCall:
         if request.over:
             return
         if not self._status:
-            request.refuse(GatewayError("The gateway failed at this request; its log says how"), [])
+            request.refuse(GatewayFault(), [])
             return
         request.begin(self._status, self._headers)
         request.write(b"".join(self._parts))

@@ -11,30 +11,34 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway import bodies, codings, headers, selection
-from gateway.answers import Edits, Names, Opaque, Reading, Stream, reading_of
+from gateway.answers import Edits, Names
+from gateway.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.bodies import Asked
 from gateway.errors import (
     BadWorkerResponse,
     GatewayError,
+    GatewayFault,
+    NoWorkerAvailable,
     Overloaded,
     QueueFull,
     WorkerDisconnected,
     WorkerTimeout,
-    WorkerUnreachable,
 )
-from gateway.exchange import Exchange, StaleConnection
+from gateway.exchange import StaleConnection
 from gateway.health import Failure
 from gateway.ids import RequestId
 from gateway.models import Options
 from gateway.pace import Pace
+from gateway.relay import Relay
 from gateway.request import ClientRequest
 from gateway.routes import Kind, Route, stored_id
 from gateway.shared import Shared
-from gateway.workers import Lease, Worker
+from gateway.states import STEPS, Step, changed
+from gateway.stored import Search
+from gateway.workers import Worker
 
 UNKNOWN: Final = "unknown"  # the label of a model that no card declares
-COMMENT: Final = b": keep-alive\n\n"
-OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it cannot serve
+NOT_FOUND, UNAVAILABLE = 404, 503
 NO_OPTIONS: Final = Options()
 
 
@@ -42,35 +46,59 @@ class Call:
     """One request while it runs. Times are of the loop's clock, in seconds."""
 
     __slots__ = (
-        "_answered", "_asked", "_bound", "_decoding", "_exchange", "_hides_usage", "_learns", "_lease", "_names",
-        "_options", "_request", "_shared", "_went_elsewhere", "attempts", "code", "ending", "id", "model", "pace",
-        "queued", "reading", "route", "sent_id", "status", "stream", "stream_is_asked", "waits_since", "worker",
+        "_asked",
+        "_attempt",
+        "_decoding",
+        "_hides_usage",
+        "_may_go_elsewhere",
+        "_names",
+        "_options",
+        "_request",
+        "_search",
+        "_shared",
+        "attempts",
+        "code",
+        "ending",
+        "id",
+        "model",
+        "pace",
+        "queued",
+        "relay",
+        "route",
+        "sent_id",
+        "status",
+        "step",
+        "stream_is_asked",
+        "waits_since",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, request: ClientRequest, route: Route, ids: RequestId) -> None:
         self._shared = shared
         self._request = request
-        self._asked: Asked | None = None  # until a head has come: then it cannot be sent again
+        self.step: Step = Step.NEW
+        self.relay = Relay(request, route, shared.stored, ids.told)
+        self._asked: Asked | None = None  # until a head has come
         self._options = NO_OPTIONS
         self._names = Names.REASONING
         self._decoding: asyncio.Future[bytes] | None = None
-        self._exchange: Exchange | None = None
-        self._lease: Lease | None = None
-        self.reading: Reading = Opaque()
-        self._answered = False  # a head has come
-        self._bound = self._went_elsewhere = False  # bound: to one worker, which alone can answer
-        self._learns = route.stores  # the answer's id
-        self.waits_since: float | None = None  # in the queue
+        self._attempt: Attempt | None = None
+        self._search: Search | None = None  # for the stored response that it names
+        self._may_go_elsewhere = True  # once
+        self._hides_usage = self.stream_is_asked = False
         self.id, self.sent_id = ids
         self.route = route
         self.pace = Pace(request.arrived)
         self.model = UNKNOWN
         self.worker: Worker | None = None
+        self.waits_since: float | None = None  # in the queue
         self.queued = 0.0  # seconds
         self.attempts = self.status = 0
-        self._hides_usage = self.stream_is_asked = self.stream = False
         self.ending = "broken"
         self.code: str | None = None
+
+    def _become(self, step: Step) -> None:
+        self.step = changed(STEPS, self.step, step)
 
     # the way to the worker
 
@@ -83,6 +111,7 @@ class Call:
         if coding is None:
             self._route(self._request.body())
         else:
+            self._become(Step.DECODING)
             most = self._shared.settings.max_body_bytes
             self._decoding = self._shared.desk.decode(self._request.body(), coding, most, self._on_decoded)
 
@@ -93,7 +122,7 @@ class Call:
     def _route(self, body: bytes) -> None:
         asked = self._read(body)
         if self.route.kind is Kind.STORED:
-            self._send(self._holder(stored_id(self.route, self._request.path) or b""), asked)
+            self._look_for(stored_id(self.route, self._request.path) or b"", None)
         else:
             self._look_up(asked)
             self._dispatch(asked)
@@ -105,8 +134,16 @@ class Call:
         except GatewayError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001  # the boundary of one request
-            self._shared.log.fault(fault, id=self.id.decode())
-            self.fail(GatewayError("The gateway failed at this request; its log says how"))
+            self.on_fault(fault)
+
+    def on_fault(self, fault: Exception) -> None:
+        """The gateway itself has failed at this request: no worker is to blame, and the client is told what can be."""
+        self._shared.log.fault(fault, id=self.id.decode())
+        try:
+            self.fail(GatewayFault())
+        except Exception as again:  # noqa: BLE001  # the same boundary: what is left to do is to end the connection
+            self._shared.log.fault(again, id=self.id.decode())
+            self._end_anyway()
 
     def _read(self, body: bytes) -> Asked:
         most = self._shared.settings.max_text_bytes
@@ -133,10 +170,11 @@ class Call:
             raise shared.fleet.why_unavailable(self.model)
         previous = asked.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
-            self._send(self._holder(previous.encode()), asked)
+            self._look_for(previous.encode(errors="replace"), self.model)
         elif free := self._free_behind_the_line():
-            self._send(self._choose(free, asked), asked)
+            self._send(self._choose(free, asked))
         elif shared.queues.enter(self.model, self, self._options.queue.most):
+            self._become(Step.QUEUED)
             self.waits_since = shared.upstream.loop.time()
         else:
             raise QueueFull(
@@ -153,7 +191,7 @@ class Call:
 
     def _go(self) -> None:
         assert self._asked is not None
-        self._send(self._choose(self._shared.free(self.model), self._asked), self._asked)
+        self._send(self._choose(self._shared.free(self.model), self._asked))
 
     def _note_wait(self) -> None:
         if self.waits_since is not None:
@@ -170,111 +208,105 @@ class Call:
         shown = selection.Asked(self._request.headers, asked.fields, asked.body)
         return self._shared.selectors[self.model].choose(pool, shown, self._shared.upstream.loop.time())
 
-    def _holder(self, response: bytes) -> Worker:
-        """The worker that has a stored response. Raises ResponseNotFound."""
-        worker = self._shared.holder(response)
-        if self.model == UNKNOWN:
+    def _look_for(self, response: bytes, model: str | None) -> None:
+        """Sends the request to the worker that has a stored response. Raises GatewayError."""
+        self._search = self._shared.search(response, model)
+        self._send(self._searched(self._search))
+
+    def _searched(self, search: Search) -> Worker:
+        """Whom to ask next. Raises GatewayError."""
+        worker = search.next()
+        if self.route.kind is Kind.STORED:
             self.model = self._shared.fleet.models_of(worker)[0]
-        self._bound = True
-        self._options = self._shared.models.options[self.model]
+            self._options = self._shared.models.options[self.model]
         return worker
 
-    def _send(self, worker: Worker, asked: Asked, *, fresh: bool = False) -> None:
-        upstream, request = self._shared.upstream, self._request
+    def _search_on(self, search: Search, why: GatewayError | None) -> None:
+        """Who was asked has it not, or could not be asked: the next one is."""
+        search.missed(why)
+        self._safely(lambda: self._move(self._searched(search)))
+
+    def _send(self, worker: Worker) -> None:
+        """For the first time."""
+        self._shared.budgets[self.model].earn()
+        self.attempts = 1
+        self._ask(worker)
+
+    def _ask(self, worker: Worker, *, fresh: bool = False) -> None:
+        upstream, request, asked = self._shared.upstream, self._request, self._asked
+        assert asked is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
             self.route.method, target, worker.host_header, request.headers, len(asked.body), self.sent_id
         )
-        if not self.attempts:
-            self._shared.budget.earn()
-        self.attempts += 1
-        self.worker, self._lease = worker, worker.lease(streams=self.stream_is_asked)
-        self.pace.heard = upstream.loop.time()
-        self._exchange = upstream.start(worker, head, asked.body, self, fresh=fresh)
+        self._become(Step.SENT)
+        self.worker, self.pace.heard = worker, upstream.loop.time()
+        self._attempt = Attempt(worker, streams=self.stream_is_asked)
+        self._attempt.send(upstream, head, asked.body, self, fresh=fresh)
 
     # the way back
 
     def on_head(self, *, alone: bool) -> None:
-        exchange, request, worker = self._exchange, self._request, self.worker
-        assert exchange is not None
-        assert worker is not None
+        assert self._attempt is not None
+        exchange, worker = self._attempt.exchange, self._attempt.worker
         if exchange.status in OWN_FAILURES:
             self._shared.fleet.failed(worker, Failure.UNAVAILABLE)
-            if exchange.status == Overloaded.status and self._goes_elsewhere():
+            if exchange.status == UNAVAILABLE and self._goes_elsewhere():
                 return
         elif exchange.status < 400:
             self._shared.fleet.succeeded(worker)
-        self.pace.heard = self._shared.upstream.loop.time()
-        self._answered, self._asked = True, None
-        request.let_go()
-        reading = self._reading_of(exchange)
-        if request.begun and not isinstance(reading, Stream):  # with a comment: the status was 200
-            self.fail(WorkerDisconnected(f"The worker answered with status {exchange.status} and no stream"))
+        if self._search is not None and not self._is_found(self._search, exchange.status, worker):
             return
-        self.status, self.stream, self.reading = exchange.status, isinstance(reading, Stream), reading
-        if isinstance(reading, Opaque):
-            self._begin()
-            if alone:
-                request.flush()
+        self.pace.heard = self._shared.upstream.loop.time()
+        self._become(Step.ANSWERED)
+        self._asked = None
+        self._request.let_go()
+        if not self.relay.open(exchange, worker, Edits(self._names, self._hides_usage), alone=alone):
+            self.fail(BadWorkerResponse(f"The worker answered with status {exchange.status} and no stream"))
+
+    def _is_found(self, search: Search, status: int, worker: Worker) -> bool:
+        """Whether the worker that was asked has the stored response; else the next one is asked."""
+        if status == NOT_FOUND:
+            self._search_on(search, None)
+        elif status == UNAVAILABLE and search.has_more:
+            self._search_on(
+                search, NoWorkerAvailable(f"A worker that may have the response {search.name} ends")
+            )
+        else:
+            if status < 400:
+                self._shared.stored.note(search.response, worker)
+            return True
+        return False
 
     def on_chunk(self, framed: bytes) -> None:
-        """The straight way of a stream: the worker's bytes as they are, frame and all."""
-        request = self._request
-        if request.chunked and not self._learns and self.reading.passes(framed):
-            self._note_piece()
-            request.write_framed(framed)
-        else:
-            self.on_payload(framed[framed.index(b"\r\n") + 2 : -2])
+        self._note_piece()
+        self.relay.chunk(framed)
 
     def on_payload(self, data: bytes) -> None:
         self._note_piece()
-        if self._learns and self.worker is not None:
-            self._learns = not self._shared.stored.learn(data, self.worker)
-        data = self.reading.feed(data)
-        if data and not self._request.begun:
-            self._begin()
-        self._request.write(data)
+        self.relay.payload(data)
 
     def _note_piece(self) -> None:
-        if self.pace.note(self._shared.upstream.loop.time()) and self._lease is not None:
-            self._lease.note_first()
+        if self.pace.note(self._shared.upstream.loop.time()) and self._attempt is not None:
+            self._attempt.note_first()
 
     def on_end(self) -> None:
-        request, worker, rest = self._request, self.worker, self.reading.rest()
+        worker = self.worker
         assert worker is not None
-        if not request.begun and self.reading.whole:
-            self._begin(rest)
-        request.write(rest if request.begun else b"")
-        if not self.reading.whole:
+        if not self.relay.rest():
             self._shared.fleet.failed(worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
             return
-        if self.status < 400:
+        if self.relay.status < 400:
             self._shared.fleet.completed(worker)
         self._complete()
 
     def _complete(self) -> None:
-        self.ending = "complete"
+        self._become(Step.OVER)
+        self.status, self.ending = self.relay.status, "complete"
         self._release()
-        self._request.end()
+        self.relay.close()
         self._shared.record(self)
-
-    def _reading_of(self, exchange: Exchange) -> Reading:
-        if exchange.status != 200:
-            return Opaque()
-        kind = headers.get(exchange.headers, b"content-type") or b""
-        return reading_of(kind, self.route.ends, Edits(self._names, self._hides_usage))
-
-    def _begin(self, whole: bytes | None = None) -> None:
-        """The answer's head, with its first bytes: until then an error can still be a status. A whole document may have
-        another length than the worker said, and a stream none, as comments and an error event may come into it."""
-        assert self._exchange is not None
-        fields = headers.response_headers(self._exchange.headers, self.id)
-        if whole is not None:
-            fields = headers.with_length(fields, len(whole))
-        elif self.stream:
-            fields = headers.without_length(fields)
-        self._request.begin(self.status, fields)
 
     # failures, and what is done once more
 
@@ -283,65 +315,65 @@ class Call:
         worker = self.worker
         assert worker is not None
         if isinstance(error, StaleConnection):
-            self._shared.budget.spend()  # or not: without this, a harmless race would be the client's error
+            self._shared.budgets[self.model].spend()  # or not: a harmless race would be the client's error
             self._retry(worker)
             return
-        if isinstance(self.reading, Stream) and self.reading.finished:
-            self._complete()  # its last event has come: only the body's end was missing
+        if self.relay.is_told:
+            self._complete()
             return
-        failure = self._failure_of(error)
+        failure = failure_of(error, answered=self.step is Step.ANSWERED)
         if failure is not None:
             self._shared.fleet.failed(worker, failure)
-        if failure is not Failure.CONNECT or not self._goes_elsewhere():
-            assert isinstance(error, GatewayError)
+        assert isinstance(error, GatewayError)
+        if self._search is not None and self.step is Step.SENT:
+            self._search_on(self._search, error)
+        elif failure is not Failure.CONNECT or not self._goes_elsewhere():
             self.fail(error)
-
-    def _failure_of(self, error: Exception) -> Failure | None:
-        """What an exchange's failure counts as, or None if it was not the worker's."""
-        if isinstance(error, WorkerUnreachable):
-            return Failure.CONNECT
-        if not isinstance(error, WorkerDisconnected | BadWorkerResponse):
-            return None
-        return Failure.BROKEN if self._answered else Failure.RESET
 
     def _goes_elsewhere(self) -> bool:
         """Sends the request to another worker, once, if there is one and a retry is left."""
-        asked, free = self._asked, () if self._bound else self._shared.free(self.model)
+        asked, free = self._asked, () if self._search is not None else self._shared.free(self.model)
         others = tuple(worker for worker in free if worker is not self.worker)
-        if not others or asked is None or self._went_elsewhere or not self._shared.budget.spend():
+        if not others or asked is None or not self._may_go_elsewhere:
             return False
-        self._went_elsewhere = True
+        if not self._shared.budgets[self.model].spend():
+            return False
+        self._may_go_elsewhere = False
         self._retry(self._choose(others, asked))
         return True
 
     def _retry(self, worker: Worker) -> None:
         """Over a fresh connection, which is never stale."""
-        assert self._asked is not None
+        self.attempts += 1
+        self._move(worker, fresh=True)
+
+    def _move(self, worker: Worker, *, fresh: bool = False) -> None:
         place = worker.lease(streams=self.stream_is_asked)  # which nobody in the line takes meanwhile
         self._release()
         place.end()
-        self._send(worker, self._asked, fresh=True)
+        self._ask(worker, fresh=fresh)
 
     # the client's doings
 
     def on_gone(self) -> None:
         """The client has left, which frees the engine. It may leave after a stream's last event."""
+        self._become(Step.OVER)
         self._release()
-        if isinstance(self.reading, Stream) and self.reading.finished:
-            self.ending = "complete"
+        if self.relay.is_told:
+            self.status, self.ending = self.relay.status, "complete"
         else:
             self.status, self.ending = 499, "client_gone"
         self._shared.record(self)
 
     def pause(self) -> None:
         self.pace.paused = True
-        if self._exchange is not None:
-            self._exchange.pause()
+        if self._attempt is not None:
+            self._attempt.pause()
 
     def resume(self) -> None:
         self.pace.resume(self._shared.upstream.loop.time())
-        if self._exchange is not None:
-            self._exchange.resume()
+        if self._attempt is not None:
+            self._attempt.resume()
 
     # time
 
@@ -355,7 +387,8 @@ class Call:
             self._blame(worker, now)
             self.fail(WorkerTimeout(f"A worker of {worker.slug} was too slow: {why}"))
         elif self.stream_is_asked and self.pace.is_silent(self._shared.settings.comment_s, now):
-            self._comment(now)
+            self.pace.commented = now
+            self.relay.comment()
 
     def _look_in_line(self, now: float, since: float) -> None:
         wait = self._options.queue.wait_s
@@ -373,49 +406,42 @@ class Call:
         elif self.stream_is_asked:
             self._shared.fleet.failed(worker, Failure.FIRST_BYTE)
 
-    def _comment(self, now: float) -> None:
-        """A line that every reader of events passes over, so that nothing on the way takes the silence for an end."""
-        self.pace.commented = now
-        if not self._answered and not self._request.begun:
-            self.stream, self.status, self.reading = True, 200, Stream(self.route.ends, Edits())
-            self._request.begin(200, [*headers.STREAM, *headers.ours(self.id)])
-        if isinstance(self.reading, Stream) and self.reading.between_events:
-            if not self._request.begun:
-                self._begin()
-            self._request.write(COMMENT)
-
     # the end
 
     def fail(self, error: GatewayError) -> None:
         """Tells the client, as far as it can still be told."""
-        request = self._request
+        if self.step is Step.OVER:
+            self._end_anyway()
+            return
+        self._become(Step.OVER)
         self._release()
         self.code = error.code
-        if not request.begun:
-            self.status, self.ending = error.status, "refused"
-            request.refuse(error, headers.ours(self.id))
+        if self._request.begun:
+            self.status = self.relay.status
+            self.relay.break_off(error)
         else:
-            if isinstance(self.reading, Stream) and self.reading.between_events:
-                request.write(error.sse_event(self.route.dialect))
-            request.break_off()
+            self.status, self.ending = error.status, "refused"
+            self.relay.refuse(error)
         self._shared.record(self)
+
+    def _end_anyway(self) -> None:
+        """A fault in the midst of its end may have kept the client from being told."""
+        if not self._request.over:
+            self._request.break_off()
 
     def shut(self) -> None:
         """The gateway ends."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _release(self) -> None:
-        """Gives back the lease or the place in the line; giving an exchange up frees the engine."""
+        """Gives back what it holds: a place in the line, the thread that decodes, a worker."""
         if self.waits_since is not None:
             self._note_wait()
             self._shared.queues.leave(self.model, self)
         decoding, self._decoding = self._decoding, None
-        exchange, self._exchange = self._exchange, None
-        lease, self._lease = self._lease, None
+        attempt, self._attempt = self._attempt, None
         if decoding is not None:
             decoding.cancel()
-        if exchange is not None:
-            exchange.cancel()
-        if lease is not None:
-            lease.end()
-            self._shared.serve_line(self.worker)
+        if attempt is not None:
+            attempt.end()
+            self._shared.serve_line(attempt.worker)

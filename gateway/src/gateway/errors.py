@@ -16,7 +16,8 @@
     ├── Overloaded           503  overloaded            with Retry-After: the wait for a worker was over
     ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
     │   └── WorkerUnreachable                           nothing of the request reached the worker
-    └── WorkerTimeout        504  worker_timeout
+    ├── WorkerTimeout        504  worker_timeout
+    └── GatewayFault         500  gateway_error         a fault of the gateway's own; its log has the trace
 
 Told in the words of the route's dialect: OpenAI's object, or Anthropic's.
 A worker's own error response is never turned into one of these: it passes through unchanged.
@@ -35,6 +36,11 @@ ANTHROPIC_TYPES = {
 }  # fmt: skip
 
 
+def anthropic_type(status: int) -> str:
+    """Anthropic's word for an error of this status."""
+    return ANTHROPIC_TYPES.get(status, "api_error")
+
+
 class ConfigError(Exception):
     """The operator's input is wrong; the message says what and what to do. Exit code 2."""
 
@@ -47,7 +53,7 @@ class GatewayError(Exception):
     """An error the gateway answers with. `message` is for people, `code` is stable for programs."""
 
     status = 500
-    code = "internal_error"
+    code = "gateway_error"
     type = "server_error"
     retry_after_s: int | None = None
 
@@ -59,7 +65,7 @@ class GatewayError(Exception):
     def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
         """The error object as JSON bytes."""
         if dialect is Dialect.ANTHROPIC:
-            kind = ANTHROPIC_TYPES.get(self.status, "api_error")
+            kind = anthropic_type(self.status)
             return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})
         return orjson.dumps({"error": self._fields()})
 
@@ -172,3 +178,14 @@ class WorkerTimeout(GatewayError):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [*super().headers(), (b"x-should-retry", b"false")]
+
+
+class GatewayFault(GatewayError):
+    """A fault of the gateway's own: neither the client nor a worker is to blame."""
+
+    code = "gateway_error"
+
+    def __init__(
+        self, message: str = "The gateway failed at this request; its log says how", param: str | None = None
+    ) -> None:
+        super().__init__(message, param)

@@ -14,6 +14,7 @@ import httptools
 from gateway.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.framing import BadFraming, Chunked, Framing, Sized, UntilClose
 from gateway.outbox import Outbox
+from gateway.states import ANSWERS, LINES, Answer, Line, changed
 
 RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
 MOST_HEAD_BYTES: Final = 64 * 1024
@@ -48,29 +49,35 @@ class Receiver(Protocol):
 
     def on_failure(self, error: Exception) -> None: ...
 
+    def on_fault(self, fault: Exception) -> None:
+        """The gateway itself has failed at the answer, and gives it up."""
+        ...
+
 
 class Exchange:
     """One request and its answer on one connection."""
 
-    __slots__ = ("_connection", "_over", "_paused", "_receiver", "complete", "framing", "headers", "status")
+    __slots__ = ("_connection", "_paused", "_receiver", "answer", "framing", "headers", "status")
 
     def __init__(self, receiver: Receiver) -> None:
-        self._receiver: Receiver | None = receiver
+        self._receiver = receiver
         self._connection: Connection | None = None
-        self._over = self._paused = False
-        self.complete = False
+        self._paused = False
+        self.answer: Answer = Answer.AWAITED
         self.status = 0
         self.headers: Headers = []
         self.framing: Framing | None = None
 
     @property
     def over(self) -> bool:
-        """Whether it has ended or was given up."""
-        return self._over
+        return self.answer > Answer.BEGUN
 
     @property
     def chunked(self) -> bool:
         return isinstance(self.framing, Chunked)
+
+    def _become(self, answer: Answer) -> None:
+        self.answer = changed(ANSWERS, self.answer, answer)
 
     def pause(self) -> None:
         """Stops reading from the worker."""
@@ -85,8 +92,12 @@ class Exchange:
 
     def cancel(self) -> None:
         """Gives it up, which frees the engine: the connection is closed, and the receiver hears no more."""
-        connection, self._connection, self._over = self._connection, None, True
-        self._receiver = None
+        if not self.over:
+            self._become(Answer.GIVEN_UP)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
 
@@ -97,29 +108,32 @@ class Exchange:
 
     def fail(self, error: Exception) -> None:
         """Ends it with `error`."""
-        receiver = self._receiver
+        if not self.over:
+            self._become(Answer.FAILED)
+            self._let_go()
+            self._receiver.on_failure(error)
+
+    def fault(self, fault: Exception) -> None:
+        """The gateway itself has failed at this answer, perhaps at its very end."""
         self.cancel()
-        if receiver is not None:
-            receiver.on_failure(error)
+        self._receiver.on_fault(fault)
 
     def finish(self) -> None:
         """The answer is whole."""
-        receiver, self._receiver, self._connection = self._receiver, None, None
-        self.complete = self._over = True
-        if receiver is not None:
-            receiver.on_end()
+        self._connection = None
+        if not self.over:
+            self._become(Answer.COMPLETE)
+            self._receiver.on_end()
 
     def tell_head(self, *, alone: bool) -> None:
-        if self._receiver is not None:
-            self._receiver.on_head(alone=alone)
+        self._become(Answer.BEGUN)
+        self._receiver.on_head(alone=alone)
 
     def tell_chunk(self, framed: bytes) -> None:
-        if self._receiver is not None:
-            self._receiver.on_chunk(framed)
+        self._receiver.on_chunk(framed)
 
     def tell_payload(self, data: bytes) -> None:
-        if self._receiver is not None:
-            self._receiver.on_payload(data)
+        self._receiver.on_payload(data)
 
 
 class Connection:
@@ -140,19 +154,23 @@ class Connection:
         self._head: bytes = b""
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._silent = True
         self._keep_alive = False
+        self.line: Line = Line.NEW
         self.idle_since = 0.0
         self.reused = False  # it has been idle, so that the worker may have closed it
 
+    def _become(self, line: Line) -> None:
+        self.line = changed(LINES, self.line, line)
+
     @property
     def closed(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
+        return self.line is Line.CLOSED or self._transport is None or self._transport.is_closing()
 
     def start(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Sends a request. The connection must be open and idle."""
         assert self._transport is not None
-        self._exchange, self._silent, self._head, self._started = exchange, True, b"", self._clock()
+        self._become(Line.ASKED)
+        self._exchange, self._head, self._started = exchange, b"", self._clock()
         self._parser = httptools.HttpResponseParser(self)
         exchange.run_on(self)
         if len(body) < JOINED_BYTES:
@@ -167,6 +185,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
+        self._become(Line.CLOSED)
         if self._transport is not None:
             self._transport.abort()
 
@@ -183,19 +202,32 @@ class Connection:
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._become(Line.IDLE)
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
+        try:
+            self._take(exchange, data)
+        except Exception as fault:  # noqa: BLE001  # the boundary of one answer: whatever reads it stands behind this
+            self._give_up(exchange, fault)
+
+    def _take(self, exchange: Exchange | None, data: bytes) -> None:
         if exchange is None:
             self.close()  # a worker that speaks out of turn cannot be trusted with the next exchange
         elif self._chunks is not None and self._chunks.is_one_chunk(data):
             exchange.tell_chunk(data)
-        elif exchange.framing is not None:
+        elif self.line is Line.BODY and exchange.framing is not None:
             self._feed_body(exchange, exchange.framing, data)
         else:
             self._feed_head(exchange, data)
+
+    def _give_up(self, exchange: Exchange | None, fault: Exception) -> None:
+        """The gateway itself has failed: this connection carries nothing any more, and nobody blames the worker."""
+        self.drop()
+        if exchange is not None:
+            exchange.fault(fault)
 
     def eof_received(self) -> None: ...
 
@@ -204,13 +236,19 @@ class Connection:
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = self._parser = None
-        exchange = self._exchange
-        if exchange is None:
-            return
+        silent = self.line is Line.ASKED
+        self._become(Line.CLOSED)
+        exchange, self._exchange, self._transport, self._parser = self._exchange, None, None, None
+        if exchange is not None:
+            try:
+                self._lose(exchange, silent, exc)
+            except Exception as fault:  # noqa: BLE001  # likewise
+                self._give_up(exchange, fault)
+
+    def _lose(self, exchange: Exchange, silent: bool, exc: Exception | None) -> None:
         if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
-            self._end(exchange)
-        elif self._silent and self.reused and self._clock() - self._started < STALE_S:
+            exchange.finish()
+        elif silent and self.reused and self._clock() - self._started < STALE_S:
             exchange.fail(StaleConnection())
         else:
             exchange.fail(
@@ -226,7 +264,8 @@ class Connection:
     # the answer's parts
 
     def _feed_head(self, exchange: Exchange, data: bytes) -> None:
-        self._silent = False
+        if self.line is Line.ASKED:
+            self._become(Line.HEAD)
         data = self._head + data if self._head else data
         end = data.find(b"\r\n\r\n") + 4
         if end < 4 and len(data) <= MOST_HEAD_BYTES and b"HTTP/1.1 ".startswith(data[:9]):
@@ -266,6 +305,7 @@ class Connection:
             if rest:
                 self._feed_head(exchange, rest)
             return
+        self._become(Line.BODY)
         self._chunks = framing if isinstance(framing, Chunked) else None
         exchange.tell_head(alone=not rest)
         if not exchange.over:
@@ -289,6 +329,7 @@ class Connection:
         self._exchange = self._chunks = self._parser = None
         self.resume()
         if reusable and not self.closed:
+            self._become(Line.IDLE)
             self._keep(self)
         else:
             self.close()

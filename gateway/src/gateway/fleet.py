@@ -106,9 +106,8 @@ class Fleet:
         return self._pools.get(model, ())
 
     def has(self, worker: Worker) -> bool:
-        """Whether `worker` is still there and takes requests."""
-        workers = self.slugs[worker.slug].workers
-        return worker.state in TAKES_REQUESTS and workers.get((worker.host, worker.port)) is worker
+        """Whether `worker` is still there."""
+        return self.slugs[worker.slug].workers.get((worker.host, worker.port)) is worker
 
     def models_of(self, worker: Worker) -> tuple[str, ...]:
         """The names under which `worker` is asked."""

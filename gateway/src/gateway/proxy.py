@@ -55,9 +55,9 @@ class Proxy:
     def _record(self, call: Call) -> None:
         """One log line, and the metrics."""
         seconds = self._upstream.loop.time() - call.pace.started
-        ttfb, worker, tokens = call.pace.first_byte, call.worker, call.reading.tokens
+        ttfb, worker, tokens = call.pace.first_byte, call.worker, call.relay.reading.tokens
         traffic = self._metrics.count(call.model, call.route.name, call.status, call.ending, seconds, ttfb)
-        if call.stream and (gap := call.pace.between_pieces()) is not None:
+        if call.relay.stream and (gap := call.pace.between_pieces()) is not None:
             traffic.between_chunks.add(gap)
         if tokens is not None:
             traffic.prompt_tokens += tokens.prompt
@@ -70,7 +70,7 @@ class Proxy:
             self._upstream.loop, id=call.id.decode(), sent_id=call.sent_id.decode(), route=call.route.name,
             model=call.model, slug=worker and worker.slug, worker=worker and worker.address,
             status=call.status, ending=call.ending, code=call.code, attempts=call.attempts,
-            queue_ms=round(call.queued * 1e3, 1), stream=call.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
+            queue_ms=round(call.queued * 1e3, 1), stream=call.relay.stream, ttfb_ms=ttfb and round(ttfb * 1e3, 1),
             duration_ms=round(seconds * 1e3, 1), prompt_tokens=tokens and tokens.prompt,
             completion_tokens=tokens and tokens.completion,
         )  # fmt: skip

@@ -1,16 +1,16 @@
-"""How many requests may be sent a second time: a share of all, so that a failing fleet is not hit twice as hard."""
+"""How many requests may be sent a second time: a share of all, so that a failing model is not hit twice as hard."""
 
 from typing import Final
 
 SHARE: Final = 0.2  # of the requests
 RESERVE: Final = (
-    10.0  # retries that a quiet gateway may begin with: more than a worker may fail before it is ejected
+    10.0  # retries that a quiet model may begin with: more than a worker may fail before it is ejected
 )
 MOST: Final = 100.0  # retries saved up at most
 
 
 class Budget:
-    """Every request earns a share of a retry."""
+    """Of one model: every request earns a share of a retry. What fails for one model costs no other its retries."""
 
     __slots__ = ("_balance",)
 

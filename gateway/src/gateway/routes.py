@@ -46,7 +46,13 @@ class Route:
         return self.target or self.path
 
 
-RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+ERROR = b"event: error"  # a worker's own last word where its stream has failed
+RESPONSE_ENDS = (
+    b"event: response.completed",
+    b"event: response.incomplete",
+    b"event: response.failed",
+    ERROR,
+)
 TABLE = (
     Route("chat_completions", b"/v1/chat/completions", "A chat", asks_usage=True, reasons=True),
     Route("completions", b"/v1/completions", "The continuation of a text", asks_usage=True),
@@ -56,7 +62,7 @@ TABLE = (
     Route("response_cancel", b"/v1/responses/{id}/cancel", "Ends a response that is being made", kind=Kind.STORED,
           dialect=Dialect.RESPONSES),
     Route("messages", b"/v1/messages", "A message, as Anthropic's clients ask for one", dialect=Dialect.ANTHROPIC,
-          ends=(b"event: message_stop",)),
+          ends=(b"event: message_stop", ERROR)),
     Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
     Route("embeddings", b"/v1/embeddings", "Embeddings of texts"),
     Route("rerank", b"/v1/rerank", "Documents in the order of their relevance", also=(b"/rerank", b"/v2/rerank")),

@@ -6,7 +6,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from gateway.desk import Desk
-from gateway.errors import ResponseNotFound
 from gateway.fleet import Fleet
 from gateway.logs import EventLog
 from gateway.models import Models
@@ -14,7 +13,7 @@ from gateway.queues import Queues
 from gateway.retries import Budget
 from gateway.selection import Selector, selector_for
 from gateway.settings import Settings
-from gateway.stored import Stored
+from gateway.stored import Search, Stored
 from gateway.upstream import Upstream
 from gateway.workers import Worker
 
@@ -34,27 +33,28 @@ class Shared:
     record: "Callable[[Call], None]"
     queues: Queues
     log: EventLog
-    budget: Budget = field(default_factory=Budget)
     stored: Stored = field(default_factory=Stored)
     desk: Desk = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
+    budgets: dict[str, Budget] = field(init=False)
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.upstream.loop)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
+        self.budgets = {model: Budget() for model in self.models.options}
 
     def free(self, model: str) -> tuple[Worker, ...]:
         """The workers that may get one more request for `model`."""
         pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
         return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
 
-    def holder(self, response: bytes) -> Worker:
-        """The worker that has a stored response. Raises ResponseNotFound."""
-        worker = self.stored.worker_of(response)
-        if worker is None or not self.fleet.has(worker):
-            raise ResponseNotFound(f"No worker has the response {response.decode('latin-1')[:100]!r}")
-        return worker
+    def search(self, response: bytes, model: str | None) -> Search:
+        """For a stored response, among the workers of `model`, or all; if it is known who has made it, there alone."""
+        holder = self.stored.worker_of(response)
+        if holder is not None and self.fleet.has(holder):
+            return Search(response, (holder,))
+        return Search(response, self.fleet.workers() if model is None else self.fleet.pool(model))
 
     def serve_line(self, worker: Worker | None) -> None:
         """A request on `worker` is over: who waits for it may go."""

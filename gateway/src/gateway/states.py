@@ -1,4 +1,5 @@
-"""The states of a client's connection and of a request on it, and which may follow which."""
+"""The states of a client's connection and a request on it, of a call, of its exchanges with workers and of their
+connections; and which may follow which."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -33,6 +34,38 @@ class Stage(IntEnum):
     OVER = 6
 
 
+class Step(IntEnum):
+    """Of a call: how far it has come."""
+
+    NEW = 0
+    DECODING = 1  # its body is, in a thread
+    QUEUED = 2  # waits for a worker with room
+    SENT = 3  # is with a worker, which has not answered
+    ANSWERED = 4  # a worker's head has come: from now on it cannot be sent again
+    OVER = 5
+
+
+class Answer(IntEnum):
+    """Of an exchange: how far the answer to one sending has come."""
+
+    AWAITED = 0
+    BEGUN = 1  # its head has been told
+    COMPLETE = 2
+    FAILED = 3
+    GIVEN_UP = 4  # its receiver hears no more
+
+
+class Line(IntEnum):
+    """Of a connection to a worker."""
+
+    NEW = 0
+    IDLE = 1
+    ASKED = 2  # a request was sent, and not a byte has come
+    HEAD = 3  # the answer's head comes in
+    BODY = 4
+    CLOSED = 5
+
+
 PHASES: Final[Mapping[Phase, tuple[Phase, ...]]] = {
     Phase.NEW: (Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.SERVING, Phase.LAST, Phase.LINGERING, Phase.CLOSED),
     Phase.IDLE: (
@@ -59,7 +92,33 @@ STAGES: Final[Mapping[Stage, tuple[Stage, ...]]] = {
     Stage.OVER: (),
 }
 
-State = TypeVar("State", Phase, Stage)
+STEPS: Final[Mapping[Step, tuple[Step, ...]]] = {
+    Step.NEW: (Step.DECODING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.DECODING: (Step.QUEUED, Step.SENT, Step.OVER),
+    Step.QUEUED: (Step.SENT, Step.OVER),
+    Step.SENT: (Step.SENT, Step.ANSWERED, Step.OVER),  # it may be sent again
+    Step.ANSWERED: (Step.OVER,),
+    Step.OVER: (),
+}
+
+ANSWERS: Final[Mapping[Answer, tuple[Answer, ...]]] = {
+    Answer.AWAITED: (Answer.BEGUN, Answer.FAILED, Answer.GIVEN_UP),
+    Answer.BEGUN: (Answer.COMPLETE, Answer.FAILED, Answer.GIVEN_UP),
+    Answer.COMPLETE: (),
+    Answer.FAILED: (),
+    Answer.GIVEN_UP: (),
+}
+
+LINES: Final[Mapping[Line, tuple[Line, ...]]] = {
+    Line.NEW: (Line.IDLE, Line.CLOSED),
+    Line.IDLE: (Line.ASKED, Line.CLOSED),
+    Line.ASKED: (Line.HEAD, Line.CLOSED),
+    Line.HEAD: (Line.BODY, Line.CLOSED),
+    Line.BODY: (Line.IDLE, Line.CLOSED),
+    Line.CLOSED: (Line.CLOSED,),  # by us, and then by the kernel
+}
+
+State = TypeVar("State", bound=IntEnum)
 
 
 class WrongChange(Exception):

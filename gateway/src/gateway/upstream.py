@@ -84,6 +84,12 @@ class Upstream:
         self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: bytes
     ) -> None:
         try:
+            await self._send(worker, pool, exchange, head, body)
+        except Exception as fault:  # noqa: BLE001  # the boundary of one request
+            exchange.fault(fault)
+
+    async def _send(self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: bytes) -> None:
+        try:
             connection = await self._connect(worker, pool)
         except GatewayError as error:
             exchange.fail(error)

@@ -10,6 +10,7 @@
 The text of each is one line that says what is wrong and what to do.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -52,3 +53,14 @@ class AccessError(JobError):
 def unreadable(name: str, error: OSError) -> RetryableError:
     """For a disk that was carried here and fails."""
     return RetryableError(f"{name} cannot be read ({error.strerror}); check that disk, then run again")
+
+
+def combined(errors: Sequence[JobError]) -> JobError:
+    """One for all of *errors*, in the order in which they came: the last one's text first.
+
+    Its kind is the most hopeful one: where one of them may pass, running again may help.
+    """
+    texts = list(dict.fromkeys(str(error) for error in reversed(errors)))
+    kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
+    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
+    return kind("; before that: ".join(texts))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from model_cache import inside
 from model_cache.errors import AccessError, unreadable
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
@@ -33,7 +34,7 @@ class Folder:
         there = [file for file in files if self._has(file)]
         for file in there:
             progress.start(file.path, file.size)
-            self._copy(file, into / file.path, progress)
+            self._copy(file, into, progress)
         if missing := [file.path for file in files if file not in there]:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
@@ -44,14 +45,13 @@ class Folder:
             return False
         return os.path.getsize(source) == file.size
 
-    def _copy(self, file: ManifestFile, target: Path, progress: Progress) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f"{target.name}.incomplete")
-        with draft.open("wb") as copy:
+    def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
+        draft = f"{file.path}.incomplete"
+        with inside.writing(into, draft) as copy:
             for block in self._blocks(file):
-                copy.write(block)
+                inside.write(copy, block)
                 progress.add(file.path, len(block))
-        draft.replace(target)
+        (into / draft).replace(into / file.path)
 
     def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
         try:

@@ -7,6 +7,7 @@ Importing this module imports the SDK, which reads its knobs from the environmen
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import requests
 from modelscope_hub import HubApi, ProgressCallback, _download
@@ -19,11 +20,14 @@ from modelscope_hub.errors import (
     PermissionDeniedError,
 )
 
+from model_cache.document import MOST_BYTES
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
-from model_cache.pace import Pace, TooSlow
+from model_cache.pace import HopelessError, Pace
 from model_cache.progress import Progress
+from model_cache.proxies import cause
+from model_cache.session import RefusedError, Session, Way
 
 _MAX_WORKERS = 8  # files at a time
 # Of one read. The SDK's own setting is in megabytes; what eight threads hold of those, and the holes between, adds up.
@@ -36,7 +40,7 @@ _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableE
 class Hub:
     """One repository at one revision on the hub at *endpoint*.
 
-    *on_retry* is called with a line about each request or file that the SDK tries again; *if_missing* is
+    *way* hears of each request or file that is tried again; *if_missing* is
     said where the hub does not know the repository.
     """
 
@@ -46,7 +50,7 @@ class Hub:
         token: str | None,
         repo: str,
         revision: str,
-        on_retry: Callable[[str], None],
+        way: Way,
         pace: Pace,
         if_missing: str = "",
     ) -> None:
@@ -57,11 +61,13 @@ class Hub:
         self._if_missing = f". {if_missing}" if if_missing else ""
         _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
+        self._session = self._api.legacy._read_session = _SdkSession(endpoint, way, pace.take)
         log = logging.getLogger("modelscope_hub")
-        log.handlers[:] = [_RetryHandler(on_retry)]
+        log.handlers[:] = [_RetryHandler(way.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
         """Every file of the repository, as listed. Raises AccessError or RetryableError."""
+        self._session.count = self._pace.of_listing(MOST_BYTES).take
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
         except (HubError, requests.RequestException) as error:
@@ -78,6 +84,7 @@ class Hub:
         it is not told their sha256, which it would check in the thread that receives them. It still does so for a file
         in ranges, and where the hub sends `X-Linked-ETag`.
         """
+        self._session.count = self._pace.take
         try:
             self._api.download_repo(
                 self._repo,
@@ -86,7 +93,7 @@ class Hub:
                 local_dir=into,
                 max_workers=_MAX_WORKERS,
                 file_list=[{"Path": f.path, "Size": f.size} for f in files],
-                progress_callbacks=[_meter(progress, self._pace)],
+                progress_callbacks=[_meter(progress)],
             )
         except FileDownloadError as failure:
             raise _disk_error(failure) or self._worst(failure) from failure
@@ -99,11 +106,10 @@ class Hub:
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
         """Map what the SDK raises to the job's errors, each with its remedy."""
+        if isinstance(error, _EndedError) and error.status in (401, 403):
+            return self._refused(str(error))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
-            return AccessError(
-                f"{self._endpoint} refuses {self._repo} ({error.status_code}); "
-                "put an access token with the right to it into a file and set MODEL_CACHE_TOKEN_FILE"
-            )
+            return self._refused(str(error.status_code))
         if isinstance(error, NotExistError):
             return AccessError(
                 f"{self._endpoint} has no {path + ' in ' if path else ''}{self._repo} at revision "
@@ -118,8 +124,14 @@ class Hub:
         if isinstance(error, requests.JSONDecodeError):
             return self._not_a_hub()
         return RetryableError(
-            f"cannot fetch {path or 'the listing of ' + self._repo} from {self._endpoint} ({_cause(error)}); "
+            f"cannot fetch {path or 'the listing of ' + self._repo} from {self._endpoint} ({cause(error)}); "
             "check the network and MODEL_CACHE_ENDPOINT, then run again: what arrived is kept"
+        )
+
+    def _refused(self, why: str) -> AccessError:
+        return AccessError(
+            f"{self._endpoint} refuses {self._repo} ({why}); "
+            "put an access token with the right to it into a file and set MODEL_CACHE_TOKEN_FILE"
         )
 
     def _not_a_hub(self) -> RetryableError:
@@ -129,7 +141,7 @@ class Hub:
         )
 
 
-def _meter(progress: Progress, pace: Pace) -> type[ProgressCallback]:
+def _meter(progress: Progress) -> type[ProgressCallback]:
     """The class that the SDK makes an instance of for each file, and again when it starts a file over."""
 
     class Meter(ProgressCallback):
@@ -139,21 +151,37 @@ def _meter(progress: Progress, pace: Pace) -> type[ProgressCallback]:
 
         def update(self, size: int) -> None:
             # one read gives at most a chunk: a larger step is the part that an earlier run left
-            moved = 0 < size <= _CHUNK_BYTES
-            progress.add(self.filename, size, moved=moved)
-            if moved:
-                try:
-                    pace.take(size)
-                except TooSlow as slow:
-                    raise _Hopeless(str(slow)) from slow
+            progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
 
     return Meter
 
 
-class _Hopeless(HubError):
-    """What the SDK does not try again."""
+class _EndedError(HubError):
+    """What the SDK does not try again, since the session has. *status*: the last answer's, if there was one."""
 
+    error_code = None
     retryable = False
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _SdkSession(Session):
+    """Ours in the place of the SDK's, which would try again by rules of its own."""
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
+        """Raises HubError."""
+        try:
+            return super().request(*args, **kwargs)
+        except RefusedError as error:
+            raise _EndedError(str(error), error.status) from None
+
+    def _arrived(self, count: int) -> None:
+        try:
+            super()._arrived(count)
+        except HopelessError as error:
+            raise _EndedError(str(error)) from None
 
 
 class _RetryHandler(logging.Handler):
@@ -172,11 +200,3 @@ def _disk_error(failure: FileDownloadError) -> OSError | None:
     """The first failure that is the volume's; the network's are OSErrors too, but without a number."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)
-
-
-def _cause(error: BaseException) -> str:
-    """What went wrong at the bottom: ``Connection refused``, rather than five layers of libraries."""
-    while deeper := error.__cause__ or error.__context__:
-        error = deeper
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__

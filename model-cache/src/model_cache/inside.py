@@ -75,6 +75,13 @@ def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
     return open(opened(root, path, flags), "r+b", buffering=0)
 
 
+def write(file: BinaryIO, block: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part, and says so only when asked again."""
+    left = memoryview(block)
+    while left:
+        left = left[file.write(left) :]
+
+
 def reading(root: Path, path: str) -> BinaryIO:
     """The file at *path* below *root*, without a buffer."""
     return open(opened(root, path, os.O_RDONLY), "rb", buffering=0)

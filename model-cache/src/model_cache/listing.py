@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from model_cache.errors import IntegrityError
-from model_cache.manifest import READY, Manifest, ManifestFile
+from model_cache.manifest import INDEX, READY, Manifest, ManifestFile
 
 MOST_FILES = 50_000
 """The largest models have some hundreds."""
@@ -18,6 +18,7 @@ MOST_FILES = 50_000
 _MOST_NAME_BYTES = 224
 _MOST_PATH_BYTES = 2048  # 4096 with all that stands before it on the volume
 _MOST_DEPTH = 64
+_MOST_INDEX_BYTES = 128 << 20
 _MOST_QUOTED = 100
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
@@ -148,6 +149,8 @@ def _file_faults(file: ListedFile) -> Iterator[str]:
             yield f"path {_quoted(file.path)} {fault}"
     if not 0 <= file.size < 1 << 63:
         yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
+    if file.path == INDEX and file.size > _MOST_INDEX_BYTES:
+        yield f"{INDEX} has more than {_MOST_INDEX_BYTES:,} bytes"
     if not _SHA256.fullmatch(file.sha256 or ""):
         yield f"{_quoted(file.path)} has no sha256 of 64 hex digits, so it could not be verified"
 

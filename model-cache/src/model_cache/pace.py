@@ -4,13 +4,16 @@ import threading
 import time
 from collections.abc import Callable
 
+_LISTING_WINDOW_S = 60.0
 
-class TooSlow(Exception):
-    """So little arrived for so long that going on is no use."""
+
+class HopelessError(Exception):
+    """So little arrived for so long, or so much, that going on is no use; the text says which."""
 
 
 class Pace:
-    """At most *most* bytes a second (0: no limit); at least *least*, on average over each *window_s* seconds.
+    """At most *most* bytes a second (0: no limit); at least *least*, on average over each *window_s* seconds; *in_all*,
+    where it is not 0, at most.
 
     *clock* gives monotonic seconds, *sleep* waits for some.
     """
@@ -22,13 +25,20 @@ class Pace:
         window_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        in_all: int = 0,
     ) -> None:
         self._most, self._least, self._window_s = most, least, window_s
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
         self._due = self._since = clock()
-        self._arrived = 0
-        self._failed: TooSlow | None = None
+        self._in_all = in_all
+        self._arrived = self._sum = 0
+        self._failed: HopelessError | None = None
+
+    def of_listing(self, in_all: int) -> "Pace":
+        """One for a listing of at most so many bytes, which takes seconds where files take hours."""
+        return Pace(0, self._least, min(self._window_s, _LISTING_WINDOW_S), self._clock, in_all=in_all)
 
     def begin(self) -> None:
         """A transfer starts: what was before it, or between two of them, does not count."""
@@ -37,7 +47,10 @@ class Pace:
             self._arrived, self._failed = 0, None
 
     def take(self, count: int) -> None:
-        """Count bytes that arrived, and wait as long as the limit demands. Raises TooSlow, and again until `begin`."""
+        """Count bytes that arrived, and wait as long as the limit demands.
+
+        Raises HopelessError, and again until `begin`.
+        """
         with self._lock:
             now = self._clock()
             self._check(now, count)
@@ -56,12 +69,16 @@ class Pace:
         if self._failed:
             raise self._failed
         self._arrived += count
+        self._sum += count
+        if self._in_all and self._sum > self._in_all:
+            self._failed = HopelessError(f"more than {self._in_all:,} bytes")
+            raise self._failed
         seconds = now - self._since
         if seconds < self._window_s:
             return
         arrived, self._arrived, self._since = self._arrived, 0, now
         if arrived < self._least * seconds:
-            self._failed = TooSlow(
+            self._failed = HopelessError(
                 f"{arrived:,} bytes in {seconds:.0f} s, and MODEL_CACHE_LEAST_BYTES_PER_S is {self._least:,}"
             )
             raise self._failed

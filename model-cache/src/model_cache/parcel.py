@@ -16,7 +16,7 @@ from typing import Annotated, BinaryIO, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from model_cache import document, lock
+from model_cache import document, inside, lock
 from model_cache.document import STRICT, WrongDocumentError
 from model_cache.errors import ConfigError, IntegrityError, RetryableError, unreadable
 from model_cache.listing import ListedFile
@@ -127,9 +127,8 @@ class Parcel:
                 self._count(part, files, progress)
         self._require_all([part for part in all_parts if part.number not in done.numbers])
         for file in files:
-            with opened(draft(into, file)):  # a file without bytes has no part
-                pass
-            draft(into, file).replace(into / file.path)
+            inside.writing(into, draft(file), keep=True).close()  # a file without bytes has no part
+            (into / draft(file)).replace(into / file.path)
 
     def _parts(self) -> list[Part]:
         try:
@@ -149,7 +148,7 @@ class Parcel:
         digest = hashlib.sha256()
         with (self._root / part.name).open("rb", buffering=0) as source:
             for piece in part.slices:
-                with opened(draft(into, piece.file)) as target:
+                with inside.writing(into, draft(piece.file), keep=True) as target:
                     target.seek(piece.begin)
                     copy(source, target, piece.end - piece.begin, digest)
                     os.fsync(target.fileno())
@@ -199,18 +198,12 @@ def _numbers(path: Path) -> set[int]:
 
 def _is_begun_anew(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
     """Whether a file that is in it is asked for and nothing of it is there, be it that it was found to be wrong."""
-    return any(piece.file in files and not draft(into, piece.file).exists() for piece in part.slices)
+    return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
 
 
-def draft(into: Path, file: ManifestFile) -> Path:
+def draft(file: ManifestFile) -> str:
     """Where a file is put together: not under the name that downloads resume from, since it has holes."""
-    return into / f"{file.path}.import"
-
-
-def opened(path: Path) -> BinaryIO:
-    """To write into, wherever; what it has stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+    return f"{file.path}.import"
 
 
 def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
@@ -222,7 +215,7 @@ def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash"
         if not (block := _read(source, min(_BLOCK_BYTES, count))):
             raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
         digest.update(block)
-        _write(target, block)
+        inside.write(target, block)
         count -= len(block)
 
 
@@ -231,10 +224,3 @@ def _read(source: BinaryIO, count: int) -> bytes:
         return source.read(count)
     except OSError as error:
         raise unreadable(source.name, error) from error
-
-
-def _write(target: BinaryIO, block: bytes) -> None:
-    """All of it: a disk that is nearly full takes a part, and says so only when asked again."""
-    left = memoryview(block)
-    while left:
-        left = left[target.write(left) :]

@@ -16,6 +16,7 @@ from model_cache.mount import is_shared
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)
 _LEAST_LIMIT = 100_000
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 # The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
 _SDK_KNOBS: Mapping[str, str] = {
@@ -29,9 +30,8 @@ _SDK_KNOBS: Mapping[str, str] = {
     "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "1024",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
     "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
-    # three listing attempts with 1 s and 2 s between them: an unreachable hub is named within seconds
-    "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "3",
-    "MODELSCOPE_REPO_TREE_PAGE_TIMEOUT_SECONDS": "30",
+    # our own session ends a listing that is too slow or too long, and waits as it is told before it asks again
+    "MODELSCOPE_REPO_TREE_PAGE_TIMEOUT_SECONDS": "86400",
     "TQDM_DISABLE": "1",
 }
 
@@ -62,6 +62,16 @@ def _fallbacks(value: str) -> str:
             _endpoint(place)
         elif kind != "dir" or not place.startswith("/"):
             raise ValueError(f"{fallback!r} is none of hf:http..., node:http... and dir:/...")
+    return value
+
+
+def _ca(value: Path) -> Path:
+    import ssl  # here, since few set it
+
+    try:
+        ssl.create_default_context(cafile=value)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{value} holds no certificates in PEM form that can be read: {error}") from error
     return value
 
 
@@ -120,6 +130,10 @@ class Settings(BaseSettings):
     """A download that is slower over ``patience_s`` counts as broken off; 0: however slow it is."""
     patience_s: Annotated[float, Field(gt=0)] = 600
     """Seconds over which a download's speed is judged."""
+    retry_s: Annotated[float, Field(ge=0, le=86_400)] = 300
+    """Seconds that are waited in all for a source that fails or asks to wait, before the next one is asked."""
+    ca_file: Annotated[Path, AfterValidator(_ca)] | None = None
+    """File with certificates of CAs, in PEM form, that are trusted beside the usual ones."""
     progress: Literal["auto", "json", "text"] = "auto"
     """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
 
@@ -195,11 +209,30 @@ def load_serving() -> ServeSettings:
 def load() -> Settings:
     """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
     settings = _validated(Settings)
+    if faults := _wrong_proxies():
+        raise ConfigError("; ".join(faults))
     if settings.source == "online" and settings.online_repo is None:
         raise ConfigError(
             f"{_PREFIX}SOURCE: {settings.slug} has no weights that are quantised at load; unset it"
         )
     return settings
+
+
+def _wrong_proxies() -> list[str]:
+    """A sentence for each variable that names no proxy; none has the value, which may hold a password."""
+    return [
+        f"{name}: is no address of a proxy: give http://[user:password@]host[:port]"
+        for name in (*_PROXIES, *map(str.lower, _PROXIES))
+        if (value := os.environ.get(name)) and not _is_proxy(value)
+    ]
+
+
+def _is_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _validated(kind: type[_Kind]) -> _Kind:

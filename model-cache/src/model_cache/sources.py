@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from model_cache.errors import AccessError, JobError
+from model_cache.errors import AccessError, JobError, combined
 from model_cache.folder import Folder
 from model_cache.listing import ListedFile
 from model_cache.manifest import ManifestFile
@@ -13,6 +13,9 @@ from model_cache.parcel import Parcel
 from model_cache.progress import Progress
 from model_cache.settings import Settings
 from model_cache.volume import has_size
+
+if TYPE_CHECKING:
+    from model_cache.session import Way
 
 
 class Source(Protocol):
@@ -37,25 +40,28 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     if settings.import_dir is not None:
         parcel = Parcel(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
         return Sources([parcel], say)
+    # What speaks HTTP, and the SDK, is imported here and nowhere else: a complete snapshot does without it and its
+    # start-up time, and the SDK reads its environment once, when imported.
+    from model_cache.session import Way
+
     pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
-    others = [_other(kind, place, settings, pace, on_retry) for kind, place in settings.other_sources]
-    # The SDK is imported here and nowhere else: a complete snapshot does without it and its start-up time, and it
-    # reads its environment once, when imported.
+    way = Way(settings.retry_s, on_retry, settings.ca_file)
+    others = [_other(kind, place, settings, way, pace) for kind, place in settings.other_sources]
     from model_cache.hub import Hub
 
     repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
-    hub = Hub(settings.endpoint, token, repo, revision, on_retry, pace, settings.if_missing)
+    hub = Hub(settings.endpoint, token, repo, revision, way, pace, settings.if_missing)
     return Sources([hub, *others], say, pace.begin)
 
 
-def _other(kind: str, place: str, settings: Settings, pace: Pace, on_retry: Callable[[str], None]) -> Source:
+def _other(kind: str, place: str, settings: Settings, way: "Way", pace: Pace) -> Source:
     from model_cache import mirror  # likewise
 
     repo, revision = settings.chosen_repo, settings.revision
     if kind == "hf":
-        return mirror.hugging_face(place, repo, revision, pace, on_retry)
+        return mirror.hugging_face(place, repo, revision, way, pace)
     if kind == "node":
-        return mirror.node(place, repo, revision, settings.node_token(), pace, on_retry)
+        return mirror.node(place, repo, revision, settings.node_token(), way, pace)
     return Folder(Path(place), repo)
 
 
@@ -86,7 +92,7 @@ class Sources:
         """The first listing there is; None if those that answer have none. Who does not answer is not asked again, nor
         who refuses, unless the files are *known*: then it may have them without knowing what they are a snapshot of.
 
-        Raises the first JobError there was if nobody is left.
+        Raises a JobError with everybody's reason if nobody is left.
         """
         for source in list(self._left):
             try:
@@ -97,11 +103,14 @@ class Sources:
                 if not (known and self._several and isinstance(error, AccessError)):
                     self._give_up(source, error)
         if not self._left:
-            raise self._failed[0]
+            raise combined(self._failed)
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files*, each from the first that brings it. Raises the first JobError there was if nobody does."""
+        """Fetch *files*, each from the first that brings it.
+
+        Raises a JobError with everybody's reason if nobody does.
+        """
         for source in list(self._left):
             lacking = [file for file in files if not has_size(into, file)]
             try:
@@ -114,7 +123,7 @@ class Sources:
                 return
             finally:
                 self._brought_by |= {file.path: source for file in lacking if has_size(into, file)}
-        raise self._failed[0]
+        raise combined(self._failed)
 
     def doubt(self, wrong: Sequence[ManifestFile]) -> None:
         """Ask those who brought these files no more, unless nobody else is left."""

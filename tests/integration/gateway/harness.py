@@ -22,6 +22,7 @@ from openai import OpenAI
 from tests.fake_worker import WAIT_S, FakeWorker
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+START_S = 60.0  # of a busy host, for a program that imports as much
 FAST = {
     "GATEWAY_ALLOWED_HOSTS": "*",  # raw requests name whatever host they like
     "HTTP_PROXY": "http://127.0.0.1:1",  # nothing here asks a proxy
@@ -97,7 +98,7 @@ class Gateway:
         self.reads_log.set()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        started = self.event("listening")
+        started = wait_until(lambda: self.events("listening") or self._has_ended(), "listening", START_S)[0]
         self.address, self.ops_address = started["data"], started["ops"]
         self.http = httpx.Client(base_url=f"http://{self.address}", timeout=WAIT_S, trust_env=False)
         self.ops = httpx.Client(base_url=f"http://{self.ops_address}", timeout=WAIT_S, trust_env=False)

@@ -6,6 +6,7 @@ import json
 import time
 
 import httpx
+import openai
 import pytest
 
 from tests.fake_worker import COMPLETION, DONE, WAIT_S, FakeWorker, event
@@ -166,16 +167,69 @@ def test_no_comment_inside_of_an_event(start_gateway: StartGateway, own_worker: 
     assert COMMENT not in answer
 
 
-def test_an_error_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
-    """It can no longer be a status, so it is an event."""
+OPENAI = {"error": {"message": "told", "type": "BadRequestError", "param": "tools", "code": 400}}
+ANTHROPIC = {"type": "error", "error": {"type": "invalid_request_error", "message": "told"}}
+PLAIN = {"error": {"message": "told", "type": "invalid_request_error", "param": None, "code": 400}}
+TOLD = {
+    ("chat/completions", json.dumps(OPENAI)): OPENAI,
+    ("chat/completions", json.dumps(OPENAI, indent=2)): OPENAI,
+    ("chat/completions", '{"error":"told"}'): PLAIN,
+    ("completions", '{"detail":"told"}'): PLAIN,
+    ("completions", "told\n"): PLAIN,
+    ("responses", json.dumps(OPENAI)): OPENAI,
+    ("messages", json.dumps(ANTHROPIC)): ANTHROPIC,
+    ("messages", json.dumps(OPENAI)): ANTHROPIC,
+}
+
+
+def test_a_workers_error_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """It can no longer be a status, so it is an event: the worker's own object, in the words of the route, and the
+    client's error as it would be without the comment."""
     gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
-    answer = whole(gateway, stream("error", status=500, late_s=0.7))
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert COMMENT in answer
-    assert error_in(answer)["code"] == "upstream_disconnected"
-    assert "500" in error_in(answer)["message"]
-    line = gateway.event("request", ending="broken")
-    assert line["code"] == "upstream_disconnected"
+    for (route, told), wanted in TOLD.items():
+        body = json.dumps({"model": "alpha", "stream": True} | {"script": held_error(400, told)}).encode()
+        request = post(body, "connection: close").replace(b"/v1/chat/completions", f"/v1/{route}".encode(), 1)
+        with gateway.connect(request) as connection:
+            seen = own_worker.next()
+            received = b""
+            while COMMENT not in received:
+                received += connection.recv(65536)
+            seen.go_on()
+            received += read_to_end(connection)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert not received.endswith(b"0\r\n\r\n")
+        event = received.rpartition(COMMENT)[2].partition(b"\r\n")[2].partition(b"\r\n")[2]
+        name = b"" if "completions" in route else b"event: error\n"
+        assert event.startswith(name + b"data: ")
+        assert json.loads(event.removeprefix(name + b"data: ").partition(b"\n\n")[0]) == wanted
+    lines = gateway.several(len(TOLD), "request")
+    assert {(line["status"], line["ending"], line["code"]) for line in lines} == {(400, "complete", None)}
+    assert gateway.metric("gateway_worker_failures_total") == 0
+
+
+def test_a_workers_own_failure_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """Keeps its words and its status likewise; the openai client raises it."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    asked = gateway.openai.chat.completions.create(
+        model="alpha",
+        messages=[],
+        stream=True,
+        extra_body={"script": {"do": "error", "status": 500, "late_s": 0.7}},
+    )
+    with pytest.raises(openai.APIError, match="told by the worker"):
+        list(asked)
+    assert gateway.event("request", status=500)["stream"] is True
+
+
+def held_error(status: int, told: str) -> dict[str, object]:
+    return {"do": "error", "status": status, "told": told, "hold": True}
+
+
+def test_no_stream_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """A document in a stream's place is no answer."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    answer = whole(gateway, stream("json", late_s=0.7))
+    assert error_in(answer)["code"] == "bad_worker_response"
 
 
 def test_a_worker_that_dies_behind_a_comment(start_gateway: StartGateway, own_worker: FakeWorker) -> None:

@@ -296,3 +296,24 @@ def test_a_worker_shows_its_queue(start_gateway: StartGateway, own_worker: FakeW
     own_worker.says(waiting=7, kv_use=0.5)
     wait_until(lambda: gateway.slug("alpha")["workers"][0]["waiting"] == 7, "the worker's queue")
     assert gateway.slug("alpha")["workers"][0]["kv_use"] == 0.5
+
+
+def test_a_model_that_fails_takes_no_others_retries(site: Site, start_worker: StartWorker) -> None:
+    """Its requests use up its own budget; another model's are still sent to a second worker."""
+    site.declare("bad", "bad")
+    site.declare("good", "good")
+    bad, good = ([start_worker(name), start_worker(name)] for name in ("bad", "good"))
+    site.attach({"bad": bad, "good": good})
+    gateway = Gateway(site, GATEWAY_EJECT_AFTER=1000)
+    try:
+        gateway.wait_for("bad", "ready", "ready")
+        gateway.wait_for("good", "ready", "ready")
+        for worker in (*bad, good[0]):
+            worker.refuses = 503
+        assert {gateway.chat("bad").status_code for _ in range(20)} == {503}
+        assert [worker.seen.qsize() for worker in bad] != [20, 20]
+        assert {gateway.chat("good").status_code for _ in range(8)} == {200}
+        assert gateway.metric("gateway_retries_total") > 12
+    finally:
+        gateway.process.kill()
+        gateway.end()

@@ -143,6 +143,17 @@ def test_a_stream_without_its_last_event(
     assert gateway.event("request", id=request_id(answer))["ending"] == "broken"
 
 
+@pytest.mark.parametrize("route", LASTS)
+def test_a_stream_that_ends_with_the_workers_error(gateway: Gateway, worker: FakeWorker, route: str) -> None:
+    """The worker has had its last word: nothing is put behind it, and it is not blamed."""
+    before = gateway.metric("gateway_worker_failures_total")
+    pieces = events("first", "error")
+    answer = stream_of(gateway, route, pieces)
+    assert answer.count(b"event: error") == 1
+    assert gateway.event("request", id=request_id(answer))["ending"] == "complete"
+    assert gateway.metric("gateway_worker_failures_total") == before
+
+
 def request_id(answer: bytes) -> str:
     return answer.partition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
 
@@ -216,10 +227,13 @@ def test_a_response_that_is_being_made(gateway: Gateway, pair: list[FakeWorker])
 def test_a_response_that_nobody_has(
     gateway: Gateway, pair: list[FakeWorker], method: str, path: str, body: object
 ) -> None:
-    """Is 404, and no worker is asked."""
+    """Is 404, in words that say what keeps responses, once every worker that may have it was asked."""
     answer = gateway.http.request(method, path, json=body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "invalid_request")
-    assert all(worker.seen.empty() for worker in pair)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (404, "invalid_request")
+    assert "VLLM_ENABLE_RESPONSES_API_STORE" in error["message"]
+    assert [worker.seen.qsize() for worker in pair] == [1, 1]
+    assert gateway.logged(answer)["attempts"] == 1
 
 
 def test_the_document_lists_every_route(gateway: Gateway) -> None:

@@ -18,6 +18,7 @@ STATUSES = {
     "model_loading": {503},
     "no_worker_available": {503},
     "worker_timeout": {504},
+    "gateway_error": {500},
 }
 
 

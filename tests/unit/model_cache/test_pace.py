@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_cache.pace import Pace, TooSlow
+from model_cache.pace import HopelessError, Pace
 
 
 class Clock:
@@ -57,7 +57,7 @@ def test_too_little_for_too_long() -> None:
     clock.now += 5
     judged.take(10_000)
     clock.now += 10
-    with pytest.raises(TooSlow, match="10,100 bytes in 15 s"):
+    with pytest.raises(HopelessError, match="10,100 bytes in 15 s"):
         judged.take(100)
 
 
@@ -67,7 +67,7 @@ def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
     judged = pace(clock, least=1000)
     clock.now += 10
     for _ in range(3):
-        with pytest.raises(TooSlow):
+        with pytest.raises(HopelessError):
             judged.take(100)
     judged.begin()
     judged.take(100)

@@ -1,0 +1,116 @@
+"""Connections to a source as requests keeps them, but for three things: a head has a deadline, every byte that arrives
+is counted, and the operator's own CA counts beside the usual ones.
+"""
+# ruff: noqa: ANN401 - what requests and urllib3 hand to each other has no types of its own
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.ssl_ import create_urllib3_context
+
+_HEAD_S = 120.0  # for a whole head, however it drips
+_MOST_CONNECTIONS = 32  # kept open for more requests
+
+Count = Callable[[int], None]
+"""Called with the number of bytes that arrived; what it raises ends the transfer."""
+
+
+class Adapter(HTTPAdapter):
+    """Connections whose heads have a deadline, and answers whose bytes are counted."""
+
+    def __init__(self, count: Count, ca_file: Path | None) -> None:
+        self._count = count
+        self._ca_file = ca_file
+        super().__init__(pool_maxsize=_MOST_CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs | self._trust())
+        _limit_heads(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs | self._trust())
+        _limit_heads(manager)
+        return manager
+
+    def _trust(self) -> dict[str, Any]:
+        """The operator's CA, beside those that requests loads into the same context."""
+        if self._ca_file is None:
+            return {}
+        context = create_urllib3_context()
+        context.load_verify_locations(self._ca_file)
+        return {"ssl_context": context}
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        response = super().build_response(req, resp)
+        response.raw = _Counted(response.raw, self._count)
+        return response
+
+
+class _Counted:
+    """What urllib3 answers, its bytes counted as they are read."""
+
+    def __init__(self, raw: Any, count: Count) -> None:
+        self._raw = raw
+        self._count = count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def read1(self, *args: Any, **kwargs: Any) -> bytes:
+        data: bytes = self._raw.read1(*args, **kwargs)
+        self._count(len(data))
+        return data
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        for data in self._raw.stream(*args, **kwargs):
+            self._count(len(data))
+            yield data
+
+
+class _Limited:
+    """A connection whose peer has _HEAD_S for a head, be it a proxy's or an answer's."""
+
+    def getresponse(self) -> Any:
+        with _ended_after(_HEAD_S, self):
+            return super().getresponse()  # type: ignore[misc]
+
+    def _tunnel(self) -> Any:
+        with _ended_after(_HEAD_S, self):
+            return super()._tunnel()  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
+    timer = threading.Timer(seconds, _shut, [connection.sock])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(sock: Any) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _limit_heads(manager: Any) -> None:
+    """For the pools of this manager alone."""
+    manager.pool_classes_by_scheme = {
+        scheme: _limited(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+
+
+def _limited(pool: type) -> type:
+    """The same pool with limited connections; one that has them stays, since requests hands out a manager again."""
+    connection = pool.ConnectionCls  # type: ignore[attr-defined]
+    if issubclass(connection, _Limited):
+        return pool
+    return type(pool.__name__, (pool,), {"ConnectionCls": type("Limited", (_Limited, connection), {})})
