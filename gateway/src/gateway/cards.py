@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gateway import documents
 from gateway.errors import ConfigError
 from gateway.health import DOWN_S, SUSPECT_S
+
+LONGEST_S = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,10 @@ def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float
     if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
         raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
     suspect_s, down_s = limits.get("suspect_s", SUSPECT_S), limits.get("down_s", DOWN_S)
-    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s):
+    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s <= LONGEST_S):
         raise ConfigError(
-            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s; it has {suspect_s!r} and {down_s!r}"
+            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s <= {LONGEST_S}; "
+            f"it has {suspect_s!r:.80} and {down_s!r:.80}"
         )
     return float(suspect_s), float(down_s)
 
@@ -172,16 +174,16 @@ def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return documents.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _mapping(path: Path) -> Mapping[str, object]:
     try:
-        loaded = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        loaded = documents.parse(_text(path), documents.Plain)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must be a mapping of facts")
     return loaded

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import Field, JsonValue, PositiveInt, ValidationError
 
+from gateway import documents
 from gateway.cards import Catalog
 from gateway.errors import ConfigError
 from gateway.policies import AnyPolicy, LeastInFlight, Part
@@ -69,14 +70,18 @@ class File(Part):
     aliases: Mapping[Name, Alias] = {}
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(documents.Bounded):
     """Refuses a key that stands twice, of which YAML's own loader takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for at, key in enumerate(keys):
-            if key in keys[:at]:
-                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=node.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r:.80} stands twice", problem_mark=node.start_mark
+                    )
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -118,7 +123,7 @@ def load_models(settings: Settings, catalog: Catalog) -> Models:
 
 def read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return documents.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"GATEWAY_MODELS_FILE={path} cannot be read: {error}") from error
 
@@ -126,10 +131,11 @@ def read(path: Path) -> str:
 def parse(text: str, path: Path) -> File:
     """The file's content by itself. Raises ConfigError."""
     try:
-        written = yaml.load(text, UniqueKeys)  # noqa: S506  # a SafeLoader
+        written = documents.parse(text, UniqueKeys)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
         return File.model_validate({} if written is None else written)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_problem(error)}; see docs/configuration.md") from error
 

@@ -71,7 +71,7 @@ def test_an_encoded_path_is_sent_in_its_plain_form(gateway: Gateway, worker: Fak
     for spelling in (
         b"/v1/chat%2fcompletions",
         b"/v1/%63hat/completions",
-        b"http://other.host/v1/chat/completions",
+        b"http://gateway/v1/chat/completions",
     ):
         request = post(ODD_REQUEST, "connection: close").replace(CHAT.encode(), spelling, 1)
         with gateway.connect(request) as connection:

@@ -64,6 +64,28 @@ def test_a_count_that_is_none_is_named(tmp_path: Path, serving: str) -> None:
         load_catalog(tmp_path)
 
 
+BOMBS = {
+    "deep": "slug: alpha\nx: " + "[" * 5000,
+    "aliases": "slug: alpha\na: &a [x, x]\n"
+    + "".join(f"{one}: &{one} [*{two}, *{two}]\n" for one, two in zip("bcd", "abc", strict=True)),
+    "digits": "slug: alpha\nserving: {context: " + "9" * 5000 + "}",
+    "digits of a limit": "slug: alpha\nprogress: {down_s: " + "9" * 400 + "}",
+    "a limit without end": "slug: alpha\nprogress: {down_s: .inf}",
+    "a date that is none": "slug: 2026-99-99",
+    "large": "slug: alpha\nx: " + "x" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_card_that_asks_for_too_much_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    """Nesting, aliases, digits, size: whatever is in it, the operator reads which file is wrong, and soon."""
+    declare(tmp_path, "alpha", card=BOMBS[name])
+    with pytest.raises(ConfigError, match=r"alpha/card\.yaml") as caught:
+        load_catalog(tmp_path)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
 def test_a_name_of_two_slugs_is_one_pool(tmp_path: Path) -> None:
     """A name that two slugs serve resolves to both cards, another name to its own alone."""
     declare(tmp_path, "a", "WEIGHTS_REPO=o/a\nSERVED_MODEL_NAMES=shared a\n")

@@ -1,0 +1,64 @@
+"""The operator's YAML files, read within bounds: whatever is in one, its fault is one line."""
+
+from pathlib import Path
+
+import yaml
+
+MOST_BYTES = 256 * 1024
+DEEPEST = 20
+LONGEST_NUMBER = 30
+
+
+class Bounded(yaml.SafeLoader):
+    """YAML that is not nested without end. A number of too many digits stays a text, which whoever reads it refuses."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.check_event_at_hand(self.peek_event())  # type: ignore[no-untyped-call]
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def check_event_at_hand(self, event: yaml.Event) -> None:
+        """Raises YAMLError for what is not taken."""
+        if self._depth >= DEEPEST:
+            raise refused(event, f"it is nested more than {DEEPEST} deep")
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        is_number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
+        if is_number and len(node.value) > LONGEST_NUMBER:
+            return node.value
+        return super().construct_object(node, deep=deep)
+
+
+class Plain(Bounded):
+    """Without aliases, by which a few lines stand for gigabytes."""
+
+    def check_event_at_hand(self, event: yaml.Event) -> None:
+        super().check_event_at_hand(event)
+        if isinstance(event, yaml.AliasEvent):
+            raise refused(event, "aliases are not taken")
+
+
+def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
+    where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
+    return yaml.YAMLError(where + reason)
+
+
+def read(path: Path) -> str:
+    """A file's text. Raises OSError, or UnicodeDecodeError."""
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"it is larger than {MOST_BYTES} bytes")
+    return content.decode()
+
+
+def parse(text: str, loader: type[Bounded]) -> object:
+    """Raises ValueError with one line that says what is wrong and where."""
+    try:
+        return yaml.load(text, loader)  # noqa: S506  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
+        raise ValueError(" ".join(str(error).split())) from error
