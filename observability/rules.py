@@ -54,7 +54,7 @@ class Windows:
         return f"{round(seconds / self.faster)}s"
 
 
-STARTING = '{phase=~"starting|loading|compiling|graphs|warm-up"}'
+STARTING = '{phase=~"starting|loading|compiling|graphs|warm-up|warming"}'
 MINUTE, HOUR, DAY = 60, 3600, 86400
 XIDS = (
     48,

@@ -199,7 +199,9 @@ def _layout(layout: Facts) -> Layout:
 
 def _serving(serving: Facts, vllm: str) -> int:
     """The context that is served, in tokens. Raises CardError."""
-    serving.only("context", "model_context", "parsers", "sampling", "images", "media_domains", "vllm_minimum")
+    serving.only(
+        "context", "model_context", "parsers", "sampling", "images", "media_domains", "vllm_minimum", "warms"
+    )
     if "media_domains" in serving:
         serving.texts("media_domains", r"[a-z0-9.-]+", "a list of host names")
     context, least = serving.whole("context"), serving.text("vllm_minimum", _VERSION, "a version in quotes")
@@ -211,7 +213,21 @@ def _serving(serving: Facts, vllm: str) -> int:
     parsers.only("reasoning", "tools")
     for name in parsers.values:
         parsers.text(name)
+    _warms(serving, parsers)
     return context
+
+
+def _warms(serving: Facts, parsers: Facts) -> None:
+    """What a worker is warmed with is what it can do. Raises CardError."""
+    if "warms" in serving:
+        can = [
+            "text",
+            *(["tools"] if "tools" in parsers else []),
+            *(["images"] if "images" in serving else []),
+        ]
+        warms = serving.texts("warms", r"text|tools|images", "a list of text, tools, images")
+        if not set(warms) <= set(can):
+            raise serving.wrong("warms", f"some of {', '.join(can)}, as its parsers and images allow")
 
 
 def _pins(pins: Facts) -> str:

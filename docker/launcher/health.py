@@ -7,7 +7,8 @@ import select
 import time
 from collections.abc import Callable, Iterator
 
-from launcher.question import HEALTH, OK, Question
+from launcher import question as ask
+from launcher.question import OK, Question
 
 _EVERY_S = 1.0
 _TICK_S = 0.25  # a question that could not be sent at once is sent a moment later
@@ -15,7 +16,7 @@ _TICK_S = 0.25  # a question that could not be sent at once is sent a moment lat
 
 def problem(port: int, timeout_s: float) -> str | None:
     """None if vLLM on 127.0.0.1:`port` answers 200 in time, else what it did instead, in a few words."""
-    question = Question(port, HEALTH, timeout_s)
+    question = Question(port, ask.health(), timeout_s)
     while not question.over:
         poll = select.poll()
         poll.register(question, select.POLLIN)
@@ -25,7 +26,7 @@ def problem(port: int, timeout_s: float) -> str | None:
 
 
 def judge(question: Question) -> str | None:
-    """What is wrong with the answer to `HEALTH`; None if nothing is."""
+    """What is wrong with the answer; None if nothing is."""
     if question.problem or question.status == OK:
         return question.problem
     return f"/health answers {question.status}" if question.status else "not HTTP"
@@ -36,9 +37,12 @@ class Knock:
 
     every_s = _EVERY_S
 
-    def __init__(self, port: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`port` of 127.0.0.1."""
+    def __init__(
+        self, port: int, key: bytes | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`port` of 127.0.0.1; `key` where others are not let in yet."""
         self._port = port
+        self._words = ask.health(key)
         self._clock = clock
         self._next = clock()
         self._question: Question | None = None
@@ -57,7 +61,7 @@ class Knock:
             return answer is None
         if self._question is None and self._clock() >= self._next:
             self._next = self._clock() + _EVERY_S
-            self._question = Question(self._port, HEALTH, _EVERY_S, self._clock)
+            self._question = Question(self._port, self._words, _EVERY_S, self._clock)
         return False
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ COUNTED = (
     Phase.COMPILING,
     Phase.GRAPHS,
     Phase.WARM_UP,
+    Phase.WARMING,
 )
 """Phases that take as long as the last time; how long weights or GPUs were waited for says nothing of it."""
 LEAST_PERCENT = 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from launcher import draining, health, logs, state
+from launcher import admission, health, logs, state
 from launcher.init import Init, let_stop_signals_in
 from launcher.outlet import Outlet
 from launcher.phases import Phase
@@ -54,7 +54,7 @@ def _claim_state(settings: Settings) -> None:
     """Fail early and clearly where later writes could only be logged."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        draining.forget(settings.state_dir)
+        admission.open_to_all(settings.state_dir)
         state.write(settings.state_file, State(settings.slug, Phase.WEIGHTS_CHECK))
     except OSError as error:
         raise SettingsError(

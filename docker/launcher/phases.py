@@ -2,7 +2,8 @@
 
 The patterns are the words of vLLM 0.32, of its GPU and CPU runners alike. Every rank prints them and some
 come twice (a draft model loads after the main one), so a start-up only ever moves forward.
-`ready` is no log line: vLLM is ready when `/health` answers, whatever level it logs at.
+`warming` and `ready` are no log lines: vLLM is warmed by its launcher once `/health` answers, whatever level it logs
+at, and ready after that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the launcher and its vLLM are doing; a start-up passes the first eight in this order."""
+    """What the launcher and its vLLM are doing; a start-up passes those up to ready in this order."""
 
     WEIGHTS_CHECK = "weights-check"
     WAITING_FOR_GPUS = "waiting-for-gpus"
@@ -23,6 +24,7 @@ class Phase(StrEnum):
     COMPILING = "compiling"
     GRAPHS = "graphs"
     WARM_UP = "warm-up"
+    WARMING = "warming"
     READY = "ready"
     BACK_OFF = "back-off"
     MISCONFIGURED = "misconfigured"
@@ -30,7 +32,7 @@ class Phase(StrEnum):
 
     @property
     def is_start_up(self) -> bool:
-        """Whether it is one of the first eight."""
+        """Whether it is ready or before that."""
         return self in _START_UP
 
 

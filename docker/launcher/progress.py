@@ -49,6 +49,11 @@ class Progress:
         return self._timeline.phase is Phase.READY or Phase.READY in self._timeline.seconds
 
     @property
+    def has_answered(self) -> bool:
+        """Whether vLLM has answered in this run, ready or not: what ends it then is no wrong setting."""
+        return self.was_ready or Phase.WARMING in (self._timeline.phase, *self._timeline.seconds)
+
+    @property
     def ready_s(self) -> float:
         """Seconds this run has been ready; 0 if it never was."""
         if self._timeline.phase is Phase.READY:

@@ -8,19 +8,25 @@ import socket
 import time
 from collections.abc import Callable
 
-_GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
-METRICS, HEALTH = _GET % b"/metrics", _GET % b"/health"
-"""How are you? Do you serve?"""
+_GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n%s\r\n"
+METRICS = _GET % (b"/metrics", b"")
+"""How are you?"""
 _ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
 TOKEN = (
     b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_ONE_TOKEN), _ONE_TOKEN)
 )
 """A token, please, of whichever model is served; one that makes no text refuses, which is an answer too."""
+HEADER = b"x-octet-key"
 _READ_BYTES = 65536
 _LARGEST_ANSWER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
 OK = 200
+
+
+def health(key: bytes | None = None) -> bytes:
+    """Do you serve? With a key, from before others are let in (`admission`)."""
+    return _GET % (b"/health", b"%s: %s\r\n" % (HEADER, key) if key else b"")
 
 
 class Question:
@@ -70,7 +76,7 @@ class Question:
                 self._take(self._socket.recv(_READ_BYTES))
         except BlockingIOError:
             if self.left_s is not None and self.left_s <= 0:
-                self._fail(f"no answer within {self._patience_s:g} s")
+                self._fail(f"no answer within {self._patience_s:.3g} s")
         except OSError as error:  # refused, or broken off
             self._fail(_said(error))
 
@@ -83,10 +89,12 @@ class Question:
     @property
     def body(self) -> bytes | None:
         """The whole answer's body; None if there is none, or it is no 200."""
-        if self.status != OK:
-            return None
-        _, end, body = bytes(self._received).partition(b"\r\n\r\n")
-        return body if end else None
+        return self.content if self.status == OK and b"\r\n\r\n" in self._received else None
+
+    @property
+    def content(self) -> bytes:
+        """What has come behind the head, whatever the status."""
+        return bytes(self._received).partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:
         """Ask no further."""

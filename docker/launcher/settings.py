@@ -11,6 +11,8 @@
 | `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds from SIGTERM to SIGKILL                       |
 | `LAUNCHER_BACKOFF_S`     | `10`                     | pause after a first crash; doubles up to 600 s        |
 | `LAUNCHER_HANG_AFTER_S`  | `300`                    | standstill after which vLLM is killed; 0: never       |
+| `LAUNCHER_WARM_S`        | `120`                    | most seconds of warming before ready; 0: none         |
+| `LAUNCHER_WARMS`         | `text`                   | what is warmed, of `text`, `tools`, `images`          |
 | `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |
 | `LAUNCHER_GPU_SLOTS_DIR` | `/gpu-slots`             | where the volume with the locks on GPUs is mounted    |
 | `LAUNCHER_CACHE_DIR`     | `/cache`                 | vLLM's caches; how long earlier starts took lies there |
@@ -31,11 +33,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from launcher.warming import Kind
+
 STATE_DIR = "/run/octet"
 """Where the state is written, unless the environment says otherwise."""
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _PORTS = range(1, 65536)
+_LONGEST_S = 1e6
 _Value = TypeVar("_Value")
 
 
@@ -56,6 +61,8 @@ class Settings:
     stop_grace_s: float
     backoff_s: float
     hang_after_s: float
+    warm_s: float
+    warms: tuple[Kind, ...]
     gpus: int
     gpu_slots_dir: Path
     cache_dir: Path
@@ -74,6 +81,8 @@ class Settings:
             stop_grace_s=_seconds(environ, "LAUNCHER_STOP_GRACE_S", "60"),
             backoff_s=_seconds(environ, "LAUNCHER_BACKOFF_S", "10"),
             hang_after_s=_seconds_or_never(environ, "LAUNCHER_HANG_AFTER_S", "300"),
+            warm_s=_seconds_or_never(environ, "LAUNCHER_WARM_S", "120"),
+            warms=_kinds(environ, "LAUNCHER_WARMS", "text"),
             gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
             gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),
             cache_dir=Path(_text(environ, "LAUNCHER_CACHE_DIR", "/cache")),
@@ -111,6 +120,14 @@ def _words(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ..
     return tuple(words)
 
 
+def _kinds(environ: Mapping[str, str], name: str, default: str) -> tuple[Kind, ...]:
+    text = _text(environ, name, default)
+    try:
+        return tuple(Kind(word) for word in text.split())
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}: it must be some of {', '.join(Kind)}") from None
+
+
 def _port(environ: Mapping[str, str], name: str, default: str) -> int:
     text = _text(environ, name, default)
     port = _parsed(name, text, int, "a port number")
@@ -134,8 +151,8 @@ def _gpus(environ: Mapping[str, str], name: str, default: str) -> int:
 def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
     text = _text(environ, name, default)
     seconds = _parsed(name, text, float, "a number of seconds")
-    if not 0 < seconds < float("inf"):
-        raise SettingsError(f"{name} is {text!r}: it must be more than 0 seconds")
+    if not 0 < seconds <= _LONGEST_S:
+        raise SettingsError(f"{name} is {text!r}: it must be more than 0 seconds and at most {_LONGEST_S:g}")
     return seconds
 
 

@@ -8,7 +8,9 @@
 - A crash: one line with exit code or signal and the time of the next run, which comes after the back-off.
 - A standstill (`pulse`): one line says what has not moved and for how long; vLLM is ended, SIGKILL included, and the
   run counts as a crash.
-- SIGTERM or SIGINT: new requests are refused from then on (`draining`); a moment later the signal is passed to vLLM's
+- Before anybody else is let in (`admission`) vLLM is sent through what requests take (`warming`), for a bounded time.
+  What fails of it is told in one line; a run that ends meanwhile is a crash, and the next ones are not warmed.
+- SIGTERM or SIGINT: new requests are refused from then on (`admission`); a moment later the signal is passed to vLLM's
   main process, which gets the rest of the grace to end what it has, then SIGKILL to its group.
   With no vLLM running the launcher ends at once.
 """
@@ -20,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from launcher import aside, draining, gpus, health, ops, process, weights
+from launcher import admission, aside, gpus, health, ops, process, weights
 from launcher.backoff import Backoff
 from launcher.classify import Kind, Verdict, classify, signal_name
 from launcher.command import command_line
@@ -35,6 +37,7 @@ from launcher.progress import Progress
 from launcher.settings import Settings
 from launcher.slots import BusyError, Slots
 from launcher.state import Trouble
+from launcher.warming import Warming, plan
 from launcher.watch import Watch
 from launcher.weights import Check, CorruptError, File, Snapshot, WeightsError
 
@@ -69,6 +72,8 @@ class Supervisor:
         self._check = Check(self._say_hashing, lambda: init.stopping)
         self._hold = Hold()
         self._is_blind = False
+        self._warms = settings.warm_s > 0 and bool(settings.warms)
+        self._key: bytes | None = None
         self._backoff = Backoff(settings.backoff_s)
         self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug)
 
@@ -95,6 +100,7 @@ class Supervisor:
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
+            self._key = self._close_for_warming()
             try:
                 vllm = process.start(command, gpus.environ(mine), *self._streams)
             except StartError as error:
@@ -169,13 +175,49 @@ class Supervisor:
 
     def _start(self, vllm: Process) -> None:
         """Follow vLLM until it is ready or has ended, or until told to stop."""
-        knock = health.Knock(self._settings.port)
+        knock = health.Knock(self._settings.port, self._key)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
             self._turn(vllm, knock.every_s, knock.readers())
             if vllm.exit_code is None and knock.is_answered():
                 self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
-                self._progress.advance(Phase.READY)
+                self._warm(vllm)
         knock.close()
+
+    def _warm(self, vllm: Process) -> None:
+        """Warm vLLM and let everybody in."""
+        if self._key:
+            self._progress.advance(Phase.WARMING)
+            settings = self._settings
+            self._go_through(vllm, Warming(settings.port, self._key, plan(settings.warms), settings.warm_s))
+        if vllm.exit_code is None and not self._init.stopping:
+            self._open()
+            self._progress.advance(Phase.READY)
+        elif self._key and not self._init.stopping:
+            self._warms = False
+            self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
+
+    def _go_through(self, vllm: Process, warming: Warming) -> None:
+        while not warming.over and vllm.exit_code is None and not self._init.stopping:
+            warming.look()
+            self._turn(vllm, warming.every_s, warming.readers())
+        warming.close()
+        self._log.info("warmed", done=warming.done, problems=warming.problems or None)
+
+    def _close_for_warming(self) -> bytes | None:
+        """The key that lets the launcher alone in; None where this run is not warmed, and everybody is let in."""
+        try:
+            if self._warms:
+                return admission.close_but_for_key(self._settings.state_dir)
+            admission.open_to_all(self._settings.state_dir)
+        except OSError as error:
+            self._log.error("not-warmed", problem=f"the state folder cannot be written: {error.strerror}")
+        return None
+
+    def _open(self) -> None:
+        try:
+            admission.open_to_all(self._settings.state_dir)
+        except OSError as error:
+            self._log.error("not-opened", problem=f"the state folder cannot be written: {error.strerror}")
 
     def _turn(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
         """Wait for one thing to happen, at most `seconds`, and take note of it; `others` only wake."""
@@ -208,7 +250,7 @@ class Supervisor:
     def _refuse_requests(self, vllm: Process) -> None:
         """From now on; returns when those let in before have reached the engine, which ends them in peace."""
         try:
-            draining.begin(self._settings.state_dir)
+            admission.close(self._settings.state_dir)
         except OSError as error:  # a full tmpfs: they are cut short, as without a door
             self._log.error("not-draining", problem=error.strerror)
             return
@@ -235,7 +277,7 @@ class Supervisor:
 
     def _judge(self, exit_code: int, tail: Sequence[str], standstill: str | None) -> None:
         """vLLM has ended, and no person asked for it: wait for one, or for the back-off."""
-        verdict = classify(exit_code, tail, was_ready=self._progress.was_ready, standstill=standstill)
+        verdict = classify(exit_code, tail, was_ready=self._progress.has_answered, standstill=standstill)
         if verdict.kind is Kind.CONFIGURATION:
             self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _MEND_OPTIONS)
         else:

@@ -37,10 +37,11 @@ PHASES = {
     5: ("compiling", "purple"),
     6: ("graphs", TEAL),
     7: ("warm-up", INDIGO),
-    8: ("ready", GREEN),
-    9: ("back-off", RED),
-    10: ("misconfigured", RED),
-    11: ("stopping", GREY),
+    8: ("warming", "orange"),
+    9: ("ready", GREEN),
+    10: ("back-off", RED),
+    11: ("misconfigured", RED),
+    12: ("stopping", GREY),
 }
 FETCHING = {
     1: ("listing", GREY),

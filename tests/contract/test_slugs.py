@@ -74,6 +74,19 @@ def test_served_options_are_those_of_the_card(slug: Path) -> None:
 
 
 @each_slug
+def test_what_a_worker_is_warmed_with_is_all_that_it_can_do(slug: Path) -> None:
+    """Text, tools where calls are parsed, images where they are taken; Compose says what the card says."""
+    facts = card(slug)["serving"]
+    can = [
+        "text",
+        *(["tools"] if "tools" in facts["parsers"] else []),
+        *(["images"] if "images" in facts else []),
+    ]
+    assert facts["warms"] == can
+    assert worker(slug)["environment"]["LAUNCHER_WARMS"].split() == can
+
+
+@each_slug
 def test_each_slug_has_a_variable_of_its_own_for_another_vllm(slug: Path) -> None:
     """Who builds one slug with another vLLM changes no other slug's image."""
     argument = worker(slug)["build"]["args"]["VLLM_REQUIREMENT"]

@@ -119,6 +119,21 @@ async def test_a_start_is_told_by_its_launcher(site: Site, start_worker: StartWo
     assert [one.start for one in watch.fleet.workers()] == [None]
 
 
+async def test_a_worker_that_is_warmed_joins_once_it_lets_others_in(
+    site: Site, start_worker: StartWorker
+) -> None:
+    """Its vLLM answers its launcher alone until then: to the gateway it is loading, and clients read what it is at."""
+    launcher, worker = start_worker(), start_worker("alpha", health=503)
+    watch = Watch(site, worker.port, launcher.port)
+    launcher.pages["/state"] = json.dumps({"phase": "warming", "percent": None, "left_s": 12.5}).encode()
+    assert await watch.state(alpha=worker) is ModelState.LOADING
+    assert "is loading (warming, about 1 min)" in watch.fleet.why_unavailable("alpha").message
+    assert watch.fleet.pool("alpha") == ()
+    launcher.pages["/state"] = json.dumps({"phase": "ready"}).encode()
+    worker.health = 200
+    assert await watch.state(alpha=worker) is ModelState.READY
+
+
 async def test_a_job_that_says_nothing_yet_is_loading(watch: Watch, start_worker: StartWorker) -> None:
     """A weights job whose /progress fails or is no object still means that the model is on its way."""
     job = start_worker()

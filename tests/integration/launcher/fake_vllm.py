@@ -7,7 +7,8 @@ With `--engine` a second process, in a session of its own, is the engine: /metri
 it have a request, of which it makes tokens until GET /finish; POST asks for one token. GET /looks says how often
 /metrics was asked, GET /asked how often for a token.
 With `--flood` it prints as fast as it can, and GET /printed says how many bytes that were. With `--drip-health` its
-/health never comes to an end, with `--huge-metrics` its /metrics are 16 MB.
+/health never comes to an end, with `--huge-metrics` its /metrics are 16 MB. GET /chats says what was asked of
+/v1/chat/completions, and how many at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
+
+from launcher import admission
 
 _HEAD = "(EngineCore pid=7) INFO 11-20 20:00:00 "
 _START_UP = (
@@ -107,8 +110,33 @@ class Flood:
             time.sleep(0)
 
 
-_flood = Flood()
-_wrong = argparse.Namespace(drip_health=False, huge_metrics=False)
+class Chats:
+    """What has been asked of /v1/chat/completions, and how many at once."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.asked: list[dict[str, object]] = []
+        self.running, self.most = 0, 0
+        self.lock = threading.Lock()
+
+    def ask(self, request: dict[str, object]) -> tuple[int, bytes]:
+        """Status and body, after a moment in which others may come; or as `--chats` says."""
+        with self.lock:
+            self.asked.append(request)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        if _options.chats == "die":
+            os._exit(1)
+        time.sleep(3600 if _options.chats == "hang" else 0.02)
+        with self.lock:
+            self.running -= 1
+        if _options.chats == "refuse":
+            return 400, b'{"error": {"message": "This model has no chat template"}}'
+        return 200, b"{}"
+
+
+_flood, _chats = Flood(), Chats()
+_options = argparse.Namespace()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -127,8 +155,11 @@ class Handler(BaseHTTPRequestHandler):
             "/looks": lambda: _engine.looks,
             "/asked": lambda: _engine.asked,
             "/printed": lambda: _flood.printed,
+            "/chats": lambda: {"asked": _chats.asked, "most": _chats.most},
         }
-        if self.path == "/health" and _wrong.drip_health:
+        if not self._may_pass():
+            return
+        if self.path == "/health" and _options.drip_health:
             self._drip()
             return
         text = _metrics() if self.path == "/metrics" else json.dumps(routes[self.path]())
@@ -142,12 +173,32 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
 
     def do_POST(self) -> None:
-        """Answer once the engine has made a token."""
-        _engine.one_token()
-        self._answer(b"{}")
+        """Answer a chat, or any other once the engine has made a token."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._may_pass():
+            return
+        if self.path == "/v1/chat/completions":
+            status, answer = _chats.ask(json.loads(body))
+            self._answer(answer, status)
+        else:
+            _engine.one_token()
+            self._answer(b"{}")
 
-    def _answer(self, body: bytes) -> None:
-        self.send_response(200)
+    def _may_pass(self) -> bool:
+        """As the middleware would say; what the tests alone ask passes."""
+        wanted = admission.key_wanted(os.environ["LAUNCHER_STATE_DIR"])
+        headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        if (
+            self.path not in ("/health", "/v1/chat/completions")
+            or wanted is None
+            or admission.bears(wanted, headers)
+        ):
+            return True
+        self._answer(b"{}", 503)
+        return False
+
+    def _answer(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -164,7 +215,7 @@ class Server(ThreadingHTTPServer):
 
 
 def _metrics() -> str:
-    return _engine.metrics() + ("} " * 8_000_000 if _wrong.huge_metrics else "")
+    return _engine.metrics() + ("} " * 8_000_000 if _options.huge_metrics else "")
 
 
 def _nothing() -> None:
@@ -204,6 +255,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--flood", action="store_true", help="print without end")
     parser.add_argument("--drip-health", action="store_true", help="answer /health a byte at a time")
     parser.add_argument("--huge-metrics", action="store_true", help="say far too much at /metrics")
+    parser.add_argument("--chats", choices=("refuse", "hang", "die"), help="how to answer chats")
     parser.add_argument("snapshot")
     parser.add_argument("--config")
     parser.add_argument("--host")
@@ -226,8 +278,8 @@ def _fail(how: str, marker: Path | None) -> None:
 
 def _end(*_: object) -> None:
     """Say whether requests were refused by then."""
-    mark = Path(os.environ["LAUNCHER_STATE_DIR"], "draining")
-    os.write(1, f"draining: {mark.exists()}\n".encode())
+    is_closed = admission.mark(Path(os.environ["LAUNCHER_STATE_DIR"])).exists()
+    os.write(1, f"closed: {is_closed}\n".encode())
     os._exit(0)
 
 
@@ -248,7 +300,7 @@ def main() -> None:
     time.sleep(arguments.loads_s)
     for line in _START_UP:
         print(_HEAD + line.format(snapshot=arguments.snapshot), flush=True)
-    _wrong.drip_health, _wrong.huge_metrics = arguments.drip_health, arguments.huge_metrics
+    vars(_options).update(vars(arguments))
     if arguments.flood:
         threading.Thread(target=_flood.run, daemon=True).start()
     Server((arguments.host, arguments.port), Handler).serve_forever()

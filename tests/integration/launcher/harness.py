@@ -69,6 +69,7 @@ class Site:
             "LAUNCHER_PORT": str(self.port),
             "LAUNCHER_CACHE_DIR": str(self.root),
             "LAUNCHER_OPS_PORT": "0",
+            "LAUNCHER_WARM_S": "0",
             **self.settings,
         }
 

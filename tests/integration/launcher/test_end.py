@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import draining
+from launcher import admission
 from tests.integration.launcher.harness import PATIENCE_S, SLUG, Site, Worker
 
 Start = Callable[..., Worker]
@@ -61,15 +61,15 @@ def test_requests_are_refused_before_the_stop_is_passed_on(site: Site, start: St
     site.publish()
     worker = start()
     worker.wait_event("phase", phase="ready")
-    assert not _is_draining(site)
+    assert not _is_closed(site)
     assert worker.stop() == 0
-    assert "draining: True" in worker.out
+    assert "closed: True" in worker.out
     start().wait_event("phase", phase="ready")
-    assert not _is_draining(site)
+    assert not _is_closed(site)
 
 
-def _is_draining(site: Site) -> bool:
-    return draining.mark(site.root / "state").exists()
+def _is_closed(site: Site) -> bool:
+    return admission.mark(site.root / "state").exists()
 
 
 def test_a_vllm_that_does_not_end_is_killed_with_its_group(site: Site, start: Start) -> None:

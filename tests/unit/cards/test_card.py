@@ -91,6 +91,12 @@ def test_a_wrong_compute_capability_is_named(tmp_path: Path, kinds: str) -> None
         ("load_s: {at_1_gb_per_s: 1}", "load_s: {at_1_gb_per_s: soon}", ("hardware.load_s.at_1_gb_per_s",)),
         ("context: 10", "context: 30", ("serving.context is 30", "20")),
         ("parsers: {reasoning: x}", "parsers: {thinking: x}", ("serving.parsers.thinking is not known",)),
+        ("parsers: {", "warms: [tools], parsers: {", ("serving.warms is ['tools']", "some of text, images")),
+        (
+            "parsers: {",
+            "warms: [speech], parsers: {",
+            ("serving.warms is ['speech']", "a list of text, tools, images"),
+        ),
         ('vllm_minimum: "1.2"', 'vllm_minimum: "1.11"', ("serving.vllm_minimum", "1.10.0")),
         ('vllm_minimum: "1.2"', "vllm_minimum: 1.2", ("serving.vllm_minimum is 1.2", "quotes")),
         ("a" * 64, "abc", ("pin.vllm.sha256 is 'abc'", "64")),

@@ -64,7 +64,7 @@ def test_an_answer_without_end_is_none(listener: socket.socket) -> None:
 
 def test_a_knock_asks_once_a_second_and_hears_once(listener: socket.socket) -> None:
     now = [0.0]
-    knock = Knock(int(listener.getsockname()[1]), lambda: now[0])
+    knock = Knock(int(listener.getsockname()[1]), clock=lambda: now[0])
     assert not knock.is_answered()
     connection, _ = listener.accept()
     with connection:

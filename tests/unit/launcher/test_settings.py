@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.settings import Settings, SettingsError
+from launcher.warming import Kind
 
 
 def test_only_the_slug_is_required() -> None:
@@ -22,6 +23,8 @@ def test_only_the_slug_is_required() -> None:
         stop_grace_s=60.0,
         backoff_s=10.0,
         hang_after_s=300.0,
+        warm_s=120.0,
+        warms=(Kind.TEXT,),
         gpus=0,
         gpu_slots_dir=Path("/gpu-slots"),
         cache_dir=Path("/cache"),
@@ -57,6 +60,9 @@ def test_a_hang_may_be_no_reason_to_kill() -> None:
         ("LAUNCHER_STOP_GRACE_S", "soon", "a number of seconds"),
         ("LAUNCHER_STOP_GRACE_S", "0", "more than 0"),
         ("LAUNCHER_BACKOFF_S", "nan", "more than 0"),
+        ("LAUNCHER_BACKOFF_S", "1e300", "at most 1e+06"),
+        ("LAUNCHER_WARM_S", "-1", "more than 0"),
+        ("LAUNCHER_WARMS", "text pictures", "some of text, tools, images"),
         ("LAUNCHER_BACKOFF_S", "inf", "more than 0"),
         ("LAUNCHER_HANG_AFTER_S", "never", "a number of seconds"),
         ("LAUNCHER_HANG_AFTER_S", "-1", "more than 0"),
