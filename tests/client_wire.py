@@ -167,6 +167,7 @@ class Client:
         assert self.connection not in self.door.connections
         assert not self.connection.busy
         self._check_attribution(requests_in(self.sent))
+        assert self.door.budget.used == 0, "bytes of a body are held"
         kept = [request.target for request in self.prepared if request.handler is not None]
         assert not kept, f"still with a handler: {kept}"
 

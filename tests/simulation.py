@@ -345,9 +345,11 @@ class Stage:
 
 
 class Stages:
-    """Stages for one play after another: none is used again after a play that broke it."""
+    """Stages for one play after another: none is used again after a play that broke it. worst: seconds of CPU of the
+    slowest step on any of them."""
 
     def __init__(self) -> None:
+        self.worst = 0.0
         self._all: list[Stage] = []
         self._whole: list[Stage] = []
 
@@ -359,6 +361,7 @@ class Stages:
 
     def give_back(self, stage: Stage) -> None:
         self._whole.append(stage)
+        self.worst = max(self.worst, stage.watch.worst)
 
     def close(self) -> None:
         for stage in self._all:

@@ -61,6 +61,7 @@ class Asking:
         self.stage.watch.judge()
         assert self.line.closed, "the client is left without an end"
         assert self.stage.worker.in_flight == 0
+        assert self.stage.door.budget.used == 0, "bytes of a body are held"
         assert not self.stage.door.connections
         assert self.stage.log.faults == []
         for line in self.stage.loop.lines:
@@ -87,8 +88,10 @@ class Exchange:
     def over(self) -> bool:
         """Whether the client has a whole answer, or none any more."""
         is_ended = self._client.closed or self._client.ended
-        ours, _ = answer_in(self._client.out, b"POST", ended=is_ended)
-        return is_ended or (ours is not None and ours.whole)
+        if is_ended or not self._client.out:
+            return is_ended
+        ours, _ = answer_in(self._client.out, b"POST", ended=False)
+        return ours is not None and ours.whole
 
     def send(self, data: bytes) -> None:
         if self.over:  # out of turn: nobody may get it

@@ -11,7 +11,7 @@ import atheris
 with atheris.instrument_imports(include=["gateway"]):
     from tests.client_wire import Client
 
-from tests.fuzz.harness import main
+from tests.fuzz.harness import Slowest, main
 from tests.simulation import Stages, surely
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -81,10 +81,12 @@ def leave(client: Client, size: int, rest: bytes) -> bytes:
 EVENTS: tuple[Step, ...] = (send, drip, flood, send, wait, stop_reading, leave, read_on)
 ONLY_SENDS = {send, drip, flood}
 stages = Stages()
+slowest = Slowest()
 
 
 def target(data: bytes) -> None:
     surely(lambda: play(data))
+    slowest.note(stages.worst)
 
 
 def play(data: bytes) -> None:
@@ -98,7 +100,7 @@ def play(data: bytes) -> None:
     for step, size in steps:
         rest = step(client, size, rest)
     client.send(rest)
-    if {step for step, _ in steps} <= ONLY_SENDS:
+    if steps and {step for step, _ in steps} <= ONLY_SENDS:
         in_pieces = client.outcome_soon()
         at_once = Client(stage)
         at_once.send(client.sent)

@@ -18,6 +18,18 @@ def pieces(data: bytes) -> list[bytes]:
     return [*parts, rest]
 
 
+class Slowest:
+    """Tells of the slowest step whenever it was slower than the one before: at the end nothing runs any more."""
+
+    def __init__(self) -> None:
+        self._worst = 0.0
+
+    def note(self, seconds: float) -> None:
+        if seconds > self._worst:
+            self._worst = seconds
+            print(f"slowest step: {seconds * 1000:.1f} ms", file=sys.stderr, flush=True)
+
+
 def main(target: Callable[[bytes], None], seeds: Iterable[bytes]) -> None:
     """Fuzzes `target`; the first argument is the folder of its corpus, the others are libFuzzer's."""
     corpus = Path(sys.argv[1])
