@@ -11,7 +11,7 @@
 | `LAUNCHER_STOP_GRACE_S`  | `60`                     | seconds from SIGTERM to SIGKILL                       |
 | `LAUNCHER_BACKOFF_S`     | `10`                     | pause after a first crash; doubles up to 600 s        |
 | `LAUNCHER_HANG_AFTER_S`  | `300`                    | standstill after which vLLM is killed; 0: never       |
-| `LAUNCHER_WARM_S`        | `120`                    | most seconds of warming before ready; 0: none         |
+| `LAUNCHER_WARM_S`        | `600`                    | most seconds of warming before ready; 0: none         |
 | `LAUNCHER_WARMS`         | `text`                   | what is warmed, of `text`, `tools`, `images`          |
 | `LAUNCHER_GPUS`          | `0`                      | GPUs this worker claims for its vLLM; 0: claims none   |
 | `LAUNCHER_GPU_SLOTS_DIR` | `/gpu-slots`             | where the volume with the locks on GPUs is mounted    |
@@ -81,7 +81,7 @@ class Settings:
             stop_grace_s=_seconds(environ, "LAUNCHER_STOP_GRACE_S", "60"),
             backoff_s=_seconds(environ, "LAUNCHER_BACKOFF_S", "10"),
             hang_after_s=_seconds_or_never(environ, "LAUNCHER_HANG_AFTER_S", "300"),
-            warm_s=_seconds_or_never(environ, "LAUNCHER_WARM_S", "120"),
+            warm_s=_seconds_or_never(environ, "LAUNCHER_WARM_S", "600"),
             warms=_kinds(environ, "LAUNCHER_WARMS", "text"),
             gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
             gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),

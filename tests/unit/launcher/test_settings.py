@@ -23,7 +23,7 @@ def test_only_the_slug_is_required() -> None:
         stop_grace_s=60.0,
         backoff_s=10.0,
         hang_after_s=300.0,
-        warm_s=120.0,
+        warm_s=600.0,
         warms=(Kind.TEXT,),
         gpus=0,
         gpu_slots_dir=Path("/gpu-slots"),
