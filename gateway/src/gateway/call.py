@@ -26,7 +26,6 @@ from gateway.errors import (
 )
 from gateway.exchange import StaleConnection
 from gateway.health import Failure
-from gateway.ids import RequestId
 from gateway.models import Options
 from gateway.pace import Pace
 from gateway.relay import Relay
@@ -73,11 +72,13 @@ class Call:
         "worker",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, request: ClientRequest, route: Route, ids: RequestId) -> None:
+    def __init__(
+        self, shared: Shared, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
+    ) -> None:
         self._shared = shared
         self._request = request
         self.step: Step = Step.NEW
-        self.relay = Relay(request, route, shared.stored, ids.told)
+        self.relay = Relay(request, route, shared.stored, ids[0])
         self._asked: Asked | None = None  # until a head has come
         self._options = NO_OPTIONS
         self._names = Names.REASONING

@@ -1,4 +1,4 @@
-"""Under which names the gateway is served without keys. Pure.
+"""Under which names the gateway is served without keys.
 
 A page in a browser on this host may have a name of its own resolve to this host (DNS rebinding), and would then talk to
 the models as if they were its own server. Its requests still carry that name in `Host`, by which they are known.
@@ -12,6 +12,7 @@ from gateway.errors import Misdirected
 from gateway.headers import get
 
 EVERY: Final = b"*"
+MOST_SPELLINGS: Final = 64  # that are kept
 
 
 class Hosts:
@@ -26,13 +27,14 @@ class Hosts:
         self._serves_all = has_keys or EVERY in names
         self._is_open = is_open
         self._names = names
+        self._served: set[bytes] = set()  # as clients spell them, port and all
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises Misdirected for a request to another name. One of HTTP/1.0 without a host comes from no browser."""
         if self._serves_all:
             return
         host = get(headers, b"host")
-        if host is None:
+        if host is None or host in self._served:
             return
         name = name_of(host)
         if name not in self._names and not self._is_our_address(name):
@@ -40,6 +42,8 @@ class Hosts:
                 f"The gateway is not served under the name {name[:80].decode('latin-1')!r}; if clients reach it by "
                 "that name, add it to GATEWAY_ALLOWED_HOSTS"
             )
+        if len(self._served) < MOST_SPELLINGS:
+            self._served.add(host)
 
     def _is_our_address(self, name: bytes) -> bool:
         try:

@@ -2,7 +2,7 @@
 other request has, since vLLM takes two requests of one id for the same. Pure."""
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.headers import get
 
@@ -11,16 +11,10 @@ TAIL: Final = 12  # hex digits of our own behind a client's id
 Headers = list[tuple[bytes, bytes]]
 
 
-class RequestId(NamedTuple):
-    """told: to the client and in the log; sent: to the worker."""
-
-    told: bytes
-    sent: bytes
-
-
-def id_of(headers: Headers, own: bytes) -> RequestId:
-    """The id of a request: what its `x-request-id` says if that is short and plain, else `own`."""
+def ids_of(headers: Headers, own: bytes) -> tuple[bytes, bytes]:
+    """The id that client and log are told, and the one that the worker is sent: by the request's `x-request-id` if that
+    is short and plain, else `own`."""
     given = get(headers, b"x-request-id")
     if given is None or CLIENTS.fullmatch(given) is None:
-        return RequestId(own, own)
-    return RequestId(given, b"%b-%b" % (given, own[:TAIL]))
+        return own, own
+    return given, b"%b-%b" % (given, own[:TAIL])

@@ -6,7 +6,7 @@ from gateway.call import Call
 from gateway.codings import coding_of
 from gateway.errors import GatewayError, MethodNotAllowed
 from gateway.fleet import Fleet
-from gateway.ids import id_of
+from gateway.ids import ids_of
 from gateway.keys import KeyRing
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
@@ -43,7 +43,7 @@ class Proxy:
     def prepare(self, request: ClientRequest, route: Route) -> None:
         """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
         request.limit = self._shared.settings.max_body_bytes
-        ids = id_of(request.headers, b"%032x" % self._random.getrandbits(128))
+        ids = ids_of(request.headers, b"%032x" % self._random.getrandbits(128))
         request.handler = Call(self._shared, request, route, ids)
         try:
             check_method(request, route)
