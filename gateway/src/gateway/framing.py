@@ -142,53 +142,66 @@ class Chunked:
         """Adds what there is to `payload`; returns how far `data` was read."""
         at, size = 0, len(data)
         while at < size and not self.complete:
-            part = self._part
-            if part is PAYLOAD:
-                end = min(at + self._left, size)
-                payload.append(data[at:end])
-                self._left -= end - at
-                at = end
-                if not self._left:
-                    self._part = CHUNK_END
-            elif part is CHUNK_END:
-                if not CRLF.startswith(data[at : at + 2]):
-                    raise BadFraming("a chunk is longer than its size")
-                if size - at < len(CRLF):
-                    self._kept = data[at:]
-                    return size
-                self._part = SIZE
-                at += len(CRLF)
+            if self._part is PAYLOAD:
+                at = self._payload(data, at, payload)
+            elif self._part is CHUNK_END:
+                at = self._chunk_end(data, at)
+            elif (end := data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))) < 0:
+                self._keep(data[at:])
+                at = size
+            elif self._part is SIZE:
+                at = self._chunks(data, at, end, payload)
             else:
-                end = data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))
-                if end < 0:
-                    self._keep(data[at:])
-                    return size
-                self._line(data[at:end])
+                self._trailer(data[at:end])
                 at = end + len(CRLF)
-                end = at + self._left
-                if self._left and data.startswith(
-                    CRLF, end
-                ):  # the whole chunk is there: so are many small ones
-                    payload.append(data[at:end])
-                    self._part, self._left = SIZE, 0
-                    at = end + len(CRLF)
         return at
 
-    def _line(self, line: bytes) -> None:
-        if self._part is SIZE:
-            self._left = simple_size(line) or self._size_of(line)
-            self._part = PAYLOAD if self._left else NEXT_TRAILER
-        elif line:
-            self._trailers += 1
-            self._trailer_bytes += len(line) + len(CRLF)
-            if TRAILER.fullmatch(line) is None:
-                raise BadFraming(f"{line[:40]!r} is no field behind the last chunk")
-            if self._trailers > MOST_TRAILERS or self._trailer_bytes > MOST_TRAILER_BYTES:
-                raise BadFraming(
-                    f"there are more than {MOST_TRAILERS} fields or {MOST_TRAILER_BYTES} bytes behind the last chunk"
-                )
+    def _chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
+        """From a size's line, which ends at `end`, on to what is no whole chunk: there may be many small ones."""
+        while end >= 0:
+            line = data[at:end]
+            left = simple_size(line) or self._size_of(line)
+            at = end + len(CRLF)
+            end = at + left
+            if not left or not data.startswith(CRLF, end):
+                self._left = left
+                self._part = PAYLOAD if left else NEXT_TRAILER
+                break
+            payload.append(data[at:end])
+            at = end + len(CRLF)
+            end = data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))
+        return at
+
+    def _payload(self, data: bytes, at: int, payload: list[bytes]) -> int:
+        part = data[at : at + self._left]
+        payload.append(part)
+        self._left -= len(part)
+        if not self._left:
+            self._part = CHUNK_END
+        return at + len(part)
+
+    def _chunk_end(self, data: bytes, at: int) -> int:
+        end = data[at : at + len(CRLF)]
+        if not CRLF.startswith(end):
+            raise BadFraming("a chunk is longer than its size")
+        if len(end) < len(CRLF):
+            self._kept = end
         else:
+            self._part = SIZE
+        return at + len(end)
+
+    def _trailer(self, line: bytes) -> None:
+        if not line:
             self.complete = True
+            return
+        self._trailers += 1
+        self._trailer_bytes += len(line) + len(CRLF)
+        if TRAILER.fullmatch(line) is None:
+            raise BadFraming(f"{line[:40]!r} is no field behind the last chunk")
+        if self._trailers > MOST_TRAILERS or self._trailer_bytes > MOST_TRAILER_BYTES:
+            raise BadFraming(
+                f"there are more than {MOST_TRAILERS} fields or {MOST_TRAILER_BYTES} bytes behind the last chunk"
+            )
 
     def _size_of(self, line: bytes) -> int:
         match = SIZE_LINE.fullmatch(line)
