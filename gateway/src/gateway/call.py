@@ -118,7 +118,11 @@ class Call:
 
     def _on_decoded(self, decoding: asyncio.Future[bytes]) -> None:
         if not decoding.cancelled():
-            self._safely(lambda: self._route(decoding.result()))
+            self._safely(lambda: self._route_decoded(decoding.result()))
+
+    def _route_decoded(self, body: bytes) -> None:
+        self._request.claim(len(body))
+        self._route(body)
 
     def _route(self, body: bytes) -> None:
         asked = self._read(body)

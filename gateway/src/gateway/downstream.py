@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from gateway import http1
 from gateway.door import Door
-from gateway.errors import GatewayError, InvalidRequest, RequestTimeout
+from gateway.errors import GatewayError, GatewayFault, InvalidRequest, RequestTimeout
 from gateway.framing import BadFraming, Framing
 from gateway.request import ClientRequest, head_of, too_large
 from gateway.routes import Dialect
@@ -25,7 +25,6 @@ MOST_DROPPED: Final = (
 )  # bytes behind the last request that are read, so that its answer can be
 LINGER_S: Final = 2.0  # how long they are read once the answer is taken
 FIRST_S: Final = 1.0  # what a new connection gets for its first request when the gateway ends
-OWN_FAULT: Final = "The gateway failed at this request; its log says how"
 
 NEW: Final = Phase.NEW
 IDLE: Final = Phase.IDLE
@@ -133,9 +132,9 @@ class ClientConnection:
         if request is not None and request.handler is not None:
             self._take_no_more()
             request.keep_alive = False
-            request.handler.fail(GatewayError(OWN_FAULT))
+            request.handler.fail(GatewayFault())
         elif request is None and self._phase is not LINGERING:
-            self._refuse(GatewayError(OWN_FAULT))
+            self._refuse(GatewayFault())
         else:
             self.transport.abort()
 
@@ -172,9 +171,9 @@ class ClientConnection:
         if head is not None:
             self._since = self._loop.time()
             self._take_up(head)
-        elif self._phase is not HEAD and heads.begun:
+        elif (self._phase is HEAD) is not heads.begun:
             self._since = self._loop.time()
-            self._become(HEAD)
+            self._become(HEAD if heads.begun else IDLE)
 
     def _read_body(self) -> None:
         request, framing = self._request, self._framing

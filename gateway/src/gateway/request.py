@@ -184,6 +184,8 @@ class ClientRequest:
 
     def claim(self, more: int) -> None:
         """Takes `more` bytes of what all bodies may hold, until `let_go`. Raises Overloaded."""
+        if self.over:
+            return
         if not self._budget.take(more, self._held):
             raise Overloaded(
                 "The gateway holds as many bytes of request bodies as it may: send the request again later"
@@ -192,7 +194,9 @@ class ClientRequest:
 
     def take(self, data: bytes) -> None:
         """More of the body. Raises GatewayError."""
-        if not self.awaits_body:
+        if self._stage is EXPECTING:
+            self._become(ARRIVING)
+        elif self._stage is not ARRIVING:
             return
         self.size += len(data)
         if self.size > self.limit:

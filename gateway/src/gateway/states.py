@@ -67,26 +67,22 @@ class Line(IntEnum):
 
 
 PHASES: Final[Mapping[Phase, tuple[Phase, ...]]] = {
-    Phase.NEW: (Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.SERVING, Phase.LAST, Phase.LINGERING, Phase.CLOSED),
-    Phase.IDLE: (
-        Phase.HEAD, Phase.BODY, Phase.SERVING, Phase.HOLDING, Phase.LAST, Phase.LINGERING, Phase.CLOSED,
-    ),
-    Phase.HEAD: (
-        Phase.IDLE, Phase.BODY, Phase.SERVING, Phase.HOLDING, Phase.LAST, Phase.LINGERING, Phase.CLOSED,
-    ),
-    Phase.BODY: (Phase.SERVING, Phase.LAST, Phase.LINGERING, Phase.CLOSED),
-    Phase.SERVING: (Phase.IDLE, Phase.HOLDING, Phase.LAST, Phase.LINGERING, Phase.CLOSED),
-    Phase.HOLDING: (Phase.IDLE, Phase.LAST, Phase.LINGERING, Phase.CLOSED),
+    Phase.NEW: (Phase.HEAD, Phase.BODY, Phase.SERVING, Phase.LAST, Phase.CLOSED),
+    Phase.IDLE: (Phase.HEAD, Phase.BODY, Phase.SERVING, Phase.HOLDING, Phase.LAST, Phase.CLOSED),
+    Phase.HEAD: (Phase.IDLE, Phase.BODY, Phase.SERVING, Phase.HOLDING, Phase.LAST, Phase.CLOSED),
+    Phase.BODY: (Phase.SERVING, Phase.LAST, Phase.CLOSED),
+    Phase.SERVING: (Phase.IDLE, Phase.HOLDING, Phase.LAST, Phase.CLOSED),
+    Phase.HOLDING: (Phase.IDLE, Phase.LAST, Phase.CLOSED),
     Phase.LAST: (Phase.LINGERING, Phase.CLOSED),
     Phase.LINGERING: (Phase.CLOSED,),
     Phase.CLOSED: (),
-}  # fmt: skip
+}
 
 STAGES: Final[Mapping[Stage, tuple[Stage, ...]]] = {
     Stage.EXPECTING: (Stage.ARRIVING, Stage.WHOLE, Stage.REFUSED, Stage.ANSWERING, Stage.OVER),
     Stage.ARRIVING: (Stage.WHOLE, Stage.REFUSED, Stage.ANSWERING, Stage.OVER),
-    Stage.WHOLE: (Stage.RUNNING, Stage.ANSWERING, Stage.OVER),
-    Stage.REFUSED: (Stage.RUNNING, Stage.ANSWERING, Stage.OVER),
+    Stage.WHOLE: (Stage.RUNNING, Stage.OVER),
+    Stage.REFUSED: (Stage.RUNNING, Stage.OVER),
     Stage.RUNNING: (Stage.ANSWERING, Stage.OVER),
     Stage.ANSWERING: (Stage.OVER,),
     Stage.OVER: (),

@@ -1,0 +1,267 @@
+"""A client's connection without a network: every change of its phase happens, and a fault of ours ends one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway import downstream
+from gateway import request as requests
+from gateway.door import Door
+from gateway.errors import GatewayError, GatewayFault, ModelNotFound
+from gateway.request import ClientRequest
+from gateway.states import PHASES, STAGES, Phase, Stage, changed
+from tests.simulation import Line
+from tests.simulation import Stage as Scene
+
+HEAD = b"POST /%b HTTP/1.1\r\nHost: a\r\n"
+GET, CLOSE = HEAD % b"now" + b"\r\n", b"Connection: close\r\n"
+LATER = HEAD % b"later" + b"\r\n"
+SIZED = HEAD % b"later" + b"Content-Length: 4\r\n\r\n"
+ENDS = (f" {Phase.CLOSED!r}", f" {Stage.OVER!r}")  # which may follow any
+MUCH = 20_000_000
+
+
+@pytest.fixture
+def stage() -> Iterator[Scene]:
+    stage = Scene()
+    yield stage
+    stage.close()
+
+
+class Answer:
+    """Answers as the path says: at once or when it is told to. A path `faulty-CALLBACK` fails in that one."""
+
+    def __init__(self, client: Client, request: ClientRequest) -> None:
+        self.client = client
+        self.request = request
+
+    def start(self) -> None:
+        self._fault("start")
+        if self.request.path == b"/now":
+            self.answer()
+        elif self.request.path in (b"/faulty-resume", b"/faulty-pause", b"/faulty-begun"):
+            self.request.begin(200, [])
+            self.request.write(b"o" * MUCH)
+
+    def answer(self, size: int = 2) -> None:
+        self.request.begin(200, [(b"content-length", b"%d" % size)])
+        self.request.write(b"o" * size)
+        self.request.end()
+
+    def fail(self, error: GatewayError) -> None:
+        self._fault("fail")
+        self.client.told.append(error)
+        if self.request.begun:
+            self.request.break_off()
+        else:
+            self.request.refuse(error, [])
+
+    def look(self, now: float) -> None:
+        self._fault("look")
+        self._fault("begun")
+
+    def on_gone(self) -> None:
+        self._fault("gone")
+        self.client.told.append("gone")
+
+    def shut(self) -> None:
+        self._fault("shut")
+        self.fail(ModelNotFound("The end"))
+
+    def pause(self) -> None:
+        self._fault("pause")
+
+    def resume(self) -> None:
+        self._fault("resume")
+
+    def _fault(self, where: str) -> None:
+        if self.request.path == b"/faulty-" + where.encode():
+            raise ZeroDivisionError(where)
+
+
+class Client:
+    """One client at a door of its own. told: what its requests' handlers were told."""
+
+    def __init__(self, stage: Scene) -> None:
+        self.stage = stage
+        self.told: list[object] = []
+        self.reported: list[Exception] = []
+        self.handlers: list[Answer] = []
+        self.door: Door = replace(stage.door, prepare=self._prepare, report=self.reported.append)
+        self.door.closing = False
+        self.connection = downstream.ClientConnection(self.door)
+        self.line: Line = stage.connect(self.connection)
+
+    def _prepare(self, request: ClientRequest) -> None:
+        request.limit = 100
+        request.handler = handler = Answer(self, request)
+        self.handlers.append(handler)
+        if request.path == b"/faulty-prepare":
+            raise ZeroDivisionError("prepare")
+        if request.path == b"/refused":
+            request.refusal = ModelNotFound("There is no such model")
+
+    def send(self, data: bytes) -> None:
+        self.line.send(data)
+        self.stage.loop.settle()
+
+    def answer(self, size: int = 2) -> None:
+        self.handlers[-1].answer(size)
+        self.stage.loop.settle()
+
+    def answer_and_hear(self) -> None:
+        """The next request begins in the turn of the loop in which the answer is written."""
+        self.handlers[-1].answer(20_000)
+        self.line.send(GET[:5])
+        self.stage.loop.settle()
+
+    def look(self, seconds: float) -> None:
+        self.stage.loop.pass_time(seconds)
+        for connection in self.door.connections:
+            connection.look(self.stage.loop.time())
+        self.stage.loop.settle()
+
+    def leave(self) -> None:
+        self.line.leave()
+        self.stage.loop.settle()
+
+    def stop_reading(self) -> None:
+        self.line.stop_reading()
+
+    def shut(self) -> None:
+        self.connection.shut()
+        self.stage.loop.settle()
+
+    @property
+    def phase(self) -> Phase:
+        return self.connection._phase
+
+
+Step = bytes | Callable[[Client], object]
+ANSWER: Step = Client.answer
+LEAVE: Step = Client.leave
+LIFE: Mapping[str, tuple[Step, ...]] = {
+    "one after another, and idle": (GET, GET, lambda client: client.look(100)),
+    "silence": (lambda client: client.look(100),),
+    "it leaves at once": (LEAVE,),
+    "it leaves in a head": (GET[:5], LEAVE),
+    "it leaves between requests": (GET, LEAVE),
+    "it leaves in a body": (SIZED, LEAVE),
+    "it leaves before its answer": (LATER, LEAVE),
+    "it leaves with another request sent": (LATER, GET, LEAVE, lambda client: client.look(1)),
+    "an empty line alone": (b"\r", b"\n"),
+    "a head in pieces": (GET[:5], GET[5:], GET[:5], GET[5:]),
+    "a body in pieces": (SIZED[:5], SIZED[5:], b"ab", b"cd", ANSWER, SIZED, b"abcd", ANSWER),
+    "a body that comes with its head": (SIZED + b"abcd", ANSWER, SIZED + b"ab", b"cd", ANSWER),
+    "a last request in pieces": (GET[:5], GET[5:-2] + CLOSE + b"\r\n", lambda client: client.look(3)),
+    "a last request with a body": (SIZED[:-2] + CLOSE + b"\r\n", b"abcd", ANSWER),
+    "a last request, and the client leaves": (LATER[:-2] + CLOSE + b"\r\n", LEAVE),
+    "a last request behind another": (GET, GET[:-2] + CLOSE + b"\r\n"),
+    "requests behind one": (LATER, GET + GET, ANSWER),
+    "half a request behind one": (LATER, GET[:9], ANSWER, GET[9:]),
+    "the gateway ends meanwhile": (LATER, GET, lambda client: client.connection.close_when_idle(), ANSWER),
+    "the gateway ends before the next": (LATER, lambda client: client.connection.close_when_idle(), ANSWER),
+    "the gateway is shut in a body": (SIZED, Client.shut),
+    "the gateway is shut": (LATER, Client.shut),
+    "the gateway is shut with another request sent": (LATER, GET, Client.shut),
+    "nonsense": (b"\x00", lambda client: client.look(3)),
+    "nonsense in a head": (GET[:5], b"\x00"),
+    "nonsense behind a request": (GET, b"\x00"),
+    "nonsense in chunks": (HEAD % b"now" + b"Transfer-Encoding: chunked\r\n\r\n", b"x"),
+    "a head that is late": (GET[:5], lambda client: client.look(100)),
+    "a body that is late": (SIZED, lambda client: client.look(1000)),
+    "too large a body": (HEAD % b"now" + b"Content-Length: 101\r\n\r\n",),
+    "too large a body, in pieces": (b"P", HEAD[1:] % b"now" + b"Content-Length: 101\r\n\r\n"),
+    "too large a body behind a request": (GET, HEAD % b"now" + b"Content-Length: 101\r\n\r\n"),
+    "a refusal without a body": (HEAD % b"refused" + b"\r\n", GET),
+    "a refusal before the body": (HEAD % b"refused" + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n",),
+    "a body that is asked for": (SIZED[:-2] + b"Expect: 100-continue\r\n\r\n", b"abcd", ANSWER),
+    "no body that is asked for": (LATER[:-2] + b"Expect: 100-continue\r\n\r\n", ANSWER),
+    "a body that is not waited for": (SIZED[:-2] + b"Expect: 100-continue\r\n\r\nabcd", ANSWER),
+    "it takes nothing of its answer and asks": (
+        LATER, Client.stop_reading, lambda client: client.answer(MUCH), GET, lambda client: client.line.read_on(),
+    ),
+    "it has begun to ask when it takes no more": (
+        LATER, Client.stop_reading, Client.answer_and_hear, GET[5:], lambda client: client.line.read_on(),
+    ),
+}  # fmt: skip
+
+
+def play(client: Client, steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        client.send(step) if isinstance(step, bytes) else step(client)
+        client.stage.loop.settle()
+
+
+def test_every_change_of_phase_happens(stage: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table allows what these lives need, and nothing else; none of them is a fault, and each ends."""
+    seen: set[str] = set()
+
+    def noted(table: object, old: object, new: object) -> object:
+        seen.add(f"{old!r} {new!r}")
+        return changed(table, old, new)  # type: ignore[type-var, arg-type]
+
+    monkeypatch.setattr(downstream, "changed", noted)
+    monkeypatch.setattr(requests, "changed", noted)
+    for steps in LIFE.values():
+        client = Client(stage)
+        play(client, steps)
+        client.leave()
+        client.look(1)
+        assert client.reported == []
+        assert (client.phase, client.line.closed, client.door.budget.used) == (Phase.CLOSED, True, 0)
+    Client(stage).send(HEAD % b"faulty-prepare" + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+    assert (
+        {one for one in changes(PHASES, STAGES) if not one.endswith(ENDS)} <= seen <= changes(PHASES, STAGES)
+    )
+
+
+def changes(*tables: Mapping[Any, Iterable[Any]]) -> set[str]:
+    return {f"{old!r} {new!r}" for table in tables for old, after in table.items() for new in after}
+
+
+@pytest.mark.parametrize("where", ["prepare", "start", "look"])
+def test_a_fault_of_ours_before_the_answer(stage: Scene, where: str) -> None:
+    """Is told as ours, with a status, and ends this request and its connection; it is reported once."""
+    client = Client(stage)
+    client.send(HEAD % (b"faulty-" + where.encode()) + b"\r\n")
+    client.look(1)
+    assert client.line.out.startswith(b"HTTP/1.1 500 ")
+    assert b'"code":"gateway_error"' in client.line.out
+    assert client.line.ended
+    assert [str(fault) for fault in client.reported] == [where]
+
+
+@pytest.mark.parametrize("where", ["begun", "pause", "resume"])
+def test_a_fault_of_ours_in_the_answer(stage: Scene, where: str) -> None:
+    """Breaks it off: it does not look finished."""
+    client = Client(stage)
+    client.stop_reading()
+    client.send(HEAD % (b"faulty-" + where.encode()) + b"\r\n")
+    client.line.read_on()
+    stage.loop.settle()
+    client.look(1)
+    assert client.line.out.startswith(b"HTTP/1.1 200 ")
+    assert not client.line.out.endswith(b"0\r\n\r\n")
+    assert client.line.ended or client.line.closed
+    assert [type(fault) for fault in client.reported] == [ZeroDivisionError]
+    assert isinstance(client.told[-1], GatewayFault)
+
+
+@pytest.mark.parametrize("where", ["fail", "gone", "shut"])
+def test_a_fault_of_ours_at_the_end(stage: Scene, where: str) -> None:
+    """Leaves nothing behind either."""
+    client = Client(stage)
+    client.send(HEAD % (b"faulty-" + where.encode()) + b"Content-Length: 4\r\n\r\nab")
+    if where == "fail":
+        client.send(b"\x00" * 9 + GET)
+        client.look(1000)
+    client.shut() if where == "shut" else client.leave()
+    client.look(3)
+    assert (client.phase, client.line.closed, client.door.budget.used) == (Phase.CLOSED, True, 0)
+    assert [str(fault) for fault in client.reported][:1] == ([where] if where != "fail" else [])
+    assert client.connection not in client.door.connections
