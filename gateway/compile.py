@@ -12,11 +12,11 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "src"
 # Not among them: what pydantic or FastAPI looks into, what mypyc cannot take (errors, selection), what starts and ends.
 MODULES = (
-    "answers", "attempt", "bodies", "budget", "call", "candidates", "door", "downstream", "exchange",
-    "families", "fleet", "framing", "headers", "health", "hosts", "http1", "ids", "keys", "logs",
-    "metrics", "origins", "outbox", "pace", "prefixes", "progress", "proxy", "queues", "relay", "rendezvous",
-    "request", "retries", "routes", "shared", "sockets", "states", "stored", "told", "upstream",
-    "vitals", "workers",
+    "answers", "attempt", "bodies", "budget", "call", "candidates", "desk", "door", "downstream", "exchange",
+    "families", "fleet", "forms", "framing", "headers", "health", "hosts", "http1", "ids", "keys", "logs",
+    "metrics", "origins", "outbox", "pace", "places", "prefixes", "progress", "proxy", "queues", "relay",
+    "rendezvous", "request", "retries", "routes", "scan", "shared", "sockets", "states", "stored", "told",
+    "upstream", "vitals", "workers",
 )  # fmt: skip
 
 

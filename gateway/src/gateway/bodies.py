@@ -1,47 +1,49 @@
 """What a request's body says that the gateway must know: its model, whether it streams, what it wants told. Pure.
 
-The body's bytes go to the worker as they are, but for one field: a stream whose client does not ask for its usage is
-asked for it in the client's place.
+The body's bytes go to the worker as they are. What the gateway has to say (a stream's usage, what an alias stands for)
+is put in between them, so that no number, name or order of the client's changes.
 """
 
 import json
-import re
-from collections.abc import Collection, Iterable, Mapping
-from email.message import Message
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
 from gateway.cards import Card
 from gateway.errors import InvalidRequest
-from gateway.models import Alias, rewrite
+from gateway.forms import Form
+from gateway.models import Alias
+from gateway.places import NOTED, Place, places_of
 from gateway.request import too_large
 from gateway.routes import Kind, Route
+from gateway.scan import Scan
 
-MOST_DEPTH: Final = 64
-ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
-MOST_PARTS: Final = 1_000_000  # objects and lists: far beyond what any context holds
+BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+SIFTED_BYTES: Final = 256 * 1024  # at a time
 MOST_VALUES: Final = 4_000_000
-ESCAPE_MARK, MEDIA_MARKS = b"\\u00", (b'_url"', b'"source"')  # what the patterns below begin to look for
-ESCAPE: Final = re.compile(
-    rb"\\u00(?:4[1-9A-Fa-f]|5[0-9AFaf]|6[1-9A-Fa-f]|7[0-9Aa])"
-)  # of a letter: it may hide a name
-MEDIA: Final = re.compile(rb'"(?:image|video|audio|input_image|input_audio|file)_url"|"source"')
-Fields = Mapping[str, object]
+MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
+ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
+OVERLAP: Final = 16  # bytes: longer than a mark
+USED: Final = frozenset(name for name in NOTED if "." not in name)
+MOST_USED_BYTES: Final = 1 << 20  # of such a field
+ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
+USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
+Fields = dict[str, object]
 
 
 class Asked:
     """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
 
-    alias: what the client's name for the model stands for.
+    alias: what the client's name for the model stands for; addresses: of media, which a worker would fetch.
     """
 
-    __slots__ = ("alias", "body", "fields", "hides_usage", "model", "stream")
+    __slots__ = ("addresses", "alias", "body", "fields", "hides_usage", "model", "stream")
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
-        alias: Alias | None = None,
+        alias: Alias | None = None, addresses: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.model = model
         self.body = body
@@ -49,94 +51,213 @@ class Asked:
         self.stream = stream
         self.hides_usage = hides_usage
         self.alias = alias
+        self.addresses = addresses
 
 
-def read(
-    body: bytes, content_type: bytes, route: Route, aliases: Mapping[str, Alias], most_text: int
-) -> Asked:
-    """Reads a body. Raises InvalidRequest saying what is wrong with it, or RequestTooLarge for one of more than
-    `most_text` bytes with neither images nor sound in it."""
-    if route.kind is Kind.STORED:
-        return Asked("", body, {})
-    if route.kind is Kind.FORM:
-        return read_form(body, content_type, aliases)
-    if len(body) > most_text and not has_media(body):
-        raise too_large(most_text)
-    fields = parse(body)
-    model, stream = fields.get("model"), fields.get("stream") is True
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest(
-            "The request body must be a JSON object with the name of a model in `model`", "model"
-        )
-    alias = aliases.get(model)
-    if alias is not None:
-        fields = rewrite(fields, alias)
-        model = alias.model
-        body = orjson.dumps(fields)
-    if stream and route.asks_usage and not wants_usage(fields):
-        return Asked(model, asking_for_usage(body, fields), fields, stream, True, alias)
-    return Asked(model, body, fields, stream, False, alias)
+class Unread(Protocol):
+    """A body that is being read."""
+
+    def advance(self) -> bool:
+        """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest, or RequestTooLarge."""
+        ...
+
+    def asked(self) -> Asked:
+        """What was read, once that is all. Raises InvalidRequest."""
+        ...
 
 
-def read_form(body: bytes, content_type: bytes, aliases: Mapping[str, Alias]) -> Asked:
-    """Reads a multipart body, which is never written anew. Raises InvalidRequest."""
-    model = form_model(body, content_type)
-    if model in aliases:
-        raise InvalidRequest(f"{model!r} is an alias; here, name {aliases[model].model!r}", "model")
-    return Asked(model, body, {})
+class Reader:
+    """Begins to read bodies. most_text: bytes of a body with neither images nor sound in it."""
+
+    def __init__(self, aliases: Mapping[str, Alias], most_text: int) -> None:
+        self.aliases = aliases
+        self.most_text = most_text
+        self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
+        self._places: dict[tuple[str, bool], Place] = {}
+
+    def begin(self, body: bytes, content_type: bytes, route: Route) -> Unread:
+        if route.kind is Kind.STORED:
+            return NoBody(body)
+        if route.kind is Kind.FORM:
+            return FormReading(self, body, content_type)
+        return JsonReading(self, body, route)
+
+    def places(self, route: str, media: bool) -> Place:
+        found = self._places.get((route, media))
+        if found is None:
+            found = self._places[route, media] = places_of(route, self._others, media=media)
+        return found
 
 
-def parse(body: bytes) -> Fields:
-    """The object in a body. Raises InvalidRequest."""
-    parts = body.count(b"{") + body.count(b"[")
-    if parts > MOST_PARTS or (len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES):
-        raise InvalidRequest(f"The request body has more than {MOST_PARTS} objects or {MOST_VALUES} values")
+class NoBody:
+    """A request that names a stored response."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def advance(self) -> bool:
+        return True
+
+    def asked(self) -> Asked:
+        return Asked("", self._body, {})
+
+
+class FormReading:
+    """A form, of which nothing is changed."""
+
+    def __init__(self, reader: Reader, body: bytes, content_type: bytes) -> None:
+        self._reader = reader
+        self._body = body
+        self._form = Form(body, content_type)
+
+    def advance(self) -> bool:
+        return self._form.advance()
+
+    def asked(self) -> Asked:
+        model = self._form.model()
+        alias = self._reader.aliases.get(model)
+        if alias is not None:
+            raise InvalidRequest(f"{model!r} is an alias; here, name {alias.model!r}", "model")
+        return Asked(model, self._body, {})
+
+
+class JsonReading:
+    """A JSON body: first it is sifted for what its bytes alone tell, then its members are looked for."""
+
+    def __init__(self, reader: Reader, body: bytes, route: Route) -> None:
+        self._reader = reader
+        self._body = body if body.startswith(b'{"') else without_mark(body)
+        self._route = route
+        self._sifted = 0
+        self._values = 0
+        self._has_media = self._has_escapes = False
+        self._scan: Scan | None = None
+
+    def advance(self) -> bool:
+        if self._scan is None:
+            self._sift()
+            if self._sifted < len(self._body):
+                return False
+            if len(self._body) > self._reader.most_text and not self._has_media:
+                raise too_large(self._reader.most_text)
+            places = self._reader.places(self._route.name, self._has_media or self._has_escapes)
+            self._scan = Scan(self._body, places)
+            if self._sifted > SIFTED_BYTES:
+                return False
+        return self._scan.advance()
+
+    def _sift(self) -> None:
+        """Whether it is text, how many values it may have, and whether there may be media in it."""
+        begin = self._sifted
+        piece = self._body[begin : begin + SIFTED_BYTES]
+        self._sifted += len(piece)
+        if not piece.isascii():
+            self._sifted -= cut_off(piece, begin, at_end=self._sifted == len(self._body))
+        self._values += piece.count(b",")
+        if self._values > MOST_VALUES:
+            raise InvalidRequest(f"The request body has more than {MOST_VALUES} values")
+        if begin:
+            piece = self._body[begin - OVERLAP : begin] + piece
+        for mark in MEDIA_MARKS:
+            self._has_media = self._has_media or mark in piece
+        self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
+
+    def asked(self) -> Asked:
+        scan = self._scan
+        assert scan is not None
+        fields = fields_of(scan)
+        model = fields.get("model")
+        if not isinstance(model, str) or not model:
+            raise InvalidRequest(
+                "The request body must be a JSON object with the name of a model in `model`", "model"
+            )
+        splices: list[Splice] = []
+        alias = self._reader.aliases.get(model)
+        if alias is not None:
+            changes = changes_of(alias, scan)
+            splices = [splice_of(name, written(value), scan) for name, value in changes.items()]
+            fields.update(changes)
+            model = alias.model
+        stream = fields.get("stream") is True
+        hides_usage = stream and self._route.asks_usage and not wants_usage(fields)
+        if hides_usage:
+            splices += usage_splices(fields, scan)
+        body = spliced(self._body, splices) if splices else self._body
+        return Asked(model, body, fields, stream, hides_usage, alias, scan.addresses)
+
+
+def without_mark(body: bytes) -> bytes:
+    """The body without a byte order mark. Raises InvalidRequest for one in another encoding than UTF-8."""
+    if body[:2] in UTF16_MARKS or b"\0" in body[:2]:
+        raise InvalidRequest("The request body is not valid JSON: it is UTF-16 or UTF-32; send it as UTF-8")
+    return body[len(BOM) :] if body.startswith(BOM) else body
+
+
+def cut_off(piece: bytes, begin: int, *, at_end: bool) -> int:
+    """How many bytes at the end of a piece are the beginning of a character. Raises InvalidRequest for what is no
+    UTF-8."""
     try:
-        fields = orjson.loads(body)
+        piece.decode()
+    except UnicodeDecodeError as error:
+        rest = len(piece) - error.start
+        if at_end or rest > 3 or error.end != len(piece):
+            raise InvalidRequest(
+                f"The request body is not valid JSON: it is not UTF-8, at byte {begin + error.start}"
+            ) from error
+        return rest
+    return 0
+
+
+def fields_of(scan: Scan) -> Fields:
+    """The values of the members that the gateway itself uses. Raises InvalidRequest if one stands there twice: two
+    readers may take two values, and then neither is right."""
+    for name in scan.twice:
+        if name.partition(".")[0] in USED:
+            raise InvalidRequest(f"The request body names `{name}` twice", name)
+    return {name: value_of(name, scan) for name in USED if name in scan.spans}
+
+
+def value_of(name: str, scan: Scan) -> object:
+    start, end = scan.spans[name]
+    if end - start > MOST_USED_BYTES:
+        raise InvalidRequest(f"`{name}` is longer than {MOST_USED_BYTES} bytes", name)
+    try:
+        return orjson.loads(scan.text[start:end])
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
-    if parts > MOST_DEPTH and is_deeper(fields, MOST_DEPTH):
-        raise InvalidRequest(f"The request body is nested deeper than {MOST_DEPTH} levels")
-    if not isinstance(fields, dict):
-        raise InvalidRequest(
-            "The request body must be a JSON object with the name of a model in `model`", "model"
-        )
-    if body.count(b'"model"') > 1 or has_escapes(body):
-        refuse_two_models(body)
-    return fields
+        raise InvalidRequest(f"The request body is not valid JSON: {error}, in `{name}`", name) from error
 
 
-def has_escapes(body: bytes) -> bool:
-    """Whether a letter is escaped, behind which a name may hide."""
-    return ESCAPE_MARK in body and ESCAPE.search(body) is not None
+# what is put in between the client's bytes: (first byte, byte behind the last one, what stands there instead)
+
+Splice = tuple[int, int, bytes]
 
 
-def has_media(body: bytes) -> bool:
-    """Whether there may be images, sound or files in it."""
-    return any(mark in body for mark in MEDIA_MARKS) and MEDIA.search(body) is not None
+def changes_of(alias: Alias, scan: Scan) -> dict[str, object]:
+    """The members that an alias sets: what it forces, and a default where the client says nothing, or null. A member
+    counts as a whole: objects are not merged. Raises InvalidRequest for one that stands there twice."""
+    changes: dict[str, object] = {"model": alias.model, **alias.force}
+    for name, value in alias.default.items():
+        span = scan.spans.get(name)
+        if span is None or scan.text[span[0] : span[1]] == b"null":
+            changes[name] = value
+    for name in changes:
+        if name in scan.twice:
+            raise InvalidRequest(f"The request body names `{name}` twice", name)
+    return changes
 
 
-def is_deeper(value: object, levels: int) -> bool:
-    """Whether `value` has more than `levels` levels of objects and lists."""
-    layer = [value]
-    for _ in range(levels):
-        layer = [inner for outer in layer for inner in inside(outer)]
-        if not layer:
-            return False
-    return True
+def written(value: object) -> bytes:
+    """As JSON; numbers may be of any length."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
-def inside(value: object) -> Iterable[object]:
-    """The objects and lists in an object or list."""
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [inner for inner in held if isinstance(inner, dict | list)]
-
-
-def refuse_two_models(body: bytes) -> None:
-    """Two parsers may take two values for the model of one object with both: then neither is right."""
-    pairs: list[tuple[str, object]] = json.loads(body, object_pairs_hook=list)  # with repetitions
-    if [name for name, _ in pairs].count("model") > 1:
-        raise InvalidRequest("The request body names `model` twice", "model")
+def splice_of(name: str, value: bytes, scan: Scan) -> Splice:
+    """A member's value in place of the client's, or a member before all others."""
+    span = scan.spans.get(name)
+    if span is not None:
+        return span[0], span[1], value
+    start = scan.text.index(b"{") + 1
+    return start, start, b"%b:%b," % (written(name), value)
 
 
 def wants_usage(fields: Fields) -> bool:
@@ -144,43 +265,47 @@ def wants_usage(fields: Fields) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def asking_for_usage(body: bytes, fields: Fields) -> bytes:
-    """The body with `stream_options.include_usage`; bytes stay as they are where they can."""
+def usage_splices(fields: Fields, scan: Scan) -> list[Splice]:
+    """`stream_options.include_usage`, and no usage but at the end; what is no object is left to the worker's words."""
     options = fields.get("stream_options")
-    if "stream_options" in fields:
-        if options is not None and not isinstance(options, dict):
-            return body  # the worker says what is wrong with it
-        return orjson.dumps({**fields, "stream_options": {"include_usage": True}})
-    start = body.index(b"{") + 1
-    return body[:start] + ASK_FOR_USAGE + body[start:]
+    if "stream_options" not in fields:
+        start = scan.text.index(b"{") + 1
+        return [(start, start, ASK_FOR_USAGE)]
+    if options is None:
+        return [splice_of("stream_options", b'{"include_usage":true}', scan)]
+    if not isinstance(options, dict):
+        return []
+    splices = []
+    if USAGE in scan.spans:
+        splices.append(splice_of(USAGE, b"true", scan))
+    else:
+        start = scan.spans["stream_options"][0] + 1
+        splices.append((start, start, b'"include_usage":true' + (b"," if options else b"")))
+    if options.get("continuous_usage_stats"):
+        splices.append(splice_of(CONTINUOUS, b"false", scan))
+    return splices
 
 
-def form_model(body: bytes, content_type: bytes) -> str:
-    """The field `model` of a multipart body. Raises InvalidRequest."""
-    header = Message()
-    header["content-type"] = content_type.decode("latin-1")
-    boundary = header.get_param("boundary")
-    if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
-        raise InvalidRequest("The request body must be multipart/form-data with a boundary")
-    found = [
-        model for part in body.split(b"--" + boundary.encode("latin-1")) if (model := model_in_part(part))
-    ]
-    if len(found) != 1:
-        raise InvalidRequest("The request body must have one field `model` with the name of a model", "model")
-    return found[0]
+def spliced(body: bytes, splices: list[Splice]) -> bytes:
+    """The body with something else in some places."""
+    if len(splices) == 1:
+        start, end, put = splices[0]
+        return b"%b%b%b" % (body[:start], put, body[end:])
+    parts: list[bytes | memoryview] = []
+    at, view = 0, memoryview(body)
+    for start, end, put in sorted(splices):
+        parts += (view[at:start], put)
+        at = end
+    parts.append(view[at:])
+    return b"".join(parts)
 
 
-def model_in_part(part: bytes) -> str | None:
-    """The value of a part that is the field `model`."""
-    head, _, value = part.partition(b"\r\n\r\n")
-    if re.search(rb'(?i)content-disposition:[^\r\n]*;\s*name="?model"?(?:[;\r\n]|$)', head) is None:
-        return None
-    return value.removesuffix(b"\r\n").decode(errors="replace")
+# media
 
 
 def remote_media(asked: Asked, allowed: Collection[str] = ()) -> str | None:
     """The first address of media in a request that is neither a data: URI nor of an allowed host, or None."""
-    return next((url for url in urls_in(asked.fields) if not is_allowed(url, allowed)), None)
+    return next((url for url in asked.addresses if not is_allowed(url, allowed)), None)
 
 
 def is_allowed(url: str, allowed: Collection[str]) -> bool:
@@ -192,23 +317,9 @@ def is_allowed(url: str, allowed: Collection[str]) -> bool:
         return False
 
 
-def urls_in(value: object) -> Iterable[str]:
-    """Every address under a key that ends in `_url`, or in a `source`, as Anthropic's clients say it."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            url = inner.get("url") if isinstance(inner, dict) else inner
-            if isinstance(url, str) and (name.endswith("_url") or (name == "source" and inner is not url)):
-                yield url
-            else:
-                yield from urls_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from urls_in(inner)
-
-
 def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
     """Raises InvalidRequest if a worker would have to fetch media from where no card allows it."""
-    if not has_media(asked.body) and not has_escapes(asked.body):
+    if not asked.addresses:
         return
     url = remote_media(asked, frozenset.union(*(card.media_domains for card in cards)))
     if url is not None:

@@ -13,7 +13,7 @@ from typing import Final
 from gateway import bodies, codings, headers, selection
 from gateway.answers import Edits, Names
 from gateway.attempt import OWN_FAILURES, Attempt, failure_of
-from gateway.bodies import Asked
+from gateway.bodies import Asked, Unread
 from gateway.errors import (
     BadWorkerResponse,
     GatewayError,
@@ -45,31 +45,9 @@ class Call:
     """One request while it runs. Times are of the loop's clock, in seconds."""
 
     __slots__ = (
-        "_asked",
-        "_attempt",
-        "_decoding",
-        "_hides_usage",
-        "_may_go_elsewhere",
-        "_names",
-        "_options",
-        "_request",
-        "_search",
-        "_shared",
-        "attempts",
-        "code",
-        "ending",
-        "id",
-        "model",
-        "pace",
-        "queued",
-        "relay",
-        "route",
-        "sent_id",
-        "status",
-        "step",
-        "stream_is_asked",
-        "waits_since",
-        "worker",
+        "_asked", "_attempt", "_decoding", "_hides_usage", "_may_go_elsewhere", "_names", "_options",
+        "_request", "_search", "_shared", "_unread", "attempts", "code", "ending", "id", "model", "pace",
+        "queued", "relay", "route", "sent_id", "status", "step", "stream_is_asked", "waits_since", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +61,7 @@ class Call:
         self._options = NO_OPTIONS
         self._names = Names.REASONING
         self._decoding: asyncio.Future[bytes] | None = None
+        self._unread: Unread | None = None  # the body, while it is read
         self._attempt: Attempt | None = None
         self._search: Search | None = None  # for the stored response that it names
         self._may_go_elsewhere = True  # once
@@ -110,7 +89,7 @@ class Call:
     def _start(self) -> None:
         coding = codings.coding_of(self._request.headers)
         if coding is None:
-            self._route(self._request.body())
+            self._read(self._request.body())
         else:
             self._become(Step.DECODING)
             most = self._shared.settings.max_body_bytes
@@ -118,14 +97,37 @@ class Call:
 
     def _on_decoded(self, decoding: asyncio.Future[bytes]) -> None:
         if not decoding.cancelled():
-            self._safely(lambda: self._route_decoded(decoding.result()))
+            self._safely(lambda: self._read_decoded(decoding.result()))
 
-    def _route_decoded(self, body: bytes) -> None:
+    def _read_decoded(self, body: bytes) -> None:
         self._request.claim(len(body))
-        self._route(body)
+        self._read(body)
 
-    def _route(self, body: bytes) -> None:
-        asked = self._read(body)
+    def _read(self, body: bytes) -> None:
+        """At once if it is small."""
+        content_type = headers.get(self._request.headers, b"content-type") or b""
+        unread = self._shared.reader.begin(body, content_type, self.route)
+        if unread.advance():
+            self._route(unread.asked())
+        else:
+            self._unread = unread
+            self._become(Step.READING)
+            self._shared.desk.read(self._take_reading_turn)
+
+    def _take_reading_turn(self) -> bool:
+        """Whether there is more to read."""
+        if self.step is Step.READING:
+            self._safely(self._read_on)
+        return self.step is Step.READING and self._unread is not None
+
+    def _read_on(self) -> None:
+        unread = self._unread
+        if unread is not None and unread.advance():
+            self._unread = None
+            self._route(unread.asked())
+
+    def _route(self, asked: Asked) -> None:
+        self._asked, self._hides_usage, self.stream_is_asked = asked, asked.hides_usage, asked.stream
         if self.route.kind is Kind.STORED:
             self._look_for(stored_id(self.route, self._request.path) or b"", None)
         else:
@@ -149,13 +151,6 @@ class Call:
         except Exception as again:  # noqa: BLE001  # the same boundary: what is left to do is to end the connection
             self._shared.log.fault(again, id=self.id.decode())
             self._end_anyway()
-
-    def _read(self, body: bytes) -> Asked:
-        most = self._shared.settings.max_text_bytes
-        content_type = headers.get(self._request.headers, b"content-type") or b""
-        asked = bodies.read(body, content_type, self.route, self._shared.models.aliases, most)
-        self._asked, self._hides_usage, self.stream_is_asked = asked, asked.hides_usage, asked.stream
-        return asked
 
     def _look_up(self, asked: Asked) -> None:
         """What is declared of the model."""
@@ -443,6 +438,7 @@ class Call:
         if self.waits_since is not None:
             self._note_wait()
             self._shared.queues.leave(self.model, self)
+        self._unread = None
         decoding, self._decoding = self._decoding, None
         attempt, self._attempt = self._attempt, None
         if decoding is not None:

@@ -199,11 +199,3 @@ def faults_of_alias(name: str, alias: Alias, file: File, catalog: Catalog) -> It
             yield f"aliases.{name}: `{key}` is the client's to say; take it out of force and default"
     for key in alias.force.keys() & alias.default.keys():
         yield f"aliases.{name}.default.{key}: is forced as well; take it out of force or default"
-
-
-def rewrite(request: Mapping[str, Any], alias: Alias) -> dict[str, Any]:
-    """The request for the model behind `alias`. Forced parameters replace the client's; a default counts where the
-    client says nothing, or null. A parameter counts as a whole: objects are not merged.
-    """
-    said = {name: value for name, value in request.items() if value is not None or name not in alias.default}
-    return {**alias.default, **said, **alias.force, "model": alias.model}

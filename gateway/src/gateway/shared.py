@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from gateway.bodies import Reader
 from gateway.desk import Desk
 from gateway.fleet import Fleet
 from gateway.logs import EventLog
@@ -35,11 +36,13 @@ class Shared:
     log: EventLog
     stored: Stored = field(default_factory=Stored)
     desk: Desk = field(init=False)
+    reader: Reader = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
     budgets: dict[str, Budget] = field(init=False)
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.upstream.loop)
+        self.reader = Reader(self.models.aliases, self.settings.max_text_bytes)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
         self.budgets = {model: Budget() for model in self.models.options}

@@ -39,10 +39,11 @@ class Step(IntEnum):
 
     NEW = 0
     DECODING = 1  # its body is, in a thread
-    QUEUED = 2  # waits for a worker with room
-    SENT = 3  # is with a worker, which has not answered
-    ANSWERED = 4  # a worker's head has come: from now on it cannot be sent again
-    OVER = 5
+    READING = 2  # its body is read, in turn with others
+    QUEUED = 3  # waits for a worker with room
+    SENT = 4  # is with a worker, which has not answered
+    ANSWERED = 5  # a worker's head has come: from now on it cannot be sent again
+    OVER = 6
 
 
 class Answer(IntEnum):
@@ -89,8 +90,9 @@ STAGES: Final[Mapping[Stage, tuple[Stage, ...]]] = {
 }
 
 STEPS: Final[Mapping[Step, tuple[Step, ...]]] = {
-    Step.NEW: (Step.DECODING, Step.QUEUED, Step.SENT, Step.OVER),
-    Step.DECODING: (Step.QUEUED, Step.SENT, Step.OVER),
+    Step.NEW: (Step.DECODING, Step.READING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.DECODING: (Step.READING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.READING: (Step.QUEUED, Step.SENT, Step.OVER),
     Step.QUEUED: (Step.SENT, Step.OVER),
     Step.SENT: (Step.SENT, Step.ANSWERED, Step.OVER),  # it may be sent again
     Step.ANSWERED: (Step.OVER,),

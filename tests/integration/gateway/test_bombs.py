@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway
@@ -23,6 +23,11 @@ BOMBS = {
     "100,000 levels": post(b'{"model":"alpha","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     "100,000 levels of objects": post(b'{"model":"alpha","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"),
     "four million empty lists": post(b'{"model":"alpha","x":[' + b"[]," * 4_000_000 + b"1]}"),
+    "900,000 small objects": post(b'{"model":"alpha","messages":[' + b'{"a":0},' * 900_000 + b"0]}"),
+    "a form of five million boundaries": post(
+        b"--B" * 5_000_000, "content-type: multipart/form-data; boundary=B"
+    ).replace(CHAT.encode(), b"/v1/audio/transcriptions", 1),
+    "ten million backslashes": post(b'{"model":"alpha","x":"' + b"\\" * 10_000_001 + b'"}'),
     "two models": post(b'{"model":"alpha","model":"beta"}'),
     "not a number": post(BODY.replace(b"}", b',"temperature":NaN}', 1)),
     "infinity": post(BODY.replace(b"}", b',"temperature":1e999}', 1)),
@@ -52,3 +57,21 @@ def test_bombs(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     assert gateway.rss_bytes() - before < MOST_GROWTH
     assert own_worker.seen.empty()
     assert gateway.chat("alpha").content == COMPLETION
+
+
+HEAVY = b'{"model":"alpha","messages":[{"content":{' + b'"im\\u0061ge_url":0,' * 100_000 + b'"x":0}}]}'
+
+
+def test_a_heavy_body_takes_turns_with_others(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """A chat that comes after two of the heaviest bodies that are taken reaches the worker before any of them."""
+    gateway = start_gateway()
+    own_worker.forget()
+    heavy, chat = post(HEAVY), post(BODY)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(gateway.connect(heavy[:-1])) for _ in range(2)]
+        beside = stack.enter_context(gateway.connect())
+        for connection in connections:
+            connection.sendall(heavy[-1:])
+        beside.sendall(chat)
+        assert own_worker.next().body == BODY
+        assert {own_worker.next().body for _ in connections} == {HEAVY}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.bodies import ASK_FOR_USAGE
 from tests.fake_worker import JSON, SSE, WAIT_S, FakeWorker, cut
 from tests.integration.gateway.harness import CHAT, COMPLETIONS, Gateway
 
@@ -33,6 +33,7 @@ LETTERS = [
 ]
 # What the gateway looks for in an answer: in a text these words are nothing but a text.
 TRICKY = ['"usage":{', '"choices":[]', "data: [DONE]", "\n\n", '"reasoning":"x"', "}}\r\n\r\n", "0\r\n\r\n"]
+ASKS = b'"include_usage":true'
 TELLS_USAGE = ({"include_usage": True}, {"include_usage": True, "continuous_usage_stats": False})
 SILENT = ({"include_usage": False}, None, {})
 
@@ -49,7 +50,7 @@ def test_answers_are_byte_identical(gateway: Gateway, worker: FakeWorker, count:
             answers = [post(client, path, body, pieces) for client in (direct, gateway.http)]
             assert told(answers[1]) == told(answers[0]), f"request {number} of seed {SEED}"
             sent, seen = worker.next().body, worker.next().body
-            assert (sent, undone(seen)) == (body, normal(body)), f"request {number} of seed {SEED}"
+            assert (sent, seen) == (body, asking(body)), f"request {number} of seed {SEED}"
 
 
 def post(client: httpx.Client, path: str, body: bytes, pieces: list[int]) -> httpx.Response:
@@ -62,17 +63,17 @@ def told(answer: httpx.Response) -> tuple[int, str, bytes]:
     return answer.status_code, answer.headers["content-type"], answer.content
 
 
-def undone(body: bytes) -> object:
-    """A body at the worker as if the gateway had asked for nothing."""
-    return normal(body.replace(ASK_FOR_USAGE, b"", 1) if body.startswith(b"{" + ASK_FOR_USAGE) else body)
-
-
-def normal(body: bytes) -> object:
-    """A body in which nothing depends on who asks for the usage where the client had named `stream_options` itself."""
+def asking(body: bytes) -> bytes:
+    """A body with what the gateway puts in where the client does not ask for its stream's usage."""
     fields = json.loads(body)
-    return (
-        {**fields, "stream_options": "any"} if fields.get("stream") and "stream_options" in fields else body
-    )
+    options = fields.get("stream_options")
+    if not fields.get("stream") or (options or {}).get("include_usage"):
+        return body
+    if "stream_options" not in fields:
+        return body.replace(b"{", b'{"stream_options":{%b},' % ASKS, 1)
+    start = re.search(rb'"stream_options"\s*:\s*', body).end()
+    said, put = (b"false", b"true") if options else (b"{}" if options == {} else b"null", b"{%b}" % ASKS)
+    return body[:start] + body[start:].replace(said, put, 1)
 
 
 def request(dice: random.Random) -> bytes:

@@ -269,8 +269,11 @@ MEDIA = [
     {"type": "audio_url", "audio_url": {"url": "file:///etc/passwd"}},
     {"type": "image_url", "image_url": {"url": "ftp://example.org/"}},
     {"type": "input_image", "image_url": "https://example.org/a.png"},
-    {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
 ]
+SOURCE = {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}
+LINK = {"image_url": "https://example.org/a.png", "source": {"url": "https://example.org/a.png"}}
+CALL = {"type": "tool_use", "id": "1", "name": "t", "input": LINK}
+RESULT = {"type": "tool_result", "tool_use_id": "1", "content": json.dumps(LINK)}
 
 
 @pytest.mark.parametrize("part", MEDIA, ids=str)
@@ -281,6 +284,49 @@ def test_media_to_be_fetched(gateway: Gateway, worker: FakeWorker, part: dict[st
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert "data: URIs" in answer.json()["error"]["message"]
     assert worker.seen.empty()
+
+
+@pytest.mark.parametrize(
+    "part", [SOURCE, {"type": "tool_result", "tool_use_id": "1", "content": [SOURCE]}], ids=str
+)
+def test_media_of_messages(gateway: Gateway, worker: FakeWorker, part: dict[str, object]) -> None:
+    """Likewise where Anthropic's clients name them."""
+    body = {"model": "alpha", "max_tokens": 1, "messages": [{"role": "user", "content": [part]}]}
+    answer = gateway.http.post("/v1/messages", json=body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "data: URIs" in answer.json()["error"]["message"]
+    assert worker.seen.empty()
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (
+            "/v1/messages",
+            {"messages": [{"role": "assistant", "content": [CALL]}, {"role": "user", "content": [RESULT]}]},
+        ),
+        (
+            "/v1/messages",
+            {"tools": [{"name": "t", "input_schema": {"properties": LINK, "examples": [LINK]}}]},
+        ),
+        (
+            CHAT,
+            {
+                "tools": [{"type": "function", "function": {"parameters": {"properties": LINK}}}],
+                "metadata": LINK,
+            },
+        ),
+        ("/v1/responses", {"input": "look", "metadata": LINK}),
+    ],
+    ids=str,
+)
+def test_addresses_in_anybodys_text(
+    gateway: Gateway, worker: FakeWorker, path: str, more: dict[str, object]
+) -> None:
+    """What a tool gets or returns, schemas, examples and metadata: a history with them stays usable."""
+    body = ask("alpha") | more
+    assert gateway.http.post(path, json=body).status_code == 200
+    assert json.loads(worker.next().body) == body
 
 
 def test_media_that_an_escape_hides(gateway: Gateway, worker: FakeWorker) -> None:

@@ -11,7 +11,8 @@ from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.harness import CHAT, COMPLETIONS, Gateway, ask, post, read_to_end
 
 LIMIT = 1_000_000  # the session gateway's GATEWAY_MAX_BODY_BYTES
-NOT_JSON = [b"", b"{", b"\xff\xfe", b'{"model": NaN}', b'{"model": "\\ud800"}', b"[" * 100_000]
+NOT_JSON = [b"", b"{", b"\xff\xfe", b'{"model": NaN}', b'{"model": "\\ud800"}', b"[" * 60]
+OTHER_TEXT = ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"]
 WITHOUT_MODEL = [
     b"[]",
     b"null",
@@ -40,6 +41,19 @@ def test_a_body_that_is_not_json(gateway: Gateway, worker: FakeWorker, body: byt
     assert (answer.status_code, error["code"]) == (400, "invalid_request")
     assert "not valid JSON" in error["message"]
     assert worker.seen.empty()
+
+
+@pytest.mark.parametrize("coding", OTHER_TEXT)
+def test_a_body_of_other_text(gateway: Gateway, worker: FakeWorker, coding: str) -> None:
+    """A byte order mark before UTF-8 is dropped; anything but UTF-8 is refused in clear words."""
+    text = json.dumps(ask("alpha") | {"user": "é"}, ensure_ascii=False)
+    answer = gateway.http.post(CHAT, content=text.encode(coding))
+    if coding == "utf-8-sig":
+        assert answer.content == COMPLETION
+        assert worker.next().body == text.encode()
+    else:
+        assert "UTF-" in error_of(answer)["message"]
+        assert worker.seen.empty()
 
 
 @pytest.mark.parametrize("body", WITHOUT_MODEL)

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.bodies import MOST_DEPTH, Asked, read, remote_media
+from gateway.bodies import Asked, remote_media
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.models import Alias
 from gateway.routes import Route, Routes
+from gateway.scan import MOST_CONTAINERS, MOST_DEPTH
+from tests.reading import read
 
 ROUTES, MIB = Routes(), 1024 * 1024
 
@@ -21,8 +23,9 @@ def route(path: str) -> Route:
     return found
 
 
-CHAT, EMBEDDINGS, SPEECH = (
-    route("/v1/chat/completions"), route("/v1/embeddings"), route("/v1/audio/transcriptions"),
+CHAT, COMPLETIONS, EMBEDDINGS, SPEECH = (
+    route("/v1/chat/completions"), route("/v1/completions"), route("/v1/embeddings"),
+    route("/v1/audio/transcriptions"),
 )  # fmt: skip
 
 
@@ -69,7 +72,13 @@ def test_only_the_wish_for_usage_is_added(rest: dict[str, object]) -> None:
     [
         ({"include_usage": True}, {"include_usage": True}, False),
         ({"include_usage": False}, {"include_usage": True}, True),
-        ({"continuous_usage_stats": True}, {"include_usage": True}, True),
+        ({}, {"include_usage": True}, True),
+        ({"x": 1}, {"include_usage": True, "x": 1}, True),
+        (
+            {"continuous_usage_stats": True},
+            {"include_usage": True, "continuous_usage_stats": False},
+            True,
+        ),
         (None, {"include_usage": True}, True),
         ("nonsense", "nonsense", True),
     ],
@@ -95,12 +104,26 @@ def test_a_text_beyond_its_bound_is_not_parsed() -> None:
     assert asked({"model": "m", "messages": [text, image]}).model == "m"
 
 
-@pytest.mark.parametrize("part", [b"[],", b"{},", b"0,"])
-def test_values_are_bounded(part: bytes) -> None:
-    """A few million small ones would take the memory of gigabytes, and the loop's time."""
-    body = b'{"model":"m","image_url":[' + part * 4_000_001 + b"0]}"
-    with pytest.raises(InvalidRequest, match="objects"):
+@pytest.mark.parametrize(
+    ("part", "count", "match"),
+    [
+        (b"[],", MOST_CONTAINERS, "objects"),
+        (b'{"x":{}},', MOST_CONTAINERS, "objects"),
+        (b"0,", 4_000_001, "values"),
+    ],
+)
+def test_values_are_bounded(part: bytes, count: int, match: str) -> None:
+    """A few million small ones would take the memory of gigabytes of a worker, and its loop's time."""
+    body = b'{"model":"m","image_url":[' + part * count + b"0]}"
+    with pytest.raises(InvalidRequest, match=match):
         read(body, b"application/json", CHAT, {}, MIB)
+
+
+def test_tokens_are_no_containers() -> None:
+    """An array of as many tokens as a context holds is ordinary, and so are brackets in a text."""
+    for prompt in ([123456] * 262_144, "[{" * MOST_CONTAINERS):
+        body = json.dumps({"model": "m", "prompt": prompt}).encode()
+        assert read(body, b"application/json", COMPLETIONS, {}, 10 * MIB).model == "m"
 
 
 def test_depth_is_bounded() -> None:
@@ -223,3 +246,195 @@ def test_media_from_where_a_card_allows(url: str, refused: bool) -> None:
         "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}],
     }
     assert (remote_media(asked(body), {"media.example"}) is not None) is refused
+
+
+CHAT_PART = {
+    "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://h/x"}}]}]
+}
+SOURCE = {"type": "image", "source": {"type": "url", "url": "http://h/x"}}
+FETCHED = [
+    ("/v1/chat/completions", CHAT_PART),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "tool", "content": [{"video_url": {"url": "http://h/x"}}]}]},
+    ),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"audio_url": "http://h/x", "uuid": "1"}]}]},
+    ),
+    (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://h/x"}]}]},
+    ),
+    ("/v1/responses", {"input": [{"type": "function_call_output", "output": [{"image_url": "http://h/x"}]}]}),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [SOURCE]}]}),
+    (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [SOURCE]}]}]},
+    ),
+    ("/v1/embeddings", CHAT_PART),
+    ("/v1/embeddings", {"input": CHAT_PART["messages"]}),
+    ("/v1/embeddings", {"messages": [CHAT_PART["messages"], CHAT_PART["messages"]]}),
+    (
+        "/v1/score",
+        {"data_1": "x", "data_2": {"content": [{"type": "image_url", "image_url": {"url": "http://h/x"}}]}},
+    ),
+    ("/v1/rerank", {"query": "x", "documents": [{"content": [{"image_url": {"url": "http://h/x"}}]}]}),
+    ("/tokenize", CHAT_PART),
+]
+LINK = {
+    "image_url": "http://h/x",
+    "source": {"url": "http://h/x"},
+    "deep": [{"video_url": {"url": "http://h/x"}}],
+}
+SOMEBODYS_TEXT = [
+    (
+        "/v1/messages",
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "input": LINK}]}]},
+    ),
+    ("/v1/messages", {"tools": [{"name": "t", "input_schema": {"properties": LINK, "examples": [LINK]}}]}),
+    ("/v1/messages", {"metadata": LINK}),
+    ("/v1/chat/completions", {"metadata": LINK, "tools": [{"function": {"parameters": {"example": LINK}}}]}),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": LINK}}]}]},
+    ),
+    (
+        "/v1/chat/completions",
+        {"response_format": {"json_schema": {"schema": LINK}}, "chat_template_kwargs": LINK},
+    ),
+    ("/v1/responses", {"metadata": LINK, "tools": [{"parameters": LINK}], "input": "image_url http://h/x"}),
+    ("/v1/responses", {"input": [{"type": "function_call", "arguments": json.dumps(LINK), "action": LINK}]}),
+    ("/v1/completions", {"prompt": "x", "metadata": LINK}),
+    ("/v1/detokenize", LINK),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), FETCHED)
+def test_what_a_worker_would_fetch_is_seen(path: str, body: dict[str, object]) -> None:
+    """In each place of each route's schema, also behind a name that is spelt with escapes."""
+    plain = json.dumps(body | {"model": "m"})
+    hidden = plain.replace("image_url", "im\\u0061ge_\\u0075rl").replace("url", "\\u0075rl")
+    for text in (plain, hidden):
+        found = read(text.encode(), b"application/json", route(path), {}, MIB)
+        assert remote_media(found) == "http://h/x"
+        assert remote_media(found, {"h"}) is None
+
+
+@pytest.mark.parametrize(("path", "body"), SOMEBODYS_TEXT)
+def test_what_no_worker_fetches_is_anybodys_text(path: str, body: dict[str, object]) -> None:
+    """A tool's input, a schema, an example, metadata: whatever their keys are called."""
+    assert remote_media(asked(body | {"model": "m"}, route(path))) is None
+
+
+parameters = some.dictionaries(some.text("abc", max_size=2), some.none() | some.integers(), max_size=5)
+
+
+@given(parameters, parameters, parameters)
+def test_an_alias_forces_fills_in_and_changes_nothing_else(
+    request: dict[str, int | None], force: dict[str, int | None], default: dict[str, int | None]
+) -> None:
+    """Forced ones are the alias's, defaults stand where the client says nothing or null, all else is the client's."""
+    default = {key: value for key, value in default.items() if key not in force}
+    alias = Alias(model="big", force=force, default=default)
+    body = json.dumps({**request, "model": "fast"}).encode()
+    made = json.loads(read(body, b"application/json", EMBEDDINGS, {"fast": alias}, MIB).body)
+    assert made.keys() == request.keys() | force.keys() | default.keys() | {"model"}
+    for key, value in made.items():
+        said = request.get(key)
+        expected = force[key] if key in force else default.get(key) if said is None else said
+        assert value == ("big" if key == "model" else expected)
+
+
+AWKWARD = '"seed" : 12345678901234567890123,"x":[1.0,1E5, 0.1000],  "d":1,"d":2 ,"\\u0065":"\\/"'
+
+
+@pytest.mark.parametrize(
+    ("member", "put"),
+    [
+        ('"stream_options": null', '"stream_options": {"include_usage":true}'),
+        ('"stream_options" : { }', '"stream_options" : {"include_usage":true }'),
+        ('"stream_options":{"z":1e2}', '"stream_options":{"include_usage":true,"z":1e2}'),
+        ('"stream_options":{"include_usage" :false}', '"stream_options":{"include_usage" :true}'),
+        ('"stream_options":{"include_\\u0075sage":null}', '"stream_options":{"include_\\u0075sage":true}'),
+    ],
+)
+def test_what_is_put_in_leaves_every_other_byte_alone(member: str, put: str) -> None:
+    """Numbers, order, blanks, escapes, repeated names."""
+    body = f'{{ "model":"m",{AWKWARD},{member}, "stream":true }}\n'
+    sent = read(body.encode(), b"application/json", CHAT, {}, MIB)
+    assert sent.body.decode() == body.replace(member, put)
+    assert sent.hides_usage
+
+
+def test_an_alias_leaves_every_other_byte_alone() -> None:
+    """Likewise; what it adds comes first."""
+    body = f'{{ {AWKWARD}, "temperature": 1.50,"model" :"fast" }}'
+    sent = read(body.encode(), b"application/json", EMBEDDINGS, FAST, MIB)
+    expected = body.replace("1.50", "0").replace('"fast"', '"m"').replace("{", '{"max_tokens":5,', 1)
+    assert sent.body.decode() == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "stream", "stream_options", "previous_response_id", "user", "temperature"]
+)
+def test_what_the_gateway_acts_on_stands_there_once(name: str) -> None:
+    """Two readers may take two values of what is said twice."""
+    body = f'{{"model":"fast","{name}":null,"x":1,"\\u{ord(name[0]):04x}{name[1:]}":null}}'
+    with pytest.raises(InvalidRequest, match="twice"):
+        read(body.encode(), b"application/json", CHAT, FAST, MIB)
+
+
+def test_a_byte_order_mark_is_dropped() -> None:
+    """Some editors and languages write one before any text."""
+    sent = read(b'\xef\xbb\xbf{"model":"m"}', b"application/json", CHAT, {}, MIB)
+    assert sent.body == b'{"model":"m"}'
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_other_unicode_is_told(coding: str) -> None:
+    """A worker might read it, where we do not."""
+    with pytest.raises(InvalidRequest, match="UTF-16 or UTF-32"):
+        read('{"model":"m"}'.encode(coding), b"application/json", CHAT, {}, MIB)
+
+
+@pytest.mark.parametrize("size", [0, 256 * 1024 - 12, 600_000])
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xe4\xbd", b"\xed\xa0\x80", b"\xc0\x80"])
+def test_what_is_no_utf_8_is_told(size: int, wrong: bytes) -> None:
+    """Anywhere in a body."""
+    body = b'{"model":"m","x":"' + "你".encode() * (size // 3) + b"%b" + b'"}'
+    assert read(body % b"", b"application/json", CHAT, {}, MIB).model == "m"
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        read(body % wrong, b"application/json", CHAT, {}, MIB)
+
+
+@pytest.mark.parametrize("offset", range(24))
+def test_media_are_seen_wherever_a_slice_ends(offset: int) -> None:
+    """The mark of media may lie across two of the pieces that a body is sifted in."""
+    body = b'{"model":"m","x":"%b","messages":[{"content":[{"image_url":"http://h/x"}]}]}'
+    body %= b"y" * (256 * 1024 - 60 + offset)
+    assert remote_media(read(body, b"application/json", CHAT, {}, MIB)) == "http://h/x"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "Content-Disposition: form-data; name*=utf-8''model\r\n\r\nother",
+        'Content-Disposition: form-data; name="mod\\el"\r\n\r\nother',
+        "Content-Disposition: form-data; x=" + "y" * 9000 + '; name="model"\r\n\r\nother',
+    ],
+)
+def test_a_second_model_of_a_form_cannot_hide(part: str) -> None:
+    """What a worker may take for the field is refused, where it could not be told apart."""
+    body = form(FIELD.format("model", "m"), part)
+    with pytest.raises(InvalidRequest):
+        read(body, b"multipart/form-data; boundary=B", SPEECH, {}, MIB)
+
+
+def test_a_file_may_hold_anything_but_the_boundary_on_a_line_of_its_own() -> None:
+    """Also what looks like it, and brackets and names."""
+    file = FILE + ' --B\r\nContent-Disposition: form-data; name="model"\r\n\r\nother' + "--B" * 2000
+    body = form(FIELD.format("model", "m"), file)
+    assert read(body, b"multipart/form-data; boundary=B", SPEECH, {}, MIB).model == "m"
+    with pytest.raises(InvalidRequest, match="parts"):
+        read(form(*["x"] * 1001), b"multipart/form-data; boundary=B", SPEECH, {}, MIB)

@@ -4,12 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
 
 from gateway.cards import Card, Catalog, group_by_name, load_catalog
 from gateway.errors import ConfigError
-from gateway.models import Alias, Deadlines, Models, Options, Queue, load_models, rewrite
+from gateway.models import Alias, Deadlines, Models, Options, Queue, load_models
 from gateway.policies import POLICIES, LeastInFlight, PowerOfTwo, PrefixAffinity, Session
 from gateway.settings import Settings
 
@@ -181,23 +179,3 @@ def test_the_page_names_every_policy_and_its_settings() -> None:
     for name, kind in POLICIES.items():
         for setting, field in kind.model_fields.items():
             assert setting == "name" or f"`{setting}: {field.default}`" in rows[name]
-
-
-parameters = some.dictionaries(some.text("abc", max_size=2), some.none() | some.integers(), max_size=5)
-
-
-@given(parameters, parameters, parameters)
-def test_rewriting_forces_fills_in_and_changes_nothing_else(
-    request: dict[str, int | None], force: dict[str, int | None], default: dict[str, int | None]
-) -> None:
-    """Forced ones are the alias's, defaults stand where the client says nothing or null, all else is the client's."""
-    default = {key: value for key, value in default.items() if key not in force}
-    given_, alias = {**request, "model": "fast"}, Alias(model="big", force=force, default=default)
-    before = dict(given_)
-    made = rewrite(given_, alias)
-    assert given_ == before
-    assert made.keys() == request.keys() | force.keys() | default.keys() | {"model"}
-    for key, value in made.items():
-        said = request.get(key)
-        expected = force[key] if key in force else default.get(key) if said is None else said
-        assert value == ("big" if key == "model" else expected)

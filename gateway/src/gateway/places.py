@@ -1,0 +1,83 @@
+"""Which members of a JSON body are looked for, by route: a table, and the tree that is made of it. Pure.
+
+A worker fetches what content parts of these places name, and nothing else: what a tool gets or returns, a schema, an
+example or `metadata` is anybody's text, whatever its keys are called. Lists are passed through: `messages.content`
+means each part of each message. The table follows vLLM 0.32 (its chat parser, Responses, Messages and pooling).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+NOTED: Final = (
+    "model",
+    "stream",
+    "stream_options",
+    "stream_options.include_usage",
+    "stream_options.continuous_usage_stats",
+    "previous_response_id",
+    "user",
+)
+PART_KEYS: Final = (
+    "image_url",
+    "video_url",
+    "audio_url",
+)  # of a content part: an address, or an object with `url`
+CHAT: Final = ("messages.content",)
+POOLING: Final = ("messages.content", "input.content")
+SCORED: Final = ("queries", "documents", "items", "text_1", "text_2", "data_1", "data_2", "query")
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {  # where the content parts of a route's body are
+    "chat_completions": CHAT,
+    "completions": (),
+    "responses": ("input", "input.content", "input.output", "previous_input_messages.content"),
+    "messages": (),
+    "count_tokens": (),
+    "embeddings": POOLING,
+    "pooling": POOLING,
+    "classify": POOLING,
+    "rerank": tuple(f"{name}{inner}" for name in SCORED for inner in ("", ".content")),
+    "score": tuple(f"{name}{inner}" for name in SCORED for inner in ("", ".content")),
+    "tokenize": CHAT,
+    "detokenize": (),
+}
+SOURCE: Final = ("messages.content.source", "messages.content.content.source")
+SOURCES: Final = {
+    "messages": SOURCE,
+    "count_tokens": SOURCE,
+}  # Anthropic's images, in messages and tools' results
+
+
+class Place:
+    """A place in a body. noted: the name under which its value's position is kept; is_address: of media."""
+
+    __slots__ = ("inner", "is_address", "noted")
+
+    def __init__(self) -> None:
+        self.inner: dict[bytes, Place] = {}
+        self.is_address = False
+        self.noted: str | None = None
+
+    def at(self, path: str) -> "Place":
+        """The place behind a path of names with dots between them."""
+        place = self
+        for name in path.split("."):
+            place = place.inner.setdefault(name.encode(), Place())
+        return place
+
+
+def places_of(route: str, others: Iterable[str], *, media: bool) -> Place:
+    """What is looked for in a body of a route. others: more members whose position is wanted."""
+    root = Place()
+    for path in NOTED:
+        root.at(path).noted = path
+    for name in others:
+        place = root.inner.setdefault(name.encode(), Place())
+        place.noted = name
+    for path in addresses_of(route) if media else ():
+        root.at(path).is_address = True
+    return root
+
+
+def addresses_of(route: str) -> list[str]:
+    """The paths of all addresses that a worker would fetch."""
+    named = [f"{part}.{key}" for part in PARTS[route] for key in PART_KEYS]
+    return [*named, *(f"{path}.url" for path in [*named, *SOURCES.get(route, ())])]
