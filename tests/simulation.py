@@ -326,7 +326,9 @@ class Stage:
         slug.mkdir()
         (slug / "card.yaml").write_text(f"slug: {SLUG}\n")
         (slug / "model.env").write_text(f"WEIGHTS_REPO=o/{SLUG}\nSERVED_MODEL_NAMES={SLUG}\n")
-        return Gateway(Settings(cards_dir=folder, dns=False, eject_after=1 << 30), self.log)
+        return Gateway(
+            Settings(cards_dir=folder, dns=False, eject_after=1 << 30, allowed_hosts="*"), self.log
+        )
 
     def look(self, seconds: float) -> None:
         """Time goes on by so much, and every connection is looked at."""
