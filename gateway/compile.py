@@ -15,8 +15,8 @@ MODULES = (
     "answers", "attempt", "bodies", "budget", "call", "candidates", "desk", "door", "downstream", "exchange",
     "families", "fleet", "forms", "framing", "headers", "health", "hosts", "http1", "ids", "keys", "logs",
     "metrics", "origins", "outbox", "pace", "places", "prefixes", "progress", "proxy", "queues", "relay",
-    "rendezvous", "request", "retries", "routes", "scan", "shared", "sockets", "states", "stored", "told",
-    "upstream", "vitals", "workers",
+    "rendezvous", "replies", "request", "retries", "routes", "scan", "shared", "sockets", "states", "stored",
+    "told", "upstream", "vitals", "workers",
 )  # fmt: skip
 
 

@@ -307,28 +307,34 @@ class Log(EventLog):
 
 
 class Stage:
-    """A gateway that serves the model `alpha` by one worker, which is the test's."""
+    """A gateway that serves the model `alpha` by one worker, which is the test's. models: what its models file says."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: str = "{}") -> None:
         self.watch = Watch()
         self.loop = Loop(self.watch)
         self.log = Log()
         with tempfile.TemporaryDirectory() as folder:
-            self.gateway = self.loop.run_until_complete(self._build(Path(folder)))
+            self.gateway = self.loop.run_until_complete(self._build(Path(folder), models))
         self.door = self.gateway.door()
         fleet = self.gateway.fleet
         fleet.refresh(SLUG, [("127.0.0.1", 9)])
         self.worker: Worker = fleet.workers()[0]
         fleet.probe_passed(self.worker, None)
 
-    async def _build(self, folder: Path) -> Gateway:
+    async def _build(self, folder: Path, models: str) -> Gateway:
         slug = folder / SLUG
         slug.mkdir()
         (slug / "card.yaml").write_text(f"slug: {SLUG}\n")
         (slug / "model.env").write_text(f"WEIGHTS_REPO=o/{SLUG}\nSERVED_MODEL_NAMES={SLUG}\n")
-        return Gateway(
-            Settings(cards_dir=folder, dns=False, eject_after=1 << 30, allowed_hosts="*"), self.log
+        (folder / "models.yaml").write_text(models)
+        settings = Settings(
+            cards_dir=folder,
+            models_file=folder / "models.yaml",
+            dns=False,
+            eject_after=1 << 30,
+            allowed_hosts="*",
         )
+        return Gateway(settings, self.log)
 
     def look(self, seconds: float) -> None:
         """Time goes on by so much, and every connection is looked at."""

@@ -9,21 +9,18 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-import httptools
-
 from gateway.errors import BadWorkerResponse, WorkerDisconnected
-from gateway.framing import BadFraming, Chunked, Framing, Sized, UntilClose
+from gateway.framing import BadFraming, Chunked, Framing
 from gateway.outbox import Outbox
+from gateway.replies import END, Headers, Reply, check_beginning, read_reply
 from gateway.states import ANSWERS, LINES, Answer, Line, changed
 
 RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
-MOST_HEAD_BYTES: Final = 64 * 1024
+MOST_INTERIMS: Final = 16  # before an answer
 STALE_S: Final = 1.0  # a connection that the worker had closed is known for it within a round trip
 JOINED_BYTES: Final = (
     64 * 1024
 )  # a larger body is written behind its head, without a copy of both in one piece
-BODILESS: Final = (204, 304)
-Headers = list[tuple[bytes, bytes]]
 
 
 class StaleConnection(Exception):
@@ -125,8 +122,9 @@ class Exchange:
             self._become(Answer.COMPLETE)
             self._receiver.on_end()
 
-    def tell_head(self, *, alone: bool) -> None:
+    def tell_head(self, reply: Reply, *, alone: bool) -> None:
         self._become(Answer.BEGUN)
+        self.status, self.headers, self.framing = reply.status, reply.fields, reply.framing
         self._receiver.on_head(alone=alone)
 
     def tell_chunk(self, framed: bytes) -> None:
@@ -148,10 +146,10 @@ class Connection:
         self._outbox = outbox
         self._clock = clock
         self._started = 0.0
-        self._parser: httptools.HttpResponseParser | None = None
         self._exchange: Exchange | None = None
         self._chunks: Chunked | None = None  # the exchange's framing, if it is this one
-        self._head: bytes = b""
+        self._head = b""  # as much of it as has come
+        self._interims = 0
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._keep_alive = False
@@ -170,8 +168,7 @@ class Connection:
         """Sends a request. The connection must be open and idle."""
         assert self._transport is not None
         self._become(Line.ASKED)
-        self._exchange, self._head, self._started = exchange, b"", self._clock()
-        self._parser = httptools.HttpResponseParser(self)
+        self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
         exchange.run_on(self)
         if len(body) < JOINED_BYTES:
             self._outbox.send(self._transport, head + body)
@@ -185,7 +182,8 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        self._become(Line.CLOSED)
+        if self.line is not Line.CLOSED:
+            self._become(Line.CLOSED)
         if self._transport is not None:
             self._transport.abort()
 
@@ -237,8 +235,9 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         silent = self.line is Line.ASKED
-        self._become(Line.CLOSED)
-        exchange, self._exchange, self._transport, self._parser = self._exchange, None, None, None
+        if self.line is not Line.CLOSED:
+            self._become(Line.CLOSED)
+        exchange, self._exchange, self._transport = self._exchange, None, None
         if exchange is not None:
             try:
                 self._lose(exchange, silent, exc)
@@ -255,61 +254,41 @@ class Connection:
                 WorkerDisconnected("The worker closed the connection before its answer was complete")
             )
 
-    # the parser's callbacks
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._exchange is not None
-        self._exchange.headers.append((name.lower(), value))
-
     # the answer's parts
 
     def _feed_head(self, exchange: Exchange, data: bytes) -> None:
         if self.line is Line.ASKED:
             self._become(Line.HEAD)
-        data = self._head + data if self._head else data
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4 and len(data) <= MOST_HEAD_BYTES and b"HTTP/1.1 ".startswith(data[:9]):
-            self._head = data
-            return
         try:
-            self._read_head(exchange, data[: end if end >= 4 else None])
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadFraming) as error:
+            reply, rest = self._read_head(self._head + data if self._head else data)
+        except BadFraming as error:
             exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
-        else:
-            self._go_on(exchange, data[end:])
-
-    def _read_head(self, exchange: Exchange, head: bytes) -> None:
-        """Raises BadFraming or httptools' errors."""
-        assert self._parser is not None
-        self._head = b""
-        self._parser.feed_data(head)
-        status = self._parser.get_status_code()
-        if (
-            not 100 <= status <= 599
-            or self._parser.get_http_version() != "1.1"
-            or not head.endswith(b"\r\n\r\n")
-        ):
-            raise BadFraming(f"it begins with {head[:40]!r}")
-        if status >= 200:
-            exchange.status = status
-            exchange.framing = framing_of(status, exchange.headers)
-            self._keep_alive = self._parser.should_keep_alive()
-        else:  # an interim answer is passed over
-            exchange.headers.clear()
-            self._parser = httptools.HttpResponseParser(self)
-
-    def _go_on(self, exchange: Exchange, rest: bytes) -> None:
-        """After a head, with the bytes that came behind it."""
-        framing = exchange.framing
-        if framing is None:
-            if rest:
-                self._feed_head(exchange, rest)
             return
+        if reply is not None:
+            self._go_on(exchange, reply, rest)
+
+    def _read_head(self, data: bytes) -> tuple[Reply | None, bytes]:
+        """A head that is none of an interim answer, which are passed over, and what came behind it; None until that has
+        come. Raises BadFraming."""
+        while (end := data.find(END) + len(END)) >= len(END):
+            reply, data = read_reply(data[:end]), data[end:]
+            if not reply.is_interim:
+                return reply, data
+            self._interims += 1
+            if self._interims > MOST_INTERIMS:
+                raise BadFraming("interim answers come and come")
+        check_beginning(data)
+        self._head = data
+        return None, b""
+
+    def _go_on(self, exchange: Exchange, reply: Reply, rest: bytes) -> None:
+        """After a head, with the bytes that came behind it."""
         self._become(Line.BODY)
-        self._chunks = framing if isinstance(framing, Chunked) else None
-        exchange.tell_head(alone=not rest)
+        self._keep_alive = reply.keep_alive
+        self._chunks = reply.framing if isinstance(reply.framing, Chunked) else None
+        exchange.tell_head(reply, alone=not rest)
         if not exchange.over:
-            self._feed_body(exchange, framing, rest)
+            self._feed_body(exchange, reply.framing, rest)
 
     def _feed_body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
         try:
@@ -326,7 +305,7 @@ class Connection:
         """Gives the connection back, to the pool if it can be used again, and tells the end."""
         assert exchange.framing is not None
         reusable = self._keep_alive and not exchange.framing.surplus and self._is_sent()
-        self._exchange = self._chunks = self._parser = None
+        self._exchange = self._chunks = None
         self.resume()
         if reusable and not self.closed:
             self._become(Line.IDLE)
@@ -338,25 +317,3 @@ class Connection:
     def _is_sent(self) -> bool:
         """Whether the worker has taken the whole request, and did not answer before its end."""
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
-
-
-def framing_of(status: int, headers: Headers) -> Framing:
-    """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
-    lengths, codings = set(), []
-    for name, value in headers:
-        if name == b"content-length":
-            lengths.add(value)
-        elif name == b"transfer-encoding":
-            codings.append(value.lower())
-    if codings:
-        if codings != [b"chunked"] or lengths:
-            raise BadFraming("its transfer-encoding is not chunked alone")
-        return Chunked()
-    if status in BODILESS:
-        return Sized(0)
-    if not lengths:
-        return UntilClose()
-    length = lengths.pop()
-    if lengths or not length.isdigit() or len(length) > 18:
-        raise BadFraming("its content-length is no number")
-    return Sized(int(length))

@@ -113,7 +113,7 @@ LINES: Final[Mapping[Line, tuple[Line, ...]]] = {
     Line.ASKED: (Line.HEAD, Line.CLOSED),
     Line.HEAD: (Line.BODY, Line.CLOSED),
     Line.BODY: (Line.IDLE, Line.CLOSED),
-    Line.CLOSED: (Line.CLOSED,),  # by us, and then by the kernel
+    Line.CLOSED: (),
 }
 
 State = TypeVar("State", bound=IntEnum)
