@@ -55,8 +55,8 @@ class Export:
 
     def _run(self, part_bytes: int, first: int) -> None:
         self._into.mkdir(parents=True, exist_ok=True)
-        (self._into / LOCK).write_text(self._made.text(), encoding="utf-8")
-        (self._into / FORM).write_text(json.dumps({"part_bytes": part_bytes}) + "\n")
+        self._note(LOCK, self._made.text())
+        self._note(FORM, json.dumps({"part_bytes": part_bytes}) + "\n")
         for part in parts(self._made.manifest, part_bytes)[first - 1 :]:
             if not self._has(part):
                 self._write(part)
@@ -69,27 +69,31 @@ class Export:
             path.exists()
             and path.stat().st_size == part.bytes
             and sums.exists()
-            and f"  {part.name}\n" in sums.read_text()
+            and f"  {part.name}\n" in sums.read_text(errors="replace")
         )
 
     def _write(self, part: Part) -> None:
         draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
         try:
-            with draft.open("wb", buffering=0) as target:
+            with inside.writing(self._into, draft.name) as target:
                 for piece in part.slices:
                     with inside.reading(self._snapshot, piece.file.path) as source:
                         source.seek(piece.begin)
                         copy(source, target, piece.end - piece.begin, digest)
                 os.fsync(target.fileno())
             draft.replace(self._into / part.name)
-            with (self._into / SUMS).open("a") as sums:
-                sums.write(f"{digest.hexdigest()}  {part.name}\n")
+            self._note(SUMS, f"{digest.hexdigest()}  {part.name}\n", keep=True)
         except JobError:
             draft.unlink(missing_ok=True)
             raise
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
+
+    def _note(self, name: str, text: str, *, keep: bool = False) -> None:
+        with inside.writing(self._into, name, keep=keep) as file:
+            file.seek(0, os.SEEK_END)
+            inside.write(file, text.encode())
 
     def _full(self, part: Part) -> NoSpaceError:
         return NoSpaceError(

@@ -30,7 +30,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path, flags: int, kind: int) -> Iterator[bool]:
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield _locked(descriptor, kind)
     finally:

@@ -5,9 +5,10 @@ Importing this module imports the SDK, which reads its knobs from the environmen
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 from modelscope_hub import HubApi, ProgressCallback, _download
@@ -60,6 +61,7 @@ class Hub:
         self._pace = pace
         self._if_missing = f". {if_missing}" if if_missing else ""
         _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
+        _download.open = _open  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
         self._session = self._api.legacy._read_session = _SdkSession(endpoint, way, pace.take)
         log = logging.getLogger("modelscope_hub")
@@ -194,6 +196,11 @@ class _RetryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING and "retry" in record.getMessage():
             self._on_retry(" ".join(record.getMessage().split()))
+
+
+def _open(path: str | Path, mode: str) -> IO[Any]:
+    """For the SDK, which would follow a link in a file's place."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:

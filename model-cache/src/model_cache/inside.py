@@ -112,6 +112,13 @@ def remove(root: Path, path: str) -> None:
         return
 
 
+def no_link(path: Path) -> Path:
+    """The same path. Raises LinkError if a link lies there."""
+    if path.is_symlink():
+        raise LinkError(path)
+    return path
+
+
 def make(root: Path, path: str) -> Path:
     """The directory at *path* below *root*, made where it is not there. Raises LinkError."""
     with parent(root, f"{path}/x", make=True):

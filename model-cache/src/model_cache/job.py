@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from model_cache import card, lock, ready
+from model_cache import card, inside, lock, ready
 from model_cache.document import WrongDocumentError
 from model_cache.errors import AccessError, ConfigError, IntegrityError
 from model_cache.listing import Accepted, ListedFile, accept, missing_from
@@ -274,13 +274,14 @@ class Job:
 
     def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
         """The shard index, right to the last byte, before hundreds of gigabytes follow."""
-        path = staging / index.path
         for _ in range(1 + hub.count):
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
-            if sha256(content := path.read_bytes()).hexdigest() == index.sha256:
+            with inside.reading(staging, index.path) as file:
+                content = file.read(index.size)
+            if sha256(content).hexdigest() == index.sha256:
                 return content
-            path.unlink()
+            inside.remove(staging, index.path)
             hub.doubt([index])
         raise IntegrityError(
             f"{index.path} differs from its sha256, whoever sends it; nothing else was downloaded"
@@ -346,7 +347,7 @@ class Job:
 
 def _remove(root: Path, files: Sequence[ManifestFile]) -> None:
     for file in files:
-        (root / file.path).unlink(missing_ok=True)
+        inside.remove(root, file.path)
 
 
 def _work(files: Sequence[ManifestFile]) -> Work:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from model_cache import document
+from model_cache import document, inside
 from model_cache.document import STRICT, WrongDocumentError
 
 _MOST_BYTES = 4096  # of a signature
@@ -108,7 +108,9 @@ class Owner:
     def _sign(self, beat: int) -> None:
         draft = self._path.with_name(f"{self._path.name}.{self.run}")
         try:
-            draft.write_text(json.dumps(asdict(Signature(self.run, socket.gethostname(), beat))) + "\n")
+            text = json.dumps(asdict(Signature(self.run, socket.gethostname(), beat))) + "\n"
+            with inside.writing(draft.parent, draft.name) as file:
+                inside.write(file, text.encode())
             draft.replace(self._path)
         finally:
             draft.unlink(missing_ok=True)

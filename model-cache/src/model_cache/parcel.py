@@ -115,7 +115,7 @@ class Parcel:
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
         """Unpack the parts that are here. Raises RetryableError that names those that are not, IntegrityError."""
-        done, all_parts = _Done(into / _DONE), self._parts()
+        done, all_parts = _Done(into), self._parts()
         done.forget({part.number for part in all_parts if _is_begun_anew(part, files, into)})
         for file in files:
             progress.start(file.path, file.size)
@@ -146,7 +146,7 @@ class Parcel:
 
     def _unpack(self, part: Part, into: Path) -> None:
         digest = hashlib.sha256()
-        with (self._root / part.name).open("rb", buffering=0) as source:
+        with inside.reading(self._root, part.name) as source:
             for piece in part.slices:
                 with inside.writing(into, draft(piece.file), keep=True) as target:
                     target.seek(piece.begin)
@@ -171,20 +171,24 @@ class Parcel:
 class _Done:
     """Which parts were unpacked, by this run or earlier ones."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.numbers = _numbers(path)
+    def __init__(self, into: Path) -> None:
+        self._into = into
+        self.numbers = _numbers(into / _DONE)
 
     def forget(self, numbers: set[int]) -> None:
         """For good: a later run, with another disk, does not take them for unpacked either."""
         if numbers & self.numbers:
             self.numbers -= numbers
-            self._path.write_text("".join(f"{number}\n" for number in sorted(self.numbers)))
+            self._write()
 
     def add(self, number: int) -> None:
         self.numbers.add(number)
-        with self._path.open("a") as file:
-            file.write(f"{number}\n")
+        self._write()
+
+    def _write(self) -> None:
+        """All of them: one that is lost is unpacked once more."""
+        with inside.writing(self._into, _DONE) as file:
+            inside.write(file, "".join(f"{number}\n" for number in sorted(self.numbers)).encode())
 
 
 def _numbers(path: Path) -> set[int]:

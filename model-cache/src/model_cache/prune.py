@@ -19,6 +19,7 @@ from model_cache.holds import exclusive, is_held
 from model_cache.manifest import READY
 from model_cache.mount import is_shared
 from model_cache.report import human_bytes
+from model_cache.volume import explain
 
 STALE_S = 86_400  # an interrupted download is kept that long, to go on with
 
@@ -47,11 +48,16 @@ def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]
 def remove(root: Path, leftover: Leftover) -> bool:
     """Remove it, while nobody writes to its repository, unless somebody took it since; returns whether it is gone."""
     with ExitStack() as stack:
-        locks = [path for path in (leftover.lock, leftover.path) if path is not None and path.exists()]
+        both = (leftover.lock, leftover.path)
+        locks = [path for path in both if path is not None and path.exists() and not path.is_symlink()]
         free = all(stack.enter_context(exclusive(path)) for path in locks)
-        if not free or leftover.path.resolve() in _linked(root):
+        if not free or _real(leftover.path) in _linked(root):
             return False
-        (leftover.path / READY).unlink(missing_ok=True)  # first: half a snapshot is none
+        if leftover.path.is_symlink() or not leftover.path.is_dir():
+            leftover.path.unlink()  # and not what it leads to
+            return True
+        with suppress(FileNotFoundError, IsADirectoryError):
+            (leftover.path / READY).unlink()  # first: half a snapshot is none
         shutil.rmtree(leftover.path)
         return True
 
@@ -72,13 +78,18 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
 def _snapshots(root: Path) -> Iterator[Leftover]:
     linked = _linked(root)
     for path in sorted(root.glob("models/*/*/*")):
-        if path.is_dir() and path.resolve() not in linked:
+        if path.is_dir() and _real(path) not in linked:
             owner, name = path.parts[-3:-1]
             yield Leftover(path, "no slug links to it", root / ".locks" / f"{owner}--{name}.lock")
 
 
 def _linked(root: Path) -> set[Path]:
-    return {link.resolve() for link in root.glob("slugs/[a-z0-9]*")}
+    return {_real(link) for link in root.glob("slugs/[a-z0-9]*")}
+
+
+def _real(path: Path) -> Path:
+    """As resolve() has it, but for links in a circle, at which that breaks."""
+    return Path(os.path.realpath(path))
 
 
 def _downloads(root: Path, now: float) -> Iterator[Leftover]:
@@ -102,7 +113,9 @@ def _is_taken(leftover: Leftover) -> bool:
     locks = (leftover.path, leftover.lock)
     if leftover.lock and leftover.lock.with_suffix(".owner").exists():
         return True  # signed for, by a run of any host
-    return any(is_held(lock) for lock in locks if lock is not None and lock.exists())
+    return any(
+        is_held(lock) for lock in locks if lock is not None and lock.exists() and not lock.is_symlink()
+    )
 
 
 def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
@@ -111,9 +124,19 @@ def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
         yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
 
 
-def main() -> None:
+def main() -> int:
     """Show, or remove what was shown."""
     root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
+    try:
+        _run(root)
+    except OSError as error:
+        problem = explain(error, root)
+        sys.stderr.write(f"model-cache: {problem}\n")
+        return problem.exit_code
+    return 0
+
+
+def _run(root: Path) -> None:
     found = leftovers(
         root, time.time(), shared=is_shared(os.environ.get("MODEL_CACHE_VOLUME") or "auto", root)
     )
@@ -129,4 +152,4 @@ def _removed(root: Path, leftover: Leftover) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

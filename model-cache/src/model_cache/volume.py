@@ -24,7 +24,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -55,13 +55,10 @@ class Volume:
         return home / "cache" if self._owner else self._root / ".ms"
 
     def prepare(self) -> None:
-        """Create the directories that every run needs."""
-        for path in (self._staging_root, self._lock_file.parent, self._slug_link.parent, self._models):
-            path.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def _lock_file(self) -> Path:
-        return self._root / ".locks" / f"{self._flat_name}.lock"
+        """Create the directories that every run needs. Raises LinkError where one of them is a link."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for path in (".staging", ".locks", ".ms/.lock", "slugs", f"models/{self._repo}"):
+            inside.make(self._root, path)
 
     @property
     def _models(self) -> Path:
@@ -75,8 +72,8 @@ class Volume:
         return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{self._run}"
 
     def snapshot(self, digest: str) -> Path:
-        """Where the snapshot is published."""
-        return self._models / digest[:DIGEST_DIGITS]
+        """Where the snapshot is published. Raises LinkError if a link lies there."""
+        return inside.no_link(self._models / digest[:DIGEST_DIGITS])
 
     def linked(self) -> Path | None:
         """The snapshot that the slug serves, if its link leads to one of this repository."""
@@ -90,7 +87,7 @@ class Volume:
 
         When a run dies, however it dies, the kernel frees its lock; on a shared file system its signature stands still.
         """
-        with self._lock_file.open("w") as file:
+        with inside.writing(self._root, f".locks/{self._flat_name}.lock", keep=True) as file:
             if self._owner is None:
                 _wait_for(file, on_wait)
                 yield
@@ -108,19 +105,26 @@ class Volume:
             )
 
     def stage(self, manifest: Manifest) -> Path:
-        """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*."""
+        """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*.
+
+        Raises LinkError for any link in it: no run makes one, and what is downloaded would go where it leads.
+        """
         self.unpublish(manifest.digest)
         staging = self.staging(manifest.digest)
-        if not staging.exists() and (earlier := self._left(manifest.digest)):
+        if not os.path.lexists(staging) and (earlier := self._left(manifest.digest)):
             earlier.rename(staging)
-        staging.mkdir(exist_ok=True)
+        inside.make(self._staging_root, staging.name)
+        for path in _walk(staging):
+            inside.no_link(path)
         return staging
 
     def _left(self, digest: str) -> Path | None:
         """The latest staging directory of a run that is no more."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
-            (path for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime, default=None
+            (path for path in found if path.is_dir() and not path.is_symlink()),
+            key=lambda path: path.stat().st_mtime,
+            default=None,
         )
 
     def require_space(self, staging: Path, manifest: Manifest) -> None:
@@ -181,10 +185,11 @@ class Volume:
     def _write(self, path: Path, text: str) -> None:
         """Replace the file at *path* whole, and durably."""
         draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        with inside.writing(self._staging_root, draft.name) as file:
+            inside.write(file, text.encode())
             os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         draft.rename(path)
         _sync(path.parent, self._staging_root)
 
@@ -220,9 +225,8 @@ class Volume:
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
-        _take_away(snapshot / READY)
-        _sync(snapshot)
-        if staging.exists():
+        self.take_ready_away(snapshot)
+        if inside.no_link(staging).exists():
             shutil.rmtree(staging)
         snapshot.rename(staging)
         _sync(snapshot.parent, staging.parent)
@@ -236,7 +240,7 @@ def _take_away(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _wait_for(lock: IO[str], on_wait: Callable[[], None]) -> None:
+def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -272,6 +276,8 @@ def explain(error: OSError, root: Path) -> JobError:
         return ConfigError(
             f"uid {os.getuid()} may not write {where}; chown -R {os.getuid()} what is mounted at {root}"
         )
+    if error.errno == errno.ELOOP:
+        return ConfigError(f"{where} is a link, and nothing on the volume is reached through one; remove it")
     if error.errno == errno.EROFS:
         return ConfigError(f"{where} is mounted read-only; mount {root} read-write in the weights job")
     return RetryableError(
