@@ -95,6 +95,15 @@ class Job:
                 process.communicate(timeout=20)
             return process.returncode
 
+    def run_killed_with(self, pattern: str, count: int) -> None:
+        """Start it, and kill it as soon as so many files of the volume match *pattern* and have something in them."""
+        with self.start(stdout=subprocess.DEVNULL) as process:
+            while sum(path.stat().st_size > 0 for path in self.volume.glob(pattern)) < count:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.kill()
+            process.communicate(timeout=20)
+
     @property
     def link(self) -> Path:
         """What a worker follows."""
