@@ -2,23 +2,24 @@
 
 Read: whether it is whole, and how many tokens it tells. Changed: a chat's `reasoning` gets its former name beside it,
 and the usage that the gateway itself has asked for is taken out again. All other bytes stay the worker's own. No JSON
-is read or written for it: `"reasoning":` cannot stand inside a string of JSON, where a backslash comes before each
-quote, so it is a key.
+is read or written for it: `"reasoning"` with a colon behind it cannot stand inside a string of JSON, where a backslash
+comes before each quote, so it is a key. White space may stand wherever JSON allows it.
 """
 
 import re
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
-KEY, FORMER_KEY = b'"reasoning":', b'"reasoning_content":'
-VALUE: Final = rb'(?:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
+KEY, FORMER_KEY = b'"reasoning"', b'"reasoning_content"'
+VALUE: Final = rb'(?:\s*:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
 FIELD: Final = re.compile(KEY + b"(" + VALUE + b")")
 FIELD_AND_COMMA: Final = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
-USAGE_KEY: Final = b'"usage":{'
-PROMPT_KEYS: Final = b'"prompt_tokens":', b'"input_tokens":'
-COMPLETION_KEYS: Final = b'"completion_tokens":', b'"output_tokens":'
+USAGE_KEY: Final = b'"usage"'
+USAGE: Final = re.compile(USAGE_KEY + rb"\s*:\s*\{")
+PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*([0-9]{1,15})')
+COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,15})')
 USAGE_EVENT: Final = re.compile(
-    rb'^data: \{[^\n]*"choices":\[\],[^\n]*"usage":\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
+    rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
 MOST_HELD: Final = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
 TAIL_BYTES: Final = 4096  # of an answer, where its usage is looked for
@@ -145,7 +146,7 @@ class Stream:
         if not data:
             return data
         self.whole = self.whole or self._end.search(self._fragment + data) is not None
-        if USAGE_KEY in data:
+        if USAGE_KEY in data and USAGE.search(data) is not None:
             self._usage = data
         line = data[data.rfind(b"\n") + 1 :]
         self._fragment = (self._fragment + line if line == data else line)[:FRAGMENT_BYTES]
@@ -228,24 +229,11 @@ def event_end(data: bytes) -> int:
 def tokens_in(data: bytes) -> Tokens | None:
     """The last usage in `data`, by OpenAI's names or Anthropic's; None if there is none to be read."""
     at = data.rfind(USAGE_KEY)
+    while at >= 0 and USAGE.match(data, at) is None:
+        at = data.rfind(USAGE_KEY, 0, at)
     if at < 0:
         return None
-    prompt = first_number(data, PROMPT_KEYS, at)
-    completion = first_number(data, COMPLETION_KEYS, at)
-    return Tokens(prompt, max(completion, 0)) if prompt >= 0 else None
-
-
-def first_number(data: bytes, keys: tuple[bytes, ...], start: int) -> int:
-    """The whole number behind the first of `keys` that is there; -1 without one."""
-    for key in keys:
-        at = data.find(key, start)
-        if at >= 0:
-            return number_at(data, at + len(key))
-    return -1
-
-
-def number_at(data: bytes, at: int) -> int:
-    end = at
-    while end < len(data) and 48 <= data[end] <= 57:
-        end += 1
-    return int(data[at:end]) if end > at else -1
+    prompt, completion = PROMPT.search(data, at), COMPLETION.search(data, at)
+    if prompt is None:
+        return None
+    return Tokens(int(prompt[1]), int(completion[1]) if completion is not None else 0)
