@@ -11,7 +11,7 @@ from tests.referee import Attributed, requests_in, statuses
 from tests.simulation import Stage
 
 LIMIT = 4096  # bytes of a body
-PIECE = b"x" * 1000
+PIECE = b"x" * 3000
 PATIENCE_S = 100.0  # of an answer that never comes
 
 
@@ -20,12 +20,17 @@ class Answer:
 
     def __init__(self, client: Client, request: ClientRequest) -> None:
         self._client = client
+        client.answers.append(self)
         self._loop = client.stage.loop
         self._request = request
         self._since: float | None = None
         self._paused = False
         self._left = 0  # pieces of a stream
         self._does = request.path[1:2]
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused and not self._request.over
 
     def start(self) -> None:
         request = self._request
@@ -35,7 +40,7 @@ class Answer:
         if self._does == b"l":
             self._loop.call_later(1, self._answer)
         elif self._does in b"sb":
-            self._left = 3
+            self._left = 5
             request.begin(200, [])
             self._loop.call_soon(self._stream)
         elif self._does != b"w":
@@ -95,6 +100,7 @@ class Client:
         self.stage = stage
         self.prepared: list[ClientRequest] = []
         self.started: list[tuple[tuple[bytes, bytes, bytes], bytes]] = []
+        self.answers: list[Answer] = []
         self.refused = self.gone = 0
         self.sent = b""
         self.door = replace(stage.door, prepare=self._prepare)
@@ -178,6 +184,8 @@ class Client:
         assert self.stage.log.faults == []
         if self.line.closed:
             assert self.connection not in self.door.connections
+        elif self.line.takes_more:
+            assert not any(answer.is_paused for answer in self.answers), "an answer is paused for ever"
         if self.line.stands_still:
             assert self.connection.busy, "nothing is read, and no answer is due"
 

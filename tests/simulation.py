@@ -184,6 +184,11 @@ class Line:
         return (self.closed or self.ended) and not self.was_reset and not self.has_left
 
     @property
+    def takes_more(self) -> bool:
+        """Whether the protocol may write on."""
+        return self._writes
+
+    @property
     def stands_still(self) -> bool:
         """Whether the protocol reads no more of what the peer sends, though the peer takes all that it gets."""
         return not self._is_reading and not self._closing and self._writes

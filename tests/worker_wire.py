@@ -134,7 +134,9 @@ class Exchange:
         """
         self._asking.stage.watch.judge()
         assert self._asking.stage.log.faults == []
-        theirs, _ = answer_in(self.sent, b"POST", ended=self._has_left and not self._was_reset)
+        if self._worker.stands_still and not self.over:
+            assert not self._client.takes_more, "a worker is paused, whose client takes all"
+        theirs, surplus = answer_in(self.sent, b"POST", ended=self._has_left and not self._was_reset)
         ours, _ = answer_in(self._client.out, b"POST", ended=self._client.is_over)
         if ours is None:
             return None
@@ -149,6 +151,7 @@ class Exchange:
             return None
         assert theirs.whole or LAST_EVENT in of_worker, f"it looks whole: {self.sent!r}"
         assert body == of_worker, f"{body!r} made of {self.sent!r}"
+        assert self._worker.closed or not surplus, "a worker that says too much is trusted with more"
         return ours.start[0], body
 
 

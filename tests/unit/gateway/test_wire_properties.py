@@ -48,7 +48,7 @@ HEADS = (
 REST = (
     b"hello", b"\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"5;a=b\r\nhello\r\n", b"1388\r\n",
     b"0\r\nx: y\r\nConnection: close\r\n\r\n", b"0\r\nx: ", b"ffffffffffffffff\r\n", b"-1\r\n", b"\n", b"\0", b": a",
-    b"1\r\na\r\n", b"x: y\r\n", b"0\r\n",
+    b"1\r\na\r\n", b"x: y\r\n", b"0\r\n", b"5\nhello\n0\n\n",
 )  # fmt: skip
 OK = b"HTTP/1.1 200 OK\r\n"
 ANSWERS = (
@@ -79,6 +79,21 @@ PARTS = (
     b"0\r\nx: y\r\n\r\n", b"5\r\nhello\r\n", b"\r\n", b"186a0\r\n", b"data: [DONE]\n\n", b"1\r\na\r\n",
     b"fffffffffffffffff\r\n", b"0\r\n", b"x: y\r\n", b"\0\n", b"zz\r\n",
 )  # fmt: skip
+WHOLE = (
+    ANSWERS[0] + PARTS[0],
+    ANSWERS[1] + PARTS[2] + PARTS[3] + PARTS[4],
+    ANSWERS[2] + PARTS[6] + PARTS[5],
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 5\r\n\r\nhello",
+)
+CUT_OFF = (
+    ANSWERS[0] + PARTS[0][:5],
+    ANSWERS[1] + PARTS[2],
+    ANSWERS[2] + PARTS[6],
+    ANSWERS[2] + PARTS[6] + b"0\r\n",
+    ANSWERS[2] + PARTS[6][:5],
+    ANSWERS[8] + b"hello",
+)
+FLOODS = (ANSWERS[8], ANSWERS[2] + PARTS[8])
 TIMES = (1, 7, 300, 10_000)
 
 
@@ -116,10 +131,10 @@ class ClientMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.only_sends = True
         self._begin()
 
     def _begin(self) -> None:
+        self.only_sends = True
         self.client = Client(self.stage)
 
     @rule(data=st.sampled_from(HEADS))
@@ -157,6 +172,18 @@ class ClientMachine(Machine):
     def reads_or_not(self, what: str) -> None:
         self.do("other", what)
 
+    @rule(data=st.sampled_from(HEADS[:6]))
+    def takes_its_answer_late(self, data: bytes) -> None:
+        self.do("other", "stop_reading")
+        self.do("send", data)
+        self.do("other", "read_on")
+
+    @precondition(lambda self: self.client.line.closed or self.client.line.ended)
+    @rule()
+    def connects_again(self) -> None:
+        self.do("end")
+        self.do("begin")
+
     @precondition(lambda self: len(self.steps) > 4)
     @rule(what=st.sampled_from(["leave", "reset", "close_door", "shut_door"]))
     def ends(self, what: str) -> None:
@@ -190,38 +217,67 @@ class WorkerMachine(Machine):
         self.asking = Asking(self.stage)
         self.exchange: Exchange | None = None
 
-    @precondition(lambda self: self.exchange is None or self.exchange.over)
+    @property
+    def is_busy(self) -> bool:
+        return self.exchange is not None and not self.exchange.over
+
+    @precondition(lambda self: self.exchange is not None and self.exchange.over)
+    @rule(data=st.sampled_from(ANSWERS + PARTS))
+    def speaks_out_of_turn(self, data: bytes) -> None:
+        self.do("on", "send", data)
+
+    @precondition(lambda self: not self.is_busy)
     @rule(stream=st.booleans(), http_1_0=st.booleans())
     def is_asked(self, stream: bool, http_1_0: bool) -> None:
         self.do("ask", stream, http_1_0)
 
-    @precondition(lambda self: self.exchange is not None)
+    @precondition(lambda self: self.is_busy)
     @rule(data=st.sampled_from(ANSWERS))
     def sends_a_head(self, data: bytes) -> None:
         self.do("on", "send", data)
 
-    @precondition(lambda self: self.exchange is not None)
+    @precondition(lambda self: self.is_busy)
     @rule(data=st.sampled_from(PARTS), times=st.sampled_from(TIMES))
     def sends_what_may_follow(self, data: bytes, times: int) -> None:
         self.do("on", "send", data * times)
 
-    @precondition(lambda self: self.exchange is not None)
+    @precondition(lambda self: self.is_busy)
     @rule(head=st.sampled_from(ANSWERS), parts=st.lists(st.sampled_from(PARTS), max_size=4))
     def sends_an_answer(self, head: bytes, parts: list[bytes]) -> None:
         self.do("on", "send", head + b"".join(parts))
 
-    @precondition(lambda self: self.exchange is not None)
+    @precondition(lambda self: self.is_busy)
+    @rule(data=st.sampled_from(CUT_OFF), how=st.sampled_from(["leave", "reset"]))
+    def is_cut_off(self, data: bytes, how: str) -> None:
+        self.do("on", "send", data)
+        self.do("on", how)
+
+    @precondition(lambda self: self.is_busy)
+    @rule(data=st.sampled_from(FLOODS), times=st.integers(1, 3))
+    def floods_a_client_that_reads_later(self, data: bytes, times: int) -> None:
+        self.do("client", "stop_reading")
+        self.do("on", "send", data)
+        for _ in range(times):
+            self.do("on", "send", b"hello" * 5000)
+        self.do("client", "read_on")
+
+    @precondition(lambda self: self.is_busy)
+    @rule(data=st.sampled_from(WHOLE), behind=st.sampled_from(ANSWERS[:3] + PARTS))
+    def says_too_much(self, data: bytes, behind: bytes) -> None:
+        self.do("on", "send", data + behind)
+
+    @precondition(lambda self: self.is_busy)
     @rule(data=st.sampled_from(ANSWERS + PARTS))
     def sends_byte_by_byte(self, data: bytes) -> None:
         for at in range(len(data)):
             self.do("on", "send", data[at : at + 1])
 
-    @precondition(lambda self: self.exchange is not None)
+    @precondition(lambda self: self.is_busy)
     @rule(data=st.binary(max_size=40))
     def sends_garbage(self, data: bytes) -> None:
         self.do("on", "send", data)
 
-    @precondition(lambda self: self.exchange is not None and len(self.steps) > 2)
+    @precondition(lambda self: self.is_busy)
     @rule(what=st.sampled_from(["leave", "reset"]))
     def ends(self, what: str) -> None:
         self.do("on", what)
