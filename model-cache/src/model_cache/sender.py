@@ -1,0 +1,71 @@
+"""Files on their way to clients, copied by the kernel beside the event loop: a slow disk holds nobody else up."""
+
+import asyncio
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_AT_ONCE = 64  # files; more wait
+_PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a client that takes less, 28 kB a second, is left
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The bytes [begin, end) of an open file."""
+
+    file: BinaryIO
+    begin: int
+    end: int
+
+
+class Sender:
+    """Sends so many files at once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "sender")
+        self._clock = clock
+
+    async def send(self, connection: socket.socket, piece: Piece) -> None:
+        """All of it. The *connection* stays open, but for one that is broken off: then it is shut.
+
+        Raises OSError, TimeoutError for a client that is too slow.
+        """
+        # both by descriptors of its own: what is broken off here may still be at work there
+        own, file = socket.socket(fileno=os.dup(connection.fileno())), os.dup(piece.file.fileno())
+
+        def close(_: "Future[None]") -> None:
+            own.close()
+            os.close(file)
+
+        sending = self._threads.submit(self._copy, own, file, piece.begin, piece.end)
+        sending.add_done_callback(close)
+        try:
+            await asyncio.wrap_future(sending)
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)
+            raise
+
+    def _copy(self, connection: socket.socket, file: int, begin: int, end: int) -> None:
+        connection.setblocking(False)
+        writable = select.poll()
+        writable.register(connection, select.POLLOUT)
+        at, goal, until = begin, begin, self._clock()
+        while at < end:
+            if at >= goal:
+                goal, until = at + _PIECE_BYTES, self._clock() + _PIECE_S
+            try:
+                sent = os.sendfile(connection.fileno(), file, at, end - at)
+            except BlockingIOError:
+                if not writable.poll(max(0.0, until - self._clock()) * 1000):
+                    raise TimeoutError("the client takes too little") from None
+                continue
+            if not sent:
+                raise OSError("the file is shorter than it was")
+            at += sent
