@@ -354,6 +354,7 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.lost = asyncio.Event()
         self._parser = httptools.HttpRequestParser(self)
+        self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -394,6 +395,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self.seen = Seen("", "", self.number, self.worker.loop)
+        self._body = bytearray()
 
     def on_url(self, url: bytes) -> None:
         assert self.seen is not None
@@ -404,12 +406,12 @@ class Connection(asyncio.Protocol):
         self.seen.headers.append((name.decode(), value.decode()))
 
     def on_body(self, body: bytes) -> None:
-        assert self.seen is not None
-        self.seen.body += body
+        self._body += body
 
     def on_message_complete(self) -> None:
         assert self.seen is not None
         self.seen.method = self._parser.get_method().decode()
+        self.seen.body = bytes(self._body)
         self._task = self.worker.loop.create_task(self._answer(self.seen))
 
     async def _answer(self, seen: Seen) -> None:

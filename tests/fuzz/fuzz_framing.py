@@ -80,7 +80,8 @@ def is_size(line: bytes) -> bool:
 
 def is_field(line: bytes) -> bool:
     name, colon, value = line.partition(b":")
-    return name != b"" and NAME.issuperset(name) and colon != b"" and TEXT.issuperset(value)
+    frames = name.lower() in (b"content-length", b"transfer-encoding", b"host")
+    return name != b"" and NAME.issuperset(name) and colon != b"" and TEXT.issuperset(value) and not frames
 
 
 def is_size_begun(line: bytes) -> bool:
@@ -89,7 +90,12 @@ def is_size_begun(line: bytes) -> bool:
 
 
 def is_field_begun(line: bytes) -> bool:
-    return line in (b"", b"\r") or NAME.issuperset(line) or is_field(line.removesuffix(b"\r"))
+    name, colon, value = line.removesuffix(b"\r").partition(b":")
+    return (
+        line in (b"", b"\r")
+        or NAME.issuperset(line)
+        or is_field(b"x:" + value if NAME.issuperset(name) and colon else line)
+    )
 
 
 def sized(parts: list[bytes]) -> None:

@@ -22,10 +22,10 @@ class BodyBudget:
         """Takes `more` bytes for a body that holds `held` of them, if there is room."""
         if more and not self._has_room(more, held):
             return False
-        self.give(held)
         if held + more <= SMALL:
-            self._small += held + more
+            self._small += more
         else:
+            self.give(held)
             self._big += held + more
         return True
 

@@ -169,7 +169,6 @@ class ClientConnection:
             return
         self._at = heads.end
         if head is not None:
-            self._since = self._loop.time()
             self._take_up(head)
         elif (self._phase is HEAD) is not heads.begun:
             self._since = self._loop.time()
@@ -215,6 +214,7 @@ class ClientConnection:
 
     def _take_up(self, head: http1.Head) -> None:
         """A head has come. What is refused by it, or has no room, is answered without its body."""
+        self._since = self._loop.time()
         request = self._request_of(head)
         self._request, self._framing = request, head.framing()
         self._door.prepare(request)
@@ -237,7 +237,7 @@ class ClientConnection:
             path = http1.decoded(path)
             route = door.routes.find(path) if http1.is_plain(path) else None
         return ClientRequest(
-            self.transport, door.outbox, door.budget, self._finished, head, route, path, self._loop.time()
+            self.transport, door.outbox, door.budget, self._finished, head, route, path, self._since
         )
 
     def _no_room_for(self, request: ClientRequest) -> GatewayError | None:

@@ -5,6 +5,7 @@ carry a second request. Nothing is mended.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -19,7 +20,7 @@ VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 
 LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
 HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, VALUE))
-FIELD: Final = re.compile(rb"(%b):[\t\x20]*+(%b)\r\n" % (TOKEN, VALUE))
+FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, VALUE))
 NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
 MOST_LOOKED_AT: Final = 64  # bytes of a beginning
@@ -50,9 +51,17 @@ class Head:
         "target",
     )
 
-    def __init__(self, method: bytes, target: bytes, http_1_0: bool, fields: Headers) -> None:
-        """Raises InvalidRequest."""
-        known = watched(fields)
+    def __init__(self, method: bytes, target: bytes, http_1_0: bool, lines: list[bytes]) -> None:
+        """Of lines that match the grammar. Raises InvalidRequest."""
+        fields: Headers = []
+        known: dict[bytes, bytes] = {}
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if colon:
+                name, value = name.lower(), value.strip(b"\t ")
+                fields.append((name, value))
+                if name in WATCHED:
+                    known[name] = value if name not in known else joined(name, known[name], value)
         host = known.get(b"host")
         check_host(host, http_1_0)
         self.method = method
@@ -62,8 +71,8 @@ class Head:
         self.path = path_of(method, target, host)
         self.chunked = is_chunked(known, http_1_0)
         self.length = length_of(known.get(b"content-length", b"0"))
-        self.keep_alive = not http_1_0 and not says_close(known)
-        self.expects = not http_1_0 and known.get(b"expect", b"").lower() == b"100-continue"
+        self.keep_alive = not http_1_0 and not says_close(known.get(b"connection", b""))
+        self.expects = not http_1_0 and b"expect" in known and known[b"expect"].lower() == b"100-continue"
 
     def framing(self) -> Framing:
         """How its body is framed."""
@@ -114,11 +123,10 @@ class HeadReader:
         try:
             if match is None:
                 raise InvalidRequest(what_is_wrong(data[at:end]))
-            found = FIELD.findall(match[4])
-            if len(found) > self._most_fields:
+            lines = match[4].split(CRLF)  # of which the last is empty
+            if len(lines) > self._most_fields + 1:
                 raise self._too_large()
-            fields = [(name.lower(), value.rstrip(b"\t ")) for name, value in found]
-            return Head(match[1], match[2], match[3] == b"0", fields)
+            return Head(match[1], match[2], match[3] == b"0", lines)
         except GatewayError:
             self.beginning = data[at:end]
             raise
@@ -156,7 +164,7 @@ def what_is_wrong(head: bytes) -> str:
     lines = head.removeprefix(CRLF).split(CRLF)
     if LINE.match(head) is None:
         return f"The request does not begin as HTTP/1.1 does: {shown(lines[0])}"
-    wrong = next((line for line in lines[1:] if line and FIELD.fullmatch(line + CRLF) is None), b"")
+    wrong = next((line for line in lines[1:] if line and FIELD.fullmatch(line) is None), b"")
     return f"The request has a line that is no HTTP/1.1 header: {shown(wrong)}"
 
 
@@ -164,17 +172,11 @@ def shown(line: bytes) -> str:
     return repr(line[:60])[1:]
 
 
-def watched(fields: Headers) -> dict[bytes, bytes]:
-    """The fields that say how a request is to be read, by name. Raises InvalidRequest."""
-    known: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name in WATCHED:
-            if name in known:
-                if name in SINGLE:
-                    raise InvalidRequest(f"The request has more than one {name.decode()} header")
-                value = known[name] + b"," + value
-            known[name] = value
-    return known
+def joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """One list of two fields of a name. Raises InvalidRequest where there may be one alone."""
+    if name in SINGLE:
+        raise InvalidRequest(f"The request has more than one {name.decode()} header")
+    return before + b"," + value
 
 
 def check_host(host: bytes | None, http_1_0: bool) -> None:
@@ -182,8 +184,14 @@ def check_host(host: bytes | None, http_1_0: bool) -> None:
     if host is None:
         if not http_1_0:
             raise InvalidRequest("The request must have a Host header")
-    elif HOST.fullmatch(host) is None:
+    elif not is_host(host):
         raise InvalidRequest("The Host header is not a host and port")
+
+
+@lru_cache(maxsize=256)
+def is_host(host: bytes) -> bool:
+    """Kept, since almost all requests name one of a few."""
+    return HOST.fullmatch(host) is not None
 
 
 def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
@@ -199,7 +207,7 @@ def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
         raise InvalidRequest(f"The request's target is no path: {shown(target)}")
     if host is not None and absolute[1].lower() != host.lower():
         raise InvalidRequest("The request's target names another host than its Host header")
-    if HOST.fullmatch(absolute[1]) is None:
+    if not is_host(absolute[1]):
         raise InvalidRequest("The request's target names no host and port")
     return absolute[2] or b"/"
 
@@ -225,10 +233,10 @@ def length_of(value: bytes) -> int:
     return int(value) if len(value) <= MOST_DIGITS else ENDLESS
 
 
-def says_close(known: dict[bytes, bytes]) -> bool:
-    """Whether the client asks no more on this connection."""
-    options = known.get(b"connection")
-    return options is not None and b"close" in [one.strip(b"\t ").lower() for one in options.split(b",")]
+def says_close(options: bytes) -> bool:
+    """Whether a list of connection options has `close`, after which the client asks no more."""
+    options = options.lower()
+    return b"close" in options and b"close" in [one.strip(b"\t ") for one in options.split(b",")]
 
 
 def decoded(path: bytes) -> bytes:

@@ -1,0 +1,67 @@
+"""Many big uploads at once: the process stays within its memory, each client is answered, a small chat is served."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.fake_worker import COMPLETION, FakeWorker
+from tests.integration.gateway.conftest import StartGateway
+from tests.integration.gateway.harness import CHAT, Gateway, ask, read_to_end
+
+MIB = 1 << 20
+BEHIND = (
+    200 * MIB
+)  # what a process takes beside the bodies that it holds twice: its own, and one that is being read
+
+
+def peak_bytes(gateway: Gateway) -> int:
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def upload(gateway: Gateway, body: bytes) -> str:
+    """The status that it gets, with what it is told of a next try."""
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with gateway.connect() as connection:
+        connection.settimeout(300)
+        with suppress(ConnectionError):  # a refusal may come before the whole body is read
+            connection.sendall(head.encode())
+            connection.sendall(body)
+        answer = read_to_end(connection)
+    return answer[9:12].decode() + (", retry" if b"\r\nretry-after: " in answer else "")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("clients", "size", "room"),
+    [(16, 8 * MIB, 40 * MIB), pytest.param(64, 50 * MIB, None, marks=pytest.mark.full)],
+    ids=["small", "full"],
+)
+def test_uploads_at_once(
+    start_gateway: StartGateway, own_worker: FakeWorker, clients: int, size: int, room: int | None
+) -> None:
+    """At full count as many as the shipped container must withstand, within the gibibyte that it has."""
+    given = {"GATEWAY_BODIES_BYTES": room} if room else {}
+    gateway = start_gateway(GATEWAY_MAX_TEXT_BYTES=size, GATEWAY_MAX_BODY_BYTES=size, **given)
+    body = json.dumps(ask("alpha")).encode()[:-1] + b', "padding": "'
+    body += b"x" * (size - len(body) - 2) + b'"}'
+    gateway.http.timeout = 120  # all of this runs in the two processes of the test
+    with ThreadPoolExecutor(clients) as threads:
+        uploads = [threads.submit(upload, gateway, body) for _ in range(clients)]
+        while not all(one.done() for one in uploads):
+            assert gateway.chat("alpha").content == COMPLETION
+            time.sleep(0.05)
+    told = Counter(one.result() for one in uploads)
+    assert set(told) <= {"200", "503, retry"}, told
+    assert told["200"] >= 1
+    assert peak_bytes(gateway) < (2 * room + BEHIND if room else 1024 * MIB)
+    assert upload(gateway, body) == "200"
