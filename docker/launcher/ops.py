@@ -20,7 +20,9 @@ from pathlib import Path
 
 from launcher import page, state
 
-_MOST_CONNECTIONS = 64
+_MOST_CONNECTIONS = 256
+_ACCEPTED_AT_ONCE = 16  # far fewer: what has come is answered before its connection gives way
+_WAITING = 128
 _PATIENCE_S = 5.0
 _LARGEST_HEAD_BYTES = 8192
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
@@ -54,8 +56,9 @@ class _Server:
         # what cannot be accepted for want of descriptors is tried again by the library itself, every second
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(
-            self._visit, sock=listener, limit=_LARGEST_HEAD_BYTES, backlog=_MOST_CONNECTIONS
+            self._visit, sock=listener, limit=_LARGEST_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
         )
+        listener.listen(_WAITING)  # the library takes one number for this and for how many it accepts at once
         await server.serve_forever()
 
     async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

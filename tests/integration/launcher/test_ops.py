@@ -133,7 +133,7 @@ def test_a_crowd_that_drips_ends_nothing(site: Site, start: Start, ops: int, des
         until(lambda: found.rounds > 10)
         assert site.get("/health") is None
         if descriptors > 64:
-            assert state(ops)["phase"] == "ready"
+            assert {state(ops)["phase"] for _ in range(20)} == {"ready"}
         assert worker.process.poll() is None
         assert worker.stop() == 0
     assert worker.err == []
