@@ -30,9 +30,9 @@ def break_at(owner, name):
         return whole(self, *words, **more)
     setattr(owner, name, broken)
 
-for name in ("open", "payload", "rest"):
+for name in ("open", "payload", "rest", "comment"):
     break_at(gateway.relay.Relay, name)
-for name in ("_read", "on_head", "on_failure"):
+for name in ("_read", "on_head", "on_failure", "look"):
     break_at(gateway.call.Call, name)
 """
 DOCUMENT = ask("alpha")
@@ -45,6 +45,8 @@ BEFORE = [  # anything of the answer is out
     ("payload", DOCUMENT),
     ("payload", STREAM),
     ("on_failure", ask("alpha", "close")),
+    ("look", ask("alpha", "hang")),
+    ("comment", STREAM | {"script": {"do": "hang"}}),
 ]
 
 
@@ -68,13 +70,15 @@ def test_faults_of_our_own(faulty: Gateway, own_worker: FakeWorker) -> None:
         assert head.startswith(b"HTTP/1.1 500 "), place
         assert b"x-gateway-error: gateway_error" in head
         assert json.loads(told)["error"]["code"] == "gateway_error"
-    answer = raw(faulty, ask("alpha", "sse", chunks=2) | {"stream": True}, "rest")
-    assert event(0) in answer
-    assert b'"code":"gateway_error"' in answer
-    assert not answer.endswith(b"0\r\n\r\n")
-    faults = faulty.several(len(BEFORE) + 1, "fault")
+    within = ask("alpha", "sse", chunks=2) | {"stream": True}, ask("alpha", "sse", hold=1) | {"stream": True}
+    for place, body in zip(("rest", "comment"), within, strict=True):
+        answer = raw(faulty, body, place)
+        assert event(0) in answer, place
+        assert b'"code":"gateway_error"' in answer
+        assert not answer.endswith(b"0\r\n\r\n")
+    faults = faulty.several(len(BEFORE) + 2, "fault")
     assert all("planted in" in fault["traceback"] for fault in faults)
-    blamed = {line["code"] for line in faulty.several(len(BEFORE) + 1, "request")}
+    blamed = {line["code"] for line in faulty.several(len(BEFORE) + 2, "request")}
     assert blamed == {"gateway_error"}
     wait_until(lambda: faulty.in_flight() == 0, "every lease given back")
     assert faulty.metric("gateway_worker_failures_total") == 0

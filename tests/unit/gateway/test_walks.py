@@ -26,6 +26,7 @@ JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b"8\r\ndata: 1\n\r\n"
 BODY = json.dumps({"model": SLUG, "messages": [], "stream": True}).encode()
+LONG = json.dumps({"model": SLUG, "messages": [{"role": "user"}] * 20_000, "stream": True}).encode()
 Walk = Callable[["Site"], None]
 
 
@@ -87,6 +88,29 @@ def walk_unknown_model(site: Site) -> None:
 
 def walk_zipped(site: Site) -> None:
     site.ask_zipped()
+    site.answer(JSON)
+
+
+def walk_long(site: Site) -> None:
+    site.ask(LONG)
+    site.answer(JSON)
+
+
+def walk_long_and_wrong(site: Site) -> None:
+    site.ask(LONG[:-1])
+    site.settle()
+
+
+def walk_long_and_queued(site: Site) -> None:
+    site.occupy()
+    site.ask(LONG)
+    site.settle()
+    site.answer(JSON)
+    site.answer(JSON)
+
+
+def walk_long_and_zipped(site: Site) -> None:
+    site.ask_zipped(LONG)
     site.answer(JSON)
 
 
