@@ -23,7 +23,7 @@ from gateway.workers import Worker
 
 MOST_CPU_S = 0.05  # of one callback or turn of the loop
 ENDLESS_S = 3.0  # of CPU, after which it is ended: it would never be
-MOST_TURNS = 1000  # of the loop until nothing is left to do
+MOST_TURNS = 20_000  # of the loop until nothing is left to do
 SLUG = "alpha"
 
 
