@@ -16,5 +16,5 @@ def _weights(path: Path) -> dict[str, Any]:
 
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["weights"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is no card: {' '.join(str(error).split())}") from error

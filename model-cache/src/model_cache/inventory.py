@@ -13,6 +13,7 @@ from model_cache.holds import is_held
 from model_cache.manifest import READY
 from model_cache.ready import Ready
 from model_cache.report import human_bytes
+from model_cache.volume import explain
 
 
 def lines(root: Path) -> list[str]:
@@ -75,9 +76,19 @@ def _describe(whose: str, snapshot: Path, found: Ready) -> str:
     )
 
 
-def main() -> None:
+def main() -> int:
     """Print the lines, or one that says that there are none."""
     root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
+    try:
+        _print(root)
+    except OSError as error:
+        problem = explain(error, root)
+        sys.stderr.write(f"model-cache: {problem}\n")
+        return problem.exit_code
+    return 0
+
+
+def _print(root: Path) -> None:
     if sys.argv[1:] == ["slugs"]:
         sys.stdout.writelines(f"{name}\n" for name in names(root))
         return
@@ -86,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -34,12 +34,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered: a *body* of a *kind*, or a piece of a file."""
+    """What is answered: a *body* of a *kind*, or a piece of a file. *on_taken* is called when the client has it."""
 
     status: int
     body: bytes | Piece = b""
     kind: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    on_taken: Callable[[], None] = lambda: None
 
 
 Handle = Callable[[Request], Awaitable[Answer]]
@@ -116,6 +117,7 @@ class Listener:
                 answer = head
             await self._send(wire, writer, answer, is_head=is_head)
             await _linger(reader, writer)
+            answer.on_taken()
             self._on_end(client, asked, str(answer.status))
         except (OSError, TimeoutError) as error:
             if asked:

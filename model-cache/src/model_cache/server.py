@@ -3,14 +3,15 @@
 A run that fails waits until whoever has been asking for its metrics has asked once more, so that the failure is known.
 """
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingTCPServer
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from model_cache.errors import ConfigError
+from model_cache.listener import Answer, Listener, Request, port_of, problem
 from model_cache.progress import PHASES, Progress
 
 _LABELS = ("slug", "repo")
@@ -65,69 +67,71 @@ def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> 
 
     Raises ConfigError when the port is in use.
     """
-    try:
-        server = _Server(("0.0.0.0", port), _handler(progress))
-    except OSError as error:
-        raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    window, started = _Window(progress), Future[_Running]()
+    thread = threading.Thread(target=lambda: asyncio.run(_run(window, port, started)), daemon=True)
     thread.start()
     try:
-        yield server.server_address[1]
+        running = started.result()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
+    try:
+        yield running.port
     except BaseException as error:
         progress.fail(str(error) or repr(error))
         on_failure()
-        server.await_last_scrape()
+        window.await_last_scrape()
         raise
     finally:
-        server.shutdown()
-        server.server_close()
+        running.loop.call_soon_threadsafe(running.stop.set)
         thread.join()
 
 
-class _Server(ThreadingTCPServer):
-    # not http.server's own, which looks up the host's name and waits for a DNS server that may not answer
-    allow_reuse_address = True
-    daemon_threads = True
-    is_watched = False
+class _Running(NamedTuple):
+    """The listener, in a thread of its own."""
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self.failure_told = threading.Event()
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    port: int
+
+
+async def _run(window: "_Window", port: int, started: "Future[_Running]") -> None:
+    listener = Listener(window.answer, lambda *_: None)  # silent: stdout carries the progress lines
+    try:
+        server = await listener.start(port)
+    except OSError as error:
+        started.set_exception(error)
+        return
+    running = _Running(asyncio.get_running_loop(), asyncio.Event(), port_of(server))
+    started.set_result(running)
+    await running.stop.wait()
+    await listener.stop(server)
+
+
+class _Window:
+    """What is answered about the run, and whether its failure has been."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._registry = CollectorRegistry()
+        self._registry.register(ProgressCollector(progress))
+        self._is_watched = False
+        self._failure_told = threading.Event()
 
     def await_last_scrape(self) -> None:
         """Until the failure has been asked for; nobody is waited for who has not asked for metrics before."""
-        if self.is_watched:
-            self.failure_told.wait(_LAST_SCRAPE_S)
+        if self._is_watched:
+            self._failure_told.wait(_LAST_SCRAPE_S)
+
+    async def answer(self, request: Request) -> Answer:
+        """The state as JSON or as metrics."""
+        if request.target == "/progress":
+            return Answer(200, json.dumps(asdict(self._progress.snapshot()), ensure_ascii=False).encode())
+        if request.target != "/metrics":
+            return problem(404, "try /progress or /metrics")
+        self._is_watched, has_failed = True, self._progress.snapshot().phase == "failed"
+        told = self._failure_told.set if has_failed else _nothing
+        return Answer(200, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4, on_taken=told)
 
 
-def _handler(progress: Progress) -> type[BaseHTTPRequestHandler]:
-    registry = CollectorRegistry()
-    registry.register(ProgressCollector(progress))
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds a silent client may hold its thread
-        server: _Server
-
-        def do_GET(self) -> None:
-            if self.path == "/progress":
-                body = json.dumps(asdict(progress.snapshot()), ensure_ascii=False).encode()
-                self._answer("application/json", body)
-            elif self.path == "/metrics":
-                self.server.is_watched, has_failed = True, progress.snapshot().phase == "failed"
-                self._answer(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
-                if has_failed:
-                    self.server.failure_told.set()
-            else:
-                self.send_error(404, "try /progress or /metrics")
-
-        def _answer(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent: stdout carries the progress lines."""
-
-    return Handler
+def _nothing() -> None:
+    """There is no failure to tell."""

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import socket
 import subprocess
 import time
 import urllib.request
@@ -199,6 +200,26 @@ def test_progress_is_told_while_bytes_move(job: Job, hub: Hub) -> None:
     assert 0 < polled["rate_bytes_per_s"] < 4 * hub.rate
     assert polled["eta_s"] > 0
     assert f'model_cache_phase{{phase="downloading",repo="twins/tiny",slug="{SLUG}"}} 1.0' in metrics
+
+
+def test_slow_connections_to_its_port_hold_up_nothing(job: Job, hub: Hub) -> None:
+    """Six hundred beginnings of a request: progress is told all the same, and they take no threads."""
+    hub.rate = 200_000
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(job.start(settings={"MODEL_CACHE_PORT": str(port)}))
+        stack.callback(process.kill)
+        assert process.stdout
+        while '"downloading"' not in process.stdout.readline():
+            assert process.poll() is None
+        threads = Path(f"/proc/{process.pid}/task")
+        before = len(list(threads.iterdir()))
+        for _ in range(600):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            slow.sendall(b"GET /progress HTTP/1.1\r\nX-Slow: ")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=30) as answer:
+            assert json.load(answer)["phase"] == "downloading"
+        assert len(list(threads.iterdir())) < before + 50
 
 
 def test_a_failure_is_seen_by_who_watches(job: Job, hub: Hub) -> None:

@@ -89,7 +89,7 @@ def test_only_a_plain_yes_trusts_code(tmp_path: Path, text: str, trusted: bool) 
     assert not card.trusts_code(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("text", ["weights: [", "slug: x", "weights: 3"])
+@pytest.mark.parametrize("text", ["weights: [", "slug: x", "weights: 3", "weights: " + "[" * 5000])
 def test_a_broken_card_is_named(tmp_path: Path, text: str) -> None:
     """It says nothing, so nothing is decided by it."""
     path = tmp_path / "card.yaml"
