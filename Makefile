@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd bench-scrapes soak bench-weights bench-peers bench-page proofs-page pictures twin clean
+        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page pictures twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -113,6 +113,9 @@ bench-gateway: setup ## What a request and a chunk cost the gateway, and each pe
 bench-crowd: setup ## What fifty clients notice of a thousand that read a kilobyte a second (BENCH='--rounds 5')
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.crowd $(BENCH)
+bench-hostile: setup ## What fifty streams notice of one client that sends the worst bodies (BENCH='--seconds 10')
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m bench.hostile $(BENCH)
 bench-scrapes: setup ## What being watched costs: Prometheus' questions to gateway, launcher and weights job (BENCH='--rounds 3')
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled:model-cache/src:. $(PYTHON) -m bench.scrapes --json out/scrapes.json $(if $(PAGE),--page $(PAGE)) $(BENCH)

@@ -63,6 +63,7 @@ BARS = (
         HOUR,
     ),
     Bar("crowd", "fifty clients beside a thousand that read slowly", ["make", "bench-crowd"], HOUR),
+    Bar("hostile", "fifty streams beside one client with the worst bodies", ["make", "bench-hostile"], HOUR),
     Bar("scrapes", "being watched (at most 1 % of a core)", ["make", "bench-scrapes"], HOUR),
     Bar("demo", "`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("demo-2", "second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
