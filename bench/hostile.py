@@ -15,11 +15,13 @@ import asyncio
 import gzip
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,6 +57,12 @@ def in_messages(part: bytes, count: int | None = None) -> bytes:
     return head + part * (count or MOST // len(part)) + b"0]}]}"
 
 
+def numbers() -> bytes:
+    """A million and a half that do not compress well."""
+    found = array("H", random.Random(0).randbytes(3_000_000))
+    return list_of(b"".join([b"%d," % number for number in found]), 1)
+
+
 def form() -> bytes:
     return b"--B" * (50 * MIB // 3 - 1)
 
@@ -76,8 +84,8 @@ BODIES: Mapping[str, Callable[[], bytes]] = {
     "a 50 MiB image": lambda: in_messages(
         b'{"image_url":{"url":"data:image/png;base64,%b"}},' % (b"A" * (49 * MIB)), 1
     ),
-    "gzip of integers": lambda: gzip.compress(list_of(b"0,", 3_900_000), 1),
-    "zstd of floats": lambda: zstandard.compress(list_of(b"-1.25e-7,")),
+    "gzip of integers": lambda: gzip.compress(numbers(), 1),
+    "zstd of integers": lambda: zstandard.compress(numbers()),
     "a gzip bomb, refused": lambda: gzip.compress(b"0" * (2000 * MIB), 1),
     "a form of boundaries, refused": form,
 }
@@ -208,8 +216,8 @@ async def ask_health(port: int, until: float, lags: list[float]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One body: its size, how often it was answered and how; lags in ms of chunks, and of /health; the CPU time in ms of
-    the longest turn of its reading."""
+    """One body: its size, how often it was answered and how; lags in ms of chunks, and of /health; the CPU time of the
+    longest turn of its reading, in ms."""
 
     name: str
     size: int
@@ -301,18 +309,8 @@ def report(rounds: list[Round]) -> bool:
     """Prints what was found; returns whether a bar is missed."""
     idle_ms = max(max(one.chunks) for one in rounds if one.name == IDLE)
     states = ["" if one.name == IDLE else judge(one, idle_ms) for one in rounds]
-    header = [
-        "body",
-        "MB sent",
-        "status",
-        "answers",
-        "p50",
-        "p99",
-        "max",
-        "/health p99",
-        "max",
-        f"max <= {MOST_MS:g}",
-    ]
+    header = ["body", "MB sent", "status", "answers", "p50", "p99", "max"]
+    header += ["/health p99", "max", "turn", f"max <= {MOST_MS:g}"]
     print(
         "lag in ms, of the chunks of fifty streams, and of /health; turn: the longest of reading, in ms of CPU"
     )
