@@ -12,8 +12,9 @@ from tests.fake_worker import WAIT_S, FakeWorker, event
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import Gateway, ask, post, read_to_end, wait_until
 
-is_compiled = not (gateway.relay.__file__ or "").endswith(".py")
-pytestmark = pytest.mark.skipif(
+gateway_of_this_run = gateway.relay.__file__ or ""
+is_compiled = not gateway_of_this_run.endswith(".py")
+on_source = pytest.mark.skipif(
     is_compiled, reason="compiled classes cannot be patched: make test runs this on the source"
 )
 
@@ -63,6 +64,7 @@ def raw(gateway: Gateway, body: dict[str, object], fault: str) -> bytes:
         return read_to_end(connection)
 
 
+@on_source
 def test_faults_of_our_own(faulty: Gateway, own_worker: FakeWorker) -> None:
     """Before anything is out it is a 500; in a stream an error event, and no end; the worker is let go, and ready."""
     for place, body in BEFORE:
@@ -86,8 +88,37 @@ def test_faults_of_our_own(faulty: Gateway, own_worker: FakeWorker) -> None:
     assert faulty.chat("alpha").status_code == 200
 
 
+@on_source
 def test_a_fault_frees_the_worker(faulty: Gateway, own_worker: FakeWorker) -> None:
     """The connection is closed: what the worker still makes would be for nobody."""
     body = ask("alpha", "sse", chunks=2, hold=1) | {"stream": True, "stream_options": {"include_usage": True}}
     raw(faulty, body, "payload")
     assert own_worker.next().gone.wait(WAIT_S)
+
+
+OBSERVER = """
+import gateway.keeper  # which is never compiled
+
+def broken(self, transition):
+    if transition.after == "suspect":
+        raise RuntimeError("planted in an observer")
+
+gateway.keeper.Keeper._report_state = broken
+"""
+
+
+def test_a_fault_behind_a_workers_head(
+    start_gateway: StartGateway, own_worker: FakeWorker, tmp_path: Path
+) -> None:
+    """Also of the compiled form: a worker's 502 changes its state, who is told of that fails, and it is a 500."""
+    (tmp_path / "sitecustomize.py").write_text(OBSERVER)
+    gateway = start_gateway(
+        PYTHONPATH=f"{tmp_path}:{Path(gateway_of_this_run).parents[1]}",
+        GATEWAY_EJECT_AFTER=1,
+        GATEWAY_INTERVAL_S=60,
+    )
+    answer = gateway.chat("alpha", "error", status=502)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "gateway_error")
+    assert "planted in an observer" in gateway.event("fault")["traceback"]
+    assert gateway.chat("alpha").status_code == 200
+    assert gateway.in_flight() == 0

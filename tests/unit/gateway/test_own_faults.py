@@ -1,7 +1,4 @@
-"""A fault of the gateway's own, planted in what it asks of its loop: told as the gateway's, and no worker is to blame.
-
-The compiled form is tested too: the loop is the test's.
-"""
+"""A fault of the gateway's own, planted in what its loop tells: a 500 or an error event, and no worker is to blame."""
 
 from __future__ import annotations
 
