@@ -68,10 +68,10 @@ class Session(requests.Session):
             asked = self._asked(method, url, *args, **kwargs)
             if asked.failure is None:
                 self._is_known = True
-                return asked.right
+                return asked.given
             step = self._step(asked.failure, tried, waited_s)
             if isinstance(step, Stands):
-                return asked.right
+                return asked.given
             asked.close()
             if isinstance(step, GiveUp):
                 self._has_given_up = True
@@ -111,14 +111,14 @@ class Session(requests.Session):
 
 @dataclass(frozen=True)
 class _Asked:
-    """How one request ended: with an answer that is *right*, or with a failure, which may have one too."""
+    """How one request ended: with an answer, or with a failure, which may have been answered too."""
 
     answer: requests.Response | None
     failure: Failure | None
     problem: str = ""
 
     @property
-    def right(self) -> requests.Response:
+    def given(self) -> requests.Response:
         assert self.answer is not None
         return self.answer
 

@@ -204,7 +204,7 @@ def test_progress_is_told_while_bytes_move(job: Job, hub: Hub) -> None:
 
 def test_slow_connections_to_its_port_hold_up_nothing(job: Job, hub: Hub) -> None:
     """Six hundred beginnings of a request: progress is told all the same, and they take no threads."""
-    hub.rate = 200_000
+    hub.rate = 50_000
     port = free_port()
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(job.start(settings={"MODEL_CACHE_PORT": str(port)}))
