@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 import httptools
 
 READ_BYTES = 256 * 1024
-LONGEST_BYTES = 8 * 1024 * 1024
+LONGEST_BYTES = 256 * 1024  # of a page of JSON, which is read at once
+LONGEST_METRICS_BYTES = 8 * 1024 * 1024  # 100 KB an engine
+
+
+METRICS = "/metrics"
 
 
 class PageError(Exception):
@@ -23,17 +27,15 @@ class Page:
     """A page as the parser puts it together."""
 
     status: int = 0
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
+    content: bytearray = field(default_factory=bytearray)
     is_complete: bool = False
 
     @property
     def body(self) -> bytes:
-        return b"".join(self.parts)
+        return bytes(self.content)
 
     def on_body(self, body: bytes) -> None:
-        self.parts.append(body)
-        self.size += len(body)
+        self.content += body
 
     def on_message_complete(self) -> None:
         self.is_complete = True
@@ -50,15 +52,15 @@ class Visit:
     async def get(self, target: str) -> Page:
         """Asks for one page. Raises PageError, or OSError where the connection fails."""
         self._writer.write(f"GET {target} HTTP/1.1\r\nhost: {self._host}\r\naccept: */*\r\n\r\n".encode())
-        page = Page()
+        page, longest = Page(), LONGEST_METRICS_BYTES if target == METRICS else LONGEST_BYTES
         parser = httptools.HttpResponseParser(page)
         while not page.is_complete:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 raise PageError(f"the connection ended before {target} was complete")
             feed(parser, data, target)
-            if page.size > LONGEST_BYTES:
-                raise PageError(f"{target} is longer than {LONGEST_BYTES} bytes")
+            if len(page.content) > longest:
+                raise PageError(f"{target} is longer than {longest} bytes")
         page.status = parser.get_status_code()
         return page
 
