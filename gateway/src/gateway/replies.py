@@ -27,8 +27,16 @@ class Reply:
             raise BadFraming("it changes the protocol, which nobody has asked for")
         self.status = status
         self.fields = fields
-        self.framing = framing_of(status, fields)
-        self.keep_alive = not says_close(fields)
+        self.keep_alive = True
+        length = coding = None
+        for name, value in fields:
+            if name == b"content-length":
+                length = value if length is None or length == value else b"several"
+            elif name == b"transfer-encoding":
+                coding = value.lower() if coding is None else b"several"
+            elif name == b"connection" and says_close(value):
+                self.keep_alive = False
+        self.framing = framing_of(status, length, coding)
 
     @property
     def is_interim(self) -> bool:
@@ -54,24 +62,19 @@ def not_http(data: bytes) -> BadFraming:
     return BadFraming(f"it begins with {data[:40]!r}")
 
 
-def framing_of(status: int, fields: Headers) -> Framing:
+def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Framing:
     """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
-    lengths = [value for name, value in fields if name == b"content-length"]
-    codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
-    if codings and (codings != [b"chunked"] or lengths):
+    if coding is not None and (coding != b"chunked" or length is not None):
         raise BadFraming("its transfer-encoding is not chunked alone")
-    if lengths and (len(set(lengths)) > 1 or not lengths[0].isdigit() or len(lengths[0]) > MOST_DIGITS):
+    if length is not None and (not length.isdigit() or len(length) > MOST_DIGITS):
         raise BadFraming("its content-length is no number")
     if status in BODILESS:
         return Sized(0)
-    if codings:
+    if coding is not None:
         return Chunked()
-    return Sized(int(lengths[0])) if lengths else UntilClose()
+    return UntilClose() if length is None else Sized(int(length))
 
 
-def says_close(fields: Headers) -> bool:
+def says_close(options: bytes) -> bool:
     """Whether the worker ends the connection behind this answer."""
-    for name, value in fields:
-        if name == b"connection" and b"close" in [one.strip(b"\t ").lower() for one in value.split(b",")]:
-            return True
-    return False
+    return b"close" in [one.strip(b"\t ").lower() for one in options.split(b",")]
