@@ -103,3 +103,10 @@ def test_a_worker_that_tells_no_usage(gateway: Gateway, worker: FakeWorker) -> N
     assert answer.content == "".join(EVENTS).encode() + DONE
     line = gateway.logged(answer)
     assert (line["prompt_tokens"], line["completion_tokens"]) == (None, None)
+
+
+def test_numbers_are_never_retold(gateway: Gateway, worker: FakeWorker) -> None:
+    """What the gateway asks for stands between the client's bytes: no seed becomes a fraction on its way."""
+    body = b'{"model":"alpha", "stream":true, "stream_options": null, "seed": 12345678901234567890123, "x":[1.0, 1E2]}'
+    assert gateway.http.post(CHAT, content=body).status_code == 200
+    assert worker.next().body == body.replace(b"null", b'{"include_usage":true}')
