@@ -18,16 +18,18 @@ from gateway.models import Alias
 from gateway.places import NOTED, Place, places_of
 from gateway.request import too_large
 from gateway.routes import Kind, Route
-from gateway.scan import Scan
+from gateway.scan import MOST_DEPTH, Scan
 
 BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 SIFTED_BYTES: Final = 256 * 1024  # at a time
 MOST_VALUES: Final = 4_000_000
+SMALL_BYTES: Final = 16 * 1024  # of a body that a parser reads in less time than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
 ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
 OVERLAP: Final = 16  # bytes: longer than a mark
 USED: Final = frozenset(name for name in NOTED if "." not in name)
 MOST_USED_BYTES: Final = 1 << 20  # of such a field
+TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
 Fields = dict[str, object]
@@ -132,12 +134,17 @@ class JsonReading:
         self._values = 0
         self._has_media = self._has_escapes = False
         self._scan: Scan | None = None
+        self._plain: Asked | None = None
 
     def advance(self) -> bool:
         if self._scan is None:
             self._sift()
             if self._sifted < len(self._body):
                 return False
+            if len(self._body) <= SMALL_BYTES and not self._has_media and not self._has_escapes:
+                self._plain = plain(self._body, self._route, self._reader.aliases)
+                if self._plain is not None:
+                    return True
             if len(self._body) > self._reader.most_text and not self._has_media:
                 raise too_large(self._reader.most_text)
             places = self._reader.places(self._route.name, self._has_media or self._has_escapes)
@@ -163,6 +170,8 @@ class JsonReading:
         self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
 
     def asked(self) -> Asked:
+        if self._plain is not None:
+            return self._plain
         scan = self._scan
         assert scan is not None
         fields = fields_of(scan)
@@ -184,6 +193,26 @@ class JsonReading:
             splices += usage_splices(fields, scan)
         body = spliced(self._body, splices) if splices else self._body
         return Asked(model, body, fields, stream, hides_usage, alias, scan.addresses)
+
+
+def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | None:
+    """What a small body asks, where no more than that is to be known of it; None leaves it to the scan, errors too."""
+    if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MOST_DEPTH:
+        return None
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(fields, dict) or not fields.keys().isdisjoint(TOLD_APART):
+        return None
+    model = fields.get("model")
+    if not isinstance(model, str) or not model or model in aliases or body.count(b'"stream"') > 1:
+        return None
+    stream = fields.get("stream") is True
+    if not stream or not route.asks_usage:
+        return Asked(model, body, fields, stream)
+    start = body.index(b"{") + 1
+    return Asked(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
 
 
 def without_mark(body: bytes) -> bytes:

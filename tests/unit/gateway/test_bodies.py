@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.bodies import Asked, remote_media
+from gateway.bodies import SMALL_BYTES, Asked, remote_media
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.models import Alias
 from gateway.routes import Route, Routes
@@ -438,3 +438,41 @@ def test_a_file_may_hold_anything_but_the_boundary_on_a_line_of_its_own() -> Non
     assert read(body, b"multipart/form-data; boundary=B", SPEECH, {}, MIB).model == "m"
     with pytest.raises(InvalidRequest, match="parts"):
         read(form(*["x"] * 1001), b"multipart/form-data; boundary=B", SPEECH, {}, MIB)
+
+
+@given(
+    some.dictionaries(
+        some.sampled_from(
+            ["model", "stream", "stream_options", "user", "previous_response_id", "x", "messages"]
+        ),
+        some.sampled_from(
+            ["m", "fast", "", True, False, None, 1, {"include_usage": False}, [{"role": "user"}], "é"]
+        ),
+    ),
+    some.booleans(),
+    some.sampled_from([b"", b',"model":"n"}', b',"stream":true}', b',"x":1e400}', b"]", b',"x":"\\ud800"}']),
+)
+def test_small_bodies_are_read_as_large_ones(fields: dict[str, object], compact: bool, end: bytes) -> None:
+    """A parser reads the small ones, a scan the others: of the same text, with blanks behind it, both say the same."""
+    text = json.dumps(fields, separators=(",", ":") if compact else None, ensure_ascii=compact).encode()
+    text = text[:-1] + end if end and fields else text
+    said: list[object] = []
+    for body in (text, text + b" " * SMALL_BYTES):
+        try:
+            one = read(body, b"application/json", CHAT, FAST, MIB)
+        except InvalidRequest as error:
+            said.append(error.message)
+        else:
+            used = {name: one.fields.get(name) for name in ("user", "previous_response_id", "stream")}
+            said.append(
+                (
+                    one.model,
+                    one.body.rstrip(),
+                    used,
+                    one.stream,
+                    one.hides_usage,
+                    one.alias,
+                    list(one.addresses),
+                )
+            )
+    assert said[0] == said[1] or "byte" in str(said[0])
