@@ -29,6 +29,7 @@ ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
 OVERLAP: Final = 16  # bytes: longer than a mark
 USED: Final = frozenset(name for name in NOTED if "." not in name)
 MOST_USED_BYTES: Final = 1 << 20  # of such a field
+MOST_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads it in one go
 TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
@@ -247,9 +248,15 @@ def fields_of(scan: Scan) -> Fields:
 
 
 def value_of(name: str, scan: Scan) -> object:
+    """An object or a list counts as null where neither has a meaning: it may be long, and nothing is built of it."""
     start, end = scan.spans[name]
-    if end - start > MOST_USED_BYTES:
-        raise InvalidRequest(f"`{name}` is longer than {MOST_USED_BYTES} bytes", name)
+    is_options = name == "stream_options"
+    is_container = scan.text[start] in b"{["
+    if is_container and not is_options:
+        return None
+    most = MOST_OPTIONS_BYTES if is_container else MOST_USED_BYTES
+    if end - start > most:
+        raise InvalidRequest(f"`{name}` is longer than {most} bytes", name)
     try:
         return orjson.loads(scan.text[start:end])
     except orjson.JSONDecodeError as error:

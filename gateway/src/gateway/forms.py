@@ -5,15 +5,24 @@ own, the form is refused.
 """
 
 import re
-from email.message import Message
 from typing import Final
 
 from gateway.errors import InvalidRequest
 
 MOST_PARTS: Final = 1000
-MOST_BOUNDARY_BYTES: Final = 70  # RFC 2046
 MOST_HEAD_BYTES: Final = 8192  # of a part; and of the model's name
 TURN_BYTES: Final = 256 * 1024
+MOST_TYPE_BYTES: Final = 256  # of the header that names the boundary
+TOKEN: Final = (
+    rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which means an encoding of its own (RFC 2231)
+)
+PARAMETER: Final = (
+    rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?+'
+)
+FORM_TYPE: Final = re.compile(rb"(?i:[ \t]*+multipart/form-data)((?:" + PARAMETER + rb")*+)[ \t]*+")
+PARAMETERS: Final = re.compile(PARAMETER)
+BOUNDARY: Final = re.compile(rb"[!#$%&'()*+,./:=?^_`|~0-9A-Za-z -]{0,69}[!#$%&'()*+,./:=?^_`|~0-9A-Za-z-]")
+IS_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 IS_MODEL: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*=\s*(?:"model"|model\s*(?:;|$))')
 IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^"]*\\)')
 
@@ -67,15 +76,17 @@ class Form:
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """The boundary that a form's head names. Raises InvalidRequest."""
-    header = Message()
-    header["content-type"] = content_type.decode("latin-1")
-    boundary = header.get_param("boundary")
-    if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
-        raise InvalidRequest("The request body must be multipart/form-data with a boundary")
-    if len(boundary) > MOST_BOUNDARY_BYTES:
-        raise InvalidRequest(f"The form's boundary is longer than {MOST_BOUNDARY_BYTES} bytes")
-    return boundary.encode("latin-1")
+    """The boundary that a form's head names, once. Raises InvalidRequest."""
+    found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MOST_TYPE_BYTES else None
+    named = PARAMETERS.findall(found[1]) if found is not None else []
+    boundaries = [value for name, value in named if name.lower() == b"boundary"]
+    boundary: bytes = boundaries[0].strip(b'"') if len(boundaries) == 1 else b""
+    if BOUNDARY.fullmatch(boundary) is None:
+        raise InvalidRequest(
+            "The request body must be multipart/form-data, with one boundary of 1 to 70 letters, digits or marks "
+            f"in a Content-Type of at most {MOST_TYPE_BYTES} bytes"
+        )
+    return boundary
 
 
 def model_in_part(body: bytes, start: int, end: int) -> str | None:
@@ -85,6 +96,8 @@ def model_in_part(body: bytes, start: int, end: int) -> str | None:
     if behind < 0 and end - start > MOST_HEAD_BYTES:
         raise InvalidRequest(f"The head of a part of the form is longer than {MOST_HEAD_BYTES} bytes")
     lines = head.split(b"\r\n")
+    if any([IS_CONTROL.search(line) is not None for line in lines]):  # noqa: C419
+        raise InvalidRequest("The head of a part of the form has a control character in it")
     if any([IS_ODD.match(line) is not None for line in lines]):  # noqa: C419  # mypyc makes a list cheaper
         raise InvalidRequest('A part of the form must be named as in name="model", without * and backslash')
     if not any([IS_MODEL.match(line) is not None for line in lines]):  # noqa: C419

@@ -1,13 +1,14 @@
 """What a body says: its model, whether it streams, whose usage it wants; and what is refused."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.bodies import SMALL_BYTES, Asked, remote_media
+from gateway.bodies import SMALL_BYTES, Asked, Reader, remote_media
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.models import Alias
 from gateway.routes import Route, Routes
@@ -15,6 +16,7 @@ from gateway.scan import MOST_CONTAINERS, MOST_DEPTH
 from tests.reading import read
 
 ROUTES, MIB = Routes(), 1024 * 1024
+READER = Reader({}, MIB)
 
 
 def route(path: str) -> Route:
@@ -184,6 +186,51 @@ def test_a_form_without_one_model(body: bytes, kind: bytes) -> None:
     """None, two, or no way to tell."""
     with pytest.raises(InvalidRequest):
         read(body, kind, SPEECH, {}, MIB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "boundary"),
+    [
+        (b"multipart/form-data; boundary=B", "B"),
+        (b"Multipart/Form-Data;BOUNDARY=B;", "B"),
+        (b'multipart/form-data; charset="a;b=c"; boundary="B C:=?/"', "B C:=?/"),
+        (b"multipart/form-data ; charset=utf-8 ; boundary=----WebKitForm7MA4YWxk", "----WebKitForm7MA4YWxk"),
+        (b"multipart/form-data; boundary====a=/b", "===a=/b"),
+        (b"multipart/form-data; boundary=" + b"x" * 70, "x" * 70),
+    ],
+)  # fmt: skip
+def test_the_boundary_of_a_form(kind: bytes, boundary: str) -> None:
+    """A token or a quoted string, wherever it stands; with or without what else clients write."""
+    assert read(form(FIELD.format("model", "m"), boundary=boundary), kind, SPEECH, {}, MIB).model == "m"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b'multipart/form-data; x="' + b";" * 16_000,
+        b"multipart/form-data; boundary=B" + b"; x=y" * 4_000,
+        b"multipart/form-data; boundary*" + b"9" * 5000 + b"=B",
+        b"multipart/form-data; boundary*" + b"9" * 100 + b"=B",
+        b"multipart/form-data; boundary*0=B",
+        b"multipart/form-data; boundary*=utf-8''B",
+        b"multipart/form-data; boundary=B; boundary=C",
+        b"multipart/form-data; boundary=B; Boundary=B",
+        b'multipart/form-data; boundary="B',
+        b'multipart/form-data; boundary="\\B"',
+        b'multipart/form-data; boundary="B "',
+        b"multipart/form-data; boundary=" + b"x" * 71,
+        b"multipart/form-data; boundary=",
+        b'multipart/form-data; boundary=""',
+        b"multipart/form-data; boundary=\xe9",
+        b"multipart/form-dataX; boundary=B",
+        b"multipart/form-data boundary=B",
+        b"multipart/form-data; boundary=B, text/plain",
+    ],
+)
+def test_a_boundary_that_two_readers_could_take_for_two(kind: bytes) -> None:
+    """It is refused, and however long its header is, in no time: none is taken apart beyond 256 bytes."""
+    with pytest.raises(InvalidRequest, match="boundary"):
+        read(form(FIELD.format("model", "m")), kind, SPEECH, {}, MIB)
 
 
 @given(some.binary(max_size=200), some.binary(max_size=60))
@@ -421,6 +468,8 @@ def test_media_are_seen_wherever_a_slice_ends(offset: int) -> None:
     [
         "Content-Disposition: form-data; name*=utf-8''model\r\n\r\nother",
         'Content-Disposition: form-data; name="mod\\el"\r\n\r\nother',
+        'Content-Disposition: form-data\n; name="model"\r\n\r\nother',
+        'Content-Disposition: form-data; x="\r"; name="model"\r\n\r\nother',
         "Content-Disposition: form-data; x=" + "y" * 9000 + '; name="model"\r\n\r\nother',
     ],
 )
@@ -463,7 +512,8 @@ def test_small_bodies_are_read_as_large_ones(fields: dict[str, object], compact:
         except InvalidRequest as error:
             said.append(error.message)
         else:
-            used = {name: one.fields.get(name) for name in ("user", "previous_response_id", "stream")}
+            values = {name: one.fields.get(name) for name in ("user", "previous_response_id", "stream")}
+            used = {name: None if isinstance(value, dict | list) else value for name, value in values.items()}
             said.append(
                 (
                     one.model,
@@ -476,3 +526,25 @@ def test_small_bodies_are_read_as_large_ones(fields: dict[str, object], compact:
                 )
             )
     assert said[0] == said[1] or "byte" in str(said[0])
+
+
+@pytest.mark.parametrize("name", ["user", "previous_response_id", "stream"])
+@pytest.mark.parametrize("value", ["[" + "[]," * 240_000 + "1]", '{"a":' + "[" + "{}," * 240_000 + "1]}"])
+def test_nothing_is_built_of_a_long_value_where_a_short_one_belongs(name: str, value: str) -> None:
+    """It goes to the worker as it is, and to the gateway it is as if nothing were there."""
+    reading = READER.begin(b'{"model":"m","%b":%b}' % (name.encode(), value.encode()), b"", CHAT)
+    while not reading.advance():
+        pass
+    tracemalloc.start()
+    found = reading.asked()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.fields[name], found.stream) == (None, False)
+    assert peak < 64 * 1024
+
+
+def test_long_options_of_a_stream_are_refused() -> None:
+    """They are an object of two members, and read in one go."""
+    body = b'{"model":"m","stream":true,"stream_options":{"a":[' + b"[]," * 5000 + b"[]]}}"
+    with pytest.raises(InvalidRequest, match="longer"):
+        read(body, b"application/json", CHAT, {}, MIB)
