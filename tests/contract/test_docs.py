@@ -8,6 +8,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import errors
+from gateway.budget import BodyBudget
 from gateway.cards import Catalog
 from gateway.fleet import Fleet
 from gateway.logs import EventLog
@@ -24,7 +25,7 @@ LAUNCHER_PAGE = (ROOT / "docker/launcher/page.py").read_text()
 
 def test_every_metric_has_a_row() -> None:
     """docs/metrics.md lists exactly the metrics of gateway, weights job and launcher."""
-    own = Metrics(Fleet.of(Catalog((), {})), Queues(), EventLog()).exposition().decode()
+    own = Metrics(Fleet.of(Catalog((), {})), Queues(), EventLog(), BodyBudget(1000)).exposition().decode()
     assert metric_rows("gateway_") == names(text_string_to_metric_families(own))
     assert metric_rows("launcher_") == set(re.findall(r'"(launcher_\w+)"', LAUNCHER_PAGE))
     assert metric_rows("model_cache_") == names(ProgressCollector(Progress("slug", "owner/name")).collect())

@@ -145,7 +145,7 @@ def test_no_image_is_pulled_by_our_own_names() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_functions_are_short_and_modules_small(package: str) -> None:
-    """Median at most 10 lines, nine of ten at most 30, no module above 450 lines."""
+    """Median at most 10 lines, nine of ten at most 30, no module above 480 lines."""
     lengths, modules = [], {}
     for path in sorted((ROOT / package).rglob("*.py")):
         text = path.read_text()
@@ -158,4 +158,4 @@ def test_functions_are_short_and_modules_small(package: str) -> None:
         lengths += [(node.end_lineno or node.lineno) - node.lineno + 1 for node in nodes]
     assert statistics.median(lengths) <= 10
     assert statistics.quantiles(lengths, n=10)[-1] <= 30
-    assert {name: lines for name, lines in modules.items() if lines > 450} == {}
+    assert {name: lines for name, lines in modules.items() if lines > 480} == {}

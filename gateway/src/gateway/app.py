@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.bridge import BODY_BYTES, ControlCall
+from gateway.budget import BodyBudget
 from gateway.call import UNKNOWN
 from gateway.cards import load_catalog
 from gateway.control import data_app, ops_app, preflight
@@ -44,7 +45,8 @@ class Gateway:
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         self._hosts = hosts_of(settings)
         self._origins = Origins(settings.cors_origins.split())
-        self.metrics = metrics = Metrics(self.fleet, queues, log)
+        self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)
+        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
         self.queues = queues
         self.fleet.observe(self._serve_lines)  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)
@@ -69,7 +71,7 @@ class Gateway:
 
         return Door(
             Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
-            self._upstream.outbox,
+            self._upstream.outbox, self._bodies,
         )  # fmt: skip
 
     def _check_host(self, request: ClientRequest) -> None:

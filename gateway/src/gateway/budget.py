@@ -10,7 +10,7 @@ class BodyBudget:
     """Bytes that are taken and given back. One big body is always taken, however small the budget."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._kept_back = most // KEPT_BACK
         self._small = self._big = 0  # bytes that small and big bodies hold
 
@@ -38,6 +38,6 @@ class BodyBudget:
 
     def _has_room(self, more: int, held: int) -> bool:
         if held + more <= SMALL:
-            return self.used + more <= self._most or self._small + more <= self._kept_back
+            return self.used + more <= self.most or self._small + more <= self._kept_back
         is_alone = self._big == (held if held > SMALL else 0)
-        return is_alone or self.used + more <= self._most - self._kept_back
+        return is_alone or self.used + more <= self.most - self._kept_back

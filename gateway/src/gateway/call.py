@@ -39,6 +39,7 @@ from gateway.workers import Worker
 UNKNOWN: Final = "unknown"  # the label of a model that no card declares
 NOT_FOUND, UNAVAILABLE = 404, 503
 NO_OPTIONS: Final = Options()
+KEPT_BYTES: Final = 64 * 1024  # of a body that is kept for a retry however long its worker is silent
 
 
 class Call:
@@ -57,7 +58,7 @@ class Call:
         self._request = request
         self.step: Step = Step.NEW
         self.relay = Relay(request, route, shared.stored, ids[0])
-        self._asked: Asked | None = None  # until a head has come
+        self._asked: Asked | None = None  # until a head has come, or a large body is let go
         self._options = NO_OPTIONS
         self._names = Names.REASONING
         self._decoding: asyncio.Future[bytes] | None = None
@@ -127,7 +128,8 @@ class Call:
             self._route(unread.asked())
 
     def _route(self, asked: Asked) -> None:
-        self._asked, self._hides_usage, self.stream_is_asked = asked, asked.hides_usage, asked.stream
+        self._asked, self._hides_usage = asked, asked.hides_usage
+        self.stream_is_asked = asked.stream and self.route.streams
         if self.route.kind is Kind.STORED:
             self._look_for(stored_id(self.route, self._request.path) or b"", None)
         else:
@@ -259,10 +261,22 @@ class Call:
             return
         self.pace.heard = self._shared.upstream.loop.time()
         self._become(Step.ANSWERED)
-        self._asked = None
-        self._request.let_go()
+        self._let_body_go()
         if not self.relay.open(exchange, worker, Edits(self._names, self._hides_usage), alone=alone):
             self.fail(BadWorkerResponse(f"The worker answered with status {exchange.status} and no stream"))
+
+    def _let_body_go(self) -> None:
+        """It will not be sent again."""
+        self._asked = None
+        self._request.let_go()
+
+    def _is_body_done(self) -> bool:
+        """Whether a worker has taken a large body and keeps it: one that refuses a request does so at once, and nobody
+        else need be asked."""
+        asked, attempt, search = self._asked, self._attempt, self._search
+        if asked is None or attempt is None or len(asked.body) <= KEPT_BYTES:
+            return False
+        return attempt.exchange.is_taken and (search is None or not search.has_more)
 
     def _is_found(self, search: Search, status: int, worker: Worker) -> bool:
         """Whether the worker that was asked has the stored response; else the next one is asked."""
@@ -378,7 +392,9 @@ class Call:
     # time
 
     def look(self, now: float) -> None:
-        """Deadlines, and the comments that keep a silent stream alive."""
+        """Deadlines, the comments that keep a silent stream alive, and a body that is needed no more."""
+        if self.step is Step.SENT and self._is_body_done():
+            self._let_body_go()
         if self.waits_since is not None:
             self._look_in_line(now, self.waits_since)
         elif (worker := self.worker) is not None and (

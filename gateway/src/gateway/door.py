@@ -60,15 +60,12 @@ class Door:
     report: Callable[[Exception], None]
     loop: asyncio.AbstractEventLoop
     outbox: Outbox
+    budget: BodyBudget
     parts: tuple[set[Visitor], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
-    budget: BodyBudget = field(init=False)
     closing: bool = False
     empty: asyncio.Event = field(
         default_factory=asyncio.Event
     )  # set once it closes and the last connection has gone
-
-    def __post_init__(self) -> None:
-        self.budget = BodyBudget(self.settings.bodies_bytes // self.settings.processes)
 
     async def watch(self) -> None:
         """Looks at every connection again and again, at a part of them at a time, until cancelled."""

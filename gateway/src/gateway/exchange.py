@@ -73,6 +73,11 @@ class Exchange:
     def chunked(self) -> bool:
         return isinstance(self.framing, Chunked)
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the worker has the whole request, and for so long that a lost connection is no stale one."""
+        return self._connection is not None and self._connection.is_taken
+
     def _become(self, answer: Answer) -> None:
         self.answer = changed(ANSWERS, self.answer, answer)
 
@@ -163,6 +168,11 @@ class Connection:
     @property
     def closed(self) -> bool:
         return self.line is Line.CLOSED or self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_taken(self) -> bool:
+        """Of the request that runs."""
+        return self._is_sent() and self._clock() - self._started >= STALE_S
 
     def start(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Sends a request. The connection must be open and idle."""

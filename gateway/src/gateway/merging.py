@@ -1,6 +1,6 @@
 """What several processes tell of themselves, made into what one would tell. Pure.
 
-Counters and histograms add up, and so do the gauges that count processes, requests, memory or open files; of any other
+Counters and histograms add up, and so do the gauges that count processes, requests, bytes or open files; of any other
 gauge the highest value holds.
 """
 
@@ -18,6 +18,8 @@ SUMMED_GAUGES = (
     "gateway_processes",
     "gateway_requests_in_flight",
     "gateway_queue_length",
+    "gateway_bodies_bytes",
+    "gateway_bodies_limit_bytes",
     "gateway_process_resident_memory_bytes",
     "gateway_process_virtual_memory_bytes",
     "gateway_process_open_fds",

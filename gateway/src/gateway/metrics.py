@@ -11,6 +11,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from gateway import __version__
+from gateway.budget import BodyBudget
 from gateway.families import Family, counter, gauge, histogram
 from gateway.fleet import Fleet, ModelState
 from gateway.health import WorkerState
@@ -68,7 +69,7 @@ class Traffic:
 class Metrics:
     """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
 
-    def __init__(self, fleet: Fleet, queues: Queues, log: EventLog) -> None:
+    def __init__(self, fleet: Fleet, queues: Queues, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})
@@ -78,6 +79,7 @@ class Metrics:
         self._fleet_metrics = FleetMetrics(fleet)
         self._queues = queues
         self._log = log
+        self._bodies = bodies
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
@@ -137,6 +139,10 @@ class Metrics:
         yield self._queued()
         yield self._queue_age()
         yield self._lag()
+        yield single("gateway_bodies_bytes", "Bytes of request bodies that are held.", self._bodies.used)
+        yield single(
+            "gateway_bodies_limit_bytes", "Bytes of request bodies that may be held.", self._bodies.most
+        )
 
     def _requests(self) -> Family:
         found = {
@@ -177,6 +183,13 @@ class Metrics:
         family = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
         family.add_spread([], self._loop_lag.buckets(), self._loop_lag.total)
         return family
+
+
+def single(name: str, what: str, value: float) -> Family:
+    """A gauge without labels."""
+    family = gauge(name, what)
+    family.add([], value)
+    return family
 
 
 def counters(name: str, what: str, labels: list[str], found: Counts) -> Family:

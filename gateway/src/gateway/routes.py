@@ -40,6 +40,7 @@ class Route:
     asks_usage: bool = False  # a stream tells its tokens only if `stream_options` asks
     reasons: bool = False  # its answers have a field `reasoning`
     stores: bool = False  # its answers have an id that later requests name
+    streams: bool = False  # if it is asked to
 
     @property
     def at_worker(self) -> bytes:
@@ -54,15 +55,16 @@ RESPONSE_ENDS = (
     ERROR,
 )
 TABLE = (
-    Route("chat_completions", b"/v1/chat/completions", "A chat", asks_usage=True, reasons=True),
-    Route("completions", b"/v1/completions", "The continuation of a text", asks_usage=True),
-    Route("responses", b"/v1/responses", "A response", dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, stores=True),
+    Route("chat_completions", b"/v1/chat/completions", "A chat", streams=True, asks_usage=True, reasons=True),
+    Route("completions", b"/v1/completions", "The continuation of a text", streams=True, asks_usage=True),
+    Route("responses", b"/v1/responses", "A response", dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, stores=True,
+          streams=True),
     Route("response", b"/v1/responses/{id}", "A stored response", b"GET", kind=Kind.STORED,
-          dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS),
+          dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, streams=True),
     Route("response_cancel", b"/v1/responses/{id}/cancel", "Ends a response that is being made", kind=Kind.STORED,
           dialect=Dialect.RESPONSES),
     Route("messages", b"/v1/messages", "A message, as Anthropic's clients ask for one", dialect=Dialect.ANTHROPIC,
-          ends=(b"event: message_stop", ERROR)),
+          ends=(b"event: message_stop", ERROR), streams=True),
     Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
     Route("embeddings", b"/v1/embeddings", "Embeddings of texts"),
     Route("rerank", b"/v1/rerank", "Documents in the order of their relevance", also=(b"/rerank", b"/v2/rerank")),
@@ -71,8 +73,9 @@ TABLE = (
     Route("classify", b"/v1/classify", "The classes of texts", target=b"/classify"),
     Route("tokenize", b"/v1/tokenize", "The tokens of a text or chat", target=b"/tokenize"),
     Route("detokenize", b"/v1/detokenize", "The text of tokens", target=b"/detokenize"),
-    Route("transcriptions", b"/v1/audio/transcriptions", "The text of a recording", kind=Kind.FORM),
-    Route("translations", b"/v1/audio/translations", "The English text of a recording", kind=Kind.FORM),
+    Route("transcriptions", b"/v1/audio/transcriptions", "The text of a recording", kind=Kind.FORM, streams=True),
+    Route("translations", b"/v1/audio/translations", "The English text of a recording", kind=Kind.FORM,
+          streams=True),
 )  # fmt: skip
 
 

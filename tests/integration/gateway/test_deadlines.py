@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.routes import TABLE, Kind
 from tests.fake_worker import COMPLETION, DONE, WAIT_S, FakeWorker, event
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end, wait_until
@@ -245,6 +246,25 @@ def test_no_comments_in_what_is_no_stream(start_gateway: StartGateway, own_worke
     gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
     answer = gateway.http.post(CHAT, json=ask("alpha", "json", late_s=1))
     assert answer.content == COMPLETION
+
+
+def test_no_comments_on_routes_without_streams(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """vLLM answers there with JSON whatever `stream` says, and so it comes, however late."""
+    gateway = start_gateway(GATEWAY_COMMENT_S=0.2)
+    body = json.dumps(ask("alpha", "json", hold=True) | {"stream": True}).encode()
+    paths = [route.path for route in TABLE if not route.streams and route.kind is Kind.JSON]
+    connections = [
+        gateway.connect(post(body, "connection: close").replace(CHAT.encode(), path, 1)) for path in paths
+    ]
+    seen = [own_worker.next() for _ in paths]
+    with gateway.http.stream("POST", CHAT, json=stream("hang")) as answer:  # asked last, and told of
+        assert read_comments(answer, 2).count(COMMENT) == 2
+    for one in seen:
+        one.go_on()
+    for connection, path in zip(connections, paths, strict=True):
+        with connection:
+            head, _, told = read_to_end(connection).partition(b"\r\n\r\n")
+        assert (head[:13], told) == (b"HTTP/1.1 200 ", COMPLETION), path
 
 
 def test_a_client_that_leaves_among_comments(start_gateway: StartGateway, own_worker: FakeWorker) -> None:

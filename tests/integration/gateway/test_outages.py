@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -9,11 +10,12 @@ from statistics import median
 import pytest
 
 from gateway.retries import RESERVE
-from tests.fake_worker import COMPLETION, FakeWorker
+from tests.fake_worker import COMPLETION, FakeWorker, Seen
 from tests.integration.gateway.conftest import StartGateway, StartWorker
-from tests.integration.gateway.harness import Gateway, Site, wait_until
+from tests.integration.gateway.harness import Gateway, Site, ask, post, read_to_end, wait_until
 
 REQUESTS = 200
+MIB = 1 << 20
 MOST_ATTEMPTS = 1.2 * REQUESTS
 
 
@@ -65,6 +67,33 @@ def test_all_workers_refuse(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker
         worker.refuses = 503
     assert {gateway.chat("alpha").status_code for _ in range(REQUESTS)} == {503}
     assert attempts(gateway) <= MOST_ATTEMPTS + RESERVE
+
+
+def refused_late(padding: int) -> bytes:
+    """A request that its worker refuses once it is told to go on."""
+    body = ask("alpha", "error", status=503, hold=True) | {"padding": "x" * padding}
+    return post(json.dumps(body).encode(), "connection: close")
+
+
+def taken(pair: tuple[FakeWorker, FakeWorker]) -> Seen:
+    """What one of them has got; waits for it."""
+    got = wait_until(lambda: [worker for worker in pair if worker.seen.qsize()], "a request at a worker")
+    return got[0].next()
+
+
+def test_a_late_refusal(gateway: Gateway, pair: tuple[FakeWorker, FakeWorker]) -> None:
+    """A small request is still sent to the other worker; a large one is held no more, and its refusal passed on."""
+    with gateway.connect(refused_late(10)) as small, gateway.connect() as large:
+        small_at_worker = taken(pair)
+        large.sendall(refused_late(MIB))
+        large_at_worker = taken(pair)
+        wait_until(lambda: 0 < gateway.metric("gateway_bodies_bytes") < MIB, "the small one held alone")
+        small_at_worker.go_on()
+        taken(pair).go_on()
+        large_at_worker.go_on()
+        answers = [read_to_end(small), read_to_end(large)]
+    assert all(answer.startswith(b"HTTP/1.1 503 ") and b"told by the worker" in answer for answer in answers)
+    assert sorted(line["attempts"] for line in gateway.several(2, "request")) == [1, 2]
 
 
 @pytest.mark.full

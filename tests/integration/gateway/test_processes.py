@@ -55,6 +55,7 @@ def test_the_processes_count_as_one(gateway: Gateway, own_worker: FakeWorker) ->
     wait_until(lambda: len(gateway.events("request")) == 200, "200 log lines")
     assert gateway.metric("gateway_requests_total", status="200", ending="complete") == 200
     assert gateway.metric("gateway_request_duration_seconds_count", model="alpha") == 200
+    assert gateway.metric("gateway_bodies_limit_bytes") == 256 * 1024 * 1024  # of both together
     assert (gateway.metric("gateway_processes"), gateway.metric("gateway_worker_state", state="ready")) == (
         2,
         1,

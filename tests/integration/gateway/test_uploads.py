@@ -13,7 +13,7 @@ import pytest
 
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway
-from tests.integration.gateway.harness import CHAT, Gateway, ask, read_to_end
+from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end, wait_until
 
 MIB = 1 << 20
 BEHIND = (
@@ -65,3 +65,31 @@ def test_uploads_at_once(
     assert told["200"] >= 1
     assert peak_bytes(gateway) < (2 * room + BEHIND if room else 1024 * MIB)
     assert upload(gateway, body) == "200"
+
+
+def held(size: int, **script: object) -> bytes:
+    """A chat of `size` bytes whose answer the worker holds back."""
+    asked = ask("alpha", **{"hold": True, **script}) | {"stream": script["do"] == "sse"}
+    start = json.dumps(asked).encode()[:-1] + b', "padding": "'
+    return start + b"x" * (size - len(start) - 2) + b'"}'
+
+
+@pytest.mark.parametrize("script", [{"do": "json"}, {"do": "sse", "hold": -1}], ids=["whole", "stream"])
+def test_what_a_worker_has_taken_makes_room(
+    start_gateway: StartGateway, own_worker: FakeWorker, script: dict[str, object]
+) -> None:
+    """Uploads that wait for their answers keep no further one out, though two of these have no room together."""
+    gateway = start_gateway(GATEWAY_BODIES_BYTES=8 * MIB)
+    body = held(5 * MIB, **script)
+    connections, seen = [], []
+    for _ in range(3):
+        connections.append(gateway.connect(post(body, "connection: close")))
+        seen.append(own_worker.next())
+        wait_until(lambda: gateway.metric("gateway_bodies_bytes") == 0, "no body held")
+    assert all(one.body == seen[0].body for one in seen)
+    assert gateway.metric("gateway_bodies_limit_bytes") == 8 * MIB
+    for one in seen:
+        one.go_on()
+    for connection in connections:
+        with connection:
+            assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.budget import BodyBudget
 from gateway.cards import Card, Catalog
 from gateway.fleet import Fleet
 from gateway.logs import EventLog
@@ -36,7 +37,7 @@ def test_buckets_hold_all_that_is_not_above_them(values: list[float]) -> None:
 
 def test_a_request_in_every_metric_of_its_own() -> None:
     """Its ending, its times and its tokens, by model and route."""
-    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog())
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
     traffic = metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
     traffic.prompt_tokens += 3
     metrics.count("alpha", "chat_completions", 404, "refused", 0.001, None)
@@ -55,9 +56,19 @@ def test_a_request_in_every_metric_of_its_own() -> None:
     assert found["gateway_queue_length", frozenset({("model", "alpha")})] == 0
 
 
+def test_how_full_the_room_for_bodies_is() -> None:
+    """What is held, and what may be."""
+    budget = BodyBudget(1000)
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), budget)
+    assert budget.take(300, 0)
+    found = told(metrics)
+    assert found["gateway_bodies_bytes", frozenset()] == 300
+    assert found["gateway_bodies_limit_bytes", frozenset()] == 1000
+
+
 def test_failures_are_told_before_the_first_one() -> None:
     """A series that begins with its first failure has grown by nothing, and no alert would see it."""
-    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog())
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
     loading = frozenset({"model": "alpha", "code": "model_loading"}.items())
     assert told(metrics)["gateway_errors_total", loading] == 0
     metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
