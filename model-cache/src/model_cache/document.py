@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-MOST_BYTES = 32 << 20
-"""Of a listing and of a READY.json: 50,000 files need half of it."""
+MOST_BYTES = 64 << 20
+"""Of a READY.json and of a lock. The launcher reads as much."""
 
 STRICT = ConfigDict(strict=True, extra="forbid")
 """For the dataclasses that say what a document holds."""

@@ -21,9 +21,8 @@ from modelscope_hub.errors import (
     PermissionDeniedError,
 )
 
-from model_cache.document import MOST_BYTES
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
-from model_cache.listing import ListedFile
+from model_cache.listing import MOST_BYTES, ListedFile
 from model_cache.manifest import ManifestFile
 from model_cache.pace import HopelessError, Pace
 from model_cache.progress import Progress
@@ -63,13 +62,13 @@ class Hub:
         _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
         _download.open = _open  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
-        self._session = self._api.legacy._read_session = _SdkSession(endpoint, way, pace.take)
+        self._session = self._api.legacy._read_session = _SdkSession(endpoint, way, pace)
         log = logging.getLogger("modelscope_hub")
         log.handlers[:] = [_RetryHandler(way.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
         """Every file of the repository, as listed. Raises AccessError or RetryableError."""
-        self._session.count = self._pace.of_listing(MOST_BYTES).take
+        self._session.pace = self._pace.of_listing(MOST_BYTES)
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
         except (HubError, requests.RequestException) as error:
@@ -86,7 +85,7 @@ class Hub:
         it is not told their sha256, which it would check in the thread that receives them. It still does so for a file
         in ranges, and where the hub sends `X-Linked-ETag`.
         """
-        self._session.count = self._pace.take
+        self._session.pace = self._pace
         try:
             self._api.download_repo(
                 self._repo,

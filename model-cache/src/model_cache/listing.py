@@ -4,20 +4,34 @@ import hashlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from model_cache.errors import IntegrityError
 from model_cache.manifest import INDEX, READY, Manifest, ManifestFile
 
-MOST_FILES = 50_000
-"""The largest models have some hundreds."""
+MOST_BYTES = 32 << 20
+"""Of a listing as it comes from the network: 50,000 files need half of it."""
 
-# A file system takes 255 bytes; a download's own names have up to 30 behind the file's.
-_MOST_NAME_BYTES = 224
-_MOST_PATH_BYTES = 2048  # 4096 with all that stands before it on the volume
-_MOST_DEPTH = 64
+
+@dataclass(frozen=True)
+class Limits:
+    """The most files, bytes of a path, bytes of one of its parts, and parts of a path."""
+
+    files: int
+    path_bytes: int
+    name_bytes: int
+    parts: int
+
+
+# The largest models have some hundreds of files. A download's own names have up to 30 bytes behind the file's, and the
+# system takes 4096 bytes of a path with all that stands before it on the volume.
+NEW = Limits(50_000, 2048, 224, 64)
+"""Of a listing that is to be fetched."""
+HELD = Limits(100_000, 4095, 255, 2048)
+"""Of what is on a volume, or locked: all that a file system takes, as the launcher reads it."""
+
 _MOST_INDEX_BYTES = 128 << 20
 _MOST_QUOTED = 100
 _NOTHING = hashlib.sha256(b"").hexdigest()
@@ -61,9 +75,10 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
     (a file without sha256), or that cannot be a model (no config.json, no safetensors).
     """
-    listed = sorted(map(_known, itertools.islice(listing, MOST_FILES + 1)), key=lambda file: str(file.path))
+    listed = sorted(map(_known, itertools.islice(listing, NEW.files + 1)), key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
-    if fault := next(itertools.chain(_too_many(listed), faults(kept)), None):
+    shards = (file.path for file in kept if file.path.endswith(".safetensors"))
+    if fault := next(itertools.chain(_too_many(listed, NEW), faults(kept, NEW), _gaps(shards)), None):
         raise IntegrityError(
             f"the hub's listing is refused: {fault}; nothing was downloaded: "
             "check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, and tell the repository's owner"
@@ -93,36 +108,37 @@ def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[Mani
     return [file for file in manifest.files if file not in listed]
 
 
-def faults(listed: Sequence[ListedFile]) -> Iterator[str]:
+def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
     """Why these files cannot be a snapshot: a sentence each."""
     if not listed:
         yield "it has no files"
-    yield from unsafe(listed)
+    yield from unsafe(listed, limits)
     names = {f.path for f in listed}
     if "config.json" not in names:
         yield "config.json is missing"
     if not any(name.endswith(".safetensors") for name in names):
         yield "it has no *.safetensors file"
-    yield from _gaps(names)
 
 
-def unsafe(listed: Sequence[ListedFile]) -> Iterator[str]:
-    """Why these files, from a network or a volume, must not be touched: a sentence each. Takes linear time."""
-    yield from _too_many(listed)
+def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    """Why these files, from a network or a volume, must not be touched: a sentence each. Takes hardly more than linear
+    time.
+    """
+    yield from _too_many(listed, limits)
     for file in listed:
-        yield from _file_faults(file)
+        yield from _file_faults(file, limits)
     paths = [file.path for file in listed]
     seen = set[str]()
     for path in paths:
         if path in seen:
             yield f"path {_quoted(path)} is listed twice"
         seen.add(path)
-    yield from _inside_files(paths, seen)
+    yield from _inside_files(seen)
 
 
-def _too_many(listed: Sequence[ListedFile]) -> Iterator[str]:
-    if len(listed) > MOST_FILES:
-        yield f"it has more than {MOST_FILES:,} files"
+def _too_many(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    if len(listed) > limits.files:
+        yield f"it has more than {limits.files:,} files"
 
 
 def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
@@ -134,19 +150,24 @@ def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
         if other := seen.get(_fold(path)):
             yield f"{_quoted(other)} and {_quoted(path)} are one file there"
         seen[_fold(path)] = path
-    yield from _inside_files(seen, set(seen))
+    yield from _inside_files(seen)
 
 
-def _file_faults(file: ListedFile) -> Iterator[str]:
+def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
     if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
         yield f"{repr(file)[:200]} is no file: its path, size or sha256 is of the wrong type"
         return
-    if len(file.path) > _MOST_PATH_BYTES or len(file.path.encode(errors="replace")) > _MOST_PATH_BYTES:
-        yield f"path {_quoted(file.path)} is over {_MOST_PATH_BYTES:,} bytes"
+    if len(file.path) > limits.path_bytes or _bytes(file.path) > limits.path_bytes:
+        yield f"path {_quoted(file.path)} is over {limits.path_bytes:,} bytes"
         return
     for fault, applies in _PATH_FAULTS.items():
         if applies(file.path):
             yield f"path {_quoted(file.path)} {fault}"
+    parts = file.path.split("/")
+    if max(map(_bytes, parts)) > limits.name_bytes:
+        yield f"path {_quoted(file.path)} has a part over {limits.name_bytes} bytes"
+    if len(parts) > limits.parts:
+        yield f"path {_quoted(file.path)} has over {limits.parts} parts"
     if not 0 <= file.size < 1 << 63:
         yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
     if file.path == INDEX and file.size > _MOST_INDEX_BYTES:
@@ -155,22 +176,27 @@ def _file_faults(file: ListedFile) -> Iterator[str]:
         yield f"{_quoted(file.path)} has no sha256 of 64 hex digits, so it could not be verified"
 
 
-def _inside_files(paths: Iterable[str], files: Container[str]) -> Iterator[str]:
-    for path in paths:
-        for parent in _parents(path):
-            if parent in files:
-                yield f"{_quoted(parent)} is both a file and the directory of {_quoted(path)}"
+def _inside_files(paths: Iterable[str]) -> Iterator[str]:
+    """What is in a directory stands next to its name, where the separator sorts before every other character."""
+    ordered = sorted(path.replace("/", "\0") for path in paths)
+    for file, other in itertools.pairwise(ordered):
+        if other.startswith(f"{file}\0"):
+            path, inner = file.replace("\0", "/"), other.replace("\0", "/")
+            yield f"{_quoted(path)} is both a file and the directory of {_quoted(inner)}"
 
 
 def _gaps(names: Iterable[str]) -> Iterator[str]:
     """Files named as parts of a set, `-00001-of-00004`, of which some are missing: a sentence for each set."""
     sets: dict[tuple[str, str, str], set[int]] = {}
     for match in filter(None, map(_PART.fullmatch, names)):
-        sets.setdefault((match["before"], match["count"], match["after"]), set()).add(int(match["number"]))
+        if int(match["number"]) <= int(match["count"]):
+            sets.setdefault((match["before"], match["count"], match["after"]), set()).add(
+                int(match["number"])
+            )
     for (before, count, after), numbers in sets.items():
         first = 0 if 0 in numbers else 1  # some count from 0
-        if numbers != set(range(first, first + min(int(count), len(numbers) + 1))):
-            gap = next(number for number in itertools.count(first) if number not in numbers)
+        whole = range(first, first + min(int(count), len(numbers) + 1))
+        if (gap := next((number for number in whole if number not in numbers), None)) is not None:
             yield f"{_quoted(f'{before}{gap:05}-of-{count}{after}')} is missing, and others of its set are there"
 
 
@@ -183,11 +209,8 @@ def _quoted(path: str) -> str:
     return repr(path if len(path) <= _MOST_QUOTED else f"{path[:_MOST_QUOTED]}...")
 
 
-def _parents(path: str) -> Iterator[str]:
-    """At most _MOST_DEPTH, of a bounded length: what they cost is linear in the number of paths."""
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def _encodable(path: str) -> bool:
@@ -204,9 +227,5 @@ _PATH_FAULTS: Mapping[str, Callable[[str], bool]] = {
     "has a backslash": lambda path: "\\" in path,
     "has a control character": lambda path: any(unicodedata.category(c) == "Cc" for c in path),
     "has an empty, '.' or '..' part": lambda path: any(part in ("", ".", "..") for part in path.split("/")),
-    f"has a part over {_MOST_NAME_BYTES} bytes": lambda path: any(
-        len(part.encode(errors="replace")) > _MOST_NAME_BYTES for part in path.split("/")
-    ),
-    f"has over {_MOST_DEPTH} parts": lambda path: path.count("/") >= _MOST_DEPTH,
     f"is reserved for {READY}": lambda path: _fold(path.partition("/")[0]) == _fold(READY),
 }

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from model_cache import document
 from model_cache.document import STRICT, WrongDocumentError
 from model_cache.errors import ConfigError
-from model_cache.listing import ListedFile, faults
+from model_cache.listing import HELD, ListedFile, faults
 from model_cache.manifest import Manifest, ManifestFile
 
 
@@ -77,9 +77,9 @@ def read(path: Path, *, follow_link: bool = True) -> Lock | None:
 
 
 def _lock(found: _Document) -> Lock:
-    """Raises WrongDocumentError for one that no listing could give, or that contradicts itself."""
+    """Raises WrongDocumentError for one that could be no snapshot, or that contradicts itself."""
     listed = sorted(ListedFile(file.path, file.size, file.sha256) for file in found.files)
-    if fault := next(faults(listed), None):
+    if fault := next(faults(listed, HELD), None):
         raise WrongDocumentError(fault)
     manifest = Manifest(tuple(ManifestFile(f.path, f.size, str(f.sha256)) for f in listed))
     if (manifest.digest, manifest.total_bytes) != (found.digest, found.bytes):

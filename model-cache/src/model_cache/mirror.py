@@ -12,9 +12,9 @@ import requests
 from pydantic import ConfigDict, TypeAdapter
 
 from model_cache import document, inside
-from model_cache.document import MOST_BYTES, WrongDocumentError
+from model_cache.document import WrongDocumentError
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
-from model_cache.listing import ListedFile
+from model_cache.listing import MOST_BYTES, ListedFile
 from model_cache.manifest import ManifestFile
 from model_cache.pace import HopelessError, Pace
 from model_cache.progress import Progress
@@ -64,7 +64,7 @@ class Mirror:
         self._way = way
         self._pace = pace
         self._listing = listing
-        self._session = Session(name, way, pace.take)
+        self._session = Session(name, way, pace)
         self._headers = {"Accept-Encoding": "identity"} | (
             {"Authorization": f"Bearer {token}"} if token else {}
         )
@@ -73,7 +73,7 @@ class Mirror:
         """None where it has no listing with a sha256 for every file. Raises JobError."""
         if self._listing is None:
             return None
-        self._session.count = self._pace.of_listing(MOST_BYTES).take
+        self._session.pace = self._pace.of_listing(MOST_BYTES)
         try:
             with self._get(self._listing, {}) as answer:
                 record = document.parsed(_RECORD, b"".join(chunks(answer, _CHUNK_BYTES)))
@@ -85,7 +85,7 @@ class Mirror:
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
         """Several files at a time. Raises JobError, or OSError of the volume, after every file was tried."""
-        self._session.count = self._pace.take
+        self._session.pace = self._pace
         with ThreadPoolExecutor(max_workers=_FILES_AT_ONCE) as pool:
             for done in [pool.submit(self._fetch, file, into, progress) for file in files]:
                 done.result()
@@ -113,7 +113,9 @@ class Mirror:
                 f"{self.name} breaks off {file.path} ({error}); run again: what arrived is kept"
             )
         self._way.on_retry(f"{file.path} from {self.name}: {error}: trying again")
+        began = self._pace.now()
         self._way.sleep(step.seconds)
+        self._pace.leave_out(began)
         return step.seconds
 
     def _append(self, file: ManifestFile, into: Path, part: str, progress: Progress) -> None:

@@ -15,7 +15,7 @@ class Pace:
     """At most *most* bytes a second (0: no limit); at least *least*, on average over each *window_s* seconds; *in_all*,
     where it is not 0, at most.
 
-    *clock* gives monotonic seconds, *sleep* waits for some.
+    What `leave_out` is told of belongs to no window. *clock* gives monotonic seconds, *sleep* waits for some.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Pace:
         self._most, self._least, self._window_s = most, least, window_s
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
-        self._due = self._since = clock()
+        self._due = self._since = self._left_out_until = clock()
         self._in_all = in_all
         self._arrived = self._sum = 0
         self._failed: HopelessError | None = None
@@ -45,6 +45,20 @@ class Pace:
         with self._lock:
             self._due = self._since = self._clock()
             self._arrived, self._failed = 0, None
+
+    def now(self) -> float:
+        """The time, for `leave_out`."""
+        return self._clock()
+
+    def leave_out(self, began: float) -> None:
+        """No transfer is judged by the time from *began* until now: a request failed, and was waited for.
+
+        Threads that wait at once are counted once.
+        """
+        with self._lock:
+            now = self._clock()
+            self._since = min(now, self._since + now - max(began, self._left_out_until))
+            self._left_out_until = now
 
     def take(self, count: int) -> None:
         """Count bytes that arrived, and wait as long as the limit demands.

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from model_cache import document, inside
 from model_cache.document import STRICT, WrongDocumentError
-from model_cache.listing import ListedFile, unsafe
+from model_cache.listing import HELD, ListedFile, unsafe
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 
@@ -141,7 +141,7 @@ def checked(snapshot: Path) -> Ready | None:
         return None
     manifest = ready.manifest()
     listed = [ListedFile(file.path, file.size, file.sha256) for file in manifest.files]
-    if fault := next(unsafe(listed), None):
+    if fault := next(unsafe(listed, HELD), None):
         raise WrongDocumentError(fault)
     if (manifest.digest, manifest.total_bytes) != (ready.digest, ready.bytes):
         raise WrongDocumentError("its files do not give its digest")

@@ -45,15 +45,18 @@ def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, i
 
     *most_s*: what may be waited in all. *is_known*: whether this source has answered well before. Then a refusal is
     taken for one that passes, as hubs and the networks before them give them under load; a stranger's is the answer.
+    What a Retry-After says counts where it is longer than the pause that would be made anyway.
     """
     if not _may_pass(failure.status, is_known=is_known):
         return Stands()
-    if failure.told_s is None and not is_known and tried >= _TRIES_OF_A_STRANGER:
+    pause_s = min(2.0 ** min(tried - 1, 10), _LONGEST_PAUSE_S)
+    is_told = failure.told_s is not None and failure.told_s > pause_s
+    if not is_told and not is_known and tried >= _TRIES_OF_A_STRANGER:
         return GiveUp(f"{tried} times")
-    pause_s = failure.told_s if failure.told_s is not None else min(2.0 ** (tried - 1), _LONGEST_PAUSE_S)
+    pause_s = max(pause_s, failure.told_s or 0.0)
     if waited_s + pause_s <= most_s:
         return Wait(pause_s)
-    told = f"and asks for {pause_s:.0f} s more" if failure.told_s is not None else "still"
+    told = f"and asks for {pause_s:.0f} s more" if is_told else "still"
     return GiveUp(f"{told}, after {waited_s:.0f} s of waiting: MODEL_CACHE_RETRY_S is {most_s:.0f}")
 
 

@@ -13,7 +13,8 @@ import requests
 import urllib3
 
 from model_cache import proxies
-from model_cache.connections import Adapter, Count
+from model_cache.connections import Adapter
+from model_cache.pace import Pace
 from model_cache.retries import Failure, GiveUp, Stands, Step, Wait, next_step, told_s
 
 _CONNECT_S, _SILENCE_S = 10.0, 60.0  # the latter between two reads
@@ -29,7 +30,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Way:
-    """How a source is reached. *most_s*: what may be waited for it in all; *ca_file*: a CA beside the usual ones;
+    """How a source is reached. *most_s*: what a request may wait in all; *ca_file*: a CA beside the usual ones;
     *on_retry* hears of each wait.
     """
 
@@ -41,11 +42,13 @@ class Way:
 
 
 class Session(requests.Session):
-    """Requests to the source called *name*. *count* is replaced by who asks for something else than before."""
+    """Requests to the source called *name*. *pace* judges what arrives, but not the time of failures and waits; it is
+    replaced by who asks for something else than before.
+    """
 
-    def __init__(self, name: str, way: Way, count: Count) -> None:
+    def __init__(self, name: str, way: Way, pace: Pace) -> None:
         super().__init__()
-        self.count = count
+        self.pace = pace
         self._name = name
         self._way = way
         self._is_known = False
@@ -55,7 +58,7 @@ class Session(requests.Session):
             self.mount(scheme, Adapter(self._arrived, way.ca_file))
 
     def _arrived(self, count: int) -> None:
-        self.count(count)
+        self.pace.take(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """As requests does it, again and again. The answer may be an error that asking again does not mend.
@@ -65,6 +68,7 @@ class Session(requests.Session):
         kwargs["timeout"] = _patient(kwargs.get("timeout"))
         waited_s = 0.0
         for tried in itertools.count(1):
+            began = self.pace.now()
             asked = self._asked(method, url, *args, **kwargs)
             if asked.failure is None:
                 self._is_known = True
@@ -78,6 +82,7 @@ class Session(requests.Session):
                 raise RefusedError(asked.failure.status, f"{asked.problem} {step.why}")
             self._say(asked.problem, step)
             self._way.sleep(step.seconds)
+            self.pace.leave_out(began)
             waited_s += step.seconds
         raise AssertionError("unreachable")
 

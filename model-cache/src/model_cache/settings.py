@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     patience_s: Annotated[float, Field(gt=0)] = 600
     """Seconds over which a download's speed is judged."""
     retry_s: Annotated[float, Field(ge=0, le=86_400)] = 300
-    """Seconds that are waited in all for a source that fails or asks to wait, before the next one is asked."""
+    """Seconds that a request waits in all for a source that fails or asks to wait, before the next one is asked."""
     ca_file: Annotated[Path, AfterValidator(_ca)] | None = None
     """File with certificates of CAs, in PEM form, that are trusted beside the usual ones."""
     progress: Literal["auto", "json", "text"] = "auto"

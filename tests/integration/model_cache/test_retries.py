@@ -74,14 +74,47 @@ def test_a_busy_hub_is_asked_when_it_says(job: Job, hub: Hub, true_hashes: dict[
     assert any("asking again in 9 s, for 300 s at most" in (line["remark"] or "") for line in outcome.lines)
 
 
+@pytest.mark.parametrize("told", ["0", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_no_wait_that_is_told_is_no_hurry(job: Job, hub: Hub, told: str) -> None:
+    """Now, before now, or long ago: the ordinary pauses are kept, and the bound."""
+    hub.faults.set(Fault("status", SHARD, 429, retry_after=told))
+
+    outcome = job.run(MODEL_CACHE_RETRY_S="3")
+
+    assert outcome.code == 3
+    assert "429" in outcome.stderr
+    assert len(asked_for(hub, SHARD)) <= 4
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault("status", LISTING, 429, times=1, retry_after="4")],
+        [Fault("status", LISTING, 503, times=2)],
+        [Fault("status", shard, 429, times=1, retry_after="4") for shard in SHARDS],
+    ],
+    ids=["the listing is to wait", "the listing fails for a while", "every file is to wait"],
+)
+def test_waiting_is_not_slowness(
+    job: Job, hub: Hub, true_hashes: dict[str, str], faults: list[Fault]
+) -> None:
+    """However short the time over which speed is judged."""
+    hub.faults.set(*faults)
+
+    outcome = job.run(MODEL_CACHE_PATIENCE_S="2")
+
+    assert outcome.code == 0, outcome.stderr
+    assert hashes(job.link) == true_hashes
+
+
 def test_a_fallback_is_asked_when_it_says(
     job: Job, hub: Hub, models: Path, lock: Path, true_hashes: dict[str, str]
 ) -> None:
-    """Not before."""
+    """Not before, and waiting is not slowness."""
     with Hub(models).running() as other:
         other.faults.set(Fault("status", SHARD, 429, times=1, retry_after="3"))
         hub.stop()
-        outcome = job.run(MODEL_CACHE_FALLBACKS=f"hf:{other.endpoint}")
+        outcome = job.run(MODEL_CACHE_FALLBACKS=f"hf:{other.endpoint}", MODEL_CACHE_PATIENCE_S="2")
 
         assert outcome.code == 0, outcome.stderr
         first, second = asked_for(other, SHARD)

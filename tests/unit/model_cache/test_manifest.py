@@ -116,6 +116,7 @@ def test_what_is_empty_has_a_known_hash() -> None:
         ["a/m-1-of-000163.safetensors", "a/m-163-of-000163.safetensors"],
         ["model-00000-of-00002.safetensors"],
         ["model-00001-of-00002.safetensors", "model-00002-of-00002.json"],
+        ["model-00001-of-00002.safetensors", "model-00009-of-00002.safetensors"],
         ["model-1-of-999999999.safetensors"],
     ],
 )
@@ -129,8 +130,26 @@ def test_names_that_say_of_how_many_must_be_whole(names: list[str]) -> None:
 @pytest.mark.parametrize("first", [0, 1])
 def test_whole_sets_are_right(first: int) -> None:
     """Counted from 0 or from 1, whatever the number of digits."""
-    names = [f"x/train-{number:05}-of-{4:06}.parquet" for number in range(first, first + 4)]
+    names = [f"x/model-{number:05}-of-{4:06}.safetensors" for number in range(first, first + 4)]
     assert len(from_listing(listing(*(ListedFile(name, 1, HASH) for name in names))).files) == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/page-2-of-5.png",
+        "fig-3-of-7.png",
+        "top-10-of-2024.md",
+        "x-1-of-0.txt",
+        "train-00003-of-00100.parquet",
+        "model-00001-of-00002.json",
+        "top-10-of-5.safetensors",
+        "x-1-of-0.safetensors",
+    ],
+)
+def test_other_names_of_that_form_are_right(name: str) -> None:
+    """What vLLM does not load need not be whole, and 10 of 5 is no part of a set."""
+    assert len(from_listing(listing(ListedFile(name, 1, HASH))).files) == 3
 
 
 def test_a_listing_that_is_far_too_long_costs_no_time() -> None:

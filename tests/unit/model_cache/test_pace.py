@@ -73,6 +73,50 @@ def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
     judged.take(100)
 
 
+def test_waiting_is_not_slow() -> None:
+    """A failed request and the pause after it belong to no window, also where that began before it."""
+    clock = Clock()
+    judged = pace(clock, least=1000)
+    for _ in range(5):
+        began = judged.now()
+        clock.now += 90
+        judged.leave_out(began)
+        clock.now += 1
+        judged.take(1000)
+    clock.now += 4
+    judged.take(0)
+    clock.now += 2
+    with pytest.raises(HopelessError, match="5,000 bytes in 11 s"):
+        judged.take(0)
+
+
+def test_threads_that_wait_at_once_are_counted_once() -> None:
+    """Eight that wait ten seconds leave ten out, and what is too slow stays so."""
+    clock = Clock()
+    judged = pace(clock, least=1000)
+    clock.now += 9
+    began = judged.now()
+    clock.now += 10
+    for _ in range(8):
+        judged.leave_out(began)
+    judged.take(0)
+    clock.now += 2
+    for _ in range(2):
+        with pytest.raises(HopelessError, match="0 bytes in 11 s"):
+            judged.take(0)
+        judged.leave_out(began)
+
+
+def test_waiting_does_not_lengthen_a_listing() -> None:
+    """Its bound in bytes is for all of it."""
+    clock = Clock()
+    judged = pace(clock).of_listing(1000)
+    judged.take(900)
+    judged.leave_out(judged.now())
+    with pytest.raises(HopelessError, match="more than 1,000 bytes"):
+        judged.take(101)
+
+
 def test_a_pause_between_transfers_does_not_count() -> None:
     """An hour of hashing between two downloads is not a slow download."""
     clock = Clock()

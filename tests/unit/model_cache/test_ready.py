@@ -2,12 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from model_cache import ready
+from launcher import weights as launcher_weights
+from model_cache import lock, ready
 from model_cache.document import WrongDocumentError
 from model_cache.lock import Lock
 from model_cache.manifest import READY, Manifest, ManifestFile
@@ -134,3 +136,68 @@ def test_a_record_of_another_directory_is_no_record(snapshot: Path) -> None:
     moved = snapshot.rename(snapshot.with_name("0" * 16))
 
     assert ready.read(moved) is None
+
+
+OLD_NAMES = {
+    "a name of 225 bytes": "x" * 225,
+    "a name of 255 bytes": "x" * 255,
+    "a name of 255 bytes that is not ASCII": "模" * 85,
+    "a path of 2,049 bytes": "/".join(["x" * 204] * 10),
+    "a path of 4,095 bytes": "/".join(["x" * 255] * 15 + ["x" * 127, "x" * 127]),
+    "a path of 2,048 parts": "/".join("x" * 2048),
+    "a part of a set": "docs/page-2-of-5.png",
+    "a shard of a set": "original/model-00002-of-00005.safetensors",
+}
+
+
+def of_files(*paths: str) -> Manifest:
+    """A snapshot as releases before this one have published it."""
+    needed = ("config.json", "model.safetensors")
+    return Manifest(tuple(ManifestFile(path, 1, "ab" * 32) for path in sorted((*needed, *paths))))
+
+
+def recorded(folder: Path, manifest: Manifest) -> Path:
+    """The directory of *manifest*, with nothing in it but its record."""
+    root = folder / manifest.digest[:16]
+    root.mkdir()
+    stamps = {file.path: ready.Stamp(1, 2, 3) for file in manifest.files}
+    text = ready.record(Lock("owner/name", "v1", manifest), stamps, locked=True).to_json()
+    (root / READY).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=name) for name, path in OLD_NAMES.items()])
+def test_what_is_published_stays_readable(tmp_path: Path, path: str) -> None:
+    """By the job, by its lock, and by the launcher, whatever would be refused of a new listing."""
+    manifest = of_files(path)
+    found = ready.read(recorded(tmp_path, manifest))
+    assert found is not None
+    assert found.manifest() == manifest
+
+    written = tmp_path / "weights.lock"
+    written.write_text(found.lock().text(), encoding="utf-8")
+    assert lock.read(written) == found.lock()
+
+    assert launcher_weights.parse(tmp_path, found.to_json().encode()).digest == manifest.digest
+
+
+@pytest.mark.parametrize("path", ["x" * 256, "模" * 86, "/".join(["x" * 255] * 16 + ["x"])])
+def test_what_no_file_system_takes_is_no_record(tmp_path: Path, path: str) -> None:
+    """Names over 255 bytes and paths over 4,095."""
+    assert ready.read(recorded(tmp_path, of_files(path))) is None
+
+
+def test_many_files_stay_readable(tmp_path: Path) -> None:
+    """More than a new listing may have."""
+    many = [f"{number}.json" for number in range(60_000)]
+    assert ready.read(recorded(tmp_path, of_files(*many))) is not None
+
+
+def test_deep_paths_are_judged_in_time(tmp_path: Path) -> None:
+    """A thousand of 2,000 parts each, where one is a file and a directory: parents are not gone through one by one."""
+    tail = "/".join("a" * 2000)
+    deep = [f"{number}/{tail}" for number in range(1000)]
+    begin = time.process_time()
+    with pytest.raises(WrongDocumentError, match="both a file and the directory"):
+        ready.checked(recorded(tmp_path, of_files(*deep, "999/a/a")))
+    assert time.process_time() - begin < 20

@@ -15,6 +15,8 @@ NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
         (Failure(), False, Wait(1)),
         (Failure(500), False, Wait(1)),
         (Failure(503, 45), False, Wait(45)),
+        (Failure(503, 0), False, Wait(1)),
+        (Failure(429, 0.2), True, Wait(1)),
         (Failure(429), False, Wait(1)),
         (Failure(429, 20), True, Wait(20)),
         (Failure(408), True, Wait(1)),
@@ -32,6 +34,27 @@ def test_a_first_failure(failure: Failure, is_known: bool, step: Wait | Stands) 
     """What passes is asked for again, when it says or soon; a refusal passes only where there was access before."""
     found = next_step(failure, tried=1, waited_s=0, most_s=300, is_known=is_known)
     assert found == step or (isinstance(found, Stands) and isinstance(step, Stands))
+
+
+@pytest.mark.parametrize("told", [0.0, 0.5, 1.0])
+def test_what_is_told_never_shortens_the_pause(told: float) -> None:
+    """Be it 0, or a date that has passed: as if nothing were told, with the same limits."""
+    for is_known in (False, True):
+        assert waits(Failure(429, told), 300, is_known=is_known) == waits(
+            Failure(429), 300, is_known=is_known
+        )
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("told", [None, 0.0, 0.01, 1.0, 7.0, 29.0, 31.0, 299.0, 300.0, 301.0])
+@pytest.mark.parametrize("most_s", [0.0, 1.0, 2.0, 60.0, 300.0])
+def test_nothing_is_waited_for_longer_than_the_bound(
+    told: float | None, most_s: float, is_known: bool
+) -> None:
+    """Nor asked for more often than the ordinary pauses allow."""
+    found = waits(Failure(429, told), most_s, is_known=is_known)
+    assert sum(found) <= most_s
+    assert all(pause >= max(min(2.0**tried, 30), told or 0) for tried, pause in enumerate(found))
 
 
 def waits(failure: Failure, most_s: float, *, is_known: bool) -> list[float]:
