@@ -84,7 +84,11 @@ class Snapshot:
 def find(weights_dir: Path, slug: str) -> Snapshot:
     """Follow the slug's link and read READY.json; raises `WeightsError` naming what is not there or wrong."""
     link = weights_dir / "slugs" / slug
-    if not link.is_symlink():
+    try:
+        is_there = link.is_symlink()
+    except OSError as error:
+        raise WeightsError(f"{link} cannot be read: {error.strerror}") from None
+    if not is_there:
         raise WeightsError(f"{link} is missing")
     directory = Path(os.path.realpath(link))
     ready = directory / "READY.json"

@@ -51,6 +51,20 @@ def test_a_worker_waits_for_its_weights_and_starts_by_itself(site: Site, start: 
     assert len(worker.events("weights-not-ready")) == 1
 
 
+def test_a_worker_waits_for_a_volume_that_it_may_not_read(site: Site, start: Start) -> None:
+    """As one that root prepared; no traceback, and once its rights are mended vLLM starts."""
+    site.publish()
+    slugs = site.weights / "slugs"
+    slugs.chmod(0)
+    worker = start(prefix=() if os.geteuid() else ("setpriv", "--bounding-set=-all"))  # root reads anything
+    said = worker.wait_event("weights-not-ready")
+    assert said["problem"] == f"{slugs}/{SLUG} cannot be read: Permission denied"
+    slugs.chmod(0o755)
+    worker.wait_event("phase", phase="ready")
+    assert worker.events("weights-not-ready") == [said]
+    assert worker.err == []
+
+
 def test_a_slug_without_ready_file_is_not_served(site: Site, start: Start) -> None:
     """A link alone proves nothing: READY.json is what counts."""
     ready = site.publish() / "READY.json"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -56,6 +58,20 @@ def test_an_untouched_snapshot_costs_no_hashing(tmp_path: Path, snapshot: Path) 
 def test_a_missing_link_is_named(tmp_path: Path) -> None:
     """Before anything is published the slug's link is what is missing."""
     with pytest.raises(WeightsError, match=rf"slugs/{SLUG} is missing"):
+        find(tmp_path, SLUG)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG])
+def test_a_volume_that_cannot_be_read_is_named(
+    tmp_path: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Its rights are wrong, its disk fails, its server was started anew: whatever the system says."""
+
+    def fail(path: Path) -> NoReturn:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "lstat", fail)
+    with pytest.raises(WeightsError, match=rf"slugs/{SLUG} cannot be read: {os.strerror(number)}$"):
         find(tmp_path, SLUG)
 
 
