@@ -19,6 +19,7 @@
 | `question`   | one question to vLLM that nobody waits for                            |
 | `admission`  | who is let in: nobody but the launcher before ready, nobody at the end |
 | `warming`    | what vLLM is sent through before it is ready                          |
+| `signs`      | what shows that a vLLM that is warmed lives                           |
 | `pulse`      | whether vLLM gets anywhere, from those answers (pure)                 |
 | `watch`      | asks and judges while vLLM is ready                                   |
 | `files`      | files that others write too: no link followed, bounded, replaced whole |

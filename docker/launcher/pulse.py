@@ -22,6 +22,7 @@ class Pulse:
     limit_s: float
     every_s: float
     at: float
+    own: float = 0.0  # requests that the launcher warmed it with, by whose end nothing is told
     last: Vitals = Vitals()  # noqa: RUF009  # frozen
     answers: bool = True
     still_s: float = 0.0
@@ -30,6 +31,7 @@ class Pulse:
 
     def heard(self, vitals: Vitals, now: float, *, asked: bool = False) -> Pulse:
         """vLLM has answered; `asked`: a token that we asked for has not come yet."""
+        vitals = replace(vitals, before=self.own)
         has_work = vitals.is_busy or asked
         stays = has_work == self.has_work and vitals.stood_still_since(self.last)
         return replace(

@@ -96,6 +96,10 @@ class Question:
         """What has come behind the head, whatever the status."""
         return bytes(self._received).partition(b"\r\n\r\n")[2]
 
+    def give_up(self, problem: str) -> None:
+        """Wait no longer; `problem` says why there is no answer."""
+        self._fail(problem)
+
     def close(self) -> None:
         """Ask no further."""
         self.over = True

@@ -9,7 +9,8 @@
 - A standstill (`pulse`): one line says what has not moved and for how long; vLLM is ended, SIGKILL included, and the
   run counts as a crash.
 - Before anybody else is let in (`admission`) vLLM is sent through what requests take (`warming`), for a bounded time.
-  What fails of it is told in one line; a run that ends meanwhile is a crash, and the next ones are not warmed.
+  What fails of it is told in one line; a run that ends meanwhile is a crash, and the next ones are not warmed. One that
+  owes an answer when the time is up, and in which nothing moves, is a standstill too.
 - SIGTERM or SIGINT: new requests are refused from then on (`admission`); a moment later the signal is passed to vLLM's
   main process, which gets the rest of the grace to end what it has, then SIGKILL to its group.
   With no vLLM running the launcher ends at once.
@@ -74,6 +75,7 @@ class Supervisor:
         self._is_blind = False
         self._warms = settings.warm_s > 0 and bool(settings.warms)
         self._key: bytes | None = None
+        self._standstill: str | None = None
         self._backoff = Backoff(settings.backoff_s)
         self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug)
 
@@ -100,7 +102,7 @@ class Supervisor:
     def _run(self) -> int:
         while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
-            self._key = self._close_for_warming()
+            self._key, self._standstill = self._close_for_warming(), None
             try:
                 vllm = process.start(command, gpus.environ(mine), *self._streams)
             except StartError as error:
@@ -111,7 +113,7 @@ class Supervisor:
             watch.close()
             if exit_code is None:
                 return self._stop(vllm)
-            self._judge(exit_code, vllm.tail, watch.standstill)
+            self._judge(exit_code, vllm.tail)
         return STOPPED
 
     def _await_weights(self) -> Snapshot | None:
@@ -164,7 +166,7 @@ class Supervisor:
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
         """Follow vLLM until it ends, by itself or by its watch; returns its exit code, None when told to stop."""
         self._progress.advance(Phase.STARTING)
-        self._start(vllm)
+        self._start(vllm, watch)
         while vllm.exit_code is None and not self._init.stopping:
             self._turn(vllm, watch.every_s, watch.readers())
             watch.look()
@@ -173,35 +175,48 @@ class Supervisor:
                 self._end_standstill(vllm, watch.standstill)
         return None if self._init.stopping else vllm.exit_code
 
-    def _start(self, vllm: Process) -> None:
+    def _start(self, vllm: Process, watch: Watch) -> None:
         """Follow vLLM until it is ready or has ended, or until told to stop."""
         knock = health.Knock(self._settings.port, self._key)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
             self._turn(vllm, knock.every_s, knock.readers())
             if vllm.exit_code is None and knock.is_answered():
                 self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
-                self._warm(vllm)
+                self._warm(vllm, watch)
         knock.close()
 
-    def _warm(self, vllm: Process) -> None:
-        """Warm vLLM and let everybody in."""
+    def _warm(self, vllm: Process, watch: Watch) -> None:
+        """Warm vLLM and let everybody in, unless it ends or stands still meanwhile."""
         if self._key:
             self._progress.advance(Phase.WARMING)
-            settings = self._settings
-            self._go_through(vllm, Warming(settings.port, self._key, plan(settings.warms), settings.warm_s))
+            watch.leave_out(self._go_through(vllm, self._key))
         if vllm.exit_code is None and not self._init.stopping:
             self._open()
             self._progress.advance(Phase.READY)
-        elif self._key and not self._init.stopping:
-            self._warms = False
-            self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
-    def _go_through(self, vllm: Process, warming: Warming) -> None:
+    def _go_through(self, vllm: Process, key: bytes) -> int:
+        """Returns how many requests vLLM may count as finished by that."""
+        settings = self._settings
+        steps = plan(settings.warms)
+        warming = Warming(settings.port, key, steps, settings.warm_s, settings.hang_after_s)
         while not warming.over and vllm.exit_code is None and not self._init.stopping:
             warming.look()
-            self._turn(vllm, warming.every_s, warming.readers())
+            if warming.standstill:
+                self._end_standstill(vllm, warming.standstill)
+            else:
+                self._turn(vllm, warming.every_s, warming.readers())
         warming.close()
         self._log.info("warmed", done=warming.done, problems=warming.problems or None)
+        if vllm.exit_code is not None and not self._init.stopping:
+            self._leave_cold(warming)
+        return warming.own
+
+    def _leave_cold(self, warming: Warming) -> None:
+        """vLLM has ended of what nobody else may ask for. One that answered nothing has to show anew that it can."""
+        if self._standstill and not warming.answers:
+            return
+        self._warms = False
+        self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
     def _close_for_warming(self) -> bytes | None:
         """The key that lets the launcher alone in; None where this run is not warmed, and everybody is let in."""
@@ -258,7 +273,7 @@ class Supervisor:
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
         """End a vLLM that does not move; returns once it has ended, or when told to stop."""
-        limit_s = self._settings.hang_after_s
+        self._standstill, limit_s = standstill, self._settings.hang_after_s
         self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
         vllm.signal(signal.SIGTERM)
         if self._ends_within(vllm, _HANG_GRACE_S):
@@ -275,9 +290,11 @@ class Supervisor:
             self._turn(vllm, left)
         return vllm.exit_code is not None
 
-    def _judge(self, exit_code: int, tail: Sequence[str], standstill: str | None) -> None:
+    def _judge(self, exit_code: int, tail: Sequence[str]) -> None:
         """vLLM has ended, and no person asked for it: wait for one, or for the back-off."""
-        verdict = classify(exit_code, tail, was_ready=self._progress.has_answered, standstill=standstill)
+        verdict = classify(
+            exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
+        )
         if verdict.kind is Kind.CONFIGURATION:
             self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _MEND_OPTIONS)
         else:

@@ -5,8 +5,9 @@ one program can then not be a standstill in the other.
 
 `/health` cannot tell: vLLM's server answers it while its engine stands still. Progress is any change of generated
 tokens, prompt tokens, KV use or finished requests. A lone prefill of 256k tokens changes the KV use with each of its
-parts, and a first request may compile for minutes: no standstill counts before a first request has finished, nor of an
-engine that was put to sleep.
+parts, and a first request may compile for minutes: no standstill counts before a client's first request has finished,
+nor of an engine that was put to sleep. How many had finished before any client's, the caller has to say (`before`): the
+launcher knows how many it warmed with, the gateway what it found when it first looked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Vitals:
     waiting: float = 0.0
     kv_use: float = 0.0  # of the fullest engine, 0 to 1
     finished: float = 0.0
+    before: float = 0.0  # of the finished: those that were no client's; vLLM does not say
     asleep: float = 0.0  # above 0: put to sleep
     marks: tuple[float, ...] = ()
 
@@ -42,8 +44,8 @@ class Vitals:
 
     @property
     def tells(self) -> bool:
-        """Whether standing still means anything: a request has finished before, and nobody put it to sleep."""
-        return self.finished > 0 and not self.asleep
+        """Whether standing still means anything: a client's request has finished, and nobody put it to sleep."""
+        return self.finished > self.before and not self.asleep
 
     def moved_since(self, before: Vitals) -> bool:
         """Whether there was progress between two readings."""

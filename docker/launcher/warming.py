@@ -2,7 +2,8 @@
 
 Kernels are compiled, buffers made and parsers loaded at first use. So the launcher asks for what will be asked: a short
 prompt and a long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. What vLLM refuses
-is told and does no harm; what takes too long is broken off.
+is told and does no harm; what takes too long is broken off, at the next sign of life (`signs`). A vLLM that owes an
+answer when the time is up, and gives no such sign for long, stands still.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from launcher.question import HEADER, OK, Question
+from launcher.signs import Signs
 
 
 class Kind(StrEnum):
@@ -41,6 +43,7 @@ _LONG_WORDS = 1500
 _SIDE = 224
 _EVERY_S = 0.5
 _SHOWN = 200
+_REFUSED = range(400, 500)
 _SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 20}
 _TIME = {
     "type": "function",
@@ -107,7 +110,10 @@ def _png() -> bytes:
 
 
 class Warming:
-    """Takes one step after the other, never waits; `over` after the last one, or when its time is up."""
+    """Takes one step after the other, never waits; `over` after the last one, or when its time is up.
+
+    `own` counts the requests that vLLM may count as finished.
+    """
 
     every_s = _EVERY_S
 
@@ -117,16 +123,22 @@ class Warming:
         key: bytes,
         steps: Sequence[Step],
         limit_s: float,
+        hang_after_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`port` of 127.0.0.1; `key` lets its requests in."""
+        """`port` of 127.0.0.1; `key` lets its requests in; with a `hang_after_s` of 0 nothing is a standstill."""
         self._port = port
         self._key = key
         self._steps = list(steps)
         self._clock = clock
         self._until = clock() + limit_s
+        self._hang_after_s = hang_after_s
+        self._signs = Signs(port, clock)
         self._step: Step | None = None
+        self._began = clock()
         self._asked: list[Question] = []
+        self._answers = self._answered = 0  # in the steps before, in this one
+        self.own = 0
         self.done: list[str] = []
         self.problems: list[str] = []
 
@@ -135,14 +147,34 @@ class Warming:
         """Whether nothing is left to do."""
         return not self._steps and self._step is None
 
+    @property
+    def standstill(self) -> str | None:
+        """What is not answered although the time is up, and for how long nothing has moved, for a person."""
+        if self._step is None or not self._is_late or not self._may_stand_still:
+            return None
+        if self._signs.quiet_s < self._hang_after_s:
+            return None
+        return (
+            f"the launcher's own requests ({self._step.name}) are not answered; generation tokens, prompt tokens, "
+            f"KV use and finished requests have not changed for {self._signs.quiet_s:.0f} s"
+        )
+
+    @property
+    def answers(self) -> int:
+        """How many requests have been answered whole, with any status."""
+        return self._answers + self._answered
+
     def readers(self) -> Iterator[int]:
         """The descriptors of open requests."""
-        return (question.fileno() for question in self._asked if not question.over)
+        yield from (question.fileno() for question in self._open())
+        yield from self._signs.readers()
 
     def look(self) -> None:
         """Take what has come, and the next step once all of this one has."""
-        for question in self._asked:
-            question.pump()
+        self._hear()
+        if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
+            for question in self._open():
+                question.give_up(f"no answer within {self._clock() - self._began:.1f} s")
         if self._step and all(question.over for question in self._asked):
             self._judge(self._step)
             self._step, self._asked = None, []
@@ -151,21 +183,41 @@ class Warming:
 
     def close(self) -> None:
         """Break off what is open; vLLM then aborts it."""
-        for question in self._asked:
+        for question in self._open():
             question.close()
+        self._signs.close()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._clock() >= self._until
+
+    @property
+    def _may_stand_still(self) -> bool:
+        return self._hang_after_s > 0 and self._signs.can_tell
+
+    def _open(self) -> list[Question]:
+        return [question for question in self._asked if not question.over]
+
+    def _hear(self) -> None:
+        for question in self._open():
+            question.pump()
+        self._signs.look()
+        answered = sum(question.status is not None for question in self._asked)
+        if answered > self._answered:
+            self._answered = answered
+            self._signs.note()
 
     def _begin(self) -> None:
-        left = self._until - self._clock()
-        if left <= 0:
+        if self._is_late:
             self.problems.append(f"no time was left for: {', '.join(step.name for step in self._steps)}")
             self._steps = []
             return
-        self._step = self._steps.pop(0)
-        self._asked = [
-            Question(self._port, self._words(request), left, self._clock) for request in self._step.requests
-        ]
+        self._step, self._began = self._steps.pop(0), self._clock()
+        self._asked = [Question(self._port, self._words(request)) for request in self._step.requests]
 
     def _judge(self, step: Step) -> None:
+        self._answers, self._answered = self.answers, 0
+        self.own += sum(question.status not in _REFUSED for question in self._asked)
         if problem := next(filter(None, map(_problem, self._asked)), None):
             self.problems.append(f"{step.name}: {problem}")
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from launcher.pulse import Pulse
 from launcher.question import METRICS, TOKEN, Question
@@ -43,6 +44,10 @@ class Watch:
     def readers(self) -> Iterator[int]:
         """The descriptors of open questions."""
         return (question.fileno() for question in self._open())
+
+    def leave_out(self, count: int) -> None:
+        """So many of vLLM's requests were the launcher's own: that they have finished tells nothing."""
+        self._pulse = replace(self._pulse, own=count)
 
     def look(self) -> None:
         """Take what has come; ask anew when it is time. A look that is still unanswered then counts as silence."""

@@ -25,6 +25,7 @@ class Progress:
     def heard(self, vitals: Vitals, in_flight: int, now: float, longest_s: float) -> "Progress":
         """The worker was read. Of the time since the last reading at most `longest_s` counts: we may have slept."""
         ours = in_flight > 0
+        vitals = replace(vitals, before=self._before(vitals))
         read = replace(self, at=now, last=vitals, was_ours=ours, still_s=0.0, hung_s=0.0)
         if self.last is None:
             return read
@@ -40,6 +41,13 @@ class Progress:
             still_s=self.still_s + passed if there else 0.0,
             hung_s=self.hung_s + passed if busy else 0.0,
         )
+
+    def _before(self, vitals: Vitals) -> float:
+        """How many requests had finished at the first look, or at the first one after a restart: its launcher's own, by
+        which a new vLLM was warmed, are among them."""
+        if self.last is None or vitals.finished < self.last.finished:
+            return vitals.finished
+        return self.last.before
 
     def silent(self, now: float) -> "Progress":
         """The worker did not say: this time is not judged."""

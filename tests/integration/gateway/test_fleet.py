@@ -253,17 +253,22 @@ def test_an_engine_that_stands_still_goes_down(site: Site, start_worker: StartWo
     """Its /health says 200 all the while. Suspect, then down; only progress brings it back, not fewer requests."""
     site.declare("alpha", "alpha", progress=(0.3, 0.6))
     worker = start_worker("alpha")
-    worker.says(running=1, finished=1, generated=7)
+    worker.says(running=1, finished=73, generated=7)
     site.attach({"alpha": [worker]})
     gateway = Gateway(site, GATEWAY_INTERVAL_S=0.05)
+    gateway.wait_for("alpha", "ready")
+    asked = worker.asked["/metrics"]
+    wait_until(lambda: worker.asked["/metrics"] > asked + 20, "probes for longer than the limits")
+    gateway.wait_for("alpha", "ready")  # those 73 were its launcher's; a client's first may compile
+    worker.says(running=1, finished=74, generated=7)
     gateway.wait_for("alpha", "down")
     assert "have not moved" in gateway.slug("alpha")["workers"][0]["reason"]
     assert refusal(gateway.chat("alpha"))[:2] == (503, "no_worker_available")
-    worker.says(running=0, finished=1, generated=7)
+    worker.says(running=0, finished=74, generated=7)
     asked = worker.asked["/metrics"]
     wait_until(lambda: worker.asked["/metrics"] > asked + 5, "probes that pass")
     gateway.wait_for("alpha", "down")
-    worker.says(running=1, finished=1, generated=8)
+    worker.says(running=1, finished=74, generated=8)
     gateway.wait_for("alpha", "ready")
     assert changes(gateway, 4)[:4] == [
         ("starting", "ready"), ("ready", "suspect"), ("suspect", "down"), ("down", "ready"),

@@ -127,12 +127,19 @@ class Chats:
             self.most = max(self.most, self.running)
         if _options.chats == "die":
             os._exit(1)
-        time.sleep(3600 if _options.chats == "hang" else 0.02)
+        time.sleep(3600 if self._hangs() else 1.5 if _options.chats == "slow" else 0.02)
         with self.lock:
             self.running -= 1
+            _engine.finished += 1
         if _options.chats == "refuse":
             return 400, b'{"error": {"message": "This model has no chat template"}}'
         return 200, b"{}"
+
+    def _hangs(self) -> bool:
+        if _options.chats == "hang-once" and not _options.marker.exists():
+            _options.marker.touch()
+            vars(_options)["chats"] = "hang"
+        return _options.chats == "hang" or (_options.chats == "hang-second" and len(self.asked) > 1)
 
 
 _flood, _chats = Flood(), Chats()
@@ -215,6 +222,8 @@ class Server(ThreadingHTTPServer):
 
 
 def _metrics() -> str:
+    if _options.blind:
+        return "python_info 1.0\n"
     return _engine.metrics() + ("} " * 8_000_000 if _options.huge_metrics else "")
 
 
@@ -247,15 +256,20 @@ def _processes() -> list[tuple[int, int, str]]:
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="vllm serve", allow_abbrev=False)
     parser.add_argument("--fail", choices=("validation", "oom", "once", "abort"), help="how to end")
-    parser.add_argument("--marker", type=Path, help="for `once`: the file that says it has failed")
+    parser.add_argument("--marker", type=Path, help="for `once` and `hang-once`: the file that says so")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--rank", action="store_true", help="leave a process in the group")
     parser.add_argument("--engine", action="store_true", help="have a process that makes tokens")
     parser.add_argument("--loads-s", type=float, default=0.0, help="seconds until it says anything")
     parser.add_argument("--flood", action="store_true", help="print without end")
     parser.add_argument("--drip-health", action="store_true", help="answer /health a byte at a time")
+    parser.add_argument("--blind", action="store_true", help="say nothing of vLLM's at /metrics")
     parser.add_argument("--huge-metrics", action="store_true", help="say far too much at /metrics")
-    parser.add_argument("--chats", choices=("refuse", "hang", "die"), help="how to answer chats")
+    parser.add_argument(
+        "--chats",
+        choices=("refuse", "hang", "hang-once", "hang-second", "slow", "die"),
+        help="how to answer chats",
+    )
     parser.add_argument("snapshot")
     parser.add_argument("--config")
     parser.add_argument("--host")

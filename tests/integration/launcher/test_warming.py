@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import time
 import urllib.error
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +16,7 @@ from launcher.warming import Kind, plan
 from tests.integration.launcher.harness import PATIENCE_S, Site, Worker
 
 Start = Callable[..., Worker]
+IMPATIENT = {"LAUNCHER_WARM_S": "0.5", "LAUNCHER_HANG_AFTER_S": "2", "LAUNCHER_WARMS": "tools"}
 
 
 @pytest.fixture
@@ -61,16 +66,93 @@ def test_nobody_else_is_let_in_meanwhile(site: Site, start: Start) -> None:
 
 
 def test_what_takes_too_long_is_broken_off(site: Site, start: Start) -> None:
-    """The worker is ready when its time for that is up, and the log says what was not done."""
-    site.options = ("--chats", "hang")
-    site.settings["LAUNCHER_WARM_S"] = "0.5"
+    """While vLLM makes tokens it is ready when its time for that is up, and the log says what was not done."""
+    site.options = ("--chats", "hang", "--engine")
+    site.settings |= {"LAUNCHER_WARM_S": "0.5", "LAUNCHER_HANG_AFTER_S": str(10 * PATIENCE_S)}
     worker = start()
+    worker.wait_event("phase", phase="warming")
+    site.get("/run")
     warmed = worker.wait_event("warmed")
     assert warmed["done"] == []
-    assert warmed["problems"][0] == "short prompt: no answer within 0.5 s"
+    assert re.fullmatch(r"short prompt: no answer within [\d.]+ s", warmed["problems"][0])
     assert warmed["problems"][1].startswith("no time was left for: long prompt, 1 at once, ")
     worker.wait_event("phase", phase="ready")
     assert site.get("/health") is None
+
+
+def test_a_slow_host_has_time_for_its_first_answer(site: Site, start: Start) -> None:
+    """Its numbers change with the end of its first step only, long after the time for warming."""
+    site.options = ("--chats", "slow")
+    site.settings |= IMPATIENT | {"LAUNCHER_HANG_AFTER_S": str(10 * PATIENCE_S)}
+    worker = start()
+    warmed = worker.wait_event("warmed")
+    assert (warmed["done"], warmed["problems"]) == (["tool call"], ["no time was left for: named tool call"])
+    worker.wait_event("phase", phase="ready")
+    assert worker.events("hang") == worker.events("not-warmed") == []
+
+
+@pytest.mark.parametrize("numbers", [("--blind",), ()], ids=["says nothing of itself", "is not to be judged"])
+def test_without_numbers_nothing_is_a_standstill(site: Site, start: Start, numbers: tuple[str, ...]) -> None:
+    """Then the time for warming alone ends it."""
+    site.options = ("--chats", "hang", *numbers)
+    site.settings |= {"LAUNCHER_WARM_S": "0.5", "LAUNCHER_HANG_AFTER_S": "0.5" if numbers else "0"}
+    worker = start()
+    worker.wait_event("phase", phase="ready")
+    assert worker.events("hang") == []
+
+
+def test_a_vllm_that_answers_nothing_is_ended(site: Site, start: Start) -> None:
+    """A standstill before anybody was let in: one line, the back-off, and the next run has to show that it answers."""
+    site.options = ("--chats", "hang-once", "--marker", str(site.root / "hung"))
+    site.settings |= IMPATIENT
+    worker = start()
+    hang = worker.wait_event("hang")
+    assert re.fullmatch(
+        r"the launcher's own requests \(tool call\) are not answered; generation tokens, prompt tokens, "
+        r"KV use and finished requests have not changed for \d+ s",
+        hang["problem"],
+    )
+    crash = worker.wait_event("crash")
+    assert (crash["verdict"], crash["cause"], crash["retry_in_s"]) == ("hang", hang["problem"], 0.1)
+    worker.wait_event("phase", phase="ready")
+    first, second = worker.events("warmed")
+    assert (first["done"], second["done"][0]) == ([], "tool call")
+    assert [event["phase"] for event in worker.events("phase")].count("ready") == 1
+    assert worker.events("not-warmed") == []
+
+
+def test_one_that_stands_still_later_is_ended_too(site: Site, start: Start) -> None:
+    """What it was asked for may be the cause: it is not asked again."""
+    site.options = ("--chats", "hang-second")
+    site.settings |= IMPATIENT
+    worker = start()
+    assert "(named tool call)" in worker.wait_event("hang")["problem"]
+    worker.wait_event("not-warmed")
+    worker.wait_event("phase", phase="ready")
+
+
+def test_its_own_requests_arm_no_watch(site: Site, start: Start) -> None:
+    """All of warming has finished by vLLM's numbers: a client's first request may compile for long all the same."""
+    looks, limit_s = 30, 0.5  # ten looks are one limit
+    site.options = ("--engine",)
+    site.settings |= {"LAUNCHER_HANG_AFTER_S": str(limit_s), "LAUNCHER_WARMS": "tools"}
+    worker = start()
+    engine = int(worker.wait_error_line("engine: "))
+    worker.wait_event("phase", phase="ready")
+    site.get("/run")
+    os.kill(engine, signal.SIGSTOP)
+    wait_for_looks(site, looks)
+    assert (worker.events("hang"), site.get("/asked")) == ([], 0)
+    site.get("/finish")
+    site.get("/run")
+    assert "1 requests running" in worker.wait_event("hang")["problem"]
+
+
+def wait_for_looks(site: Site, count: int) -> None:
+    wanted, deadline = site.get("/looks") + count, time.monotonic() + PATIENCE_S
+    while site.get("/looks") < wanted:
+        assert time.monotonic() < deadline, "the launcher does not look"
+        time.sleep(0.05)
 
 
 def test_what_vllm_refuses_is_told(site: Site, start: Start) -> None:

@@ -251,6 +251,7 @@ def test_a_card_has_limits_of_its_own() -> None:
     clock = Clock()
     fleet = Fleet.of(Catalog((card,), {"a": (card,)}), clock=clock)
     worker, states = put(fleet, "a", ONE, "ready"), []
+    fleet.probe_passed(worker, Vitals())
     for _ in range(12):
         fleet.probe_passed(worker, Vitals(running=1, finished=1, marks=(1.0,)))
         states.append(worker.state.value)

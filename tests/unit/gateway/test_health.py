@@ -244,8 +244,9 @@ def test_settled_means_that_a_good_answer_changes_nothing() -> None:
 
 
 def still(seconds: int, vitals: Vitals = BUSY, in_flight: int = 0) -> Health:
-    """A ready worker that has stood still so long, read every 2 s."""
-    health = probe_passed(READY, vitals, in_flight, RULES, NOW)
+    """A ready worker that was new at the first look and has stood still so long since, read every 2 s."""
+    health = probe_passed(READY, Vitals(), 0, RULES, NOW)
+    health = probe_passed(health, vitals, in_flight, RULES, NOW)
     for number in range(1, seconds // 2 + 1):
         health = probe_passed(health, vitals, in_flight, RULES, NOW + 2 * number)
     return health
@@ -331,11 +332,12 @@ class Storms(RuleBasedStateMachine):
         number=some.integers(0, 2),
         marks=some.integers(0, 1),
         running=some.integers(0, 1),
+        finished=some.integers(0, 2),
         has_vitals=some.booleans(),
     )
-    def probe_passes(self, number: int, marks: int, running: int, has_vitals: bool) -> None:
+    def probe_passes(self, number: int, marks: int, running: int, finished: int, has_vitals: bool) -> None:
         worker, before = self.worker(number), self.worker(number).state
-        vitals = Vitals(running, finished=1, marks=(float(marks),)) if has_vitals else None
+        vitals = Vitals(running, finished=finished, marks=(float(marks),)) if has_vitals else None
         self.fleet.probe_passed(worker, vitals)
         assert before is not WorkerState.EJECTED or worker.state is not WorkerState.READY
 

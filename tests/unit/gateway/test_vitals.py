@@ -100,6 +100,8 @@ CASES = {
     "requests came": (BUSY, replace(BUSY, running=9, waiting=9), False, True),
     "started anew": (BUSY, Vitals(marks=(0.0, 0.0, 0.0, 0.0)), True, False),
     "none finished yet": (replace(BUSY, finished=0), replace(BUSY, finished=0), False, False),
+    "only those from before": (replace(BUSY, before=3), replace(BUSY, before=3), False, False),
+    "one more than those": (replace(BUSY, before=2), replace(BUSY, before=2), False, True),
     "put to sleep": (BUSY, replace(BUSY, asleep=1), False, False),
     "just awake": (replace(BUSY, asleep=1), BUSY, False, False),
     "says nothing": (Vitals(), Vitals(), False, False),

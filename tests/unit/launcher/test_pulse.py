@@ -74,6 +74,17 @@ def test_nothing_is_judged_before_a_first_request_has_finished() -> None:
     assert beat(compiling, LIMIT_S + EVERY_S, first).standstill is not None
 
 
+@pytest.mark.parametrize("own", [1, 73])
+def test_what_it_was_warmed_with_is_no_clients_request(own: int) -> None:
+    """The launcher's own have finished; a client's first may still compile for longer than any limit."""
+    warmed = replace(Pulse(LIMIT_S, EVERY_S, at=0.0), own=own)
+    compiling = beat(warmed, 4 * LIMIT_S, replace(BUSY, finished=own))
+    assert compiling.standstill is None
+    assert beat(compiling, 4 * LIMIT_S, None).standstill is None
+    assert not beat(compiling, 4 * LIMIT_S, replace(IDLE, finished=own)).is_doubtful
+    assert beat(compiling, LIMIT_S + EVERY_S, replace(BUSY, finished=own + 1)).standstill is not None
+
+
 def test_an_idle_vllm_stands_still_as_long_as_it_likes(pulse: Pulse) -> None:
     """And the time counts from when it has work again."""
     pulse = beat(pulse, 10 * LIMIT_S, IDLE)

@@ -42,9 +42,8 @@ def test_the_image_is_a_png() -> None:
 
 def test_when_the_time_is_up_the_rest_is_named_and_left_out() -> None:
     now = [0.0]
-    warming = Warming(
-        1, b"key", [Step("first", ()), Step("second", ()), Step("third", ())], 5.0, lambda: now[0]
-    )
+    steps = [Step("first", ()), Step("second", ()), Step("third", ())]
+    warming = Warming(1, b"key", steps, 5.0, 300.0, lambda: now[0])
     warming.look()
     now[0] = 5.0
     assert not warming.over
@@ -55,4 +54,4 @@ def test_when_the_time_is_up_the_rest_is_named_and_left_out() -> None:
 
 @pytest.mark.parametrize("limit_s", [0.0, 5.0])
 def test_without_steps_it_is_over_at_once(limit_s: float) -> None:
-    assert Warming(1, b"key", (), limit_s).over
+    assert Warming(1, b"key", (), limit_s, 300.0).over
