@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.bodies import Asked, Reader
+from gateway.codings import Decoding
 from gateway.models import Alias
 from gateway.routes import Route
 
@@ -17,3 +18,11 @@ def read(
     while not unread.advance():
         pass
     return unread.asked()
+
+
+def decoded(coded: bytes, coding: str, most: int) -> bytes:
+    """What is in a compressed body. Raises as its decoding does."""
+    decoding = Decoding(coded, coding, most)
+    while decoding.body is None:
+        decoding.advance()
+    return decoding.body

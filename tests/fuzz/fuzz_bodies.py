@@ -9,12 +9,13 @@ import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
     from gateway.bodies import ASK_FOR_USAGE, Asked, Reader, remote_media
-    from gateway.codings import DECODERS, decoded
+    from gateway.codings import DECODERS
     from gateway.errors import InvalidRequest, RequestTooLarge
     from gateway.models import Alias
     from gateway.routes import TABLE, Kind, Route
 
 from tests.fuzz.harness import main
+from tests.reading import decoded
 
 ALIASES = {"fast": Alias(model="m", force={"temperature": 0}, default={"top_p": 1})}
 MOST = 1 << 20

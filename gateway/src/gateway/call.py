@@ -6,7 +6,6 @@ Nothing here waits: what comes next is called when it comes. Once a byte of the 
 status: a stream gets an error event, and the body is left without its end: no broken answer looks finished.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +13,7 @@ from gateway import bodies, codings, headers, selection
 from gateway.answers import Edits, Names
 from gateway.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.bodies import Asked, Unread
+from gateway.codings import Decoding
 from gateway.errors import (
     BadWorkerResponse,
     GatewayError,
@@ -61,7 +61,7 @@ class Call:
         self._asked: Asked | None = None  # until a head has come, or a large body is let go
         self._options = NO_OPTIONS
         self._names = Names.REASONING
-        self._decoding: asyncio.Future[bytes] | None = None
+        self._decoding: Decoding | None = None
         self._unread: Unread | None = None  # the body, while it is read
         self._attempt: Attempt | None = None
         self._search: Search | None = None  # for the stored response that it names
@@ -94,15 +94,28 @@ class Call:
         else:
             self._become(Step.DECODING)
             most = self._shared.settings.max_body_bytes
-            self._decoding = self._shared.desk.decode(self._request.body(), coding, most, self._on_decoded)
+            self._decoding = Decoding(self._request.body(), coding, most)
+            self._shared.desk.decode(self._decoding, self._take_decoding_turn)
 
-    def _on_decoded(self, decoding: asyncio.Future[bytes]) -> None:
-        if not decoding.cancelled():
-            self._safely(lambda: self._read_decoded(decoding.result()))
+    def _take_decoding_turn(self, error: BaseException | None) -> bool:
+        """A part is decoded, or cannot be; returns whether there is more to decode."""
+        if self.step is not Step.DECODING:
+            return False
+        if isinstance(error, GatewayError):
+            self.fail(error)
+        elif isinstance(error, Exception):
+            self.on_fault(error)
+        else:
+            self._safely(self._decode_on)
+        return self.step is Step.DECODING
 
-    def _read_decoded(self, body: bytes) -> None:
-        self._request.claim(len(body))
-        self._read(body)
+    def _decode_on(self) -> None:
+        decoding = self._decoding
+        assert decoding is not None
+        self._request.claim(decoding.grown)
+        if decoding.body is not None:
+            self._decoding = None
+            self._read(decoding.body)
 
     def _read(self, body: bytes) -> None:
         """At once if it is small."""
@@ -450,7 +463,7 @@ class Call:
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _release(self) -> None:
-        """Gives back what it holds: a place in the line, the thread that decodes, a worker."""
+        """Gives back what it holds: a place in the line, a turn of the thread that decodes, a worker."""
         if self.waits_since is not None:
             self._note_wait()
             self._shared.queues.leave(self.model, self)
@@ -458,7 +471,7 @@ class Call:
         decoding, self._decoding = self._decoding, None
         attempt, self._attempt = self._attempt, None
         if decoding is not None:
-            decoding.cancel()
+            self._shared.desk.forget(decoding)
         if attempt is not None:
             attempt.end()
             self._shared.serve_line(attempt.worker)

@@ -1,23 +1,27 @@
 """Bodies that come compressed: which codings are taken, and what is in them. Pure, and slow: not for the event loop.
 
 A few bytes can hold gigabytes: what comes out is bounded by the size that a body may have, and by how many times the
-size of what came in it is. Compressed bytes are fed a few at a time, of which even zstd makes no more than 8 MiB.
+size of what came in it is. Compressed bytes are fed a few at a time, of which even zstd makes no more than 8 MiB, and
+in turns, so that a short body need not wait for a long one.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, Protocol
 
 import brotli
 import zstandard
 
-from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
+from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedCoding
 
 MOST_TIMES: Final = 200  # the size of what came; text that repeats itself a lot reaches a hundred
 FREE_BYTES: Final = 1 << 20  # which any body may have, however small it came
 MOST_FRAMES: Final = 1000  # one behind the other
 FED_BYTES: Final = 256  # at a time
+PIECE_BYTES: Final = 256 * 1024  # of what comes out of brotli at a time
+TURN_BYTES: Final = 1 << 20  # of what comes out
+TURN_PIECES: Final = 1024
 MOST_WINDOW_BYTES: Final = 8 << 20  # of zstd: what RFC 9659 allows on the web
 ENDS_EARLY: Final = "it ends too early"
 
@@ -50,67 +54,106 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return codings[0] if codings else None
 
 
-def decoded(body: bytes, coding: str, most: int) -> bytes:
-    """What is in a compressed body. Raises RequestTooLarge beyond `most` bytes, or InvalidRequest."""
-    bound = min(most, max(FREE_BYTES, MOST_TIMES * len(body)))
-    try:
-        found = DECODERS[coding](body, bound)
-    except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
-        raise InvalidRequest(f"The request body is not valid {coding}: {error}") from error
-    if len(found) <= bound:
-        return found
-    if bound < most:
-        raise RequestTooLarge(
-            f"The decoded request body is more than {MOST_TIMES} times as large as what was sent"
+class Decoding:
+    """One body that is being decoded, to at most `most` bytes. grown: by how many bytes in the last turn; body: what
+    was in it, once that is all."""
+
+    def __init__(self, coded: bytes, coding: str, most: int) -> None:
+        self._coding = coding
+        self._most = most
+        self._bound = min(most, max(FREE_BYTES, MOST_TIMES * len(coded)))
+        self._pieces = DECODERS[coding](coded)
+        self._found = bytearray()
+        self.grown = 0
+        self.body: bytes | None = None
+
+    def advance(self) -> None:
+        """Decodes on for a few milliseconds. Raises RequestTooLarge or InvalidRequest, and then keeps nothing of it."""
+        before = len(self._found)
+        try:
+            is_all = self._take_turn(min(before + TURN_BYTES, self._bound + 1))
+        except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
+            refusal: GatewayError | None = InvalidRequest(
+                f"The request body is not valid {self._coding}: {error}"
+            )
+        else:
+            refusal = self._too_large() if len(self._found) > self._bound else None
+        if refusal is not None:  # raised here, so that it has no context with frames that hold the body
+            self._drop()
+            raise refusal
+        self.grown = len(self._found) - before
+        if is_all:
+            self.body = bytes(self._found)
+            self._drop()
+
+    def _take_turn(self, stop: int) -> bool:
+        """Whether that was all."""
+        for _ in range(TURN_PIECES):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return True
+            self._found += piece
+            if len(self._found) >= stop:
+                break
+        return False
+
+    def _too_large(self) -> RequestTooLarge:
+        if self._bound < self._most:
+            return RequestTooLarge(
+                f"The decoded request body is more than {MOST_TIMES} times as large as what was sent"
+            )
+        return RequestTooLarge(
+            f"The decoded request body is larger than {self._most} bytes, the most that is taken"
         )
-    raise RequestTooLarge(f"The decoded request body is larger than {most} bytes, the most that is taken")
+
+    def _drop(self) -> None:
+        self._pieces, self._found = iter(()), bytearray()
 
 
-def framed(start: Callable[[], Decoder], body: bytes, most: int) -> bytes:
-    """What is in a format of frames, of which several may stand one behind the other. What is more than `most` is cut
-    off somewhere behind it."""
-    decoder, frames, size, parts = start(), 1, 0, []
-    for at in range(0, len(body), FED_BYTES):
-        fed = body[at : at + FED_BYTES]
-        while fed and size <= most:
+# what is in a body, piece by piece
+
+
+def framed(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
+    """A format of frames, of which several may stand one behind the other."""
+    decoder, frames = start(), 1
+    for at in range(0, len(coded), FED_BYTES):
+        fed = coded[at : at + FED_BYTES]
+        while fed:
             if decoder.eof:
                 decoder, frames = start(), frames + 1
             if frames > MOST_FRAMES:
                 raise EOFError(f"it has more than {MOST_FRAMES} parts")
-            parts.append(decoder.decompress(fed))
-            size += len(parts[-1])
+            yield decoder.decompress(fed)
             fed = decoder.unused_data if decoder.eof else b""
-        if size > most:
-            break
-    if size <= most and not decoder.eof:
+    if not decoder.eof:
         raise EOFError(ENDS_EARLY)
-    return b"".join(parts)
 
 
-def inflated(body: bytes, most: int) -> bytes:
-    """`deflate` means zlib's format; some clients send what is inside of it alone."""
-    try:
-        return framed(partial(zlib.decompressobj, zlib.MAX_WBITS), body, most)
-    except zlib.error:
-        return framed(partial(zlib.decompressobj, -zlib.MAX_WBITS), body, most)
+def inflated(coded: bytes) -> Iterator[bytes]:
+    """`deflate` means zlib's format (RFC 1950); some clients send only what is inside, which begins otherwise."""
+    is_zlib = coded[:1] and coded[0] & 15 == zlib.DEFLATED and int.from_bytes(coded[:2], "big") % 31 == 0
+    return framed(partial(zlib.decompressobj, zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS), coded)
 
 
-def unbrotlied(body: bytes, most: int) -> bytes:
-    decoder, size, parts = brotli.Decompressor(), 0, [b""]
-    fed = body
-    while not decoder.is_finished() and size <= most:
-        parts.append(decoder.process(fed, output_buffer_limit=most + 1 - size))
-        if not parts[-1] and not decoder.is_finished():
-            raise EOFError(ENDS_EARLY)
-        size, fed = size + len(parts[-1]), b""
-    return b"".join(parts)
+def unbrotlied(coded: bytes) -> Iterator[bytes]:
+    decoder = brotli.Decompressor()
+    for at in range(0, len(coded), FED_BYTES):
+        if decoder.is_finished():
+            raise EOFError("something stands behind its end")
+        piece = decoder.process(coded[at : at + FED_BYTES], output_buffer_limit=PIECE_BYTES)
+        yield piece
+        while piece and not decoder.is_finished():  # there may be more of what these bytes stand for
+            piece = decoder.process(b"", output_buffer_limit=PIECE_BYTES)
+            yield piece
+    if not decoder.is_finished():
+        raise EOFError(ENDS_EARLY)
 
 
 def zstd_decoder() -> Decoder:
     return zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).decompressobj()
 
 
-DECODERS: Final[Mapping[str, Callable[[bytes, int], bytes]]] = {
+DECODERS: Final[Mapping[str, Callable[[bytes], Iterator[bytes]]]] = {
     "gzip": partial(framed, partial(zlib.decompressobj, zlib.MAX_WBITS | 16)),
     "deflate": inflated,
     "br": unbrotlied,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable
 
@@ -75,6 +76,18 @@ def test_the_limit_is_of_what_is_in_it(gateway: Gateway, worker: FakeWorker, cod
     assert worker.seen.empty()
 
 
+def test_what_is_refused_is_not_kept(start_gateway: StartGateway) -> None:
+    """Each of these comes to 38 MiB before it is more than 200 times as large as what was sent."""
+    gateway = start_gateway()
+    gateway.chat("alpha")
+    content, before = gzip.compress(os.urandom(150_000) + b"0" * 48 * MIB), gateway.rss_bytes()
+    for _ in range(6):
+        answer = gateway.http.post(CHAT, content=content, headers={"content-encoding": "gzip"})
+        assert answer.status_code == 413
+    assert gateway.rss_bytes() - before < 120 * MIB
+    assert gateway.chat("alpha").status_code == 200
+
+
 def test_who_leaves_meanwhile_is_forgotten(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     """A client that goes while its body is decoded leaves nothing behind, and reaches no worker."""
     gateway = start_gateway()
@@ -84,4 +97,5 @@ def test_who_leaves_meanwhile_is_forgotten(start_gateway: StartGateway, own_work
         gateway.connect(post(content, "content-encoding: gzip")).close()
     assert gateway.chat("alpha").content == COMPLETION
     assert [line["ending"] for line in gateway.several(4, "request")].count("client_gone") == 3
+    assert gateway.events("fault") == []
     assert own_worker.next().body == json.dumps(ask("alpha"), separators=(",", ":")).encode()

@@ -1,6 +1,7 @@
 """Compressed bodies: what is in them, what is refused, and that a bomb never comes to more than its bound."""
 
 import gzip
+import os
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.codings import DECODERS, FREE_BYTES, MOST_FRAMES, MOST_TIMES, coding_of, decoded
+from gateway.codings import DECODERS, FREE_BYTES, MOST_FRAMES, MOST_TIMES, Decoding, coding_of
 from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
+from tests.reading import decoded
 
 MIB = 1 << 20
 
@@ -57,6 +59,23 @@ def test_a_bomb_is_bounded(name: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * MIB
+
+
+@every
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_refusal_keeps_nothing_of_a_body(name: str, cut: int) -> None:
+    """Whoever holds the error, or what was decoded, holds none of its bytes."""
+    coding, encode = ENCODERS[name]
+    coded = encode(os.urandom(MIB // 16).hex().encode() * 32)
+    decoding = Decoding(coded[: len(coded) - cut], coding, 50 * MIB if cut else 3 * MIB)
+    tracemalloc.start()
+    with pytest.raises((InvalidRequest, RequestTooLarge)) as refusal:  # noqa: PT012
+        while decoding.body is None:
+            decoding.advance()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < MIB
+    assert refusal.value.__context__ is None
 
 
 @every
