@@ -39,6 +39,7 @@ class Step:
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
 _TOKENS = 8
+_CALL_TOKENS = 64
 _LONG_WORDS = 1500
 _SIDE = 224
 _EVERY_S = 0.5
@@ -50,7 +51,11 @@ _TIME = {
     "function": {
         "name": "get_time",
         "description": "The time at a place",
-        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"type": "string", "enum": ["Beijing"]}},  # so that a call ends
+            "required": ["place"],
+        },
     },
 }
 
@@ -76,7 +81,11 @@ def _tools() -> Iterator[Step]:
     question = "What time is it in Beijing?"
     yield Step("tool call", (_chat(question, tools=[_TIME], tool_choice="auto", stream=True),))
     named = {"type": "function", "function": {"name": "get_time"}}
-    yield Step("named tool call", (_chat(question, tools=[_TIME], tool_choice=named, ignore_eos=False),))
+    whole = {
+        "max_tokens": _CALL_TOKENS,
+        "ignore_eos": False,
+    }  # vLLM logs a traceback for a call that is cut off
+    yield Step("named tool call", (_chat(question, tools=[_TIME], tool_choice=named, **whole),))
 
 
 def _images() -> Iterator[Step]:
