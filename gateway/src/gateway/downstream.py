@@ -12,7 +12,7 @@ from gateway import http1
 from gateway.door import Door
 from gateway.errors import GatewayError, GatewayFault, InvalidRequest, RequestTimeout
 from gateway.framing import BadFraming, Framing
-from gateway.request import ClientRequest, head_of, too_large
+from gateway.request import ClientRequest, head_of, no_room, too_large
 from gateway.routes import Dialect
 from gateway.sockets import has_left, unacknowledged
 from gateway.states import PHASES, Phase, changed
@@ -24,7 +24,10 @@ MOST_DROPPED: Final = (
     8 * 1024 * 1024
 )  # bytes behind the last request that are read, so that its answer can be
 LINGER_S: Final = 2.0  # how long they are read once the answer is taken
-FIRST_S: Final = 1.0  # what a new connection gets for its first request when the gateway ends
+FIRST_S: Final = (
+    1.0  # what a new connection gets for its first request, or a body to go on, when the gateway ends
+)
+QUIET_S: Final = 10.0  # how long nothing may come of a body while others find no room beside it
 
 NEW: Final = Phase.NEW
 IDLE: Final = Phase.IDLE
@@ -53,6 +56,9 @@ class ClientConnection:
         self._dropped = 0  # bytes behind the last request
         self._since = door.loop.time()  # when the head, the body or the silence began
         self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
+        self._quiet: tuple[int, float, int] | None = (
+            None  # bytes of a body, since when, and refusals for room then
+        )
 
     @property
     def busy(self) -> bool:
@@ -66,6 +72,7 @@ class ClientConnection:
         """Who has just connected, or sends a head, is no idle client: it could not know that this is the end."""
         if self._request is not None:
             self._request.keep_alive = False
+            self._quiet = None
         elif self._phase is IDLE:
             self._close()
 
@@ -215,6 +222,7 @@ class ClientConnection:
     def _take_up(self, head: http1.Head) -> None:
         """A head has come. What is refused by it, or has no room, is answered without its body."""
         self._since = self._loop.time()
+        self._quiet = None
         request = self._request_of(head)
         self._request, self._framing = request, head.framing()
         self._door.prepare(request)
@@ -241,14 +249,10 @@ class ClientConnection:
         )
 
     def _no_room_for(self, request: ClientRequest) -> GatewayError | None:
-        """By the length that its head declares."""
+        """By the length that its head declares. It holds room for what comes, as it comes."""
         if request.length > request.limit:
             return too_large(request.limit)
-        try:
-            request.claim(request.length)
-        except GatewayError as error:
-            return error.with_traceback(None)  # which knows the request: a circle
-        return None
+        return None if self._door.budget.fits(request.length) else no_room()
 
     def _run(self, request: ClientRequest) -> None:
         """It is whole."""
@@ -351,7 +355,7 @@ class ClientConnection:
         elif phase is HOLDING:
             self._look_for_leaving()
         else:
-            self._look_at_reading(now - self._since)
+            self._look_at_reading(now)
 
     def _look_at_lingering(self, now: float) -> None:
         """The client gets as long for its last answer as for any other, and then a while to close."""
@@ -382,19 +386,34 @@ class ClientConnection:
         if has_left(self.transport.get_extra_info("socket")):
             self.transport.abort()
 
-    def _look_at_reading(self, seconds: float) -> None:
-        settings, request = self._door.settings, self._request
+    def _look_at_reading(self, now: float) -> None:
+        settings, request, seconds = self._door.settings, self._request, now - self._since
         if self._phase is HEAD:
             if seconds > settings.head_timeout_s:
                 self._refuse(
                     RequestTimeout(f"The request's head took more than {settings.head_timeout_s:g} s")
                 )
         elif request is not None:
-            if request.awaits_body and seconds > settings.body_timeout_s + request.size / SLOWEST_BODY:
-                late = RequestTimeout(f"The request's body took more than {settings.body_timeout_s:g} s")
-                self._refuse_early(request, late)
+            if request.awaits_body and (late := self._why_late(request, now)):
+                self._refuse_early(request, RequestTimeout(late))
         elif seconds > (FIRST_S if self._door.closing else settings.keep_alive_s):
             self._close()
+
+    def _why_late(self, request: ClientRequest, now: float) -> str:
+        """Why its body is not waited for any longer, or ""."""
+        longest, refusals = self._door.settings.body_timeout_s, self._door.budget.refusals
+        if now - self._since > longest + request.size / SLOWEST_BODY:
+            return f"The request's body took more than {longest:g} s"
+        if self._quiet is None or self._quiet[0] != request.size:
+            self._quiet = request.size, now, refusals
+        _, since, before = self._quiet
+        if self._door.closing and now - since > FIRST_S:
+            return (
+                f"The gateway ends, and no more of the request's body came for {FIRST_S:g} s: send it again"
+            )
+        if request.size and refusals > before and now - since > QUIET_S:
+            return f"No more of the request's body came for {QUIET_S:g} s, and others need its room: send it again"
+        return ""
 
 
 def unread(request: ClientRequest, wrong: BadFraming) -> GatewayError:

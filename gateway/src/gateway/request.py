@@ -186,10 +186,8 @@ class ClientRequest:
         """Takes `more` bytes of what all bodies may hold, until `let_go`. Raises Overloaded."""
         if self.over:
             return
-        if not self._budget.take(more, self._held):
-            raise Overloaded(
-                "The gateway holds as many bytes of request bodies as it may: send the request again later"
-            )
+        if not self._budget.take(more, self._held, self.length):
+            raise no_room()
         self._held += more
 
     def take(self, data: bytes) -> None:
@@ -201,8 +199,7 @@ class ClientRequest:
         self.size += len(data)
         if self.size > self.limit:
             raise too_large(self.limit)
-        if self.size > self._held:
-            self.claim(self.size - self._held)
+        self.claim(len(data))
         self._body.add(data)
 
     def complete(self) -> None:
@@ -223,7 +220,7 @@ class ClientRequest:
 
     def let_go(self) -> None:
         """Nobody holds its body any more."""
-        self._budget.give(self._held)
+        self._budget.give(self._held, self.length)
         self._held = 0
         self._body.drop()
 
@@ -341,3 +338,9 @@ def http_date(second: int) -> bytes:
 
 def too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
+
+
+def no_room() -> Overloaded:
+    return Overloaded(
+        "The gateway holds as many bytes of request bodies as it may: send the request again later"
+    )

@@ -70,6 +70,17 @@ def test_a_connection_without_a_request_does_not_hold_up_the_end(start_gateway: 
     assert gateway.end() == (0, "")
 
 
+@pytest.mark.parametrize("sent", [0, 100], ids=["nothing", "a part"])
+def test_a_body_that_does_not_come_does_not_hold_up_the_end(start_gateway: StartGateway, sent: int) -> None:
+    """It gets a second, and its client a status."""
+    gateway = start_gateway()
+    with gateway.connect(post(b" " * 1000)[: sent - 1000]) as connection:
+        gateway.http.get("/health")  # connected later: the one above has been taken
+        gateway.terminate()
+        assert read_to_end(connection).startswith(b"HTTP/1.1 408 ")
+    assert gateway.end() == (0, "")
+
+
 def test_a_stream_beyond_the_grace_is_broken_off(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
     """After GATEWAY_DRAIN_S an open stream gets the error event and an aborted body; the exit code is still 0."""
     gateway = start_gateway(GATEWAY_DRAIN_S=1)

@@ -8,12 +8,13 @@ import re
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from select import select
 
 import pytest
 
 from tests.fake_worker import COMPLETION, FakeWorker
 from tests.integration.gateway.conftest import StartGateway
-from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end, wait_until
+from tests.integration.gateway.harness import CHAT, WAIT_S, Gateway, ask, post, read_to_end, wait_until
 from tests.integration.gateway.test_processes import cpu_ticks
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -233,7 +234,7 @@ def test_without_a_key_no_body_is_read(
 # all bodies together
 
 
-BIG = 3 * MIB
+BIG, REST = 3 * MIB, 1000
 
 
 @pytest.fixture
@@ -244,10 +245,10 @@ def tight(start_gateway: StartGateway) -> Gateway:
     )
 
 
-def begin(gateway: Gateway, *, chunked: bool = False, size: int = BIG) -> socket.socket:
-    """A client that has sent half of a big body, with nothing behind it."""
-    framing, half = (CHUNKED, b"%x\r\n" % size) if chunked else (b"Content-Length: %d\r\n" % size, b"")
-    return gateway.connect(LINE + HOST + framing + b"\r\n" + half + b" " * (size // 2))
+def begin(gateway: Gateway, *, chunked: bool = False) -> socket.socket:
+    """A client that has sent all but the rest of a big body, with nothing behind it."""
+    framing, size = (CHUNKED, b"%x\r\n" % BIG) if chunked else (b"Content-Length: %d\r\n" % BIG, b"")
+    return gateway.connect(LINE + HOST + framing + b"\r\n" + size + b" " * (BIG - REST))
 
 
 def is_refused(connection: socket.socket) -> bool:
@@ -259,18 +260,21 @@ def is_refused(connection: socket.socket) -> bool:
 
 
 def fits(gateway: Gateway) -> bool:
-    """Whether a big body is taken now; it is sent whole."""
-    answer = whole(gateway, LINE + HOST + CLOSE + b"Content-Length: %d\r\n\r\n" % BIG + b" " * BIG)
-    return statuses(answer) == [b"400"]  # no JSON
+    """Whether a big body is asked for now; nothing of it is sent."""
+    with gateway.connect(declared(BIG, b"Expect: 100-continue\r\n")) as connection:
+        return connection.recv(12) == b"HTTP/1.1 100"
+
+
+def declared(size: int, *fields: bytes) -> bytes:
+    """The head of a chat of so many bytes."""
+    return LINE + HOST + b"Content-Length: %d\r\n" % size + b"".join(fields) + b"\r\n"
 
 
 def test_bodies_have_a_bound_together(tight: Gateway, own_worker: FakeWorker) -> None:
     """A body that finds no room is refused before it is read, or as it grows; a small one finds some all the same."""
     with begin(tight), begin(tight):
         wait_until(lambda: not fits(tight), "both to hold their part")
-        with tight.connect(
-            LINE + HOST + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % BIG
-        ) as third:
+        with tight.connect(declared(BIG)) as third:
             assert is_refused(third)
         with begin(tight, chunked=True) as fourth:
             assert is_refused(fourth)
@@ -279,9 +283,46 @@ def test_bodies_have_a_bound_together(tight: Gateway, own_worker: FakeWorker) ->
     wait_until(lambda: fits(tight), "the room given back")
 
 
+def test_what_is_declared_and_not_sent_harms_nobody(
+    start_gateway: StartGateway, own_worker: FakeWorker
+) -> None:
+    """Not even as much of it as would fill the budget twice over: room is held for what has come."""
+    gateway = start_gateway()
+    big, small = (declared(size) for size in (50 * MIB, MIB))
+    with ExitStack() as stack:
+        for head in (*[big] * 8, *[small] * 256):
+            stack.enter_context(gateway.connect(head))
+        for head in (big, small):
+            stack.enter_context(gateway.connect(head + b"x"))
+        assert gateway.chat("alpha").content == COMPLETION
+        with gateway.connect(declared(50 * MIB, b"Expect: 100-continue\r\n")) as another:
+            assert another.recv(12) == b"HTTP/1.1 100"
+        body = json.dumps(ask("alpha") | {"padding": "x" * 2 * MIB}).encode()
+        assert statuses(whole(gateway, post(body, "connection: close"))) == [b"200"]
+
+
+def test_a_body_that_grows_beyond_the_room(tight: Gateway, own_worker: FakeWorker) -> None:
+    """Of three that all fit as they began, one is refused on its way, and the others are served."""
+    body = b" " * BIG
+    with ExitStack() as stack:
+        three = [
+            stack.enter_context(tight.connect(declared(BIG, b"Expect: 100-continue\r\n"))) for _ in range(3)
+        ]
+        assert [one.recv(99)[:12] for one in three] == [b"HTTP/1.1 100"] * 3
+        for one in three:
+            with suppress(ConnectionError):  # once it is refused it may be read no more
+                one.sendall(body[:-REST])
+        refused, _, _ = select(three, [], [], WAIT_S)
+        assert [is_refused(one) for one in refused] == [True]
+        for one in set(three) - set(refused):
+            one.sendall(body[:REST])
+            assert statuses(one.recv(9999)) == [b"400"]  # read, and no JSON
+    assert fits(tight)
+
+
 ENDINGS = {
     "the client leaves": lambda connection: None,
-    "the body is whole": lambda connection: (connection.sendall(b" " * (BIG - BIG // 2)), connection.recv(100)),
+    "the body is whole": lambda connection: (connection.sendall(b" " * REST), connection.recv(100)),
     "a reset": lambda connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"),
 }  # fmt: skip
 
@@ -295,7 +336,7 @@ def test_room_is_given_back_once(tight: Gateway, own_worker: FakeWorker) -> None
         wait_until(lambda: fits(tight), "room")
     with begin(tight, chunked=True) as connection, begin(tight):
         wait_until(lambda: not fits(tight), "no room")
-        connection.sendall(b" " * (BIG - BIG // 2) + b"no chunk")
+        connection.sendall(b" " * REST + b"no chunk")
         assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
         wait_until(lambda: fits(tight), "room")
 

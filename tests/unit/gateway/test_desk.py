@@ -64,7 +64,7 @@ def test_what_is_decoded_counts_as_it_grows() -> None:
     """Where others hold what there is, it is refused before it is whole; and all is given back."""
     stage = Stage()
     stage.door.budget = BodyBudget(8 * MIB)
-    assert stage.door.budget.take(3 * MIB, 0)
+    assert stage.door.budget.take(3 * MIB, 0, 0)
     line = ask(stage, zipped(os.urandom(3 * MIB).hex()))
     stage.loop.settle()
     assert line.out.startswith(b"HTTP/1.1 503 ")

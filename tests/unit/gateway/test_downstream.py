@@ -224,6 +224,53 @@ def changes(*tables: Mapping[Any, Iterable[Any]]) -> set[str]:
     return {f"{old!r} {new!r}" for table in tables for old, after in table.items() for new in after}
 
 
+def test_a_body_that_stands_still_while_others_find_no_room(stage: Scene) -> None:
+    """Is ended after a while; none is if nobody has been refused since, or if nothing of it is held."""
+    client = Client(stage)
+    client.send(SIZED + b"ab")
+    client.look(1)
+    client.look(downstream.QUIET_S + 1)
+    assert client.line.out == b""
+    client.door.budget.take(1 << 40, 0, 0)  # a big one, which is always taken
+    assert not client.door.budget.fits(1 << 40)
+    client.send(b"c")
+    for _ in range(2):
+        client.look(downstream.QUIET_S + 1)
+    assert client.line.out == b""
+    assert not client.door.budget.fits(1 << 40)
+    client.look(1)
+    assert client.line.out.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"ab"])
+def test_a_body_that_stands_still_at_the_end(stage: Scene, sent: bytes) -> None:
+    """Gets a bounded time from the moment on at which the gateway ends."""
+    client = Client(stage)
+    client.send(SIZED + sent)
+    client.look(10)
+    client.door.close_idle()
+    client.look(0.1)
+    client.look(downstream.FIRST_S / 2)
+    assert client.line.out == b""
+    client.look(downstream.FIRST_S)
+    assert client.line.out.startswith(b"HTTP/1.1 408 ")
+    client.leave()
+    assert client.door.empty.is_set()
+
+
+def test_a_body_that_goes_on_at_the_end(stage: Scene) -> None:
+    """Is waited for."""
+    client = Client(stage)
+    client.send(SIZED)
+    client.door.close_idle()
+    for byte in (b"a", b"b", b"c", b"d"):
+        client.look(downstream.FIRST_S)
+        client.send(byte)
+        client.look(0.1)
+    client.answer()
+    assert client.line.out.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("where", ["prepare", "start", "look"])
 def test_a_fault_of_ours_before_the_answer(stage: Scene, where: str) -> None:
     """Is told as ours, with a status, and ends this request and its connection; it is reported once."""

@@ -60,7 +60,7 @@ def test_how_full_the_room_for_bodies_is() -> None:
     """What is held, and what may be."""
     budget = BodyBudget(1000)
     metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), budget)
-    assert budget.take(300, 0)
+    assert budget.take(300, 0, 0)
     found = told(metrics)
     assert found["gateway_bodies_bytes", frozenset()] == 300
     assert found["gateway_bodies_limit_bytes", frozenset()] == 1000
