@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server: one request a connection, without a body, and a limit on everything that a client may do.
 
-h11 says what a request is; the kernel sends files. Connections whose request has not come whole make way for new ones,
-the oldest first, so that nobody who is slow keeps out who is not.
+h11 says what a request is; the kernel sends files. Connections that have their answer, and then those whose request has
+not come whole, make way for new ones, the oldest first: nobody who is slow, or has no token, keeps out who is right.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import h11
 
@@ -57,6 +58,7 @@ class Listener:
         self._sender = Sender()
         self._all: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], None] = {}
+        self._answered: dict[asyncio.Task[None], None] = {}
 
     async def start(self, port: int) -> asyncio.Server:
         """Listen on *port* of every address. Raises OSError."""
@@ -84,20 +86,23 @@ class Listener:
             except asyncio.CancelledError:  # it made way, or the server stops: either way by our own hand
                 writer.transport.abort()
             finally:
-                self._all.discard(task)
-                self._waiting.pop(task, None)
+                self._leave(task)
 
     def _has_room(self) -> bool:
-        """Whether one more may stay; who has waited longest makes way."""
+        """Whether one more may stay; who has been answered longest makes way, or else who has waited longest."""
         if len(self._all) < _MOST_CONNECTIONS:
             return True
-        oldest = next(iter(self._waiting), None)
+        oldest = next(chain(self._answered, self._waiting), None)
         if oldest is None:
             return False
-        del self._waiting[oldest]
-        self._all.discard(oldest)
+        self._leave(oldest)
         oldest.cancel()
         return True
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._all.discard(task)
+        self._waiting.pop(task, None)
+        self._answered.pop(task, None)
 
     async def _serve(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -116,9 +121,12 @@ class Listener:
             else:
                 answer = head
             await self._send(wire, writer, answer, is_head=is_head)
-            await _linger(reader, writer)
-            answer.on_taken()
-            self._on_end(client, asked, str(answer.status))
+            self._answered[task] = None
+            try:
+                await _linger(reader, writer)
+            finally:  # also where it makes way
+                answer.on_taken()
+                self._on_end(client, asked, str(answer.status))
         except (OSError, TimeoutError) as error:
             if asked:
                 self._on_end(client, asked, f"broken off: {error or type(error).__name__}")

@@ -116,6 +116,26 @@ def test_twelve_hundred_slow_connections(serving: Serving) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+ANSWERED = {
+    401: f"GET /v1/files/{'0' * 64} HTTP/1.1\r\nHost: a\r\n\r\n",
+    400: "no request\r\n\r\n",
+    405: "POST /v1/weights/owner/name HTTP/1.1\r\nHost: a\r\n\r\n",
+    200: "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+def test_requests_without_a_token_fill_no_places(serving: Serving) -> None:
+    """Connections that have their answer and stay: the next one is answered, as often as one asks."""
+    with ExitStack() as stack:
+        for _ in range(160):
+            for status, asked in ANSWERED.items():
+                connection = stack.enter_context(serving.connect())
+                connection.sendall(asked.encode())
+                assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
+        assert serving.get("/health").status_code == 200
+        assert serving.get(f"/v1/files/{serving.sha256}").content == WEIGHTS
+
+
 def test_a_request_that_does_not_end_is_ended(serving: Serving) -> None:
     """A byte now and then holds a connection for ten seconds, not for ever."""
     with serving.connect() as slow:
