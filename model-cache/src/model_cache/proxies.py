@@ -1,19 +1,52 @@
 """The proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name, as they may be spoken of: never with their passwords."""
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 
+from model_cache.errors import ConfigError
+
+_FORM = "give http://[user:password@]host[:port]"
+
 
 def of(url: str) -> str | None:
     """The proxy on the way to *url*, as scheme, host and port alone; None where there is none."""
-    proxy = select_proxy(url, get_environ_proxies(url))
+    proxy = _on_the_way_to(url)
     if not proxy:
         return None
     parts = urlsplit(proxy)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+def require_usable(urls: Iterable[str]) -> None:
+    """Raise ConfigError where the proxy on the way to one of *urls* is none that can be used."""
+    for url in urls:
+        if fault := _fault(_on_the_way_to(url) or ""):
+            variable = f"{urlsplit(url).scheme.upper()}_PROXY"
+            raise ConfigError(f"{variable} (or ALL_PROXY), the proxy on the way to {url}: {fault}")
+
+
+def _on_the_way_to(url: str) -> str | None:
+    return select_proxy(url, get_environ_proxies(url))
+
+
+def _fault(proxy: str) -> str | None:
+    """Why nothing goes through it; never the value, which may hold a password."""
+    if not proxy:
+        return None
+    try:
+        parts = urlsplit(proxy)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return f"it is no address of a proxy: {_FORM}"
+    if parts.scheme.startswith("socks"):
+        return f"SOCKS proxies ({parts.scheme}://) are not supported: {_FORM}, or unset it"
+    if parts.scheme not in ("http", "https") or not is_address:
+        return f"it is no address of a proxy: {_FORM}"
+    return None
 
 
 def problem(error: BaseException, url: str) -> str:

@@ -209,8 +209,6 @@ def load_serving() -> ServeSettings:
 def load() -> Settings:
     """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
     settings = _validated(Settings)
-    if faults := _wrong_proxies():
-        raise ConfigError("; ".join(faults))
     if settings.source == "online" and settings.online_repo is None:
         raise ConfigError(
             f"{_PREFIX}SOURCE: {settings.slug} has no weights that are quantised at load; unset it"
@@ -218,21 +216,11 @@ def load() -> Settings:
     return settings
 
 
-def _wrong_proxies() -> list[str]:
-    """A sentence for each variable that names no proxy; none has the value, which may hold a password."""
-    return [
-        f"{name}: is no address of a proxy: give http://[user:password@]host[:port]"
-        for name in (*_PROXIES, *map(str.lower, _PROXIES))
-        if (value := os.environ.get(name)) and not _is_proxy(value)
-    ]
-
-
-def _is_proxy(value: str) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+def export_proxies() -> None:
+    """Make what the environment says of proxies fit for every library: one without a scheme is an http:// one."""
+    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
+        if (value := os.environ.get(name, "").strip()) and "://" not in value:
+            os.environ[name] = f"http://{value.lstrip('/')}"
 
 
 def _validated(kind: type[_Kind]) -> _Kind:

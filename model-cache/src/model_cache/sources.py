@@ -11,7 +11,7 @@ from model_cache.manifest import ManifestFile
 from model_cache.pace import Pace
 from model_cache.parcel import Parcel
 from model_cache.progress import Progress
-from model_cache.settings import Settings
+from model_cache.settings import Settings, export_proxies
 from model_cache.volume import has_size
 
 if TYPE_CHECKING:
@@ -42,8 +42,12 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
         return Sources([parcel], say)
     # What speaks HTTP, and the SDK, is imported here and nowhere else: a complete snapshot does without it and its
     # start-up time, and the SDK reads its environment once, when imported.
+    from model_cache import proxies
     from model_cache.session import Way
 
+    export_proxies()
+    hubs = (place for kind, place in settings.other_sources if kind == "hf")
+    proxies.require_usable([settings.endpoint, *hubs])
     pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     way = Way(settings.retry_s, on_retry, settings.ca_file)
     others = [_other(kind, place, settings, way, pace) for kind, place in settings.other_sources]

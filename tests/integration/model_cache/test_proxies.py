@@ -108,6 +108,19 @@ def test_weights_come_through_a_proxy(job: Job, proxy: Proxy, true_hashes: dict[
     assert set(proxy.asked) == {"http://hub.invalid"}
 
 
+@pytest.mark.parametrize("prefix", ["", "user:pass@"])
+def test_a_proxy_without_a_scheme_speaks_http(
+    job: Job, proxy: Proxy, true_hashes: dict[str, str], prefix: str
+) -> None:
+    """As curl has it; the host may be called as it likes."""
+    address = f"{prefix}{proxy.address.replace('127.0.0.1', 'localhost')}"
+    outcome = job.run(HTTP_PROXY=address, HTTPS_PROXY=address, MODEL_CACHE_ENDPOINT="http://hub.invalid")
+
+    assert outcome.code == 0, outcome.stderr
+    assert hashes(job.link) == true_hashes
+    assert set(proxy.asked) == {"http://hub.invalid"}
+
+
 def test_no_proxy_is_heard(job: Job, proxy: Proxy) -> None:
     """A host that it names is asked directly."""
     assert job.run(**through(proxy, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")).code == 0
@@ -149,15 +162,27 @@ def test_a_proxy_that_refuses_is_named(job: Job, proxy: Proxy, endpoint: str, st
     assert PASSWORD not in outcome.stderr + json.dumps(outcome.lines)
 
 
-@pytest.mark.parametrize(
-    "value", [f"proxy:{PASSWORD}", f"ftp://u:{PASSWORD}@h", f"http://u:{PASSWORD}@h:99999"]
-)
+@pytest.mark.parametrize("value", [f"proxy:{PASSWORD}", f"socks5://u:{PASSWORD}@h:1080"])
 def test_what_is_no_proxy_is_named_without_its_value(job: Job, value: str) -> None:
-    """Exit 2."""
-    outcome = job.run(HTTPS_PROXY=value)
+    """Exit 2 where it is needed; that SOCKS is not supported is said as such."""
+    outcome = job.run(HTTPS_PROXY=value, MODEL_CACHE_ENDPOINT="https://hub.invalid")
 
     assert (outcome.code, "HTTPS_PROXY" in outcome.stderr) == (2, True)
-    assert PASSWORD not in outcome.stderr
+    assert ("SOCKS proxies" in outcome.stderr) == ("socks" in value)
+    assert outcome.stderr.count("\n") == 1
+    assert PASSWORD not in outcome.stderr + json.dumps(outcome.lines)
+
+
+def test_what_is_no_proxy_is_no_fault_where_it_is_not_used(
+    job: Job, hub: Hub, true_hashes: dict[str, str]
+) -> None:
+    """For another scheme, for a host that goes without, and where the snapshot is complete."""
+    value = f"socks5://u:{PASSWORD}@h:1080"
+    assert job.run(HTTPS_PROXY=value, HTTP_PROXY=value, NO_PROXY="127.0.0.1").code == 0
+    hub.stop()
+    assert job.run(HTTPS_PROXY=value, HTTP_PROXY=value, ALL_PROXY=value).code == 0
+    assert job.run_text("verify", HTTP_PROXY=value).returncode == 0
+    assert hashes(job.link) == true_hashes
 
 
 @pytest.fixture
