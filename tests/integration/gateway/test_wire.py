@@ -299,6 +299,8 @@ def test_what_is_declared_and_not_sent_harms_nobody(
             assert another.recv(12) == b"HTTP/1.1 100"
         body = json.dumps(ask("alpha") | {"padding": "x" * 2 * MIB}).encode()
         assert statuses(whole(gateway, post(body, "connection: close"))) == [b"200"]
+        assert gateway.metric("gateway_bodies_bytes") < KIB
+    wait_until(lambda: gateway.metric("gateway_bodies_bytes") == 0, "all given back")
 
 
 def test_a_body_that_grows_beyond_the_room(tight: Gateway, own_worker: FakeWorker) -> None:
