@@ -8,14 +8,17 @@ from tests.e2e.stack import Stack
 COUNT = 200
 # In the gateway's container, the one that reaches both. Each prompt is asked once before, so that both find it cached.
 COMPARE = r"""
-import json, random, urllib.request
+import json, random, urllib.error, urllib.request
 
 def ask(host, path, body):
     kind = {"content-type": "application/json"}
     request = urllib.request.Request(f"http://{host}:8000{path}", json.dumps(body).encode(), kind)
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
-    with directly.open(request, timeout=60) as answer:
-        return answer.read().decode()
+    try:
+        with directly.open(request, timeout=60) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{host} answers {error.code}: {error.read().decode()} to {body}")
 
 def plain(value):
     if isinstance(value, dict):

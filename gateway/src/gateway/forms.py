@@ -17,9 +17,9 @@ TOKEN: Final = (
     rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which means an encoding of its own (RFC 2231)
 )
 PARAMETER: Final = (
-    rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?+'
+    rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?'
 )
-FORM_TYPE: Final = re.compile(rb"(?i:[ \t]*+multipart/form-data)((?:" + PARAMETER + rb")*+)[ \t]*+")
+FORM_TYPE: Final = re.compile(rb"(?i:[ \t]*+multipart/form-data)((?:" + PARAMETER + rb")*)[ \t]*+")
 PARAMETERS: Final = re.compile(PARAMETER)
 BOUNDARY: Final = re.compile(rb"[!#$%&'()*+,./:=?^_`|~0-9A-Za-z -]{0,69}[!#$%&'()*+,./:=?^_`|~0-9A-Za-z-]")
 IS_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

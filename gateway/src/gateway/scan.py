@@ -30,7 +30,7 @@ BLANK: Final = rb"[ \t\n\r]*+"
 SHORT_TEXT: Final = rb'"[^"\\]{0,40}+(?:\\.[^"\\]{0,40}+){0,20}+"'  # bytes.find is faster at longer ones
 BLANKS: Final = re.compile(rb"[ \t\n\r]++")
 SHORT: Final = re.compile(SHORT_TEXT, re.DOTALL)
-PART_OF_TEXT: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+PART_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 EXPONENT: Final = (  # beyond 308 it is infinity to most readers
     rb"[eE](?:-[0-9]++|\+?+(?=[0-9])0*+(?:[12][0-9]{2}|30[0-8]|[1-9][0-9]?)?)(?![0-9])"
 )
@@ -41,7 +41,7 @@ MEMBER: Final = re.compile(  # a name, and a value with the comma behind it if i
     + rb'(?:("[^"\\]{0,40}+"|' + NUMBER_OR_WORD + rb"(?=[ \t\n\r,}]))" + BLANK + rb"(," + BLANK + rb")?)?"
 )  # fmt: skip
 BETWEEN_BRACKETS: Final = re.compile(
-    rb"(?:[ \t\n\r,:0-9.+\-]++|" + SHORT_TEXT + rb"|true|false|null|" + EXPONENT + rb")*+", re.DOTALL
+    rb"(?:[ \t\n\r,:0-9.+\-]++|" + SHORT_TEXT + rb"|true|false|null|" + EXPONENT + rb")*", re.DOTALL
 )
 
 
