@@ -14,10 +14,14 @@ platform=(--only-binary=:all: --python-version 3.12 --implementation cp --abi cp
 for version in 1 2010 2014 _2_5 _2_12 _2_17 _2_18 _2_24 _2_26 _2_27 _2_28 _2_31 _2_34 _2_35; do platform+=(--platform "manylinux${version}_x86_64"); done
 
 PYTHONPATH=docker "$python" -m bench.gpu.wanted "$slug" "$wanted"
-for one in "$wanted"/*.txt; do
-  "$python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes "${platform[@]}" -d "$cache" -r "$one" 2>"$one.said" ||
-    { case $(basename "$one") in vllm.txt | torch.txt) cat "$one.said" >&2; exit 3 ;; esac; echo "pack: left out, no file for this host: $(head -c 60 "$one")" >&2; }
-done
+fetch() { "$python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes "${platform[@]}" -d "$cache" -r "$1"; }
+cat "$wanted"/*.txt > "$wanted/all"
+if ! fetch "$wanted/all" 2>/dev/null; then   # some of the lock has no wheel for this host: each on its own, then
+  for one in "$wanted"/*.txt; do
+    fetch "$one" 2>"$one.said" ||
+      { case $(basename "$one") in vllm.txt | torch.txt) cat "$one.said" >&2; exit 3 ;; esac; echo "pack: left out, no file for this host: $(head -c 60 "$one")" >&2; }
+  done
+fi
 
 cd "$site"
 for wheel in "$cache"/*.whl; do

@@ -1,5 +1,6 @@
 """The table of pins: what can still be fetched, what ran on a GPU, and an answer within seconds without a network."""
 
+import re
 import time
 
 from .harness import COMMIT, CPU, GPU, Index, Tree
@@ -44,7 +45,12 @@ def test_only_the_pinned_build_counts_as_proven(tree: Tree) -> None:
     """A proof with another version of vLLM is none of this pin."""
     offline = {"PIP_INDEX_URL": SILENT}
     card = tree[GPU] / "card.yaml"
-    assert rows(tree, **offline)[GPU].endswith("  no")
+    before, proven, after = card.read_text().partition("\nproven:\n")
+    pinned = re.search(r'version: "([\d.]+)"', before)
+    assert pinned is not None
     assert rows(tree, **offline)[CPU].endswith("needs none")
-    card.write_text(card.read_text().replace('vllm: "0.26.0"', 'vllm: "0.32.0"'))
-    assert rows(tree, **offline)[GPU].endswith("yes: 2026-11-20, 4 x H200, TP4 with expert parallelism")
+    card.write_text(before + proven + after.replace(f'vllm: "{pinned[1]}"', 'vllm: "0.26.0"'))
+    assert rows(tree, **offline)[GPU].endswith("  no")
+    proof = f'  - {{date: 2026-11-20, vllm: "{pinned[1]}", gpus: 4 x H200, how: it answered}}\n'
+    card.write_text(before + proven + proof)
+    assert rows(tree, **offline)[GPU].endswith("yes: 2026-11-20, 4 x H200")
