@@ -94,7 +94,7 @@ def is_field_begun(line: bytes) -> bool:
     return (
         line in (b"", b"\r")
         or NAME.issuperset(line)
-        or is_field(b"x:" + value if NAME.issuperset(name) and colon else line)
+        or is_field(b"x:" + value if name and NAME.issuperset(name) and colon else line)
     )
 
 
