@@ -1,8 +1,10 @@
 """Hashing in a child: every byte counts once, and what cannot be read ends as an error that names the file."""
 
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -21,10 +23,23 @@ def hasher() -> Iterator[Hasher]:
 
 
 def child() -> int:
-    """The process that hashes."""
-    lists = (file.read_text() for file in Path("/proc/self/task").glob("*/children"))
-    words = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for text in lists for pid in text.split()}
-    return next(pid for pid, line in words.items() if b"hasher.py" in line)
+    """The process that hashes. The kernel's list can miss one while another ends, so it is read until it has it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = next((pid for pid, line in children().items() if b"hasher.py" in line), None)
+        if found is not None:
+            return found
+    raise TimeoutError("no process hashes")
+
+
+def children() -> dict[int, bytes]:
+    """Those of this process that run now, with their command lines."""
+    found = {}
+    for file in Path("/proc/self/task").glob("*/children"):
+        for pid in file.read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
 
 
 def large(folder: Path, size: int = LARGE) -> Path:
