@@ -62,8 +62,8 @@ def reference(data: bytes) -> Outcome:
 
 
 def behind(payload: bytes, data: bytes) -> Outcome:
-    """The fields behind the last chunk."""
-    while True:
+    """The fields behind the last chunk, of which there are 64 at most."""
+    for _ in range(64 + 1):
         line, end, data = data.partition(b"\r\n")
         if not end:
             return (payload, False, 0) if is_field_begun(line) else None
@@ -71,6 +71,7 @@ def behind(payload: bytes, data: bytes) -> Outcome:
             return payload, True, len(data)
         if not is_field(line):
             return None
+    return None
 
 
 def is_size(line: bytes) -> bool:
