@@ -23,18 +23,17 @@ if ! fetch "$wanted/all" 2>/dev/null; then   # some of the lock has no wheel for
   done
 fi
 
-cd "$site"
 for wheel in "$cache"/*.whl; do
   case $(basename "$wheel") in
     torch-*) without=('torch/bin/protoc*' 'torch/include/ATen/ops/*') ;;
     triton-*) without=('triton/plugins/*' 'triton/instrumentation/*' 'triton/FileCheck' 'triton/profiler/*' 'triton/_C/libproton.so'
-      'triton/backends/nvidia/lib/cupti/*' 'triton/backends/nvidia/bin/*blackwell' 'triton/backends/nvidia/bin/nvdisasm' 'triton/backends/nvidia/bin/cuobjdump') ;;
+      'triton/backends/nvidia/lib/cupti/*.a' 'triton/backends/nvidia/lib/cupti/libnvperf*' 'triton/backends/nvidia/bin/*blackwell' 'triton/backends/nvidia/bin/nvdisasm' 'triton/backends/nvidia/bin/cuobjdump') ;;
     vllm-*) without=('vllm/vllm-rs' 'vllm/_qutlass*' 'vllm/vllm_flash_attn/_vllm_fa2_C*') ;;
     *) without=() ;;
   esac
-  unzip -q -o "$wheel" ${without[@]:+-x "${without[@]}"} || [ $? = 11 ]   # 11: a pattern that this version has no file for
+  unzip -q -o -d "$site" "$wheel" ${without[@]:+-x "${without[@]}"} || [ $? = 11 ]   # 11: a pattern that this version has no file for
 done
-rm -rf pycountry/locales mistral_common/data/tekken*
-find torch/lib nvidia/nccl vllm -name '*.so*' -size +1M -print0 | PYTHONPATH="$OLDPWD" xargs -0 "$OLDPWD/$python" -m bench.gpu.slim 90
-tar -c . | xz -T0 -3 | split -b "${PART_BYTES:-49000000}" -d -a 2 - "$parts/p"
+rm -rf "$site"/pycountry/locales "$site"/mistral_common/data/tekken*
+find "$site"/torch/lib "$site"/nvidia/nccl "$site"/vllm -name '*.so*' -size +1M -print0 | xargs -0 "$python" -m bench.gpu.slim 90
+tar -C "$site" -c . | xz -T0 -3 | split -b "${PART_BYTES:-49000000}" -d -a 2 - "$parts/p"
 du -ch "$parts"/p?? | tail -1

@@ -137,8 +137,6 @@ def named(record: Record) -> str:
 
 def outcome(record: Record) -> str:
     """In a word or two, as a reader needs it."""
-    if record.get("is_as_expected"):
-        return "refused, as it must be"
     if record["outcome"] == "ready" and record.get("chats"):
         return "answers"
     return str(record.get("failure") or record["outcome"])

@@ -21,7 +21,7 @@ import yaml
 
 from bench.gpu import chat, checkpoint, facts, front, loads, recipe
 from bench.gpu.rows import Row, row
-from bench.gpu.worker import Worker, started
+from bench.gpu.worker import started
 
 Keep = Callable[[dict[str, Any]], None]
 PORT, FRONT_BEHIND = 18000, 100
@@ -81,10 +81,7 @@ def prove(plan: Plan) -> dict[str, Any]:
             plan.mark.touch()
             record |= tried(plan, place, lambda more: save(plan, record | more))
         else:
-            record |= {
-                "problems": facts.problems(worker.lines),
-                "is_as_expected": is_refused(plan.row, worker),
-            }
+            record["problems"] = facts.problems(worker.lines)
     return record
 
 
@@ -151,11 +148,6 @@ def form_of_gateway() -> str:
     """Whether its hot modules are compiled, as in its image."""
     found = importlib.util.find_spec("gateway.proxy")
     return "compiled" if found and found.origin and found.origin.endswith(".so") else "plain Python"
-
-
-def is_refused(row: Row, worker: Worker) -> bool:
-    """Whether the start failed as the row foretells."""
-    return bool(row.refusal) and any(row.refusal in line for line in worker.lines)
 
 
 def gpus() -> list[str]:

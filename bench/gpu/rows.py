@@ -14,8 +14,7 @@ class Row:
 
     `layers`: as many of the model's instead of all. `config`: fields of its configuration that differ, `options` those
     of serve.yaml (None: left out), `environment` those of the image. `ready_within_s`: after that it counts as hung.
-    `refusal`: what a start that must fail says; "" where it must serve. `images`: whether it is shown some. `loads`:
-    concurrencies to measure.
+    `images`: whether it is shown some. `loads`: concurrencies to measure.
     """
 
     key: str
@@ -27,7 +26,6 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 300
-    refusal: str = ""
     images: bool = False
     loads: tuple[int, ...] = (32,)
 

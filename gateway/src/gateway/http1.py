@@ -10,17 +10,14 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest
-from gateway.framing import Chunked, Framing, Sized
+from gateway.framing import CRLF, TEXT, TOKEN, Chunked, Framing, Sized
 
-CRLF: Final = b"\r\n"
 END: Final = b"\r\n\r\n"
-TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that every client encodes: " # < > \
-VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 
 LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
-HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, VALUE))
-FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, VALUE))
+HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, TEXT))
+FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
 NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
 MOST_LOOKED_AT: Final = 64  # bytes of a beginning

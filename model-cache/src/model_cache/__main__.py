@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from model_cache import lock
-from model_cache.errors import ConfigError, JobError
+from model_cache.errors import ConfigError, JobError, refused
 from model_cache.job import Job
 from model_cache.manifest import Manifest
 from model_cache.progress import Progress
@@ -30,11 +30,11 @@ def main() -> int:
         signal.signal(number, _stop)
     task = TASKS.get(sys.argv[1] if len(sys.argv) > 1 else "fetch")
     if task is None or len(sys.argv) > 2:
-        return _refused(ConfigError(f"usage: python3 -m model_cache [{' | '.join(TASKS)}]"))
+        return refused(ConfigError(f"usage: python3 -m model_cache [{' | '.join(TASKS)}]"))
     try:
         settings = load()
     except JobError as error:
-        return _refused(error)
+        return refused(error)
     progress = Progress(settings.slug, settings.chosen_repo)
     report = _reporter(progress, task, settings)
     try:
@@ -43,7 +43,7 @@ def main() -> int:
         if progress.snapshot().phase != "failed":  # else it has been told
             progress.fail(str(error))
             report.line()
-        return _refused(error)
+        return refused(error)
     return 0
 
 
@@ -81,11 +81,6 @@ def _readable(path: Path | None) -> lock.Lock | None:
 
 
 TASKS: Mapping[str, Task] = {"fetch": _fetch, "verify": _verify, "lock": _lock}
-
-
-def _refused(error: JobError) -> int:
-    sys.stderr.write(f"model-cache: {error}\n")
-    return error.exit_code
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

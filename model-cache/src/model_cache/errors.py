@@ -10,6 +10,7 @@
 The text of each is one line that says what is wrong and what to do.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -64,3 +65,9 @@ def combined(errors: Sequence[JobError]) -> JobError:
     kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
     return kind("; before that: ".join(texts))
+
+
+def refused(error: JobError) -> int:
+    """Prints the one line of an error that ends a program; returns its exit code."""
+    sys.stderr.write(f"model-cache: {error}\n")
+    return error.exit_code

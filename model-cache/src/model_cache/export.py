@@ -15,7 +15,7 @@ from pathlib import Path
 
 from model_cache import inside, ready
 from model_cache.document import WrongDocumentError
-from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, refused
 from model_cache.holds import shared
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY
@@ -118,15 +118,10 @@ def main() -> int:
         slug, into, part_bytes, first = _arguments(sys.argv[1:])
         Export(root, slug, into).run(part_bytes, first)
     except OSError as error:
-        return _refused(explain(error, into))
+        return refused(explain(error, into))
     except JobError as error:
-        return _refused(error)
+        return refused(error)
     return 0
-
-
-def _refused(error: JobError) -> int:
-    sys.stderr.write(f"model-cache: {error}\n")
-    return error.exit_code
 
 
 def _arguments(words: list[str]) -> tuple[str, Path, int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from model_cache import ready
 from model_cache.document import WrongDocumentError
+from model_cache.errors import refused
 from model_cache.holds import is_held
 from model_cache.manifest import READY
 from model_cache.ready import Ready
@@ -82,9 +83,7 @@ def main() -> int:
     try:
         _print(root)
     except OSError as error:
-        problem = explain(error, root)
-        sys.stderr.write(f"model-cache: {problem}\n")
-        return problem.exit_code
+        return refused(explain(error, root))
     return 0
 
 

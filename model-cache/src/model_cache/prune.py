@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_cache.errors import refused
 from model_cache.holds import exclusive, is_held
 from model_cache.manifest import READY
 from model_cache.mount import is_shared
@@ -130,9 +131,7 @@ def main() -> int:
     try:
         _run(root)
     except OSError as error:
-        problem = explain(error, root)
-        sys.stderr.write(f"model-cache: {problem}\n")
-        return problem.exit_code
+        return refused(explain(error, root))
     return 0
 
 

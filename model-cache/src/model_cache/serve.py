@@ -15,7 +15,7 @@ import signal
 import sys
 from urllib.parse import parse_qs, urlsplit
 
-from model_cache.errors import ConfigError
+from model_cache.errors import ConfigError, refused
 from model_cache.lines import Lines
 from model_cache.listener import Answer, Listener, Request, port_of, problem
 from model_cache.sender import Piece
@@ -110,8 +110,7 @@ def main() -> int:
         with Lines(sys.stdout) as lines:
             asyncio.run(serve(load_serving(), lines))
     except ConfigError as error:
-        sys.stderr.write(f"model-cache: {error}\n")
-        return error.exit_code
+        return refused(error)
     return 0
 
 
