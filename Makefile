@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page pictures twin clean
+        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -131,11 +131,6 @@ bench-page: setup ## Write docs/performance.md and its plot from the last `make 
 	@$(PYTHON) -m bench.page out/bench-gateway.json
 proofs-page: setup ## Write docs/proofs.md from the records in bench/gpu/records
 	@$(PYTHON) -m bench.gpu.page
-pictures: setup ## Draw docs/dashboards/*.svg from a running stack (PROMETHEUS=http://127.0.0.1:9090 MINUTES=10)
-	@for board in observability/grafana/dashboards/*.json; do \
-	  $(PYTHON) -m observability.picture $$board --out docs/dashboards/$$(basename $$board .json).svg \
-	    --prometheus $(or $(PROMETHEUS),http://127.0.0.1:9090) --minutes $(or $(MINUTES),10) || { code=$$?; [ $$code = 1 ] || exit $$code; }; \
-	done; exit $${code:-0}
 twin: ## Train the twins anew
 	@scripts/twin
 clean: ## Remove caches and the Python environment

@@ -1,1 +1,0 @@
-"""Pictures of dashboards: a dashboard's JSON and what Prometheus answers, as one SVG."""
