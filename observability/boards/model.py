@@ -11,7 +11,6 @@ from observability.boards.parts import (
     Board,
     Query,
     Row,
-    Said,
     Scale,
     choice,
     lines,
@@ -44,51 +43,41 @@ TRAFFIC = Row(
     "What is asked, and what comes of it",
     [
         lines(
-            Said(
-                "Requests a second, by route and ending",
-                "Anything but complete and client_gone is worth a look: Errors by cause, beside this.",
-            ),
+            "Requests a second, by route and ending",
+            "Anything but complete and client_gone is worth a look: Errors by cause, beside this.",
             REQUESTS,
             Query(rate("gateway_requests_total", "route, ending", OURS), "{{route}} {{ending}}"),
             stacked=True,
         ),
         lines(
-            Said(
-                "Errors a second, by cause",
-                "Codes of the gateway's own errors; each has a row in docs/operations.md, Error codes "
-                "clients see.",
-                (GATEWAY,),
-            ),
+            "Errors a second, by cause",
+            "Codes of the gateway's own errors; each has a row in docs/operations.md, Error codes clients "
+            "see.",
             PER_S,
             Query(rate("gateway_errors_total", "code", OURS), "{{code}}"),
+            to=(GATEWAY,),
             stacked=True,
         ),
         lines(
-            Said(
-                "Answers a second, by status",
-                "4xx: the client's. 503: loading, down or too much. 502 and 504: a worker died or is late; "
-                "see its log.",
-            ),
+            "Answers a second, by status",
+            "4xx: the client's. 503: loading, down or too much. 502 and 504: a worker died or is late; see "
+            "its log.",
             REQUESTS,
             Query(rate("gateway_requests_total", "status", OURS), "{{status}}"),
         ),
         lines(
-            Said(
-                "Tokens a second, read and generated",
-                "Much read and little generated: long prompts hold the answers back; prefix caching or "
-                "another replica helps.",
-                (GPUS,),
-            ),
+            "Tokens a second, read and generated",
+            "Much read and little generated: long prompts hold the answers back; prefix caching or another "
+            "replica helps.",
             TOKENS,
             Query(rate("vllm:prompt_tokens_total"), "{{slug}} read"),
             Query(rate("vllm:generation_tokens_total"), "{{slug}} generated"),
+            to=(GPUS,),
         ),
         lines(
-            Said(
-                "Why did answers end (a second)?",
-                "length in large numbers: clients set max_tokens too low, or the context is full. abort: "
-                "they left, or were cut off.",
-            ),
+            "Why did answers end (a second)?",
+            "length in large numbers: clients set max_tokens too low, or the context is full. abort: they "
+            "left, or were cut off.",
             PER_S,
             Query(
                 rate("vllm:request_success_total", "slug, finished_reason"), "{{slug}} {{finished_reason}}"
@@ -96,11 +85,9 @@ TRAFFIC = Row(
             stacked=True,
         ),
         lines(
-            Said(
-                "How long are prompts and answers (p95, tokens)?",
-                "A jump here explains a jump in time to first token and in KV use: somebody sends other "
-                "prompts than before.",
-            ),
+            "How long are prompts and answers (p95, tokens)?",
+            "A jump here explains a jump in time to first token and in KV use: somebody sends other prompts "
+            "than before.",
             Scale(),
             *(
                 Query(quantile(0.95, f"vllm:request_{what}_tokens", "slug", ITS), f"{{{{slug}}}} {what}")
@@ -114,21 +101,16 @@ LATENCY = Row(
     "How long it takes",
     [
         lines(
-            Said(
-                "Time to first token, by slug (s)",
-                "vLLM's own, from when it has the request. Above the target: Where the time goes, below, "
-                "says queue or prefill.",
-            ),
+            "Time to first token, by slug (s)",
+            "vLLM's own, from when it has the request. Above the target: Where the time goes, below, says "
+            "queue or prefill.",
             Scale("s", red=TARGETS.ttft_p95_s),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
         lines(
-            Said(
-                "Time to first byte at the gateway, by model (s)",
-                "What clients see. Far above vLLM's own: requests wait in the gateway's line, or were sent "
-                "twice; open Gateway.",
-                (GATEWAY,),
-            ),
+            "Time to first byte at the gateway, by model (s)",
+            "What clients see. Far above vLLM's own: requests wait in the gateway's line, or were sent "
+            "twice; open Gateway.",
             Scale("s", red=TARGETS.ttft_p95_s),
             *(
                 Query(
@@ -137,23 +119,20 @@ LATENCY = Row(
                 )
                 for share in (0.5, 0.95, 0.99)
             ),
+            to=(GATEWAY,),
         ),
         lines(
-            Said(
-                "Time between tokens, by slug (s)",
-                "Grows with the number of requests at once and with long prefills between; a lower "
-                "max-num-seqs trades it for a queue.",
-                (GPUS,),
-            ),
+            "Time between tokens, by slug (s)",
+            "Grows with the number of requests at once and with long prefills between; a lower max-num-seqs "
+            "trades it for a queue.",
             SECONDS,
             *quantiles("vllm:inter_token_latency_seconds", 0.5, 0.99),
+            to=(GPUS,),
         ),
         lines(
-            Said(
-                "Where does the time go (p95, s)?",
-                "queue: too much comes for the replicas there are. prefill: prompts are long or the cache "
-                "is cold. decode: answers are long. vLLM's smallest bucket is 0.3 s: less looks like 0.29.",
-            ),
+            "Where does the time go (p95, s)?",
+            "queue: too much comes for the replicas there are. prefill: prompts are long or the cache is "
+            "cold. decode: answers are long. vLLM's smallest bucket is 0.3 s: less looks like 0.29.",
             SECONDS,
             *(
                 Query(
@@ -163,25 +142,21 @@ LATENCY = Row(
             ),
         ),
         lines(
-            Said(
-                "A whole answer, by slug (s)",
-                "From request to last token. Read it beside the lengths of answers: long ones take long.",
-            ),
+            "A whole answer, by slug (s)",
+            "From request to last token. Read it beside the lengths of answers: long ones take long.",
             SECONDS,
             *quantiles("vllm:e2e_request_latency_seconds", 0.5, 0.95, 0.99),
         ),
         lines(
-            Said(
-                "Time between chunks at the gateway, by model (s)",
-                "Each stream's mean, as it comes from the worker. Above vLLM's own: the network, or a "
-                "gateway that is too busy.",
-                (GATEWAY,),
-            ),
+            "Time between chunks at the gateway, by model (s)",
+            "Each stream's mean, as it comes from the worker. Above vLLM's own: the network, or a gateway "
+            "that is too busy.",
             SECONDS,
             *(
                 Query(f"model:time_between_chunks_seconds:p{share}{{{OURS}}} >= 0", f"{{{{model}}}} p{share}")
                 for share in (50, 99)
             ),
+            to=(GATEWAY,),
         ),
     ],
 )
@@ -190,59 +165,47 @@ ENGINE = Row(
     "What the engines do",
     [
         lines(
-            Said(
-                "Requests running and waiting, by slug",
-                "Waiting that grows: more comes than the replicas take. Running that stands still with flat "
-                "tokens: a hang; the launcher ends it.",
-            ),
+            "Requests running and waiting, by slug",
+            "Waiting that grows: more comes than the replicas take. Running that stands still with flat "
+            "tokens: a hang; the launcher ends it.",
             Scale(),
             Query(f"sum by (slug) (vllm:num_requests_running{{{ITS}}})", "{{slug}} running"),
             Query(f"sum by (slug) (vllm:num_requests_waiting{{{ITS}}})", "{{slug}} waiting"),
         ),
         lines(
-            Said(
-                "How full is the KV cache, by worker?",
-                "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter "
-                "contexts, or another replica.",
-            ),
+            "How full is the KV cache, by worker?",
+            "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter contexts, "
+            "or another replica.",
             Scale("percentunit", amber=0.8, red=TARGETS.kv_use, most=1),
             Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
         ),
         lines(
-            Said(
-                "Requests begun anew for want of KV cache (preemptions a second)",
-                "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
-                "replica.",
-            ),
+            "Requests begun anew for want of KV cache (preemptions a second)",
+            "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
+            "replica.",
             Scale("ops", red=TARGETS.preemptions_per_s),
             Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
         ),
         lines(
-            Said(
-                "Which share of prompt tokens was in the prefix cache?",
-                "Low where conversations go on: several replicas without prefix_affinity, or a cache too "
-                "small. docs/configuration.md, policies.",
-            ),
+            "Which share of prompt tokens was in the prefix cache?",
+            "Low where conversations go on: several replicas without prefix_affinity, or a cache too small. "
+            "docs/configuration.md, policies.",
             RATIO,
             Query(ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"),
         ),
         lines(
-            Said(
-                "Which share of the draft's tokens was accepted?",
-                "Only slugs with a draft. Below a third the draft costs more than it brings: drop "
-                "speculative-config for this load.",
-            ),
+            "Which share of the draft's tokens was accepted?",
+            "Only slugs with a draft. Below a third the draft costs more than it brings: drop "
+            "speculative-config for this load.",
             RATIO,
             Query(ratio(f"{DRAFT}_accepted_tokens_total", f"{DRAFT}_draft_tokens_total"), "{{slug}}"),
         ),
         lines(
-            Said(
-                "Requests now on each worker, as the gateway counts",
-                "Uneven over replicas: a policy with affinity, or one that is new and grows to its share.",
-                (GATEWAY,),
-            ),
+            "Requests now on each worker, as the gateway counts",
+            "Uneven over replicas: a policy with affinity, or one that is new and grows to its share.",
             Scale(),
             Query(f"gateway_requests_in_flight{{{ITS}}}", "{{slug}} {{worker}}"),
+            to=(GATEWAY,),
         ),
     ],
 )

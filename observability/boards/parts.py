@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -47,18 +48,6 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A panel in words. `title`: a question, or a quantity with its unit; `help`: what to do when it is bad.
-
-    `to`: dashboards that lead on to the cause, by uid.
-    """
-
-    title: str
-    help: str
-    to: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Scale:
     """How values are written, and from which on they are doubtful (`amber`) or bad (`red`)."""
 
@@ -79,12 +68,29 @@ SECONDS, BYTES, RATIO = Scale("s"), Scale("bytes"), Scale("percentunit", most=1)
 PER_S, TOKENS, REQUESTS = Scale("ops"), Scale("tokens/s"), Scale("reqps")
 
 
+Kind = TypeVar("Kind", timeseries.Panel, stat.Panel, tables.Panel, statetimeline.Panel, bargauge.Panel)
+
+
+def described(
+    panel: Kind, title: str, advice: str, to: Sequence[str], width: int, height: int = LINES_HIGH
+) -> Kind:
+    """A panel in words. `title`: a question, or a quantity with its unit; `advice`: what to do when it is bad;
+    `to`: dashboards that lead on to the cause, by uid."""
+    panel = panel.title(title).description(advice).links(links(to)).datasource(SOURCE)
+    return panel.span(width).height(height)
+
+
 def lines(
-    said: Said, scale: Scale, *queries: Query, width: int = THIRD, stacked: bool = False
+    title: str,
+    advice: str,
+    scale: Scale,
+    *queries: Query,
+    to: Sequence[str] = (),
+    width: int = THIRD,
+    stacked: bool = False,
 ) -> timeseries.Panel:
     """A course over time, a line for each series."""
-    panel = timeseries.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).unit(scale.unit).min(0).span(width).height(LINES_HIGH)
+    panel = described(timeseries.Panel(), title, advice, to, width).unit(scale.unit).min(0)
     panel = panel.thresholds(thresholds(scale)).fill_opacity(60 if stacked else 0).line_width(1)
     panel = panel.legend(legend()).tooltip(common.VizTooltipOptions().mode(shared.TooltipDisplayMode.MULTI))
     if scale.most is not None:
@@ -98,21 +104,27 @@ def lines(
 
 
 def numbers(
-    said: Said, scale: Scale, *queries: Query, width: int = QUARTER, none: str = "none"
+    title: str,
+    advice: str,
+    scale: Scale,
+    *queries: Query,
+    to: Sequence[str] = (),
+    width: int = QUARTER,
+    none: str = "none",
 ) -> stat.Panel:
     """One large figure for each series, coloured by its thresholds. `none`: what stands there without a series."""
-    panel = stat.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).unit(scale.unit).span(width).height(NUMBERS_HIGH)
+    panel = described(stat.Panel(), title, advice, to, width, NUMBERS_HIGH).unit(scale.unit)
     panel = panel.thresholds(thresholds(scale)).no_value(none)
     panel = panel.color_mode(shared.BigValueColorMode.VALUE).graph_mode(shared.BigValueGraphMode.NONE)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     return panel.targets(targets(queries, instant=True))
 
 
-def bars(said: Said, scale: Scale, *queries: Query, width: int = THIRD) -> bargauge.Panel:
+def bars(
+    title: str, advice: str, scale: Scale, *queries: Query, to: Sequence[str] = (), width: int = THIRD
+) -> bargauge.Panel:
     """A bar for each series, as it is now."""
-    panel = bargauge.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).unit(scale.unit).min(0).span(width).height(LINES_HIGH)
+    panel = described(bargauge.Panel(), title, advice, to, width).unit(scale.unit).min(0)
     panel = panel.thresholds(thresholds(scale)).orientation(shared.VizOrientation.HORIZONTAL)
     panel = panel.display_mode(shared.BarGaugeDisplayMode.BASIC)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -122,11 +134,15 @@ def bars(said: Said, scale: Scale, *queries: Query, width: int = THIRD) -> barga
 
 
 def states(
-    said: Said, names: Mapping[int, tuple[str, str]], query: Query, width: int = HALF
+    title: str,
+    advice: str,
+    names: Mapping[int, tuple[str, str]],
+    query: Query,
+    to: Sequence[str] = (),
+    width: int = HALF,
 ) -> statetimeline.Panel:
     """Which state each series was in, and when. `names`: by value, the word and its colour."""
-    panel = statetimeline.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).span(width).height(LINES_HIGH).mappings([mapping(names)])
+    panel = described(statetimeline.Panel(), title, advice, to, width).mappings([mapping(names)])
     panel = panel.show_value(shared.VisibilityMode.AUTO).row_height(0.8).merge_values(True)
     panel = panel.legend(legend()).color_scheme(
         dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
@@ -135,16 +151,17 @@ def states(
 
 
 def rows(
-    said: Said,
+    title: str,
+    advice: str,
     scale: Scale,
     columns: Sequence[str],
     query: Query,
+    to: Sequence[str] = (),
     width: int = WIDE,
     height: int = LINES_HIGH,
 ) -> tables.Panel:
     """A table: a row for each series, these of its labels as columns, then its value."""
-    panel = tables.Panel().title(said.title).description(said.help).links(links(said.to))
-    panel = panel.datasource(SOURCE).unit(scale.unit).span(width).height(height).no_value("nothing")
+    panel = described(tables.Panel(), title, advice, to, width, height).unit(scale.unit).no_value("nothing")
     panel = panel.thresholds(thresholds(scale)).show_header(True)
     panel = panel.with_target(query.target("A", instant=True).format(PromQueryFormat.TABLE))
     order = {name: at for at, name in enumerate([*columns, "Value"])}

@@ -16,7 +16,6 @@ from observability.boards.parts import (
     Board,
     Query,
     Row,
-    Said,
     Scale,
     bars,
     choice,
@@ -64,33 +63,27 @@ STARTING = Row(
     "What is each start at?",
     [
         states(
-            Said(
-                "In which phase is each worker?",
-                "waiting-for-gpus: another worker has them. back-off: vLLM ended by itself, its log says "
-                "why. misconfigured: "
-                "mend serve.yaml and start anew. docs/operations.md, A worker does not become ready.",
-                (MODEL,),
-            ),
+            "In which phase is each worker?",
+            "waiting-for-gpus: another worker has them. back-off: vLLM ended by itself, its log says why. "
+            "misconfigured: mend serve.yaml and start anew. docs/operations.md, A worker does not become "
+            "ready.",
             PHASES,
             Query(coded("launcher_phase", "slug, instance", PHASES, "phase", ITS), WORKER),
+            to=(MODEL,),
             width=WIDE,
         ),
         bars(
-            Said(
-                "How long did each phase of the last start take (s)?",
-                "The longest one is what to work on: loading, the disk; compiling, a cache that was lost; "
-                "starting, the image.",
-            ),
+            "How long did each phase of the last start take (s)?",
+            "The longest one is what to work on: loading, the disk; compiling, a cache that was lost; "
+            "starting, the image.",
             SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_phase_seconds{{{ITS},{BEFORE_READY}}})", "{{slug}} {{phase}}"
             ),
         ),
         bars(
-            Said(
-                "How long does each phase take as a rule (s)?",
-                "The median of the last five starts that became ready. Twice that, and an alert says so.",
-            ),
+            "How long does each phase take as a rule (s)?",
+            "The median of the last five starts that became ready. Twice that, and an alert says so.",
             SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_usual_phase_seconds{{{ITS},{BEFORE_READY}}})",
@@ -98,11 +91,9 @@ STARTING = Row(
             ),
         ),
         lines(
-            Said(
-                "How long until each worker is ready (s)?",
-                "An estimate by its earlier starts; clients are told the same. One that does not fall: look "
-                "at its phase, above.",
-            ),
+            "How long until each worker is ready (s)?",
+            "An estimate by its earlier starts; clients are told the same. One that does not fall: look at "
+            "its phase, above.",
             SECONDS,
             Query(f"launcher_start_left_seconds{{{ITS}}}", WORKER),
         ),
@@ -113,11 +104,9 @@ LOADING = Row(
     "Loading and compiling",
     [
         numbers(
-            Said(
-                "How fast were the weights loaded (bytes/s)?",
-                "Size by the seconds of loading. Far below what the disk gives: safetensors-load-strategy "
-                "in serve.yaml, or a shared volume.",
-            ),
+            "How fast were the weights loaded (bytes/s)?",
+            "Size by the seconds of loading. Far below what the disk gives: safetensors-load-strategy in "
+            "serve.yaml, or a shared volume.",
             Scale("Bps"),
             Query(
                 f"max by (slug) (launcher_weights_bytes{{{ITS}}} / on (slug, instance) {LOADED})",
@@ -125,19 +114,15 @@ LOADING = Row(
             ),
         ),
         numbers(
-            Said(
-                "Which share of the weights is loaded?",
-                "1 once a worker has gone on. One that stands still: the disk, or a volume that hangs.",
-            ),
+            "Which share of the weights is loaded?",
+            "1 once a worker has gone on. One that stands still: the disk, or a volume that hangs.",
             RATIO,
             Query(f"launcher_loaded_ratio{{{ITS}}}", WORKER),
         ),
         rows(
-            Said(
-                "Did each start find its compiled code?",
-                "miss again and again: the volume engine-cache-SLUG was removed, or the pin changed. none: "
-                "nothing is compiled.",
-            ),
+            "Did each start find its compiled code?",
+            "miss again and again: the volume engine-cache-SLUG was removed, or the pin changed. none: "
+            "nothing is compiled.",
             Scale("none"),
             ["slug", "instance", "outcome"],
             Query(f"launcher_compile_cache{{{ITS}}} == 1", "now"),
@@ -151,22 +136,17 @@ TROUBLE = Row(
     "What is in the way?",
     [
         bars(
-            Said(
-                "What keeps workers from serving?",
-                "0 is good. weights-missing, weights-corrupt: the weights job. gpus-busy: who holds them is "
-                "in the worker's log. "
-                "configuration, crash, hang: its log.",
-                (MODEL,),
-            ),
+            "What keeps workers from serving?",
+            "0 is good. weights-missing, weights-corrupt: the weights job. gpus-busy: who holds them is in "
+            "the worker's log. configuration, crash, hang: its log.",
             Scale(red=1, most=1),
             Query(f"max by (trouble) (launcher_trouble{{{ITS}}})", "{{trouble}}"),
+            to=(MODEL,),
         ),
         lines(
-            Said(
-                "Starts, crashes and hangs since each launcher began",
-                "Steps of crashes: vLLM ends by itself. Steps of hangs: it stood still and was ended. Both "
-                "are in the worker's log.",
-            ),
+            "Starts, crashes and hangs since each launcher began",
+            "Steps of crashes: vLLM ends by itself. Steps of hangs: it stood still and was ended. Both are "
+            "in the worker's log.",
             Scale(),
             *(
                 Query(f"launcher_{what}_total{{{ITS}}}", f"{WORKER} {what}")
@@ -174,11 +154,9 @@ TROUBLE = Row(
             ),
         ),
         lines(
-            Said(
-                "Which share of each disk is free?",
-                "Below a twentieth an alert fires. weights: make prune. cache: remove the volume "
-                "engine-cache-SLUG of a slug that is gone.",
-            ),
+            "Which share of each disk is free?",
+            "Below a twentieth an alert fires. weights: make prune. cache: remove the volume "
+            "engine-cache-SLUG of a slug that is gone.",
             Scale("percentunit", most=1),
             Query(f"launcher_disk_free_bytes{{{ITS}}} / launcher_disk_bytes{{{ITS}}}", "{{slug}} {{disk}}"),
         ),
@@ -189,52 +167,43 @@ WEIGHTS = Row(
     "Weights that are being fetched",
     [
         states(
-            Said(
-                "In which phase is each weights job?",
-                "failed: docker compose logs SLUG-weights has the line, its exit code is in "
-                "docs/operations.md. Empty: none has run.",
-            ),
+            "In which phase is each weights job?",
+            "failed: docker compose logs SLUG-weights has the line, its exit code is in docs/operations.md. "
+            "Empty: none has run.",
             FETCHING,
             Query(coded("model_cache_phase", "slug", FETCHING, "phase", ITS), "{{slug}}"),
         ),
         lines(
-            Said(
-                "How fast do bytes come, or are read back (bytes/s)?",
-                "Zero for minutes while downloading: the link or the hub; the job tries again and resumes. "
-                "MODEL_CACHE_FALLBACKS names others.",
-            ),
+            "How fast do bytes come, or are read back (bytes/s)?",
+            "Zero for minutes while downloading: the link or the hub; the job tries again and resumes. "
+            "MODEL_CACHE_FALLBACKS names others.",
             Scale("Bps"),
             Query(f"max by (slug) (model_cache_rate_bytes_per_s{{{ITS}}})", "{{slug}}"),
             width=HALF,
         ),
         numbers(
-            Said(
-                "How much of its phase has each job done?",
-                "The last job of a slug within a day. Below 1 and not moving: the panels above.",
-            ),
+            "How much of its phase has each job done?",
+            "The last job of a slug within a day. Below 1 and not moving: the panels above.",
             RATIO,
             Query(f"{job('model_cache_bytes_done')} / ({job('model_cache_bytes_total')} > 0)", "{{slug}}"),
         ),
         numbers(
-            Said(
-                "How many bytes does it go through?",
-                "The size of the model; five per cent more must be free on the volume.",
-            ),
+            "How many bytes does it go through?",
+            "The size of the model; five per cent more must be free on the volume.",
             BYTES,
             Query(job("model_cache_bytes_total"), "{{slug}}"),
         ),
         numbers(
-            Said("How many files are done?", "Of the last job of a slug within a day, in its last phase."),
+            "How many files are done?",
+            "Of the last job of a slug within a day, in its last phase.",
             Scale(),
             Query(job("model_cache_files_done"), "{{slug}} done"),
             Query(job("model_cache_files_total"), "{{slug}} of"),
         ),
         numbers(
-            Said(
-                "How often was a transfer tried again?",
-                "A few over hours are a slow link. Many: a proxy that cuts long transfers; "
-                "MODEL_CACHE_MOST_BYTES_PER_S or a fallback.",
-            ),
+            "How often was a transfer tried again?",
+            "A few over hours are a slow link. Many: a proxy that cuts long transfers; "
+            "MODEL_CACHE_MOST_BYTES_PER_S or a fallback.",
             Scale(amber=10),
             Query(job("model_cache_retries_total"), "{{slug}}"),
         ),
