@@ -74,10 +74,10 @@ fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
 check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=slug; without: all slugs)
 	@$(PYTHON) scripts/check_flags.py $(if $(filter file,$(origin MODEL)),,$(MODEL))
-rules: setup ## Write Prometheus' rules and their tests anew from observability/rules.py and rule_cases.py
+rules: setup ## Write Prometheus' rules and their tests anew from observability/rules.py and tests/contract/rule_cases.py
 	$(PYTHON) -m observability.rules > observability/prometheus/rules.yaml
-	$(PYTHON) -m observability.rule_cases 1m > observability/prometheus/rules_test.yaml
-	$(PYTHON) -m observability.rule_cases 5m > observability/prometheus/rules_slow_test.yaml
+	$(PYTHON) -m tests.contract.rule_cases 1m > observability/prometheus/rules_test.yaml
+	$(PYTHON) -m tests.contract.rule_cases 5m > observability/prometheus/rules_slow_test.yaml
 dashboards: setup ## Write Grafana's dashboards anew from observability/boards
 	$(PYTHON) -m observability.boards observability/grafana/dashboards
 check: setup ## Lint, format, types, import layers, Compose files, promises of the repository

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from observability.rule_cases import CASES, as_file
 from observability.rules import Targets, Windows, rules
+from tests.contract.rule_cases import CASES, as_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

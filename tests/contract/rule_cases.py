@@ -1,6 +1,6 @@
 """For each alert a case in which it fires and one in which it stays silent, from which promtool's tests are made.
 
-usage: python -m observability.rule_cases EVERY     prints those with a sample each `1m` or `5m`; `promtool test rules`
+usage: python -m tests.contract.rule_cases EVERY     prints those with a sample each `1m` or `5m`; `promtool test rules`
 runs them against rules.yaml
 Series are in promtool's notation: `0+60x10` begins at 0 and grows ten times by 60.
 """
@@ -204,7 +204,7 @@ def as_file(every: str) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    sys.stdout.write("# Made by `make rules` from observability/rule_cases.py: change that.\n")
+    sys.stdout.write("# Made by `make rules` from tests/contract/rule_cases.py: change that.\n")
     yaml.safe_dump(as_file(words[0]), sys.stdout, sort_keys=False, width=110)
     return 0
 
