@@ -8,11 +8,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
 RUNBOOK = "docs/operations.md"
+Rule = dict[str, Any]
 LEAST_RANGE_S = 15  # three scrapes: a rate needs two samples, and one may be late
 
 
@@ -56,36 +58,23 @@ class Windows:
 
 STARTING = '{phase=~"starting|loading|compiling|graphs|warm-up|warming"}'
 MINUTE, HOUR, DAY = 60, 3600, 86400
-XIDS = (
-    48,
-    63,
-    64,
-    74,
-    79,
-    94,
-    95,
-)  # double-bit ECC, row remapping, NVLink, off the bus, contained and uncontained ECC
+# double-bit ECC, row remapping (63, 64), NVLink, off the bus, contained and uncontained ECC
+XIDS = (48, 63, 64, 74, 79, 94, 95)
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """`severity`: a `page` wakes somebody, a `ticket` waits for the morning. `says`: one line, with labels' values."""
+def alert(severity: str, name: str, expr: str, says: str, wait: str = "0s") -> Rule:
+    """As Prometheus reads it. `severity`: a `page` wakes somebody, a `ticket` waits for the morning. `says`: one line,
+    with labels' values. `wait`: for how long `expr` must hold."""
+    return {
+        "alert": name,
+        "expr": expr,
+        "for": wait,
+        "labels": {"severity": severity},
+        "annotations": {"summary": says, "runbook_url": f"{RUNBOOK}#{name.lower()}"},
+    }
 
-    name: str
-    severity: str
-    expr: str
-    wait: str
-    says: str
 
-    def rule(self) -> dict[str, Any]:
-        """As Prometheus reads it."""
-        return {
-            "alert": self.name,
-            "expr": self.expr,
-            "for": self.wait,
-            "labels": {"severity": self.severity},
-            "annotations": {"summary": self.says, "runbook_url": f"{RUNBOOK}#{self.name.lower()}"},
-        }
+page, ticket = partial(alert, "page"), partial(alert, "ticket")
 
 
 def bad(window: str, every: str) -> str:
@@ -107,7 +96,7 @@ BURNS = (
 )  # how many times faster than the budget lasts, over a long and a short window
 
 
-def recordings(windows: Windows) -> Iterator[dict[str, Any]]:
+def recordings(windows: Windows) -> Iterator[Rule]:
     """What alerts and dashboards share; right across replicas."""
     for seconds in sorted({seconds for *_, long, short in BURNS for seconds in (long, short)}):
         window = windows.range(seconds)
@@ -132,7 +121,7 @@ def recordings(windows: Windows) -> Iterator[dict[str, Any]]:
     )
 
 
-def record(name: str, expr: str) -> dict[str, Any]:
+def record(name: str, expr: str) -> Rule:
     return {"record": name, "expr": expr}
 
 
@@ -163,27 +152,33 @@ def is_down(windows: Windows) -> str:
     return f"{down} {up} or {loading} {up} and on (model) ({served} or {told}) unless on (model) {stopped}"
 
 
-def client_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def client_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """What clients feel."""
-    yield Alert(
-        "GatewayDown", "page", 'absent(up{job="gateway"} == 1)', windows.wait(MINUTE),
+    yield page(
+        "GatewayDown",
+        'absent(up{job="gateway"} == 1)',
         "The gateway does not answer: no client is served",
-    )  # fmt: skip
-    yield Alert(
-        "ModelDown", "page", is_down(windows),
-        windows.wait(4 * MINUTE),  # a worker that is told to stop takes three at most
+        windows.wait(MINUTE),
+    )
+    yield page(
+        "ModelDown",
+        is_down(windows),
         "No worker of {{ $labels.model }} answers",
-    )  # fmt: skip
-    yield Alert(
-        "TimeToFirstTokenOverTarget", "ticket", f"slug:time_to_first_token_seconds:p95 > {targets.ttft_p95_s:g}",
-        windows.wait(10 * MINUTE), "Answers of {{ $labels.slug }} begin after {{ $value | humanizeDuration }} (p95)",
-    )  # fmt: skip
-    yield Alert(
-        "QueueGrows", "page",
+        windows.wait(4 * MINUTE),  # a worker that is told to stop takes three at most
+    )
+    yield ticket(
+        "TimeToFirstTokenOverTarget",
+        f"slug:time_to_first_token_seconds:p95 > {targets.ttft_p95_s:g}",
+        "Answers of {{ $labels.slug }} begin after {{ $value | humanizeDuration }} (p95)",
+        windows.wait(10 * MINUTE),
+    )
+    yield page(
+        "QueueGrows",
         f"(slug:requests_waiting:sum > 10 and deriv(slug:requests_waiting:sum[{windows.range(5 * MINUTE)}]) > 0) "
         f"or on (model) (gateway_queue_age_seconds > {targets.queue_wait_s:g})",
-        windows.wait(5 * MINUTE), "More requests come than {{ $labels.slug }}{{ $labels.model }} takes",
-    )  # fmt: skip
+        "More requests come than {{ $labels.slug }}{{ $labels.model }} takes",
+        windows.wait(5 * MINUTE),
+    )
 
 
 def but_for_outages(windows: Windows, short: float) -> str:
@@ -193,7 +188,7 @@ def but_for_outages(windows: Windows, short: float) -> str:
     return f"unless on (model) ({is_down(windows)} or max by (model) ({told}))"
 
 
-def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """Answers that failed, of those that were promised."""
     for name, severity, speed, long, short in BURNS:
         limit = round(speed * targets.budget, 6)
@@ -201,165 +196,180 @@ def budget_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
         failures = f"model:error_ratio:rate_{named(long)} * model:requests:rate_{named(long)}"
         enough = f"{failures} * {round(long / windows.faster)} >= {targets.least_failures}"
         but_for = f" {but_for_outages(windows, short)}" if severity == "page" else ""
-        yield Alert(
-            name, severity, " and ".join([*ratios, enough]) + but_for, "0s",
+        yield alert(
+            severity,
+            name,
+            " and ".join([*ratios, enough]) + but_for,
             f"{{{{ $value | humanizePercentage }}}} of the requests for {{{{ $labels.model }}}} fail: {speed:g} times "
             "what the budget of a month allows",
-        )  # fmt: skip
+        )
     window = windows.range(10 * MINUTE)
     broken = f'sum by (model) (increase(gateway_requests_total{{ending="broken"}}[{window}]))'
     every = f"sum by (model) (increase(gateway_requests_total[{window}]))"
-    yield Alert(
-        "AnswersBreakOff", "ticket", f"{broken} >= 5 and {broken} / {every} > {targets.broken:g}", "0s",
+    yield ticket(
+        "AnswersBreakOff",
+        f"{broken} >= 5 and {broken} / {every} > {targets.broken:g}",
         "Answers of {{ $labels.model }} break off in the middle",
-    )  # fmt: skip
+    )
 
 
-def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """What a worker does to them."""
     still = windows.range(3 * MINUTE)
     marks = ("generation_tokens_total", "prompt_tokens_total", "kv_cache_usage_perc", "request_success_total")
     unchanged = " and ".join(
         f"sum by (slug, instance) (changes(vllm:{mark}[{still}])) == 0" for mark in marks
     )
-    yield Alert(
-        "EngineHangs", "page",
+    yield page(
+        "EngineHangs",
         f"(min by (slug, instance) (min_over_time(vllm:num_requests_running[{still}])) > 0 "
         f"and min by (slug, instance) (vllm:num_requests_running offset {still}) > 0 and {unchanged} "
         f"and sum by (slug, instance) (vllm:request_success_total) > 0) "
         f"or max by (slug, instance) (increase(launcher_hangs_total[{windows.range(10 * MINUTE)}])) > 0",
-        windows.wait(MINUTE), "An engine of {{ $labels.slug }} has requests and does not move ({{ $labels.instance }})",
-    )  # fmt: skip
-    yield Alert(
-        "WorkerCrashesAgain", "ticket", f"increase(launcher_crashes_total[{windows.range(HOUR)}]) >= 3", "0s",
+        "An engine of {{ $labels.slug }} has requests and does not move ({{ $labels.instance }})",
+        windows.wait(MINUTE),
+    )
+    yield ticket(
+        "WorkerCrashesAgain",
+        f"increase(launcher_crashes_total[{windows.range(HOUR)}]) >= 3",
         "vLLM of {{ $labels.slug }} ends by itself again and again ({{ $labels.instance }})",
-    )  # fmt: skip
-    yield Alert(
-        "WorkerMisconfigured", "page", 'launcher_trouble{trouble="configuration"} == 1', windows.wait(MINUTE),
+    )
+    yield page(
+        "WorkerMisconfigured",
+        'launcher_trouble{trouble="configuration"} == 1',
         "vLLM of {{ $labels.slug }} refuses its configuration; it waits for somebody to mend it",
-    )  # fmt: skip
+        windows.wait(MINUTE),
+    )
 
 
-def start_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def start_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """Workers that do not come to serve."""
-    yield Alert(
-        "WorkerWaits", "ticket", 'launcher_trouble{trouble=~"weights-missing|gpus-busy"} == 1',
-        windows.wait(15 * MINUTE), "A worker of {{ $labels.slug }} waits: {{ $labels.trouble }}",
-    )  # fmt: skip
-    yield Alert(
-        "ModelNotReady", "ticket",
+    yield ticket(
+        "WorkerWaits",
+        'launcher_trouble{trouble=~"weights-missing|gpus-busy"} == 1',
+        "A worker of {{ $labels.slug }} waits: {{ $labels.trouble }}",
+        windows.wait(15 * MINUTE),
+    )
+    yield ticket(
+        "ModelNotReady",
         'max by (model) (gateway_model_state{state="loading"}) == 1 unless on () '
         'max(model_cache_phase{phase=~"downloading|verifying"}) == 1',
-        windows.wait(HOUR), "{{ $labels.model }} has been loading for an hour, and no weights are being fetched",
-    )  # fmt: skip
-    yield Alert(
-        "StartTakesTooLong", "ticket",
+        "{{ $labels.model }} has been loading for an hour, and no weights are being fetched",
+        windows.wait(HOUR),
+    )
+    yield ticket(
+        "StartTakesTooLong",
         f"sum by (slug, instance) (launcher_phase_seconds{STARTING}) > 2 * "
         f"sum by (slug, instance) (launcher_usual_phase_seconds{STARTING}) and on (slug, instance) "
         f"max by (slug, instance) (launcher_phase{STARTING}) == 1",
-        windows.wait(5 * MINUTE), "{{ $labels.slug }} starts for longer than twice what its starts take",
-    )  # fmt: skip
+        "{{ $labels.slug }} starts for longer than twice what its starts take",
+        windows.wait(5 * MINUTE),
+    )
 
 
-def load_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def load_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """More than engines and gateway bear."""
-    yield Alert(
-        "KVCacheFull", "ticket", f"slug:kv_cache_usage:max > {targets.kv_use:g}", windows.wait(10 * MINUTE),
+    yield ticket(
+        "KVCacheFull",
+        f"slug:kv_cache_usage:max > {targets.kv_use:g}",
         "The KV cache of {{ $labels.slug }} is {{ $value | humanizePercentage }} full",
-    )  # fmt: skip
+        windows.wait(10 * MINUTE),
+    )
     five = windows.range(5 * MINUTE)
-    yield Alert(
-        "Preemptions", "ticket",
+    yield ticket(
+        "Preemptions",
         f"sum by (slug) (rate(vllm:num_preemptions_total[{five}])) > {targets.preemptions_per_s:g}",
-        windows.wait(5 * MINUTE), "{{ $labels.slug }} begins {{ $value | humanize }} requests a second anew",
-    )  # fmt: skip
+        "{{ $labels.slug }} begins {{ $value | humanize }} requests a second anew",
+        windows.wait(5 * MINUTE),
+    )
     lag = f"sum by (le) (rate(gateway_loop_lag_seconds_bucket[{five}]))"
-    yield Alert(
-        "GatewaySaturated", "page", f"histogram_quantile(0.99, {lag}) > {targets.loop_lag_p99_s:g}",
-        windows.wait(5 * MINUTE), "The gateway's event loop is {{ $value | humanizeDuration }} late (p99)",
-    )  # fmt: skip
+    yield page(
+        "GatewaySaturated",
+        f"histogram_quantile(0.99, {lag}) > {targets.loop_lag_p99_s:g}",
+        "The gateway's event loop is {{ $value | humanizeDuration }} late (p99)",
+        windows.wait(5 * MINUTE),
+    )
 
 
-def weights_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def weights_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """Weights and disks."""
-    yield Alert(
-        "WeightsStalled", "ticket",
+    yield ticket(
+        "WeightsStalled",
         f'model_cache_phase{{phase="downloading"}} == 1 and on (slug, repo) '
         f"changes(model_cache_bytes_done[{windows.range(2 * MINUTE)}]) == 0",
-        windows.wait(10 * MINUTE), "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
-    )  # fmt: skip
+        "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
+        windows.wait(10 * MINUTE),
+    )
     run, day = "slug, repo, instance", windows.range(DAY)  # what a job said last is all there is of it
     began = f"last_over_time(model_cache_start_time_seconds[{day}])"
-    yield Alert(
-        "WeightsJobFailed", "ticket",
+    yield ticket(
+        "WeightsJobFailed",
         f"max by ({run}) ({began}) == on (slug) group_left () max by (slug) ({began}) and on ({run}) "
         f'max by ({run}) (last_over_time(model_cache_phase{{phase="failed"}}[{day}])) == 1 '
         f'unless on (slug) max by (slug) (launcher_phase{{phase="ready"}}) == 1',
-        "0s", "The weights of {{ $labels.slug }} could not be fetched: the last run gave up",
-    )  # fmt: skip
-    yield Alert(
-        "WeightsCorrupt", "page", 'launcher_trouble{trouble="weights-corrupt"} == 1', "0s",
+        "The weights of {{ $labels.slug }} could not be fetched: the last run gave up",
+    )
+    yield page(
+        "WeightsCorrupt",
+        'launcher_trouble{trouble="weights-corrupt"} == 1',
         "A file of the weights of {{ $labels.slug }} is not what was published: its worker does not start",
-    )  # fmt: skip
+    )
     free, six = "launcher_disk_free_bytes", windows.range(6 * HOUR)
     share = f"min by (slug, disk) ({free} / launcher_disk_bytes)"
-    yield Alert(
-        "DiskFills", "ticket",
+    yield ticket(
+        "DiskFills",
         f"{share} < {targets.disk_share:g} or ({share} < {targets.disk_spare:g} and min by (slug, disk) "
         f"(predict_linear({free}[{six}], {round(DAY / windows.faster)})) < 0 "
         f"and min by (slug, disk) ({free} offset {six}) > 0)",
-        windows.wait(10 * MINUTE), "The disk of {{ $labels.disk }} ({{ $labels.slug }}) is full within a day",
-    )  # fmt: skip
+        "The disk of {{ $labels.disk }} ({{ $labels.slug }}) is full within a day",
+        windows.wait(10 * MINUTE),
+    )
 
 
-def gpu_alerts(windows: Windows, targets: Targets) -> Iterator[Alert]:
+def gpu_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     """What DCGM's exporter says of the cards."""
     there = "count by (instance) (DCGM_FI_DEV_GPU_TEMP)"
-    yield Alert(
-        "GPULost", "page",
+    yield page(
+        "GPULost",
         f"{there} < max_over_time({there}[{windows.range(DAY)}:])",
-        windows.wait(MINUTE), "A GPU of {{ $labels.instance }} is gone",
-    )  # fmt: skip
+        "A GPU of {{ $labels.instance }} is gone",
+        windows.wait(MINUTE),
+    )
     codes = " or ".join(f"DCGM_FI_DEV_XID_ERRORS == {code}" for code in XIDS)
-    yield Alert(
-        "GPUXid", "page", codes, "0s",
-        "GPU {{ $labels.gpu }} of {{ $labels.instance }} reports XID {{ $value }}",
-    )  # fmt: skip
-    yield Alert(
-        "GPURowRemapFailed", "page", "DCGM_FI_DEV_ROW_REMAP_FAILURE > 0", "0s",
+    yield page("GPUXid", codes, "GPU {{ $labels.gpu }} of {{ $labels.instance }} reports XID {{ $value }}")
+    yield page(
+        "GPURowRemapFailed",
+        "DCGM_FI_DEV_ROW_REMAP_FAILURE > 0",
         "GPU {{ $labels.gpu }} of {{ $labels.instance }} has memory that it could not set aside",
-    )  # fmt: skip
-    yield Alert(
-        "GPUMemoryErrors", "ticket",
-        f"increase(DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS[{windows.range(HOUR)}]) > 0", "0s",
+    )
+    yield ticket(
+        "GPUMemoryErrors",
+        f"increase(DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS[{windows.range(HOUR)}]) > 0",
         "GPU {{ $labels.gpu }} of {{ $labels.instance }} had an uncorrectable ECC error",
-    )  # fmt: skip
-    yield Alert(
-        "GPUHot", "ticket",
+    )
+    yield ticket(
+        "GPUHot",
         f"DCGM_FI_DEV_GPU_TEMP > {targets.gpu_celsius} or DCGM_FI_DEV_MEMORY_TEMP > {targets.gpu_memory_celsius}",
-        windows.wait(5 * MINUTE), "GPU {{ $labels.gpu }} of {{ $labels.instance }} is at {{ $value }} °C",
-    )  # fmt: skip
+        "GPU {{ $labels.gpu }} of {{ $labels.instance }} is at {{ $value }} °C",
+        windows.wait(5 * MINUTE),
+    )
 
 
 def rules(windows: Windows, targets: Targets) -> dict[str, Any]:
     """The whole file."""
-    groups = (
-        client_alerts,
-        budget_alerts,
-        engine_alerts,
-        start_alerts,
-        load_alerts,
-        weights_alerts,
-        gpu_alerts,
-    )
-    alerts = [
-        {
-            "name": make.__name__.removesuffix("_alerts"),
-            "rules": [one.rule() for one in make(windows, targets)],
-        }
-        for make in groups
-    ]
-    return {"groups": [{"name": "recordings", "rules": list(recordings(windows))}, *alerts]}
+    alerts = {
+        "client": client_alerts,
+        "budget": budget_alerts,
+        "engine": engine_alerts,
+        "start": start_alerts,
+        "load": load_alerts,
+        "weights": weights_alerts,
+        "gpu": gpu_alerts,
+    }
+    groups = {"recordings": recordings(windows)} | {
+        name: make(windows, targets) for name, make in alerts.items()
+    }
+    return {"groups": [{"name": name, "rules": list(found)} for name, found in groups.items()]}
 
 
 def main() -> int:
