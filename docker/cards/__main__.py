@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cards import card, describe, host, legality, preflight, volume
+from cards import card, describe, host, preflight, validation, volume
 from cards.card import Card
 from cards.facts import CardError
 from cards.host import HostError
-from cards.wish import WishError, parse
+from cards.request import WishError, parse
 
 _REFUSED, _BAD_INPUT, _HOST = 1, 2, 3
 
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
         return _answer(asked, card.load(asked.cards, asked.slug))
     except (CardError, WishError) as error:
         return _say_no(_BAD_INPUT, f"cards: {error}")
-    except legality.Refused as refused:
+    except validation.Refused as refused:
         return _say_no(_REFUSED, str(refused))
 
 
@@ -51,7 +51,7 @@ def _arguments() -> argparse.ArgumentParser:
 def _answer(asked: argparse.Namespace, found: Card) -> int:
     if asked.verb == "host":
         return _host(asked, found)
-    said = describe.lines(found) if asked.verb == "show" else [legality.verdict(found, parse(asked.wishes))]
+    said = describe.lines(found) if asked.verb == "show" else [validation.verdict(found, parse(asked.wishes))]
     sys.stdout.writelines(f"{line}\n" for line in said)
     return 0
 

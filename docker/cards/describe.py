@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cards.card import Card, Gpus
-from cards.legality import gigabytes, kind
+from cards.validation import gigabytes, kind
 
 
 def lines(card: Card) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cards.card import Card, Gpus, version
 from cards.host import Gpu
-from cards.legality import gigabytes
+from cards.validation import gigabytes
 from cards.volume import Disk
 
 

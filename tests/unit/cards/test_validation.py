@@ -4,8 +4,8 @@ import pytest
 
 from cards.card import Card, Gpus, Weights
 from cards.layout import Experts, Layout, Shape
-from cards.legality import Refused, gigabytes, verdict
-from cards.wish import Wish, WishError, parse
+from cards.request import Wish, WishError, parse
+from cards.validation import Refused, gigabytes, verdict
 
 LAYOUTS = (Layout(8, True), Layout(4, True), Layout(2, False))
 MOE = Shape(heads=64, kv_heads=8, experts=Experts(count=288, intermediate=1280, block=128))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cards.card import Card, Gpus
 from cards.layout import Layout
-from cards.wish import Wish
+from cards.request import Wish
 
 WORK_BYTES = 4_000_000_000
 
