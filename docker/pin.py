@@ -7,8 +7,6 @@ found in its commit's folder of URL, or of the vLLM project's own nightly index 
 Exit codes: 0 · 2 the card or the requirement is wrong · 3 DIRECTORY lacks a pinned wheel, or holds other bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """What the examples share: where the server is, which model to ask, and one clear line when that does not work."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

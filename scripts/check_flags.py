@@ -8,8 +8,6 @@ fetched once, by hash, into out/wheels. That vLLM must know the classes that the
 Exit codes: 0 all are accepted · 1 one is refused · 2 no such slug or file · 3 the image or the wheel could not be had.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

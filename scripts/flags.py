@@ -9,8 +9,6 @@ the model; what it prints is its own. One process a slug, since vLLM keeps what 
 Exit codes: 0 all are accepted · 10 one is refused.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

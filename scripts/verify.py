@@ -6,8 +6,6 @@ memory than there is · 5 Transformers cannot load or run them · 6 they run, bu
 no numbers.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

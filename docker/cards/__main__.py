@@ -7,21 +7,27 @@
 Exit codes: 0 yes · 1 the combination is refused · 2 bad input or a wrong card · 3 the host does not fit.
 """
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cards import card, describe, host, preflight, validation, volume
 from cards.card import Card
 from cards.facts import CardError
 from cards.host import HostError
-from cards.request import WishError, parse
+from cards.request import Request, setting
 
 _REFUSED, _BAD_INPUT, _HOST = 1, 2, 3
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_BAD_INPUT, f"cards: {message}\n")
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,30 +35,34 @@ def main(words: Sequence[str]) -> int:
     asked = _arguments().parse_args(words)
     try:
         return _answer(asked, card.load(asked.cards, asked.slug))
-    except (CardError, WishError) as error:
+    except CardError as error:
         return _say_no(_BAD_INPUT, f"cards: {error}")
     except validation.Refused as refused:
         return _say_no(_REFUSED, str(refused))
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cards", description=(__doc__ or "").splitlines()[0])
+    parser = _Parser(prog="cards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--cards", type=Path, default=Path(__file__).parents[1], help="directory of the slugs"
     )
     parser.add_argument("--weights", type=Path, default=Path("/weights"), help="the weights volume")
     parser.add_argument("--slots", type=Path, default=Path("/gpu-slots"), help="the volume of GPU slots")
-    parser.add_argument("verb", choices=["show", "check", "host"])
-    parser.add_argument("slug")
-    parser.add_argument("wishes", nargs="*", metavar="NAME=VALUE")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("show", "check", "host"):
+        verbs.add_parser(verb).add_argument("slug")
+    verbs.choices["check"].add_argument("settings", nargs="*", type=setting, metavar="NAME=VALUE")
     return parser
 
 
 def _answer(asked: argparse.Namespace, found: Card) -> int:
     if asked.verb == "host":
         return _host(asked, found)
-    said = describe.lines(found) if asked.verb == "show" else [validation.verdict(found, parse(asked.wishes))]
-    sys.stdout.writelines(f"{line}\n" for line in said)
+    if asked.verb == "check":
+        lines = [validation.verdict(found, Request.of(asked.settings))]
+    else:
+        lines = list(describe.lines(found))
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 

@@ -1,7 +1,5 @@
 """One slug's card, validated whole: what it says can be relied on without a second look."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from dataclasses import dataclass

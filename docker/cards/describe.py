@@ -1,7 +1,5 @@
 """A card for people."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from cards.card import Card, Gpus

@@ -4,8 +4,6 @@ YAML has more than that: aliases multiply a few lines into gigabytes, tags make 
 number may have more digits than Python converts. None of it is in a card, so none of it is taken.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

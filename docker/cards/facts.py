@@ -1,7 +1,5 @@
 """A card's YAML, read with its types checked; an error names the file, the fact and its value."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,14 +76,14 @@ class Facts:
             raise self.wrong(key, wanted)
         return tuple(value)
 
-    def section(self, key: str) -> Facts:
+    def section(self, key: str) -> "Facts":
         """Raises CardError."""
         value = self.values.get(key)
         if not isinstance(value, dict):
             raise self.wrong(key, "a section")
         return Facts(self.file, f"{self.above}{key}.", value)
 
-    def sections(self, key: str) -> tuple[Facts, ...]:
+    def sections(self, key: str) -> tuple["Facts", ...]:
         """A list of sections. Raises CardError."""
         value = self.values.get(key)
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):

@@ -1,7 +1,5 @@
 """What this host has: its GPUs as nvidia-smi tells, who holds them, and the state of the weights volume."""
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import os

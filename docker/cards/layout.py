@@ -1,7 +1,5 @@
 """Layouts: how a model is spread over GPUs, and which spreads its shape allows. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

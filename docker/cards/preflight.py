@@ -1,7 +1,5 @@
 """A host compared with a card: one sentence for each thing that would stop the model there. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

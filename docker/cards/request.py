@@ -1,18 +1,21 @@
-"""What somebody means to run, as words `NAME=VALUE`."""
+"""What somebody means to run, as words `NAME=VALUE` of the command line."""
 
-from __future__ import annotations
-
+import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-
-class WishError(Exception):
-    """A word means nothing; the text is the one line to print."""
+_WHOLE = r"0*[1-9][0-9]{0,8}", "a whole number from 1"
+_WANTED = {
+    "TP": _WHOLE,
+    "EP": ("[01]", "0 or 1"),
+    "GPUS": _WHOLE,
+    "GPU_MEMORY_GB": (r"(?=.*[1-9])[0-9]{1,9}(\.[0-9]+)?", "a number of gigabytes above 0, such as 80"),
+}
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """None leaves it to the card. `gpu_memory_bytes` is the whole memory of one GPU."""
 
     tensor_parallel: int | None = None
@@ -20,36 +23,24 @@ class Wish:
     gpus: int | None = None
     gpu_memory_bytes: float | None = None
 
-
-def parse(words: Iterable[str]) -> Wish:
-    """Reads TP, EP, GPUS and GPU_MEMORY_GB; an empty value leaves it to the card. Raises WishError."""
-    said: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or name not in ("TP", "EP", "GPUS", "GPU_MEMORY_GB"):
-            raise WishError(f"{word!r} means nothing: use TP=, EP=, GPUS= and GPU_MEMORY_GB=")
-        said[name] = value
-    return Wish(
-        _whole(said, "TP"), _flag(said, "EP"), _whole(said, "GPUS"), _gigabytes(said, "GPU_MEMORY_GB")
-    )
+    @classmethod
+    def of(cls, settings: Iterable[tuple[str, str]]) -> "Request":
+        """Of several with one name the last counts; an empty value leaves it to the card."""
+        given = {name: value for name, value in dict(settings).items() if value}
+        return cls(
+            tensor_parallel=int(given["TP"]) if "TP" in given else None,
+            expert_parallel=given["EP"] == "1" if "EP" in given else None,
+            gpus=int(given["GPUS"]) if "GPUS" in given else None,
+            gpu_memory_bytes=float(given["GPU_MEMORY_GB"]) * 1e9 if "GPU_MEMORY_GB" in given else None,
+        )
 
 
-def _whole(said: Mapping[str, str], name: str) -> int | None:
-    value = said.get(name, "")
-    if value and (not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0):
-        raise WishError(f"{name} is {value!r}: it must be a whole number from 1")
-    return int(value) if value else None
-
-
-def _flag(said: Mapping[str, str], name: str) -> bool | None:
-    value = said.get(name, "")
-    if value not in ("", "0", "1"):
-        raise WishError(f"{name} is {value!r}: it must be 0 or 1")
-    return value == "1" if value else None
-
-
-def _gigabytes(said: Mapping[str, str], name: str) -> float | None:
-    value = said.get(name, "")
-    if value and (not re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value) or float(value) == 0):
-        raise WishError(f"{name} is {value!r}: it must be a number of gigabytes above 0, such as 80")
-    return float(value) * 1e9 if value else None
+def setting(word: str) -> tuple[str, str]:
+    """A word as argparse takes it: TP, EP, GPUS or GPU_MEMORY_GB and its value, which may be empty."""
+    name, equals, value = word.partition("=")
+    if not equals or name not in _WANTED:
+        raise argparse.ArgumentTypeError(f"{word!r} means nothing: use {'=, '.join(_WANTED)}=")
+    pattern, wanted = _WANTED[name]
+    if value and not re.fullmatch(pattern, value):
+        raise argparse.ArgumentTypeError(f"{name} is {value!r}: it must be {wanted}")
+    return name, value

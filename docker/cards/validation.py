@@ -5,14 +5,12 @@ smallest useful KV cache, all within the share of it that vLLM takes; never less
 declares (`hardware.gpu_memory_bytes`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 
 from cards.card import Card, Gpus
 from cards.layout import Layout
-from cards.request import Wish
+from cards.request import Request
 
 WORK_BYTES = 4_000_000_000
 
@@ -21,12 +19,12 @@ class Refused(Exception):
     """The combination cannot serve; the text is the one sentence that says why."""
 
 
-def verdict(card: Card, wish: Wish) -> str:
+def verdict(card: Card, request: Request) -> str:
     """One line that says yes, and on what. Raises Refused with the first reason against it."""
     if card.gpus is None:
-        return _on_the_cpu(card, wish)
-    layout = wanted(card.gpus, wish)
-    for reason in _objections(card, card.gpus, layout, wish):
+        return _on_the_cpu(card, request)
+    layout = wanted(card.gpus, request)
+    for reason in _objections(card, card.gpus, layout, request):
         raise Refused(f"{card.slug} cannot run with {layout}: {reason}")
     need = memory_needed(card, card.gpus, layout)
     gpus = "1 GPU" if layout.tensor_parallel == 1 else f"{layout.tensor_parallel} GPUs"
@@ -36,17 +34,17 @@ def verdict(card: Card, wish: Wish) -> str:
     )
 
 
-def _on_the_cpu(card: Card, wish: Wish) -> str:
-    if wish.tensor_parallel not in (None, 1) or wish.expert_parallel:
+def _on_the_cpu(card: Card, request: Request) -> str:
+    if request.tensor_parallel not in (None, 1) or request.expert_parallel:
         raise Refused(f"{card.slug} runs on the CPU: it cannot be spread over GPUs, so leave out TP and EP")
     return f"{card.slug} runs on the CPU and needs no GPU"
 
 
-def wanted(gpus: Gpus, wish: Wish) -> Layout:
-    """The layout that is meant: what the wish leaves open is as the first declared layout that fits it has it."""
-    ways = wish.tensor_parallel or gpus.layouts[0].tensor_parallel
+def wanted(gpus: Gpus, request: Request) -> Layout:
+    """The layout that is meant: what the request leaves open is as the first declared layout that fits it has it."""
+    ways = request.tensor_parallel or gpus.layouts[0].tensor_parallel
     like = next((layout for layout in gpus.layouts if layout.tensor_parallel == ways), gpus.layouts[0])
-    whole = like.expert_parallel if wish.expert_parallel is None else wish.expert_parallel
+    whole = like.expert_parallel if request.expert_parallel is None else request.expert_parallel
     return Layout(ways, whole)
 
 
@@ -56,18 +54,18 @@ def memory_needed(card: Card, gpus: Gpus, layout: Layout) -> float:
     return max((part + WORK_BYTES) / card.memory_share, gpus.memory_bytes)
 
 
-def _objections(card: Card, gpus: Gpus, layout: Layout, wish: Wish) -> Iterator[str]:
+def _objections(card: Card, gpus: Gpus, layout: Layout, request: Request) -> Iterator[str]:
     if gpus.shape:
         yield from (f"{reason}; {_instead(gpus)}" for reason in gpus.shape.objections(layout))
     elif layout not in gpus.layouts:
         yield f"its card has no shape to judge that by, and declares {_declared(gpus)} only"
-    if wish.gpus is not None and wish.gpus < layout.tensor_parallel:
-        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {wish.gpus}; {_instead(gpus)}"
+    if request.gpus is not None and request.gpus < layout.tensor_parallel:
+        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}; {_instead(gpus)}"
     need = memory_needed(card, gpus, layout)
-    if wish.gpu_memory_bytes is not None and wish.gpu_memory_bytes < need:
+    if request.gpu_memory_bytes is not None and request.gpu_memory_bytes < need:
         yield (
             f"it needs GPUs with at least {gigabytes(need)} and GPU_MEMORY_GB is "
-            f"{wish.gpu_memory_bytes / 1e9:g} ({gigabytes(card.weights.bytes)} of weights "
+            f"{request.gpu_memory_bytes / 1e9:g} ({gigabytes(card.weights.bytes)} of weights "
             f"over {layout.tensor_parallel}: {gigabytes(card.weights.bytes / layout.tensor_parallel)} each)"
         )
 

@@ -1,7 +1,5 @@
 """The weights volume: is a slug's snapshot whole, how much of it has come, how much fits."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ usage: bump.py --model SLUG (--commit COMMIT | --version VERSION)
 The wheel stays in docker/wheelhouse/, where the next build finds it. errors.py has the exit codes.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import hashlib

@@ -3,8 +3,6 @@
 Links may be relative and escape `+` as %2B. A hash is declared by a link's `#sha256=` or by metadata.json, if at all.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, replace

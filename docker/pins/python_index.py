@@ -1,7 +1,5 @@
 """The Python index, by way of pip and its own configuration: no address of it stands in this repository."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A slug's card and Dockerfile: what they pin, how they read with another pin, and writing both or neither."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -45,7 +43,7 @@ class Recipe:
     dockerfile: str
 
     @classmethod
-    def read(cls, docker: Path, slug: str) -> Recipe:
+    def read(cls, docker: Path, slug: str) -> "Recipe":
         """Raises RecipeError if there is no such slug, or its card is wrong."""
         directory = docker / slug
         if "/" in slug or not (directory / "card.yaml").is_file():
@@ -111,7 +109,7 @@ class Recipe:
         """The lock of all that the pinned vLLM needs, which may not exist yet."""
         return self.directory.parent / "locks" / f"vllm-{self.pin.version}-{self.variant}.lock"
 
-    def with_pin(self, new: Pin) -> Recipe:
+    def with_pin(self, new: Pin) -> "Recipe":
         """Both files with another pin; a candidate that becomes the pin is one no more. Raises RecipeError."""
         values: dict[tuple[str, ...], str] = {
             ("pin", "vllm", name): value for name, value in asdict(new).items()

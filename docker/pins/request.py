@@ -1,7 +1,5 @@
 """What the operator asked for: a slug, and one commit or one version of vLLM."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
@@ -19,7 +17,7 @@ class Request:
     version: str
 
     @classmethod
-    def of(cls, slug: str, commit: str, version: str) -> Request:
+    def of(cls, slug: str, commit: str, version: str) -> "Request":
         """Raises RequestError unless exactly one of the two is given, and well formed."""
         if bool(commit) == bool(version):
             raise RequestError(

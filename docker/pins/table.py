@@ -1,7 +1,5 @@
 """Shows every pin: which build, how old, whether it can still be fetched, whether this very build ran on a GPU."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import sys

@@ -1,7 +1,5 @@
 """A wheel against what a card expects of it: by its name before it is fetched, by its contents after."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Changes single values in the text of a YAML file and leaves every other byte, comments included, as it is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import yaml

@@ -1,10 +1,12 @@
 """What a card's facts allow: layouts, numbers of GPUs, memory; every refusal names its numbers."""
 
+import argparse
+
 import pytest
 
 from cards.card import Card, Gpus, Weights
 from cards.layout import Experts, Layout, Shape
-from cards.request import Wish, WishError, parse
+from cards.request import Request, setting
 from cards.validation import Refused, gigabytes, verdict
 
 LAYOUTS = (Layout(8, True), Layout(4, True), Layout(2, False))
@@ -24,22 +26,26 @@ def card(
     return Card("a-slug", Weights("o/n", "FP8", int(weights), "MIT", ("A",)), hardware, 1, share, "1", (), "")
 
 
+def asked(*words: str) -> Request:
+    return Request.of(map(setting, words))
+
+
 def refusal(card: Card, *words: str) -> str:
     """The one sentence with which the words are refused."""
     with pytest.raises(Refused) as refused:
-        verdict(card, parse(words))
+        verdict(card, asked(*words))
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
 
 def test_the_served_layout_is_meant_when_nothing_is_said() -> None:
     """The first layout of the card is the default, and the answer says what it takes."""
-    assert verdict(card(), Wish()) == "a-slug can run with TP=8 EP=1 on 8 GPUs of at least 80 GB"
+    assert verdict(card(), Request()) == "a-slug can run with TP=8 EP=1 on 8 GPUs of at least 80 GB"
 
 
 def test_the_answer_says_which_kinds_of_gpu_a_recipe_is_for() -> None:
     """A yes for eight GPUs of that size is none for every eight of them."""
-    said = verdict(card(kinds=("9.0", "10.0")), Wish())
+    said = verdict(card(kinds=("9.0", "10.0")), Request())
     assert said.endswith("on 8 GPUs of at least 80 GB, compute capability 9.0 or 10.0")
 
 
@@ -48,7 +54,7 @@ def test_the_answer_says_which_kinds_of_gpu_a_recipe_is_for() -> None:
 )
 def test_legal_combinations_are_allowed(words: tuple[str, ...]) -> None:
     """What is left open is as the declared layout with that TP has it; more GPUs than needed do no harm."""
-    assert "can run" in verdict(card(), parse(words))
+    assert "can run" in verdict(card(), asked(*words))
 
 
 def test_experts_are_cut_at_block_borders_only() -> None:
@@ -60,7 +66,7 @@ def test_experts_are_cut_at_block_borders_only() -> None:
 def test_experts_without_blocks_need_an_even_cut_only() -> None:
     """BF16 has no blocks: 160 is as good as any; a cut that leaves a rest is not."""
     plain = Shape(192, 8, Experts(288, 1280, 1))
-    assert "can run" in verdict(card(plain), parse(["TP=8", "EP=0"]))
+    assert "can run" in verdict(card(plain), asked("TP=8", "EP=0"))
     assert "1280" in refusal(card(plain), "TP=24", "EP=0")
 
 
@@ -72,7 +78,7 @@ def test_heads_are_shared_out_whole(words: tuple[str, ...], number: str) -> None
 
 def test_key_value_heads_may_be_repeated() -> None:
     """Twice as many GPUs as key-value heads: each head is on two."""
-    assert "can run" in verdict(card(Shape(64, 4, None)), parse(["TP=8", "EP=0"]))
+    assert "can run" in verdict(card(Shape(64, 4, None)), asked("TP=8", "EP=0"))
 
 
 def test_a_model_without_experts_has_none_to_spread() -> None:
@@ -90,7 +96,7 @@ def test_memory_is_the_declared_minimum_or_what_the_weights_need() -> None:
     """Few weights a GPU: the card's own minimum. Many: (weights/TP + 4 GB) within vLLM's share of the GPU."""
     assert "80 GB" in refusal(card(), "GPU_MEMORY_GB=79.9")
     assert "115.8 GB" in refusal(card(), "TP=2", "GPU_MEMORY_GB=80")
-    assert "can run" in verdict(card(), parse(["TP=2", "GPU_MEMORY_GB=115.8"]))
+    assert "can run" in verdict(card(), asked("TP=2", "GPU_MEMORY_GB=115.8"))
     assert "213 GB" in refusal(card(share=0.5), "TP=2", "GPU_MEMORY_GB=140")
 
 
@@ -102,18 +108,18 @@ def test_a_model_too_large_for_80_gb_names_the_memory_it_needs() -> None:
 
 def test_without_a_shape_only_declared_layouts_are_allowed() -> None:
     """Nothing to compute from: what is not declared is refused."""
-    assert "can run" in verdict(card(None), parse(["TP=2"]))
+    assert "can run" in verdict(card(None), asked("TP=2"))
     assert "no shape" in refusal(card(None), "TP=2", "EP=1")
 
 
 def test_a_layout_that_is_legal_but_not_declared_is_said_to_be() -> None:
     """Legal by the shape, and nobody declared it: yes, with a remark."""
-    assert "declares TP=8 EP=1, TP=4 EP=1, TP=2 EP=0 only" in verdict(card(), parse(["TP=2", "EP=1"]))
+    assert "declares TP=8 EP=1, TP=4 EP=1, TP=2 EP=0 only" in verdict(card(), asked("TP=2", "EP=1"))
 
 
 def test_a_slug_of_the_cpu_has_no_layout() -> None:
     """It needs no GPU, and cannot be spread over any."""
-    assert "no GPU" in verdict(card(gpus=0), Wish())
+    assert "no GPU" in verdict(card(gpus=0), Request())
     assert "CPU" in refusal(card(gpus=0), "TP=2")
 
 
@@ -139,8 +145,8 @@ def test_a_slug_of_the_cpu_has_no_layout() -> None:
 )
 def test_words_that_mean_nothing_are_refused_in_one_line(word: str) -> None:
     """The line names the variable and its value."""
-    with pytest.raises(WishError) as wrong:
-        parse([word])
+    with pytest.raises(argparse.ArgumentTypeError) as wrong:
+        setting(word)
     assert word.partition("=")[0] in str(wrong.value)
     assert "\n" not in str(wrong.value)
 
