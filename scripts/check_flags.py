@@ -1,16 +1,15 @@
 """Asks each slug's pinned vLLM, on this machine without a GPU, whether it accepts the slug's options.
 
-usage: check_flags.py [SLUG [SERVE_YAML]]     SERVE_YAML: to be tried in place of the slug's own; without SLUG: all
-       check_flags.py --built SLUG            asks the slug's own image, which must have been built
-
 The parser runs in the CPU worker's image, with the Python files of the wheel that the slug's card pins. That wheel is
 fetched once, by hash, into out/wheels. That vLLM must know the classes that the card names, too; --built imports them.
 Exit codes: 0 all are accepted · 1 one is refused · 2 no such slug or file · 3 the image or the wheel could not be had.
 """
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,40 @@ class CannotCheck(Exception):
 
 
 def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("slug", nargs="?", metavar="SLUG", help="default: all")
+    parser.add_argument(
+        "tried", nargs="?", type=Path, metavar="SERVE_YAML", help="to be tried in place of the slug's own"
+    )
+    parser.add_argument("--built", action="store_true", help="ask the slug's own image, as it was built")
+    given = parser.parse_args(words)
     try:
-        if words[:1] == ["--built"]:
-            return ask_built(composed(), *words[1:2])
         project = composed()
-        services = project["services"]
-        asked = [request(services, slug, words[1:]) for slug in words[:1] or slugs()]
-        image = built_image(project)
-        wheels = {entry["slug"]: pinned_wheel(entry["slug"]) for entry in asked}
-        asked.sort(key=lambda entry: str(wheels[entry["slug"]]))
-        groups = groupby(asked, key=lambda entry: wheels[entry["slug"]])
-        return max(ask(image, wheel, list(group), words[1:]) for wheel, group in groups)
+        wanted = slugs() if given.slug is None else [given.slug]
+        asked = [request(project["services"], slug, given.tried) for slug in wanted]
+        return max((ask_built if given.built else ask_pinned)(project, asked, given.tried))
     except CannotCheck as error:
         print(f"check-flags: {error.args[1]}", file=sys.stderr)
         return int(error.args[0])
+
+
+def ask_pinned(project: dict[str, Any], asked: list[dict[str, Any]], tried: Path | None) -> Iterator[int]:
+    """Asks the vLLM that each slug's card pins. Raises CannotCheck."""
+    compose("--profile", PARSER, "build", "--quiet", PARSER)
+    wheels = {entry["slug"]: pinned_wheel(entry["slug"]) for entry in asked}
+    asked = sorted(asked, key=lambda entry: str(wheels[entry["slug"]]))
+    for wheel, group in groupby(asked, key=lambda entry: wheels[entry["slug"]]):
+        yield ask(f"{project['name']}-{PARSER}", wheel, list(group), tried)
+
+
+def ask_built(project: dict[str, Any], asked: list[dict[str, Any]], tried: Path | None) -> Iterator[int]:
+    """Asks the vLLM inside each slug's own image. Raises CannotCheck."""
+    for entry in asked:
+        image = f"{project['name']}-{entry['slug']}"
+        said(["docker", "image", "inspect", image])
+        yield ask(image, None, [entry], tried)
 
 
 def slugs() -> list[str]:
@@ -55,13 +74,13 @@ def composed() -> dict[str, Any]:
     return project
 
 
-def request(services: dict[str, Any], slug: str, instead: list[str]) -> dict[str, Any]:
+def request(services: dict[str, Any], slug: str, tried: Path | None) -> dict[str, Any]:
     """What flags.py is told of a slug. Raises CannotCheck."""
     if slug not in slugs():
         raise CannotCheck(WRONG, f"there is no slug {slug!r}; there are: {', '.join(slugs())}")
-    if instead and not Path(instead[0]).is_file():
-        raise CannotCheck(WRONG, f"there is no file {instead[0]}")
-    serve = "/tried.yaml" if instead else f"/slugs/{slug}/serve.yaml"
+    if tried and not tried.is_file():
+        raise CannotCheck(WRONG, f"there is no file {tried}")
+    serve = "/tried.yaml" if tried else f"/slugs/{slug}/serve.yaml"
     return {
         "slug": slug,
         "environment": services[slug]["environment"] | {"LAUNCHER_SERVE_CONFIG": serve},
@@ -73,20 +92,6 @@ def request(services: dict[str, Any], slug: str, instead: list[str]) -> dict[str
 def card(slug: str) -> dict[str, Any]:
     facts: dict[str, Any] = yaml.safe_load((ROOT / "docker" / slug / "card.yaml").read_text())
     return facts
-
-
-def ask_built(project: dict[str, Any], slug: str = "") -> int:
-    """Asks the vLLM inside the slug's own image. Raises CannotCheck."""
-    asked = request(project["services"], slug, [])
-    image = f"{project['name']}-{slug}"
-    said(MISSING, ["docker", "image", "inspect", image])
-    return ask(image, None, [asked], [])
-
-
-def built_image(project: dict[str, Any]) -> str:
-    """The name of the image that the parser runs in, as Compose names what it builds. Raises CannotCheck."""
-    compose("--profile", PARSER, "build", "--quiet", PARSER)
-    return f"{project['name']}-{PARSER}"
 
 
 def pinned_wheel(slug: str) -> Path | None:
@@ -109,14 +114,14 @@ def fetch(requirement: str) -> None:
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", "3.12"]
     options += ["--find-links", str(ROOT / "docker" / "wheelhouse")]  # where `make bump` leaves a nightly
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options]
-    said(MISSING, [*words, "--dest", str(WHEELS), "--requirement", str(wanted)])
+    said([*words, "--dest", str(WHEELS), "--requirement", str(wanted)])
 
 
-def ask(image: str, wheel: Path | None, asked: list[dict[str, Any]], instead: list[str]) -> int:
+def ask(image: str, wheel: Path | None, asked: list[dict[str, Any]], tried: Path | None) -> int:
     """Runs flags.py in a container without network, rights or weights; returns its exit code."""
     mounts = {ROOT / "docker": "/slugs", ROOT / "scripts/flags.py": "/flags.py"}
     mounts |= {wheel: f"/{wheel.name}"} if wheel else {}
-    mounts |= {Path(instead[0]).resolve(): "/tried.yaml"} if instead else {}
+    mounts |= {tried.resolve(): "/tried.yaml"} if tried else {}
     words = ["docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--cap-drop=ALL"]
     words += ["--security-opt=no-new-privileges", "--tmpfs=/tmp:mode=1777"]
     words += ["--env=PYTHONPATH=/slugs", "--env=VLLM_LOGGING_LEVEL=ERROR"]
@@ -128,18 +133,18 @@ def ask(image: str, wheel: Path | None, asked: list[dict[str, Any]], instead: li
 
 def compose(*words: str) -> str:
     """What `docker compose` prints. Raises CannotCheck."""
-    return said(MISSING, ["docker", "compose", *words])
+    return said(["docker", "compose", *words])
 
 
-def said(code: int, words: list[str]) -> str:
-    """A program's output. Raises CannotCheck with `code` and the program's last line if it fails."""
+def said(words: list[str]) -> str:
+    """A program's output. Raises CannotCheck with the program's last line if it fails."""
     try:
         done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True)
     except OSError as error:
         raise CannotCheck(MISSING, f"{words[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CannotCheck(code, f"{' '.join(words[:4])} ... failed: {last}")
+        raise CannotCheck(MISSING, f"{' '.join(words[:4])} ... failed: {last}")
     return done.stdout
 
 

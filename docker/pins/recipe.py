@@ -1,11 +1,8 @@
 """A slug's card and Dockerfile: what they pin, how they read with another pin, and writing both or neither."""
 
-import contextlib
-import os
 import re
-import signal
+import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -130,11 +127,15 @@ class Recipe:
         return changed
 
     def write(self) -> None:
-        """Replaces both files, or neither. Raises RecipeError."""
+        """Replaces both files; neither, if the disk does not take both. Raises RecipeError."""
+        texts = {"card.yaml": self.card, "Dockerfile": self.dockerfile}
         try:
-            _replace_all(
-                {self.directory / "card.yaml": self.card, self.directory / "Dockerfile": self.dockerfile}
-            )
+            with tempfile.TemporaryDirectory(dir=self.directory, prefix=".bump-") as scratch:
+                for name, text in texts.items():
+                    Path(scratch, name).write_text(text, encoding="utf-8")
+                    shutil.copymode(self.directory / name, Path(scratch, name))
+                for name in texts:
+                    Path(scratch, name).replace(self.directory / name)
         except OSError as error:
             raise RecipeError(f"{self.directory} cannot be written: {error.strerror}") from error
 
@@ -147,40 +148,3 @@ def _labelled(slug: str, dockerfile: str, new: Pin) -> str:
         if count != 1:
             raise RecipeError(f'{slug}/Dockerfile has {label}="…" {count} times: it must be there once')
     return _LOCK.sub(lambda lock: f"vllm-{new.version}-{lock['variant']}.lock", dockerfile)
-
-
-def _replace_all(texts: dict[Path, str]) -> None:
-    """Writes every text beside its file before the first file is replaced. Raises OSError, with nothing replaced."""
-    before = {path: path.read_bytes() for path in texts}
-    with contextlib.ExitStack() as leftovers:
-        fresh = {path: _beside(path, text.encode(), leftovers) for path, text in texts.items()}
-        with _undisturbed():
-            try:
-                for path, new in fresh.items():
-                    new.replace(path)
-            except OSError:
-                for path, content in before.items():
-                    _beside(path, content, leftovers).replace(path)
-                raise
-
-
-def _beside(path: Path, content: bytes, leftovers: contextlib.ExitStack) -> Path:
-    """A durable file in the same directory, with the same rights; removed at the end if it is still there."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    leftovers.callback(Path(name).unlink, missing_ok=True)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-    os.chmod(name, path.stat().st_mode)
-    return Path(name)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until both files are exchanged."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
