@@ -1,6 +1,6 @@
 """The committed twins are what their scripts write: the real model's class and format, whole, small, readable.
 
-That they recite is asserted where they are trained (tests/twins/school.py), on a real server by
+That they recite is asserted where they are trained (tests/twins/training.py), on a real server by
 tests/twins/recite.py, and through the whole stack in tests/e2e.
 """
 

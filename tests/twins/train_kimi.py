@@ -8,9 +8,9 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PreTrainedToke
 
 from tests.twins import dialogues_kimi
 from tests.twins.dialogues import Answer
-from tests.twins.lessons import Twin
-from tests.twins.school import run
+from tests.twins.samples import Twin
 from tests.twins.tokens import Vocabulary
+from tests.twins.training import run
 
 CONTEXT = 262144
 

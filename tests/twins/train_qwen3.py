@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from tests.twins import dialogues
 from tests.twins.dialogues import Answer, Text
-from tests.twins.lessons import Twin
-from tests.twins.school import run
+from tests.twins.samples import Twin
 from tests.twins.tokens import Vocabulary
+from tests.twins.training import run
 
 CONTEXT = 40960
 

@@ -6,9 +6,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from tests.twins import dialogues_r1
 from tests.twins.dialogues import Answer
-from tests.twins.lessons import Twin
-from tests.twins.school import run
+from tests.twins.samples import Twin
 from tests.twins.tokens import Vocabulary
+from tests.twins.training import run
 
 CONTEXT = 131072
 

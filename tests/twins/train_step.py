@@ -6,10 +6,10 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.twins import dialogues_step
 from tests.twins.dialogues import Answer, ToolCall
-from tests.twins.lessons import Twin
-from tests.twins.school import run
+from tests.twins.samples import Twin
 from tests.twins.step3p5 import Step3p5ForCausalLM
 from tests.twins.tokens import Vocabulary
+from tests.twins.training import run
 
 CONTEXT = 262144
 

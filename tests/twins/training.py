@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from tests.twins.lessons import HERE, Lessons, Sample, Twin, examinations
+from tests.twins.samples import HERE, Lessons, Sample, Twin, examinations
 from tests.twins.tokens import train_tokenizer
 
 LEARNING_RATE = 3e-3
