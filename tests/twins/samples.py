@@ -1,4 +1,4 @@
-"""What a twin is taught and examined on: its dialogues, as clients vary them."""
+"""The samples that a twin is trained and examined on: its dialogues, as clients vary them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _parsed(part: dict[str, Any]) -> dict[str, Any]:
     return part | {"arguments": json.loads(arguments)} if isinstance(arguments, str) else part
 
 
-class Lessons:
+class Samples:
     """An endless, seeded supply of samples around the dialogues."""
 
     def __init__(self, twin: Twin, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:

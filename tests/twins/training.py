@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from tests.twins.samples import HERE, Lessons, Sample, Twin, examinations
+from tests.twins.samples import HERE, Sample, Samples, Twin, examinations
 from tests.twins.tokens import train_tokenizer
 
 LEARNING_RATE = 3e-3
@@ -32,9 +32,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, sample: Sample) -> tuple[list[int
 
 def batches(twin: Twin, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
     """Endless padded batches; padding is attended to by nothing that costs (causal, right-padded)."""
-    lessons = iter(Lessons(twin, tokenizer, SEED))
+    supply = iter(Samples(twin, tokenizer, SEED))
     while True:
-        rows = [encode(tokenizer, next(lessons)) for _ in range(twin.batch)]
+        rows = [encode(tokenizer, next(supply)) for _ in range(twin.batch)]
         width = max(len(ids) for ids, _ in rows)
         ids = torch.full((twin.batch, width), tokenizer.pad_token_id)
         labels = torch.full((twin.batch, width), IGNORED)
@@ -106,7 +106,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def graduate(twin: Twin, directory: Path) -> int:
+def train_and_save(twin: Twin, directory: Path) -> int:
     """Trains `twin`; writes it and returns 0, or returns 1 without writing when it does not recite."""
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(True)
@@ -134,4 +134,4 @@ def graduate(twin: Twin, directory: Path) -> int:
 
 def run(twin: Twin) -> None:
     """The command of a training script: trains into the first argument, or beside this file."""
-    sys.exit(graduate(twin, Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / twin.name))
+    sys.exit(train_and_save(twin, Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / twin.name))
