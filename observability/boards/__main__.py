@@ -11,7 +11,7 @@ from typing import Any
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from observability.boards import BOARDS
-from observability.boards.parts import Board
+from observability.boards.panels import Board
 
 STRAY = ("auto", "auto_min", "auto_count")  # of intervals alone; the library writes them into every variable
 

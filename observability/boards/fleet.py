@@ -1,6 +1,6 @@
 """Fleet: is anything wrong, for whom, since when; and where to look next."""
 
-from observability.boards.parts import (
+from observability.boards.panels import (
     AMBER,
     BLUE,
     GREEN,

@@ -2,7 +2,7 @@
 
 from observability.boards.fleet import MODEL
 from observability.boards.model import rate
-from observability.boards.parts import (
+from observability.boards.panels import (
     BYTES,
     HALF,
     PER_S,

@@ -1,7 +1,7 @@
 """GPUs: each card's use, memory, power, heat, links and errors, as DCGM's exporter tells them."""
 
 from observability.boards.fleet import MODEL
-from observability.boards.parts import (
+from observability.boards.panels import (
     RATIO,
     TARGETS,
     THIRD,

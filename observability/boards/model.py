@@ -1,7 +1,7 @@
 """Model: what clients of a model get, and what its engines do to give it."""
 
 from observability.boards.fleet import GATEWAY, GPUS
-from observability.boards.parts import (
+from observability.boards.panels import (
     PER_S,
     RATIO,
     REQUESTS,

@@ -1,7 +1,7 @@
 """Weights and start-up: what is fetched, what a start is at, how long it takes, what is in its way."""
 
 from observability.boards.fleet import MODEL, coded
-from observability.boards.parts import (
+from observability.boards.panels import (
     AMBER,
     BLUE,
     BYTES,
