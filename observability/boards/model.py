@@ -1,20 +1,8 @@
 """Model: what clients of a model get, and what its engines do to give it."""
 
+from observability.boards import panels
 from observability.boards.fleet import GATEWAY, GPUS
-from observability.boards.panels import (
-    PER_S,
-    RATIO,
-    REQUESTS,
-    SECONDS,
-    TARGETS,
-    TOKENS,
-    Board,
-    Query,
-    Row,
-    Scale,
-    choice,
-    lines,
-)
+from observability.boards.panels import Board, Query, Row, Scale
 
 DRAFT = "vllm:spec_decode_num"
 OURS, ITS = 'model=~"$model"', 'slug=~"$slug"'
@@ -42,49 +30,49 @@ def ratio(part: str, whole: str) -> str:
 TRAFFIC = Row(
     "What is asked, and what comes of it",
     [
-        lines(
+        panels.lines(
             "Requests a second, by route and ending",
             "Anything but complete and client_gone is worth a look: Errors by cause, beside this.",
-            REQUESTS,
+            panels.REQUESTS,
             Query(rate("gateway_requests_total", "route, ending", OURS), "{{route}} {{ending}}"),
             stacked=True,
         ),
-        lines(
+        panels.lines(
             "Errors a second, by cause",
             "Codes of the gateway's own errors; each has a row in docs/operations.md, Error codes clients "
             "see.",
-            PER_S,
+            panels.PER_S,
             Query(rate("gateway_errors_total", "code", OURS), "{{code}}"),
             to=(GATEWAY,),
             stacked=True,
         ),
-        lines(
+        panels.lines(
             "Answers a second, by status",
             "4xx: the client's. 503: loading, down or too much. 502 and 504: a worker died or is late; see "
             "its log.",
-            REQUESTS,
+            panels.REQUESTS,
             Query(rate("gateway_requests_total", "status", OURS), "{{status}}"),
         ),
-        lines(
+        panels.lines(
             "Tokens a second, read and generated",
             "Much read and little generated: long prompts hold the answers back; prefix caching or another "
             "replica helps.",
-            TOKENS,
+            panels.TOKENS,
             Query(rate("vllm:prompt_tokens_total"), "{{slug}} read"),
             Query(rate("vllm:generation_tokens_total"), "{{slug}} generated"),
             to=(GPUS,),
         ),
-        lines(
+        panels.lines(
             "Why did answers end (a second)?",
             "length in large numbers: clients set max_tokens too low, or the context is full. abort: they "
             "left, or were cut off.",
-            PER_S,
+            panels.PER_S,
             Query(
                 rate("vllm:request_success_total", "slug, finished_reason"), "{{slug}} {{finished_reason}}"
             ),
             stacked=True,
         ),
-        lines(
+        panels.lines(
             "How long are prompts and answers (p95, tokens)?",
             "A jump here explains a jump in time to first token and in KV use: somebody sends other prompts "
             "than before.",
@@ -100,18 +88,18 @@ TRAFFIC = Row(
 LATENCY = Row(
     "How long it takes",
     [
-        lines(
+        panels.lines(
             "Time to first token, by slug (s)",
             "vLLM's own, from when it has the request. Above the target: Where the time goes, below, says "
             "queue or prefill.",
-            Scale("s", red=TARGETS.ttft_p95_s),
+            Scale("s", red=panels.TARGETS.ttft_p95_s),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
-        lines(
+        panels.lines(
             "Time to first byte at the gateway, by model (s)",
             "What clients see. Far above vLLM's own: requests wait in the gateway's line, or were sent "
             "twice; open Gateway.",
-            Scale("s", red=TARGETS.ttft_p95_s),
+            Scale("s", red=panels.TARGETS.ttft_p95_s),
             *(
                 Query(
                     quantile(share, "gateway_time_to_first_byte_seconds", "model", OURS),
@@ -121,19 +109,19 @@ LATENCY = Row(
             ),
             to=(GATEWAY,),
         ),
-        lines(
+        panels.lines(
             "Time between tokens, by slug (s)",
             "Grows with the number of requests at once and with long prefills between; a lower max-num-seqs "
             "trades it for a queue.",
-            SECONDS,
+            panels.SECONDS,
             *quantiles("vllm:inter_token_latency_seconds", 0.5, 0.99),
             to=(GPUS,),
         ),
-        lines(
+        panels.lines(
             "Where does the time go (p95, s)?",
             "queue: too much comes for the replicas there are. prefill: prompts are long or the cache is "
             "cold. decode: answers are long. vLLM's smallest bucket is 0.3 s: less looks like 0.29.",
-            SECONDS,
+            panels.SECONDS,
             *(
                 Query(
                     quantile(0.95, f"vllm:request_{part}_time_seconds", "slug", ITS), f"{{{{slug}}}} {part}"
@@ -141,17 +129,17 @@ LATENCY = Row(
                 for part in ("queue", "prefill", "decode")
             ),
         ),
-        lines(
+        panels.lines(
             "A whole answer, by slug (s)",
             "From request to last token. Read it beside the lengths of answers: long ones take long.",
-            SECONDS,
+            panels.SECONDS,
             *quantiles("vllm:e2e_request_latency_seconds", 0.5, 0.95, 0.99),
         ),
-        lines(
+        panels.lines(
             "Time between chunks at the gateway, by model (s)",
             "Each stream's mean, as it comes from the worker. Above vLLM's own: the network, or a gateway "
             "that is too busy.",
-            SECONDS,
+            panels.SECONDS,
             *(
                 Query(f"model:time_between_chunks_seconds:p{share}{{{OURS}}} >= 0", f"{{{{model}}}} p{share}")
                 for share in (50, 99)
@@ -164,7 +152,7 @@ LATENCY = Row(
 ENGINE = Row(
     "What the engines do",
     [
-        lines(
+        panels.lines(
             "Requests running and waiting, by slug",
             "Waiting that grows: more comes than the replicas take. Running that stands still with flat "
             "tokens: a hang; the launcher ends it.",
@@ -172,35 +160,35 @@ ENGINE = Row(
             Query(f"sum by (slug) (vllm:num_requests_running{{{ITS}}})", "{{slug}} running"),
             Query(f"sum by (slug) (vllm:num_requests_waiting{{{ITS}}})", "{{slug}} waiting"),
         ),
-        lines(
+        panels.lines(
             "How full is the KV cache, by worker?",
             "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter contexts, "
             "or another replica.",
-            Scale("percentunit", amber=0.8, red=TARGETS.kv_use, most=1),
+            Scale("percentunit", amber=0.8, red=panels.TARGETS.kv_use, most=1),
             Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
         ),
-        lines(
+        panels.lines(
             "Requests begun anew for want of KV cache (preemptions a second)",
             "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
             "replica.",
-            Scale("ops", red=TARGETS.preemptions_per_s),
+            Scale("ops", red=panels.TARGETS.preemptions_per_s),
             Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
         ),
-        lines(
+        panels.lines(
             "Which share of prompt tokens was in the prefix cache?",
             "Low where conversations go on: several replicas without prefix_affinity, or a cache too small. "
             "docs/configuration.md, policies.",
-            RATIO,
+            panels.RATIO,
             Query(ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"),
         ),
-        lines(
+        panels.lines(
             "Which share of the draft's tokens was accepted?",
             "Only slugs with a draft. Below a third the draft costs more than it brings: drop "
             "speculative-config for this load.",
-            RATIO,
+            panels.RATIO,
             Query(ratio(f"{DRAFT}_accepted_tokens_total", f"{DRAFT}_draft_tokens_total"), "{{slug}}"),
         ),
-        lines(
+        panels.lines(
             "Requests now on each worker, as the gateway counts",
             "Uneven over replicas: a policy with affinity, or one that is new and grows to its share.",
             Scale(),
@@ -216,7 +204,7 @@ MODEL = Board(
     "What clients of a model get, and what its engines do to give it.",
     [TRAFFIC, LATENCY, ENGINE],
     [
-        choice("model", "label_values(gateway_model_state, model)"),
-        choice("slug", "label_values(gateway_worker_state, slug)"),
+        panels.choice("model", "label_values(gateway_model_state, model)"),
+        panels.choice("slug", "label_values(gateway_worker_state, slug)"),
     ],
 )

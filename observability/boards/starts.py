@@ -1,29 +1,8 @@
 """Weights and start-up: what is fetched, what a start is at, how long it takes, what is in its way."""
 
+from observability.boards import panels
 from observability.boards.fleet import MODEL, coded
-from observability.boards.panels import (
-    AMBER,
-    BLUE,
-    BYTES,
-    GREEN,
-    GREY,
-    HALF,
-    NUMBERS_HIGH,
-    RATIO,
-    RED,
-    SECONDS,
-    WIDE,
-    Board,
-    Query,
-    Row,
-    Scale,
-    bars,
-    choice,
-    lines,
-    numbers,
-    rows,
-    states,
-)
+from observability.boards.panels import AMBER, BLUE, GREEN, GREY, RED, Board, Query, Row, Scale
 
 ITS = 'slug=~"$slug"'
 WORKER = "{{slug}} {{instance}}"
@@ -62,7 +41,7 @@ def job(metric: str, only: str = "") -> str:
 STARTING = Row(
     "What is each start at?",
     [
-        states(
+        panels.states(
             "In which phase is each worker?",
             "waiting-for-gpus: another worker has them. back-off: vLLM ended by itself, its log says why. "
             "misconfigured: mend serve.yaml and start anew. docs/operations.md, A worker does not become "
@@ -70,31 +49,31 @@ STARTING = Row(
             PHASES,
             Query(coded("launcher_phase", "slug, instance", PHASES, "phase", ITS), WORKER),
             to=(MODEL,),
-            width=WIDE,
+            width=panels.WIDE,
         ),
-        bars(
+        panels.bars(
             "How long did each phase of the last start take (s)?",
             "The longest one is what to work on: loading, the disk; compiling, a cache that was lost; "
             "starting, the image.",
-            SECONDS,
+            panels.SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_phase_seconds{{{ITS},{BEFORE_READY}}})", "{{slug}} {{phase}}"
             ),
         ),
-        bars(
+        panels.bars(
             "How long does each phase take as a rule (s)?",
             "The median of the last five starts that became ready. Twice that, and an alert says so.",
-            SECONDS,
+            panels.SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_usual_phase_seconds{{{ITS},{BEFORE_READY}}})",
                 "{{slug}} {{phase}}",
             ),
         ),
-        lines(
+        panels.lines(
             "How long until each worker is ready (s)?",
             "An estimate by its earlier starts; clients are told the same. One that does not fall: look at "
             "its phase, above.",
-            SECONDS,
+            panels.SECONDS,
             Query(f"launcher_start_left_seconds{{{ITS}}}", WORKER),
         ),
     ],
@@ -103,7 +82,7 @@ STARTING = Row(
 LOADING = Row(
     "Loading and compiling",
     [
-        numbers(
+        panels.numbers(
             "How fast were the weights loaded (bytes/s)?",
             "Size by the seconds of loading. Far below what the disk gives: safetensors-load-strategy in "
             "serve.yaml, or a shared volume.",
@@ -113,21 +92,21 @@ LOADING = Row(
                 "{{slug}}",
             ),
         ),
-        numbers(
+        panels.numbers(
             "Which share of the weights is loaded?",
             "1 once a worker has gone on. One that stands still: the disk, or a volume that hangs.",
-            RATIO,
+            panels.RATIO,
             Query(f"launcher_loaded_ratio{{{ITS}}}", WORKER),
         ),
-        rows(
+        panels.rows(
             "Did each start find its compiled code?",
             "miss again and again: the volume engine-cache-SLUG was removed, or the pin changed. none: "
             "nothing is compiled.",
             Scale("none"),
             ["slug", "instance", "outcome"],
             Query(f"launcher_compile_cache{{{ITS}}} == 1", "now"),
-            width=HALF,
-            height=NUMBERS_HIGH,
+            width=panels.HALF,
+            height=panels.NUMBERS_HIGH,
         ),
     ],
 )
@@ -135,7 +114,7 @@ LOADING = Row(
 TROUBLE = Row(
     "What is in the way?",
     [
-        bars(
+        panels.bars(
             "What keeps workers from serving?",
             "0 is good. weights-missing, weights-corrupt: the weights job. gpus-busy: who holds them is in "
             "the worker's log. configuration, crash, hang: its log.",
@@ -143,7 +122,7 @@ TROUBLE = Row(
             Query(f"max by (trouble) (launcher_trouble{{{ITS}}})", "{{trouble}}"),
             to=(MODEL,),
         ),
-        lines(
+        panels.lines(
             "Starts, crashes and hangs since each launcher began",
             "Steps of crashes: vLLM ends by itself. Steps of hangs: it stood still and was ended. Both are "
             "in the worker's log.",
@@ -153,7 +132,7 @@ TROUBLE = Row(
                 for what in ("starts", "crashes", "hangs")
             ),
         ),
-        lines(
+        panels.lines(
             "Which share of each disk is free?",
             "Below a twentieth an alert fires. weights: make prune. cache: remove the volume "
             "engine-cache-SLUG of a slug that is gone.",
@@ -166,41 +145,41 @@ TROUBLE = Row(
 WEIGHTS = Row(
     "Weights that are being fetched",
     [
-        states(
+        panels.states(
             "In which phase is each weights job?",
             "failed: docker compose logs SLUG-weights has the line, its exit code is in docs/operations.md. "
             "Empty: none has run.",
             FETCHING,
             Query(coded("model_cache_phase", "slug", FETCHING, "phase", ITS), "{{slug}}"),
         ),
-        lines(
+        panels.lines(
             "How fast do bytes come, or are read back (bytes/s)?",
             "Zero for minutes while downloading: the link or the hub; the job tries again and resumes. "
             "MODEL_CACHE_FALLBACKS names others.",
             Scale("Bps"),
             Query(f"max by (slug) (model_cache_rate_bytes_per_s{{{ITS}}})", "{{slug}}"),
-            width=HALF,
+            width=panels.HALF,
         ),
-        numbers(
+        panels.numbers(
             "How much of its phase has each job done?",
             "The last job of a slug within a day. Below 1 and not moving: the panels above.",
-            RATIO,
+            panels.RATIO,
             Query(f"{job('model_cache_bytes_done')} / ({job('model_cache_bytes_total')} > 0)", "{{slug}}"),
         ),
-        numbers(
+        panels.numbers(
             "How many bytes does it go through?",
             "The size of the model; five per cent more must be free on the volume.",
-            BYTES,
+            panels.BYTES,
             Query(job("model_cache_bytes_total"), "{{slug}}"),
         ),
-        numbers(
+        panels.numbers(
             "How many files are done?",
             "Of the last job of a slug within a day, in its last phase.",
             Scale(),
             Query(job("model_cache_files_done"), "{{slug}} done"),
             Query(job("model_cache_files_total"), "{{slug}} of"),
         ),
-        numbers(
+        panels.numbers(
             "How often was a transfer tried again?",
             "A few over hours are a slow link. Many: a proxy that cuts long transfers; "
             "MODEL_CACHE_MOST_BYTES_PER_S or a fallback.",
@@ -215,5 +194,5 @@ STARTS = Board(
     "Octet / Weights and start-up",
     "What is fetched, what a start is at, how long it takes, what is in its way.",
     [STARTING, LOADING, TROUBLE, WEIGHTS],
-    [choice("slug", "label_values(launcher_phase, slug)")],
+    [panels.choice("slug", "label_values(launcher_phase, slug)")],
 )
