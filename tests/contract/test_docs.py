@@ -99,3 +99,50 @@ def test_the_example_env_names_settings_that_are_read() -> None:
     assert names
     assert {name for name in names if f"${{{name}" not in text} <= {"COMPOSE_PROFILES"}
     assert {name for name in names if f"`{name}`" not in CONFIGURATION} == set()
+
+
+README, CHINESE = (ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text()
+FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def test_the_chinese_readme_has_every_command() -> None:
+    """The code blocks are the same but for comments, labels and what is said to the model."""
+    assert code_of(CHINESE) == code_of(README)
+
+
+def test_the_chinese_readme_has_every_table_row() -> None:
+    """Row by row the same names, links and figures: a row that is missing, or a figure that was changed, fails."""
+    assert rows_of(CHINESE) == rows_of(README)
+
+
+def test_the_chinese_readme_has_every_figure_and_link() -> None:
+    """Outside of the tables, too."""
+    figures = set(FIGURE.findall(README)) - set(FIGURE.findall(CHINESE))
+    links = set(links_of(README)) - set(links_of(CHINESE)) - {"README.zh-CN.md"}
+    assert figures == set()
+    assert {link for link in links if not link.startswith("#")} == set()
+
+
+def code_of(text: str) -> list[str]:
+    """The lines of its code blocks, without what is translated."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [(kind, line) for kind, block in blocks for line in (kind, *block.splitlines())]
+    return [untranslated(kind, line) for kind, line in lines]
+
+
+def untranslated(kind: str, line: str) -> str:
+    """A line without comment, label or message."""
+    if kind == "mermaid":
+        return re.sub(r'\|[^|]*\||"[^"]*"', "", line).rstrip()
+    line = re.sub(r'"content": "[^"]*"', "", line)
+    return re.sub(r"\s+# .*", "", line) if line.startswith("$ ") else line
+
+
+def rows_of(text: str) -> list[tuple[list[str], list[str], list[str]]]:
+    """Of every row of its tables what is the same in any language."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [(re.findall(r"`[^`]+`", row), links_of(row), FIGURE.findall(row)) for row in rows]
+
+
+def links_of(text: str) -> list[str]:
+    return re.findall(r"\]\(([^)]+)\)", text)
