@@ -54,16 +54,9 @@ def test_every_error_code_has_a_row() -> None:
 def test_every_make_target_named_in_the_docs_exists() -> None:
     """No page tells a reader to run a target that is not there."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    pages = [
-        ROOT / "README.md",
-        ROOT / "README.zh-CN.md",
-        ROOT / "CONTRIBUTING.md",
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("docker/*.md"),
-    ]
     named = {
         (page.name, name)
-        for page in pages
+        for page in pages()
         for name in re.findall(r"(?:`|^\$ )make ([a-z][a-z0-9-]+)", page.read_text(), re.MULTILINE)
     }
     assert named
@@ -71,15 +64,35 @@ def test_every_make_target_named_in_the_docs_exists() -> None:
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
-    """Relative links point at files that exist."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docker/*.md")]
+    """Relative links point at files that exist, and at headings that such a page has."""
     broken = {
-        (page.name, link)
-        for page in pages
-        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
-        if not (page.parent / link).exists()
+        (page.relative_to(ROOT).as_posix(), link)
+        for page in pages()
+        for link in links_of(page.read_text())
+        if not link.startswith(("https://", "http://")) and not leads_somewhere(page, link)
     }
     assert broken == set()
+
+
+def pages() -> list[Path]:
+    """All that people read."""
+    found = (ROOT.glob(pattern) for pattern in ("*.md", "docs/**/*.md", "docker/**/*.md", "examples/*.md"))
+    return [page for paths in found for page in paths]
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors_of(target.read_text()))
+
+
+def anchors_of(text: str) -> set[str]:
+    """Those that GitHub makes of headings, and those that the page sets itself."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 def test_every_test_of_reliability_is_there() -> None:
