@@ -44,10 +44,10 @@ def test_a_commit_is_pinned_by_the_bytes_on_disk(index: Index, tree: Tree) -> No
     date = pinned(tree, GPU)["date"]
     assert changed(card, (tree[GPU] / "card.yaml").read_text()) == [
         'version: "0.33.1rc1.dev7"',
-        f'commit: "{COMMIT}"    # what this wheel was built from',
+        f'commit: "{COMMIT}"    # the commit that this wheel was built from',
         f"wheel: {NIGHTLY}",
         f"sha256: {sha256}",
-        f"date: {date}    # when it was pinned, or released where that is known",
+        f"date: {date}    # the day of the release if known, else the day it was pinned",
     ]
     lines = changed(dockerfile, (tree[GPU] / "Dockerfile").read_text())
     assert [line for line in lines if "vllm-0.33.1rc1.dev7-cuda.lock" not in line] == [
