@@ -176,7 +176,7 @@ def client_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
         "QueueGrows",
         f"(slug:requests_waiting:sum > 10 and deriv(slug:requests_waiting:sum[{windows.range(5 * MINUTE)}]) > 0) "
         f"or on (model) (gateway_queue_age_seconds > {targets.queue_wait_s:g})",
-        "More requests come than {{ $labels.slug }}{{ $labels.model }} takes",
+        "{{ $labels.slug }}{{ $labels.model }} gets more requests than it can take",
         windows.wait(5 * MINUTE),
     )
 
@@ -237,7 +237,7 @@ def engine_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     yield page(
         "WorkerMisconfigured",
         'launcher_trouble{trouble="configuration"} == 1',
-        "vLLM of {{ $labels.slug }} refuses its configuration; it waits for somebody to mend it",
+        "vLLM of {{ $labels.slug }} refuses its configuration and waits for a fix",
         windows.wait(MINUTE),
     )
 
@@ -262,7 +262,7 @@ def start_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
         f"sum by (slug, instance) (launcher_phase_seconds{STARTING}) > 2 * "
         f"sum by (slug, instance) (launcher_usual_phase_seconds{STARTING}) and on (slug, instance) "
         f"max by (slug, instance) (launcher_phase{STARTING}) == 1",
-        "{{ $labels.slug }} starts for longer than twice what its starts take",
+        "{{ $labels.slug }} takes more than twice as long as usual to start",
         windows.wait(5 * MINUTE),
     )
 
@@ -279,7 +279,7 @@ def load_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     yield ticket(
         "Preemptions",
         f"sum by (slug) (rate(vllm:num_preemptions_total[{five}])) > {targets.preemptions_per_s:g}",
-        "{{ $labels.slug }} begins {{ $value | humanize }} requests a second anew",
+        "{{ $labels.slug }} preempts {{ $value | humanize }} requests a second",
         windows.wait(5 * MINUTE),
     )
     lag = f"sum by (le) (rate(gateway_loop_lag_seconds_bucket[{five}]))"
@@ -297,7 +297,7 @@ def weights_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
         "WeightsStalled",
         f'model_cache_phase{{phase="downloading"}} == 1 and on (slug, repo) '
         f"changes(model_cache_bytes_done[{windows.range(2 * MINUTE)}]) == 0",
-        "Nothing of the weights of {{ $labels.slug }} has come for ten minutes",
+        "No weights of {{ $labels.slug }} have arrived for ten minutes",
         windows.wait(10 * MINUTE),
     )
     run, day = "slug, repo, instance", windows.range(DAY)  # what a job said last is all there is of it
@@ -340,7 +340,7 @@ def gpu_alerts(windows: Windows, targets: Targets) -> Iterator[Rule]:
     yield page(
         "GPURowRemapFailed",
         "DCGM_FI_DEV_ROW_REMAP_FAILURE > 0",
-        "GPU {{ $labels.gpu }} of {{ $labels.instance }} has memory that it could not set aside",
+        "GPU {{ $labels.gpu }} of {{ $labels.instance }} could not remap a faulty memory row",
     )
     yield ticket(
         "GPUMemoryErrors",

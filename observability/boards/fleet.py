@@ -33,27 +33,29 @@ WRONG = Row(
     [
         panels.numbers(
             "How many alerts wake somebody now?",
-            "More than none: the table below says which and for whom; each has a row in docs/operations.md.",
+            "If there are any, the table below says which and for whom; docs/operations.md has a row for "
+            "each.",
             Scale(red=1),
             Query('count(ALERTS{alertstate="firing",severity="page"}) or vector(0)', "pages"),
         ),
         panels.numbers(
             "How many alerts can wait for the morning?",
-            "The table below has them, as tickets; each has a row in docs/operations.md.",
+            "The table below lists them as tickets; docs/operations.md has a row for each.",
             Scale(amber=1),
             Query('count(ALERTS{alertstate="firing",severity="ticket"}) or vector(0)', "tickets"),
         ),
         panels.numbers(
             "How many models are down?",
-            "None of their workers answers, and clients get 503. `make status` says why; then `docker "
-            "compose logs SLUG`.",
+            "None of their workers answers, and clients get 503. `make status` gives the reason; then see"
+            " `docker compose logs SLUG`.",
             Scale(red=1),
             Query(f"count({in_state('down')} unless on (model) {in_state('ready')}) or vector(0)", "models"),
             to=(MODEL, STARTS),
         ),
         panels.numbers(
             "Which share of requests fails, at worst, over 5 min?",
-            "Of the model that fares worst, by our fault. Above 0.1 %: open Model, Errors by cause.",
+            "Of the model with the most failures that are not the client's fault. Above 0.1 %, open "
+            "Model, Errors by cause.",
             Scale("percentunit", amber=panels.TARGETS.budget, red=panels.TARGETS.broken),
             Query(f"max(model:error_ratio:rate_5m{KNOWN} >= 0)", "failed"),
             to=(MODEL,),
@@ -61,8 +63,8 @@ WRONG = Row(
         ),
         panels.rows(
             "What is wrong, for whom, for how long?",
-            "Alerts that fire, the latest state of each. Take the row of that name in docs/operations.md: "
-            "it says what to look at and what to do. Empty is good.",
+            "The alerts that fire, each with its latest state. Find the row of that name in "
+            "docs/operations.md: it says where to look and what to do. An empty table is good.",
             panels.SECONDS,
             ["alertname", "severity", "model", "slug", "instance", "gpu"],
             Query('time() - (ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing"})', "for"),
@@ -76,17 +78,17 @@ MODELS = Row(
     [
         panels.states(
             "In which state is each model?",
-            "Loading for longer than usual: open Starts. Down: its workers, to the right, say which of them "
-            "and since when.",
+            "If loading takes longer than usual, open Starts. If a model is down, the panel on the right "
+            "shows which worker failed and since when.",
             MODEL_STATES,
             Query(coded("gateway_model_state", "model", MODEL_STATES), "{{model}}"),
             to=(STARTS,),
         ),
         panels.states(
             "In which state is each worker?",
-            "Suspect: it stood still or failed a probe. Ejected: its requests failed. Down: nothing "
-            "answers. The reason is in `make status`, and what to do in docs/operations.md, What make "
-            "status says of a worker.",
+            "suspect: it stood still or failed a probe. ejected: its requests failed. down: nothing "
+            "answers. `make status` gives the reason, and docs/operations.md, Worker states in make "
+            "status, says what to do.",
             WORKER_STATES,
             Query(coded("gateway_worker_state", "slug, worker", WORKER_STATES), "{{slug}} {{worker}}"),
             to=(MODEL, STARTS),
@@ -95,12 +97,12 @@ MODELS = Row(
 )
 
 CLIENTS = Row(
-    "What clients feel",
+    "What clients notice",
     [
         panels.lines(
             "Requests a second, by how they ended",
-            "refused: the gateway or a worker said no; broken: it failed after the first byte; client_gone: "
-            "the client left. Refused or broken that grow: open Model, Errors by cause.",
+            "refused: the gateway or a worker refused it; broken: it failed after the first byte; "
+            "client_gone: the client left. If refused or broken grow, open Model, Errors by cause.",
             panels.REQUESTS,
             Query("sum by (ending) (rate(gateway_requests_total[$__rate_interval]))", "{{ending}}"),
             to=(MODEL, GATEWAY),
@@ -108,16 +110,16 @@ CLIENTS = Row(
         ),
         panels.lines(
             "How long until an answer begins, by model (p95, s)?",
-            "Above the target: look at requests that wait, below. If none wait, prompts are long or caches "
-            "cold: open Model.",
+            "Above the target, look at the requests that wait, below. If none wait, prompts are long or "
+            "caches are cold: open Model.",
             Scale("s", red=panels.TARGETS.ttft_p95_s),
             Query("model:time_to_first_byte_seconds:p95 >= 0", "{{model}}"),
             to=(MODEL,),
         ),
         panels.lines(
             "How many requests wait, in engines and in the gateway?",
-            "A line that only grows: more comes than the workers take. Add a replica, or let the gateway "
-            "refuse earlier.",
+            "If it only grows, more requests arrive than the workers can take. Add a replica, or limit "
+            "the queue so that the gateway refuses earlier.",
             Scale(),
             Query("slug:requests_waiting:sum", "{{slug}}"),
             Query("sum(gateway_queue_length)", "gateway"),
@@ -125,15 +127,15 @@ CLIENTS = Row(
         ),
         panels.lines(
             "Generated tokens a second, by slug",
-            "What the GPUs make. Falling while requests wait: look at KV cache and preemptions in Model, "
-            "clocks and heat in GPUs.",
+            "If it falls while requests wait, look at KV cache and preemptions in Model, and at clocks "
+            "and temperatures in GPUs.",
             panels.PER_S,
             Query("sum by (slug) (rate(vllm:generation_tokens_total[$__rate_interval]))", "{{slug}}"),
             to=(MODEL, GPUS),
         ),
         panels.lines(
             "How fast does the error budget burn (times the allowed pace)?",
-            "1 uses a month's budget in a month. Above 14.4 over an hour somebody is woken: open Model, "
+            "At 1, a month's budget lasts a month. Above 14.4 over an hour an alert pages: open Model, "
             "Errors by cause.",
             Scale(amber=6, red=14.4),
             Query(f"model:error_ratio:rate_1h{KNOWN} / {BUDGET} >= 0", "{{model}}, 1 h"),
@@ -142,8 +144,8 @@ CLIENTS = Row(
         ),
         panels.lines(
             "Which share of a month's error budget did the last 3 days take?",
-            "A tenth is the even pace. Above 1 nothing is left for the month: changes wait until it is "
-            "below.",
+            "A tenth is the even pace. Above 1 nothing is left for the month: postpone changes until it "
+            "is below.",
             Scale("percentunit", amber=0.1, red=1),
             Query(f"model:error_ratio:rate_3d{KNOWN} / {BUDGET} * 3 / 30 >= 0", "{{model}}"),
             to=(MODEL,),

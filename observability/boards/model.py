@@ -28,19 +28,18 @@ def ratio(part: str, whole: str) -> str:
 
 
 TRAFFIC = Row(
-    "What is asked, and what comes of it",
+    "Requests and answers",
     [
         panels.lines(
             "Requests a second, by route and ending",
-            "Anything but complete and client_gone is worth a look: Errors by cause, beside this.",
+            "If anything but complete and client_gone is frequent, look at Errors by cause, beside this.",
             panels.REQUESTS,
             Query(rate("gateway_requests_total", "route, ending", OURS), "{{route}} {{ending}}"),
             stacked=True,
         ),
         panels.lines(
             "Errors a second, by cause",
-            "Codes of the gateway's own errors; each has a row in docs/operations.md, Error codes clients "
-            "see.",
+            "The gateway's own error codes. docs/operations.md, Error codes clients see, has a row for each.",
             panels.PER_S,
             Query(rate("gateway_errors_total", "code", OURS), "{{code}}"),
             to=(GATEWAY,),
@@ -48,15 +47,15 @@ TRAFFIC = Row(
         ),
         panels.lines(
             "Answers a second, by status",
-            "4xx: the client's. 503: loading, down or too much. 502 and 504: a worker died or is late; see "
-            "its log.",
+            "4xx: the client's error. 503: loading, down or overloaded. 502 and 504: a worker died or is "
+            "too slow; read its log.",
             panels.REQUESTS,
             Query(rate("gateway_requests_total", "status", OURS), "{{status}}"),
         ),
         panels.lines(
             "Tokens a second, read and generated",
-            "Much read and little generated: long prompts hold the answers back; prefix caching or another "
-            "replica helps.",
+            "If much is read and little generated, long prompts delay the answers; prefix caching or "
+            "another replica helps.",
             panels.TOKENS,
             Query(rate("vllm:prompt_tokens_total"), "{{slug}} read"),
             Query(rate("vllm:generation_tokens_total"), "{{slug}} generated"),
@@ -64,7 +63,7 @@ TRAFFIC = Row(
         ),
         panels.lines(
             "Why did answers end (a second)?",
-            "length in large numbers: clients set max_tokens too low, or the context is full. abort: they "
+            "length, if frequent: clients set max_tokens too low, or the context is full. abort: clients "
             "left, or were cut off.",
             panels.PER_S,
             Query(
@@ -74,8 +73,8 @@ TRAFFIC = Row(
         ),
         panels.lines(
             "How long are prompts and answers (p95, tokens)?",
-            "A jump here explains a jump in time to first token and in KV use: somebody sends other prompts "
-            "than before.",
+            "A jump here explains a jump in time to first token and in KV use: clients send different "
+            "prompts than before.",
             Scale(),
             *(
                 Query(quantile(0.95, f"vllm:request_{what}_tokens", "slug", ITS), f"{{{{slug}}}} {what}")
@@ -90,15 +89,15 @@ LATENCY = Row(
     [
         panels.lines(
             "Time to first token, by slug (s)",
-            "vLLM's own, from when it has the request. Above the target: Where the time goes, below, says "
-            "queue or prefill.",
+            "As vLLM measures it, from when it has the request. Above the target, Where does the time go,"
+            " below, tells queue from prefill.",
             Scale("s", red=panels.TARGETS.ttft_p95_s),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
         panels.lines(
             "Time to first byte at the gateway, by model (s)",
-            "What clients see. Far above vLLM's own: requests wait in the gateway's line, or were sent "
-            "twice; open Gateway.",
+            "What clients notice. Far above vLLM's own time to first token, requests wait in the "
+            "gateway's queue or were sent twice: open Gateway.",
             Scale("s", red=panels.TARGETS.ttft_p95_s),
             *(
                 Query(
@@ -111,16 +110,16 @@ LATENCY = Row(
         ),
         panels.lines(
             "Time between tokens, by slug (s)",
-            "Grows with the number of requests at once and with long prefills between; a lower max-num-seqs "
-            "trades it for a queue.",
+            "It grows with the number of concurrent requests and with long prefills in between. A lower "
+            "max-num-seqs makes it shorter and the queue longer.",
             panels.SECONDS,
             *quantiles("vllm:inter_token_latency_seconds", 0.5, 0.99),
             to=(GPUS,),
         ),
         panels.lines(
             "Where does the time go (p95, s)?",
-            "queue: too much comes for the replicas there are. prefill: prompts are long or the cache is "
-            "cold. decode: answers are long. vLLM's smallest bucket is 0.3 s: less looks like 0.29.",
+            "queue: too many requests for the replicas. prefill: prompts are long or the cache is cold. "
+            "decode: answers are long. vLLM's smallest bucket is 0.3 s, so anything less appears as 0.29.",
             panels.SECONDS,
             *(
                 Query(
@@ -131,14 +130,15 @@ LATENCY = Row(
         ),
         panels.lines(
             "A whole answer, by slug (s)",
-            "From request to last token. Read it beside the lengths of answers: long ones take long.",
+            "From the request to the last token. Compare it with the lengths of answers: long answers "
+            "take long.",
             panels.SECONDS,
             *quantiles("vllm:e2e_request_latency_seconds", 0.5, 0.95, 0.99),
         ),
         panels.lines(
             "Time between chunks at the gateway, by model (s)",
-            "Each stream's mean, as it comes from the worker. Above vLLM's own: the network, or a gateway "
-            "that is too busy.",
+            "The mean of each stream, as chunks come from the worker. Above vLLM's own value: the network"
+            " is slow, or the gateway is too busy.",
             panels.SECONDS,
             *(
                 Query(f"model:time_between_chunks_seconds:p{share}{{{OURS}}} >= 0", f"{{{{model}}}} p{share}")
@@ -150,47 +150,48 @@ LATENCY = Row(
 )
 
 ENGINE = Row(
-    "What the engines do",
+    "Engines",
     [
         panels.lines(
             "Requests running and waiting, by slug",
-            "Waiting that grows: more comes than the replicas take. Running that stands still with flat "
-            "tokens: a hang; the launcher ends it.",
+            "If waiting grows, more requests arrive than the replicas can take. If running and tokens do "
+            "not change, the engine hangs, and the launcher will restart it.",
             Scale(),
             Query(f"sum by (slug) (vllm:num_requests_running{{{ITS}}})", "{{slug}} running"),
             Query(f"sum by (slug) (vllm:num_requests_waiting{{{ITS}}})", "{{slug}} waiting"),
         ),
         panels.lines(
             "How full is the KV cache, by worker?",
-            "Above 95 % requests are put off or begun anew: fewer at once (max-num-seqs), shorter contexts, "
-            "or another replica.",
+            "Above 95 % vLLM delays or restarts requests. Lower max-num-seqs, use shorter contexts, or "
+            "add a replica.",
             Scale("percentunit", amber=0.8, red=panels.TARGETS.kv_use, most=1),
             Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
         ),
         panels.lines(
-            "Requests begun anew for want of KV cache (preemptions a second)",
-            "Each wastes what it had done. Lower max-num-seqs or max-model-len of serve.yaml, or add a "
-            "replica.",
+            "Requests restarted because the KV cache was full (preemptions a second)",
+            "Each one loses the work already done. Lower max-num-seqs or max-model-len in serve.yaml, or "
+            "add a replica.",
             Scale("ops", red=panels.TARGETS.preemptions_per_s),
             Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
         ),
         panels.lines(
             "Which share of prompt tokens was in the prefix cache?",
-            "Low where conversations go on: several replicas without prefix_affinity, or a cache too small. "
-            "docs/configuration.md, policies.",
+            "If it is low although conversations continue, use prefix_affinity for several replicas "
+            "(docs/configuration.md, policies), or the cache is too small.",
             panels.RATIO,
             Query(ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"),
         ),
         panels.lines(
             "Which share of the draft's tokens was accepted?",
-            "Only slugs with a draft. Below a third the draft costs more than it brings: drop "
-            "speculative-config for this load.",
+            "Only for slugs with a draft model. Below a third the draft costs more than it brings: remove"
+            " speculative-config for this load.",
             panels.RATIO,
             Query(ratio(f"{DRAFT}_accepted_tokens_total", f"{DRAFT}_draft_tokens_total"), "{{slug}}"),
         ),
         panels.lines(
             "Requests now on each worker, as the gateway counts",
-            "Uneven over replicas: a policy with affinity, or one that is new and grows to its share.",
+            "If replicas differ, the policy uses affinity, or a new worker is still growing to its full "
+            "share.",
             Scale(),
             Query(f"gateway_requests_in_flight{{{ITS}}}", "{{slug}} {{worker}}"),
             to=(GATEWAY,),
@@ -201,7 +202,7 @@ ENGINE = Row(
 MODEL = Board(
     "octet-model",
     "Octet / Model",
-    "What clients of a model get, and what its engines do to give it.",
+    "What clients of a model get, and how its engines are doing.",
     [TRAFFIC, LATENCY, ENGINE],
     [
         panels.choice("model", "label_values(gateway_model_state, model)"),

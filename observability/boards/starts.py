@@ -39,13 +39,13 @@ def job(metric: str, only: str = "") -> str:
 
 
 STARTING = Row(
-    "What is each start at?",
+    "Starts",
     [
         panels.states(
             "In which phase is each worker?",
-            "waiting-for-gpus: another worker has them. back-off: vLLM ended by itself, its log says why. "
-            "misconfigured: mend serve.yaml and start anew. docs/operations.md, A worker does not become "
-            "ready.",
+            "waiting-for-gpus: another worker uses them. back-off: vLLM ended by itself; its log gives "
+            "the reason. misconfigured: fix serve.yaml and restart. See docs/operations.md, A worker does"
+            " not become ready.",
             PHASES,
             Query(coded("launcher_phase", "slug, instance", PHASES, "phase", ITS), WORKER),
             to=(MODEL,),
@@ -53,16 +53,16 @@ STARTING = Row(
         ),
         panels.bars(
             "How long did each phase of the last start take (s)?",
-            "The longest one is what to work on: loading, the disk; compiling, a cache that was lost; "
-            "starting, the image.",
+            "Work on the longest one. loading: the disk; compiling: a lost cache; starting: the image.",
             panels.SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_phase_seconds{{{ITS},{BEFORE_READY}}})", "{{slug}} {{phase}}"
             ),
         ),
         panels.bars(
-            "How long does each phase take as a rule (s)?",
-            "The median of the last five starts that became ready. Twice that, and an alert says so.",
+            "How long does each phase usually take (s)?",
+            "The median of the last five starts that became ready. An alert fires when a start takes "
+            "twice as long.",
             panels.SECONDS,
             Query(
                 f"max by (slug, phase) (launcher_usual_phase_seconds{{{ITS},{BEFORE_READY}}})",
@@ -71,8 +71,8 @@ STARTING = Row(
         ),
         panels.lines(
             "How long until each worker is ready (s)?",
-            "An estimate by its earlier starts; clients are told the same. One that does not fall: look at "
-            "its phase, above.",
+            "Estimated from its earlier starts; clients are told the same. If it does not fall, look at "
+            "the phase, above.",
             panels.SECONDS,
             Query(f"launcher_start_left_seconds{{{ITS}}}", WORKER),
         ),
@@ -84,8 +84,8 @@ LOADING = Row(
     [
         panels.numbers(
             "How fast were the weights loaded (bytes/s)?",
-            "Size by the seconds of loading. Far below what the disk gives: safetensors-load-strategy in "
-            "serve.yaml, or a shared volume.",
+            "The size divided by the seconds of loading. Far below the disk's speed: check safetensors-"
+            "load-strategy in serve.yaml, or a shared volume.",
             Scale("Bps"),
             Query(
                 f"max by (slug) (launcher_weights_bytes{{{ITS}}} / on (slug, instance) {LOADED})",
@@ -94,14 +94,14 @@ LOADING = Row(
         ),
         panels.numbers(
             "Which share of the weights is loaded?",
-            "1 once a worker has gone on. One that stands still: the disk, or a volume that hangs.",
+            "1 when loading is over. If it stands still, the disk is slow, or a volume hangs.",
             panels.RATIO,
             Query(f"launcher_loaded_ratio{{{ITS}}}", WORKER),
         ),
         panels.rows(
             "Did each start find its compiled code?",
-            "miss again and again: the volume engine-cache-SLUG was removed, or the pin changed. none: "
-            "nothing is compiled.",
+            "Repeated miss: the volume engine-cache-SLUG was removed, or the pin changed. none: nothing "
+            "is compiled.",
             Scale("none"),
             ["slug", "instance", "outcome"],
             Query(f"launcher_compile_cache{{{ITS}}} == 1", "now"),
@@ -112,20 +112,20 @@ LOADING = Row(
 )
 
 TROUBLE = Row(
-    "What is in the way?",
+    "Problems",
     [
         panels.bars(
             "What keeps workers from serving?",
-            "0 is good. weights-missing, weights-corrupt: the weights job. gpus-busy: who holds them is in "
-            "the worker's log. configuration, crash, hang: its log.",
+            "0 is good. weights-missing, weights-corrupt: see the weights job. gpus-busy: the worker's "
+            "log says who uses them. configuration, crash, hang: read the worker's log.",
             Scale(red=1, most=1),
             Query(f"max by (trouble) (launcher_trouble{{{ITS}}})", "{{trouble}}"),
             to=(MODEL,),
         ),
         panels.lines(
             "Starts, crashes and hangs since each launcher began",
-            "Steps of crashes: vLLM ends by itself. Steps of hangs: it stood still and was ended. Both are "
-            "in the worker's log.",
+            "Steps of crashes: vLLM ended by itself. Steps of hangs: it stood still and was killed. The "
+            "worker's log has both.",
             Scale(),
             *(
                 Query(f"launcher_{what}_total{{{ITS}}}", f"{WORKER} {what}")
@@ -134,8 +134,8 @@ TROUBLE = Row(
         ),
         panels.lines(
             "Which share of each disk is free?",
-            "Below a twentieth an alert fires. weights: make prune. cache: remove the volume "
-            "engine-cache-SLUG of a slug that is gone.",
+            "Below a twentieth an alert fires. weights: run make prune. cache: remove the volume engine-"
+            "cache-SLUG of slugs that are gone.",
             Scale("percentunit", most=1),
             Query(f"launcher_disk_free_bytes{{{ITS}}} / launcher_disk_bytes{{{ITS}}}", "{{slug}} {{disk}}"),
         ),
@@ -143,45 +143,46 @@ TROUBLE = Row(
 )
 
 WEIGHTS = Row(
-    "Weights that are being fetched",
+    "Downloads",
     [
         panels.states(
             "In which phase is each weights job?",
-            "failed: docker compose logs SLUG-weights has the line, its exit code is in docs/operations.md. "
-            "Empty: none has run.",
+            "failed: docker compose logs SLUG-weights has the error line, and docs/operations.md explains"
+            " its exit code. Empty: no job has run.",
             FETCHING,
             Query(coded("model_cache_phase", "slug", FETCHING, "phase", ITS), "{{slug}}"),
         ),
         panels.lines(
-            "How fast do bytes come, or are read back (bytes/s)?",
-            "Zero for minutes while downloading: the link or the hub; the job tries again and resumes. "
-            "MODEL_CACHE_FALLBACKS names others.",
+            "How fast do bytes arrive, or are they read back (bytes/s)?",
+            "Zero for minutes while downloading: the link or the hub fails; the job retries and resumes. "
+            "Set MODEL_CACHE_FALLBACKS for other sources.",
             Scale("Bps"),
             Query(f"max by (slug) (model_cache_rate_bytes_per_s{{{ITS}}})", "{{slug}}"),
             width=panels.HALF,
         ),
         panels.numbers(
             "How much of its phase has each job done?",
-            "The last job of a slug within a day. Below 1 and not moving: the panels above.",
+            "The last job of each slug within a day. If it is below 1 and does not move, see the panels "
+            "above.",
             panels.RATIO,
             Query(f"{job('model_cache_bytes_done')} / ({job('model_cache_bytes_total')} > 0)", "{{slug}}"),
         ),
         panels.numbers(
-            "How many bytes does it go through?",
-            "The size of the model; five per cent more must be free on the volume.",
+            "How many bytes does it process?",
+            "The size of the model; the volume must have five per cent more free space.",
             panels.BYTES,
             Query(job("model_cache_bytes_total"), "{{slug}}"),
         ),
         panels.numbers(
             "How many files are done?",
-            "Of the last job of a slug within a day, in its last phase.",
+            "Of the last job of each slug within a day, in its last phase.",
             Scale(),
             Query(job("model_cache_files_done"), "{{slug}} done"),
             Query(job("model_cache_files_total"), "{{slug}} of"),
         ),
         panels.numbers(
             "How often was a transfer tried again?",
-            "A few over hours are a slow link. Many: a proxy that cuts long transfers; "
+            "A few over hours mean a slow link. Many mean a proxy that cuts long transfers: set "
             "MODEL_CACHE_MOST_BYTES_PER_S or a fallback.",
             Scale(amber=10),
             Query(job("model_cache_retries_total"), "{{slug}}"),
@@ -192,7 +193,7 @@ WEIGHTS = Row(
 STARTS = Board(
     "octet-starts",
     "Octet / Weights and start-up",
-    "What is fetched, what a start is at, how long it takes, what is in its way.",
+    "What is being downloaded, which phase each start is in, how long it takes, and what blocks it.",
     [STARTING, LOADING, TROUBLE, WEIGHTS],
     [panels.choice("slug", "label_values(launcher_phase, slug)")],
 )
