@@ -45,11 +45,16 @@ class _Kept:
 
 
 def visible(init: Init) -> tuple[GPU, ...]:
-    """Every GPU of this container, lowest index first; raises `GpusError`, `CancelledError` when told to stop."""
+    """Every GPU of this container, lowest index first.
+
+    Raises `GpusError`, `StartError` where trying again may help, and `CancelledError` when told to stop.
+    """
     out, err = _Kept(), _Kept()
     try:
         program = process.start(_COMMAND, {}, out, err)
     except StartError as error:
+        if error.passes:
+            raise
         raise GpusError(f"nvidia-smi cannot be started ({error.reason}): this container has no GPU") from None
     exit_code = _await_end(program, init)
     if exit_code != 0:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 
-def below(pid: int) -> list[int]:
-    """Children, their children and so on, as /proc has them now; those that have ended are left out."""
+class Relative(NamedTuple):
+    """A process: its id, which may be another's later, and its start in clock ticks, which tells them apart."""
+
+    pid: int
+    started: int
+
+
+def below(pid: int, but: Collection[Relative] = ()) -> list[Relative]:
+    """Children, their children and so on, as /proc has them now; those that have ended are left out.
+
+    So are the processes in `but`, with whoever is below them.
+    """
     children = defaultdict(list)
     for process, parent in _parents().items():
-        children[parent].append(process)
-    found = [pid]
+        if process not in but:
+            children[parent].append(process)
+    found = children[pid].copy()
     for one in found:  # grows while it is read
-        found += children[one]
-    return found[1:]
+        found += children[one.pid]
+    return found
 
 
-def _parents() -> dict[int, int]:
+def _parents() -> dict[Relative, int]:
     """The parent of each process that runs; none where no descriptor is left to look with."""
     parents = {}
     try:
@@ -30,7 +43,8 @@ def _parents() -> dict[int, int]:
             stat = Path("/proc", name, "stat").read_text("utf-8", "replace")
         except OSError:  # ended meanwhile
             continue
-        state, parent = stat.rpartition(")")[2].split()[:2]
+        fields = stat.rpartition(")")[2].split()
+        state, parent, started = fields[0], fields[1], fields[19]
         if state != "Z":
-            parents[int(name)] = int(parent)
+            parents[Relative(int(name), int(started))] = int(parent)
     return parents

@@ -9,9 +9,10 @@ import re
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from launcher import kin
+from launcher.kin import Relative
 from launcher.outlet import Sink
 
 _READ_BYTES = 65536
@@ -88,10 +89,13 @@ class Stream:
 class Process:
     """A started vLLM. Its owner reaps it and says so by calling `ended`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], streams: Sequence[Stream]) -> None:
-        """See `start`."""
+    def __init__(
+        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], others: Collection[Relative]
+    ) -> None:
+        """See `start`. `others` were below the launcher before."""
         self._popen = popen
         self._streams = streams
+        self._others = others
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
 
     @property
@@ -131,14 +135,15 @@ class Process:
     def kill_group(self) -> None:
         """End every process of the group at once; a rank left behind would hold its GPU's memory.
 
-        Those that have left the group go too, as long as they are below this process, which starts nothing else.
+        Those that have left the group go too: whoever came below the launcher since this program was started. A
+        process whose parent has ended is below the launcher, and nothing else tells whose it was.
         """
-        strays = kin.below(os.getpid())
+        strays = kin.below(os.getpid(), self._others)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        for pid in strays:
+        for stray in strays:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(stray.pid, signal.SIGKILL)
 
     def ended(self, exit_code: int) -> None:
         """Note the end of the main process, end what it left behind, pass on the last output."""
@@ -157,6 +162,7 @@ def start(command: Sequence[str], environ: Mapping[str, str], out: Sink, err: Si
 
     It gets this process's environment and, above that, `environ`.
     """
+    others = frozenset(kin.below(os.getpid()))
     try:
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
             (out_stream, out_writer), (err_stream, err_writer) = (
@@ -173,7 +179,7 @@ def start(command: Sequence[str], environ: Mapping[str, str], out: Sink, err: Si
             unless_started.pop_all()
     except OSError as error:
         raise StartError(command[0], error) from None
-    return Process(popen, (out_stream, err_stream))
+    return Process(popen, (out_stream, err_stream), others)
 
 
 def _piped(

@@ -100,10 +100,12 @@ class Supervisor:
             self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
 
     def _run(self) -> int:
-        while (snapshot := self._await_weights()) is not None and (mine := self._await_gpus()) is not None:
+        while (snapshot := self._await_weights()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
-            self._key, self._standstill = self._close_for_warming(), None
             try:
+                if (mine := self._await_gpus()) is None:
+                    break
+                self._key, self._standstill = self._close_for_warming(), None
                 vllm = process.start(command, gpus.environ(mine), *self._streams)
             except StartError as error:
                 self._not_started(error)
@@ -122,7 +124,7 @@ class Supervisor:
         return self._await(self._checked, self._say_blocked)
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
-        """The GPUs this worker has claimed; None when told to stop first."""
+        """The GPUs this worker has claimed; None when told to stop first. Raises `StartError`."""
         try:
             seen = () if self._slots.are_claimed else gpus.visible(self._init)
             mine = self._await(lambda: self._slots.claim(seen), self._say_busy)
@@ -319,9 +321,9 @@ class Supervisor:
         self._backoff = self._backoff.after_crash(self._progress.ready_s)
         delay = self._backoff.delay_s
         name = None if exit_code is None else signal_name(exit_code)
-        is_ours = verdict.kind is Kind.HANG or exit_code is None
-        how = verdict.cause if is_ours else name or f"exit code {exit_code}"
-        self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], f"vLLM {_ENDED[verdict.kind]}: {how}")
+        how = verdict.cause if verdict.kind is Kind.HANG else name or f"exit code {exit_code}"
+        what = verdict.cause if exit_code is None else f"vLLM {_ENDED[verdict.kind]}: {how}"
+        self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], what)
         self._log.error(
             "crash",
             exit_code=exit_code if name is None else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -203,6 +204,24 @@ def test_too_few_gpus_are_a_configuration_error(node: Node, script: str, problem
     assert re.search(rf"misconfigured for \d+ s: {re.escape(problem)}$", unhealthy.stdout, re.MULTILINE)
     assert worker.stop() == 0
     assert not [line for line in worker.out if line.startswith("words:")]
+
+
+def test_what_keeps_nvidia_smi_from_being_started_for_a_moment_is_waited_for(node: Node) -> None:
+    """With no descriptor left the worker tries again after its back-off, and starts once there are some."""
+    site = node.site(1)
+    site.settings["LAUNCHER_BACKOFF_S"] = "0.2"
+    link, aside = site.weights / "slugs" / SLUG, site.weights / "aside"
+    link.rename(aside)
+    worker = node.start(site)
+    worker.wait_event("weights-not-ready")
+    highest = max(map(int, os.listdir(f"/proc/{worker.process.pid}/fd")))
+    least, most = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (highest + 5, most))  # for the weights alone
+    aside.rename(link)
+    assert worker.wait_event("crash")["cause"] == "nvidia-smi cannot be started: Too many open files"
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (least, most))
+    assert _given(worker) == node.uuids[:1]
+    assert worker.events("configuration-error") == []
 
 
 def test_a_worker_without_gpus_is_not_told_of_any(node: Node) -> None:

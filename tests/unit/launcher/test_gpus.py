@@ -20,7 +20,31 @@ with Init() as init:
         gpus.visible(init)
     except gpus.GpusError as error:
         print(error)
-"""  # in a process of its own: whatever else is below the one that asks ends with nvidia-smi
+"""  # in a process of its own: an `Init` reaps every child
+BESIDE = """
+import os, subprocess
+from launcher import gpus, kin
+from launcher.init import Init
+beside = subprocess.Popen(["sleep", "600"])
+with Init() as init:
+    gpus.visible(init)
+    while len(left := kin.below(os.getpid())) > 1:
+        init.wait(10)
+    print([one.pid for one in left] == [beside.pid])
+    beside.kill()
+"""
+SHORT = """
+import os, resource
+from launcher import gpus, process
+from launcher.init import Init
+with Init() as init:
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, highest + 2))
+    try:
+        gpus.visible(init)
+    except process.StartError as error:
+        print(error)
+"""
 A, B = GPU(0, "GPU-a1b2"), GPU(1, "GPU-c3d4")
 
 
@@ -58,14 +82,35 @@ def test_a_container_without_gpus_is_told_in_nvidia_smis_own_words(
 ) -> None:
     """Its exit code and both its outputs end up in the one line."""
     if program:
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
-        (tmp_path / "nvidia-smi").chmod(0o755)
+        _nvidia_smi(tmp_path, program)
     path = f"{tmp_path}:/usr/bin:/bin" if program else str(tmp_path)
+    assert words in _said(ASK, path)
+
+
+def test_nvidia_smis_end_ends_what_it_has_left_behind_and_nothing_else(tmp_path: Path) -> None:
+    """A process that it leaves in a session of its own goes; one that was there before stays."""
+    _nvidia_smi(tmp_path, "setsid sleep 600 &")
+    assert _said(BESIDE, f"{tmp_path}:/usr/bin:/bin") == "True\n"
+
+
+def test_a_start_that_may_go_well_later_is_no_lack_of_gpus(tmp_path: Path) -> None:
+    """Too many open files are over some time; whoever asks tries again."""
+    _nvidia_smi(tmp_path, "echo 0, GPU-a1b2")
+    assert _said(SHORT, str(tmp_path)) == "nvidia-smi cannot be started: Too many open files\n"
+
+
+def _nvidia_smi(folder: Path, script: str) -> None:
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+
+
+def _said(program: str, path: str) -> str:
+    """What a Python program prints that asks for GPUs."""
     done = subprocess.run(
-        [sys.executable, "-c", ASK],
+        [sys.executable, "-c", program],
         env={"PATH": path, "PYTHONPATH": str(DOCKER)},
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert words in done.stdout
+    return done.stdout

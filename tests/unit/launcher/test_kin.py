@@ -21,12 +21,20 @@ signal.pause()
 
 
 def test_children_of_children_are_found_in_any_session() -> None:
-    """A grandchild in a session of its own, and its parent; not the process itself, nor others."""
+    """A grandchild in a session of its own, and its parent; not the process itself, nor others.
+
+    Who is to be left out is, with those below; a process that has its number and began at another time is not.
+    """
     top = subprocess.Popen([sys.executable, "-c", _TREE], stdout=subprocess.PIPE, text=True)
     assert top.stdout is not None
     last, middle = map(int, top.stdout.readline().split())
     try:
-        assert sorted(kin.below(top.pid)) == sorted([middle, last])
+        found = kin.below(top.pid)
+        assert sorted(one.pid for one in found) == sorted([middle, last])
+        assert kin.below(top.pid, found) == []
+        assert kin.below(top.pid, [one for one in found if one.pid == middle]) == []
+        again = [one._replace(started=one.started + 1) for one in found]
+        assert kin.below(top.pid, again) == found
     finally:
         for pid in (last, middle, top.pid):
             os.kill(pid, signal.SIGKILL)
@@ -37,5 +45,5 @@ def test_who_has_ended_is_left_out() -> None:
     """A zombie needs no signal."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert child.pid not in kin.below(os.getpid())
+    assert child.pid not in [one.pid for one in kin.below(os.getpid())]
     child.wait()
