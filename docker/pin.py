@@ -19,6 +19,8 @@ import yaml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASHED = re.compile(r"--hash=sha256:[0-9a-f]{64}(\s|$)")
+_MOST_BYTES = 256 * 1024
+_DEEPEST = 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NIGHTLY_INDEX = "https://wheels.vllm.ai"
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl")
@@ -54,16 +56,32 @@ class Wheel:
 def read(card: Path) -> tuple[Wheel, Wheel]:
     """The pinned wheels of vLLM and torch. Raises CardError naming the card and what is wrong with it."""
     try:
-        facts = yaml.safe_load(card.read_text(encoding="utf-8"))
+        with card.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        facts = _parsed(content)
     except OSError as error:
         raise CardError(f"{card} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CardError(f"{card} is not valid YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
+        raise CardError(f"{card} is not valid YAML: {' '.join(str(error).split())}") from error
     try:
         pins = _section(facts, "pin")
         return _wheel(pins, "vllm"), _wheel(pins, "torch")
     except CardError as error:
         raise CardError(f"{card}: {error}") from error
+
+
+def _parsed(content: bytes) -> object:
+    """Plain YAML, looked through before anything is made of it. Raises YAMLError or ValueError."""
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
+    text, depth = content.decode(), 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError("aliases and tags are not taken")
+    return yaml.safe_load(text)
 
 
 def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
@@ -72,7 +90,7 @@ def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
     files = {_text(facts, "wheel", f"pin.{part}."): _text(facts, "sha256", f"pin.{part}.")}
     if "variants" in facts:
         variants = _section(facts, "variants", above=f"pin.{part}.")
-        files |= {file: _text(variants, file, f"pin.{part}.variants.") for file in variants}
+        files |= {str(file): _text(variants, file, f"pin.{part}.variants.") for file in variants}
     spelt = {_checked(file, sha256, distribution, version, part) for file, sha256 in files.items()}
     if len(spelt) > 1:
         raise CardError(f"pin.{part} mixes builds: {', '.join(sorted(spelt))}")

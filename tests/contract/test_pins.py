@@ -86,6 +86,33 @@ def test_a_bad_card_is_refused_in_one_line(
     assert_refused(pin(card), 2, str(card), *words)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"pin: " + b"[" * 5000,
+        b"\n".join(b" " * n + b"a:" for n in range(500)),
+        b"a: &a [x, x]\npin: &b [*a, *a]\n",
+        b"pin: &a {vllm: *a}\n",
+        b"pin: {x: " + b"x" * 300_000 + b"}",
+        b"pin: {x: \xff}",
+        b"pin: {x: 2026-99-99}",
+        b"pin: {x: " + b"9" * 5000 + b"}",
+        b'pin: {x: !!int ""}',
+        b"- pin",
+        b"pin: {vllm: {version: '1', wheel: a-1-x-y-z.whl, sha256: '', variants: {1: ''}}}",
+        b"",
+    ],
+    ids=[
+        "deep", "deep in lines", "aliases", "a loop", "large", "no UTF-8", "no date", "digits", "no number",
+        "a list", "a number for a name", "empty",
+    ],
+)  # fmt: skip
+def test_whatever_is_in_a_card_is_refused_in_one_line(card: Path, content: bytes) -> None:
+    """And soon: a few lines of YAML can stand for gigabytes."""
+    card.write_bytes(content)
+    assert_refused(pin(card), 2, str(card))
+
+
 def test_no_card_is_refused_in_one_line(tmp_path: Path) -> None:
     """A mistyped slug is no traceback."""
     assert_refused(pin(tmp_path / "card.yaml"), 2, "cannot be read")

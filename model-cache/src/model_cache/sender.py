@@ -1,6 +1,7 @@
 """Files on their way to clients, copied by the kernel beside the event loop: a slow disk holds nobody else up."""
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -12,6 +13,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _AT_ONCE = 64  # files; more wait
+_NO_SENDFILE = (
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+)  # a file system that the kernel cannot send from
+_READ_BYTES = 256 << 10
 _PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a client that takes less, 28 kB a second, is left
 
 
@@ -57,15 +64,26 @@ class Sender:
         writable = select.poll()
         writable.register(connection, select.POLLOUT)
         at, goal, until = begin, begin, self._clock()
+        send: Callable[[int, int, int, int], int] = os.sendfile
         while at < end:
             if at >= goal:
                 goal, until = at + _PIECE_BYTES, self._clock() + _PIECE_S
             try:
-                sent = os.sendfile(connection.fileno(), file, at, end - at)
+                sent = send(connection.fileno(), file, at, end - at)
             except BlockingIOError:
                 if not writable.poll(max(0.0, until - self._clock()) * 1000):
                     raise TimeoutError("the client takes too little") from None
                 continue
+            except OSError as error:
+                if send is not os.sendfile or error.errno not in _NO_SENDFILE:
+                    raise
+                send = _send_read
+                continue
             if not sent:
                 raise OSError("the file is shorter than it was")
             at += sent
+
+
+def _send_read(connection: int, file: int, at: int, count: int) -> int:
+    """As `os.sendfile`, by way of this process. A connection that takes a part gets the rest read again."""
+    return os.write(connection, os.pread(file, min(count, _READ_BYTES), at))

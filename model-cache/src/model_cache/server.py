@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> 
     Raises ConfigError when the port is in use.
     """
     window, started = _Window(progress), Future[_Running]()
-    thread = threading.Thread(target=lambda: asyncio.run(_run(window, port, started)), daemon=True)
+    thread = threading.Thread(target=_serve, args=(window, port, started), daemon=True)
     thread.start()
     try:
         running = started.result()
@@ -82,7 +82,8 @@ def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> 
         window.await_last_scrape()
         raise
     finally:
-        running.loop.call_soon_threadsafe(running.stop.set)
+        with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
+            running.loop.call_soon_threadsafe(running.stop.set)
         thread.join()
 
 
@@ -94,17 +95,25 @@ class _Running(NamedTuple):
     port: int
 
 
+def _serve(window: "_Window", port: int, started: "Future[_Running]") -> None:
+    """The thread. Whatever keeps it from starting is told to who waits for that."""
+    try:
+        asyncio.run(_run(window, port, started))
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
 async def _run(window: "_Window", port: int, started: "Future[_Running]") -> None:
     listener = Listener(window.answer, lambda *_: None)  # silent: stdout carries the progress lines
-    try:
-        server = await listener.start(port)
-    except OSError as error:
-        started.set_exception(error)
-        return
+    server = await listener.start(port)
     running = _Running(asyncio.get_running_loop(), asyncio.Event(), port_of(server))
     started.set_result(running)
-    await running.stop.wait()
-    await listener.stop(server)
+    try:
+        await running.stop.wait()
+    finally:
+        await listener.stop(server)
 
 
 class _Window:

@@ -1,6 +1,7 @@
 """weights.lock: read back as written, and trusted only if it is whole."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,41 @@ def test_only_a_plain_yes_trusts_code(tmp_path: Path, text: str, trusted: bool) 
     assert not card.trusts_code(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("text", ["weights: [", "slug: x", "weights: 3", "weights: " + "[" * 5000])
-def test_a_broken_card_is_named(tmp_path: Path, text: str) -> None:
-    """It says nothing, so nothing is decided by it."""
+BROKEN_CARDS = {
+    "no end": b"weights: [",
+    "no weights": b"slug: x",
+    "no section": b"weights: 3",
+    "a list": b"- weights",
+    "empty": b"",
+    "deep": b"weights: " + b"[" * 5000,
+    "deep in lines": b"\n".join(b" " * n + b"a:" for n in range(500)),
+    "a bomb of aliases": b"a: &a [x, x]\nweights: &b [*a, *a]\n",
+    "a bomb of merges": b"a: &a {x: 1}\nweights: {<<: [*a, *a]}\n",
+    "a loop": b"weights: &a {b: *a}\n",
+    "large": b"weights: {x: " + b"x" * 300_000 + b"}",
+    "no UTF-8": b"weights: {x: \xff}",
+    "a zero byte": b"weights: {x: \0}",
+    "a date that is none": b"weights: {x: 2026-99-99}",
+    "digits": b"weights: {x: " + b"9" * 5000 + b"}",
+    "no number": b'weights: {x: !!int ""}',
+    "an object": b"weights: !!python/object/apply:os.getpid []",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CARDS)
+def test_a_broken_card_is_named(tmp_path: Path, name: str) -> None:
+    """In one line. It says nothing, so nothing is decided by it."""
     path = tmp_path / "card.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match="is no card"):
+    path.write_bytes(BROKEN_CARDS[name])
+    with pytest.raises(ConfigError, match="is no card") as caught:
         card.trusts_code(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_card_that_is_no_file_is_named(tmp_path: Path) -> None:
+    """A directory, as Compose makes one where a file is to be mounted that is not there; a pipe that nobody writes."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ConfigError, match="is no card"):
+            card.trusts_code(path)

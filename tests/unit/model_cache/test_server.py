@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from model_cache.errors import RetryableError
+from model_cache import server
+from model_cache.errors import ConfigError, RetryableError
 from model_cache.progress import Progress
 from model_cache.server import serving
 
@@ -51,3 +52,36 @@ def test_nobody_is_waited_for_who_never_asked() -> None:
     start = time.monotonic()
     fail(Progress("s", "o/n"), [], 0)
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(OSError(24, "Too many open files"), ConfigError), (ValueError("no loop"), ValueError)],
+    ids=["no descriptor", "another fault"],
+)
+def test_a_server_that_does_not_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception]
+) -> None:
+    """Wherever its thread fails, nobody waits for it."""
+
+    def fails(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(server, "Listener", fails)
+    with pytest.raises(told), serving(Progress("s", "o/n"), 0, list):
+        pytest.fail("it has not started")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_ends_early_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's own end is what counts."""
+
+    async def fails(*_: object) -> None:
+        raise ValueError("a fault")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(server.asyncio.Event, "wait", fails)
+    with serving(Progress("s", "o/n"), 0, list):
+        [thread] = set(threading.enumerate()) - before
+        thread.join(timeout=5)
+        assert not thread.is_alive()
