@@ -92,12 +92,17 @@ class Loop(asyncio.BaseEventLoop):
     def settle(self) -> None:
         """Runs what is due, and what that brings with it."""
         for _ in range(MOST_TURNS):
-            with self.watch("a turn of the loop"):
-                self.call_soon(self.stop)
-                self.run_forever()
-            if not self._ready:  # type: ignore[attr-defined]
+            if not self.turn():
                 return
         raise AssertionError(f"still something to do after {MOST_TURNS} turns of the loop")
+
+    def turn(self, after: float = 0.0) -> bool:
+        """Time goes on by so many seconds, and what is due then is run. Whether that has brought more to do."""
+        self._now += after
+        with self.watch("a turn of the loop"):
+            self.call_soon(self.stop)
+            self.run_forever()
+        return bool(self._ready)  # type: ignore[attr-defined]
 
     def pass_time(self, seconds: float) -> None:
         self._now += seconds

@@ -47,7 +47,7 @@ class Call:
 
     __slots__ = (
         "_asked", "_attempt", "_decoding", "_hides_usage", "_may_go_elsewhere", "_names", "_options",
-        "_request", "_search", "_shared", "_unread", "attempts", "code", "ending", "id", "model", "pace",
+        "_request", "_search", "_shared", "_started", "_unread", "attempts", "code", "ending", "id", "model", "pace",
         "queued", "relay", "route", "sent_id", "status", "step", "stream_is_asked", "waits_since", "worker",
     )  # fmt: skip
 
@@ -61,6 +61,7 @@ class Call:
         self._asked: Asked | None = None  # until a head has come, or a large body is let go
         self._options = NO_OPTIONS
         self._names = Names.REASONING
+        self._started = 0.0  # when its body was whole
         self._decoding: Decoding | None = None
         self._unread: Unread | None = None  # the body, while it is read
         self._attempt: Attempt | None = None
@@ -88,6 +89,7 @@ class Call:
         self._safely(self._start)
 
     def _start(self) -> None:
+        self._started = self._shared.upstream.loop.time()
         coding = codings.coding_of(self._request.headers)
         if coding is None:
             self._read(self._request.body())
@@ -408,7 +410,9 @@ class Call:
         """Deadlines, the comments that keep a silent stream alive, and a body that is needed no more."""
         if self.step is Step.SENT and self._is_body_done():
             self._let_body_go()
-        if self.waits_since is not None:
+        if self.step is Step.DECODING or self.step is Step.READING:
+            self._look_at_desk(now)
+        elif self.waits_since is not None:
             self._look_in_line(now, self.waits_since)
         elif (worker := self.worker) is not None and (
             why := self.pace.overdue(self._options.deadlines, worker.moved, now)
@@ -418,6 +422,17 @@ class Call:
         elif self.stream_is_asked and self.pace.is_silent(self._shared.settings.comment_s, now):
             self.pace.commented = now
             self.relay.comment()
+
+    def _look_at_desk(self, now: float) -> None:
+        """Its body may take long to decode and to read, or those of many others do that came before."""
+        longest = self._shared.settings.body_timeout_s
+        if now - self._started > longest:
+            self.fail(
+                Overloaded(
+                    f"The request's body was not decoded and read within {longest:g} s: send it again later, "
+                    "without compression if that is possible"
+                )
+            )
 
     def _look_in_line(self, now: float, since: float) -> None:
         wait = self._options.queue.wait_s

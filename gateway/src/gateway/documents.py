@@ -25,6 +25,8 @@ class Bounded(yaml.SafeLoader):
         """Raises YAMLError for what is not taken."""
         if self._depth >= DEEPEST:
             raise refused(event, f"it is nested more than {DEEPEST} deep")
+        if getattr(event, "tag", None):  # PyYAML fails in ways of its own at a wrong value behind one
+            raise refused(event, "tags are not taken")
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         is_number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))

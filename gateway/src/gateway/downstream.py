@@ -11,7 +11,7 @@ from typing import Final, cast
 from gateway import http1
 from gateway.door import Door
 from gateway.errors import GatewayError, GatewayFault, InvalidRequest, RequestTimeout
-from gateway.framing import BadFraming, Framing
+from gateway.framing import BadFraming, Chunked, Framing
 from gateway.request import ClientRequest, head_of, no_room, too_large
 from gateway.routes import Dialect
 from gateway.sockets import has_left, unacknowledged
@@ -19,11 +19,13 @@ from gateway.states import PHASES, Phase, changed
 
 WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel holds
 LEAST_TAKEN: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
+TURN_BYTES: Final = 32 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
 SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
 MOST_DROPPED: Final = (
-    8 * 1024 * 1024
-)  # bytes behind the last request that are read, so that its answer can be
-LINGER_S: Final = 2.0  # how long they are read once the answer is taken
+    2  # times as much as a body may have is read behind the last request, so that its answer can be
+)
+LINGER_S: Final = 2.0  # how long nothing of it may come once the answer is taken
+MOST_LINGER_S: Final = 30.0  # how long it is read at most
 FIRST_S: Final = (
     1.0  # what a new connection gets for its first request, or a body to go on, when the gateway ends
 )
@@ -54,6 +56,7 @@ class ClientConnection:
         self._request: ClientRequest | None = None  # whose body comes, or whose answer is due
         self._framing: Framing | None = None  # of its body
         self._dropped = 0  # bytes behind the last request
+        self._dropped_at = 0.0  # when the last of them came
         self._since = door.loop.time()  # when the head, the body or the silence began
         self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
         self._quiet: tuple[int, float, int] | None = (
@@ -182,12 +185,16 @@ class ClientConnection:
             self._become(HEAD if heads.begun else IDLE)
 
     def _read_body(self) -> None:
+        """What has come of it; of many chunks the beginning, and the rest in later turns of the loop."""
         request, framing = self._request, self._framing
         assert request is not None
         assert framing is not None
+        data = self._data[self._at :] if self._at else self._data
+        if len(data) > TURN_BYTES and isinstance(framing, Chunked):
+            data = data[:TURN_BYTES]
         try:
-            payload = framing.feed(self._data[self._at :] if self._at else self._data)
-            self._at = len(self._data) - framing.surplus
+            payload = framing.feed(data)
+            self._at += len(data) - framing.surplus
             request.take(payload)
         except BadFraming as wrong:
             self._refuse_early(request, unread(request, wrong))
@@ -196,6 +203,16 @@ class ClientConnection:
         else:
             if framing.complete:
                 self._run(request)
+            elif self._at < len(self._data):
+                self.transport.pause_reading()
+                self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """With what is left of chunks that have come."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            if self._phase is BODY:
+                self._safely(self._read)
 
     def _hold(self) -> None:
         """Nothing is read behind a request that is not answered, or for a client that does not take its answers."""
@@ -206,7 +223,8 @@ class ClientConnection:
     def _drop(self, count: int) -> None:
         """Bytes behind the last request: they are read, so that no reset takes its answer away."""
         self._dropped += count
-        if self._dropped > MOST_DROPPED:
+        self._dropped_at = self._loop.time()
+        if self._dropped > MOST_DROPPED * self._door.settings.max_body_bytes:
             self.transport.abort()
 
     def _take_no_more(self) -> None:
@@ -293,7 +311,7 @@ class ClientConnection:
     def _release(self) -> None:
         self._become(IDLE)
         self._read()
-        if self._phase is not HOLDING and not self.transport.is_closing():
+        if not self._data and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _refuse(self, error: GatewayError) -> None:
@@ -358,11 +376,12 @@ class ClientConnection:
             self._look_at_reading(now)
 
     def _look_at_lingering(self, now: float) -> None:
-        """The client gets as long for its last answer as for any other, and then a while to close."""
+        """The client gets as long for its last answer as for any other, and then a while to send its rest and close:
+        many a client looks for an answer only when it has sent all."""
         if self._untaken():
             self._since = now
             self._look_at_writing(self._stuck or (self._untaken(), now), now)
-        elif now - self._since > LINGER_S:
+        elif now - self._since > MOST_LINGER_S or now - max(self._since, self._dropped_at) > LINGER_S:
             self.transport.abort()
 
     def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:

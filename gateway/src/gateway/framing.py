@@ -17,6 +17,7 @@ SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
 FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # fields that no trailer may be
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
+MOST_DIGITS: Final = 16  # of a chunk's size
 MOST_LINE_BYTES: Final = 4096  # of a size line or a trailer
 MOST_EXTENSION_BYTES: Final = 64 * 1024  # of all chunks of a body
 MOST_TRAILERS: Final = 64
@@ -160,7 +161,7 @@ class Chunked:
         """From a size's line, which ends at `end`, on to what is no whole chunk: there may be many small ones."""
         while end >= 0:
             line = data[at:end]
-            left = simple_size(line) or self._size_of(line)
+            left = (len(line) <= MOST_DIGITS and simple_size(line)) or self._size_of(line)
             at = end + len(CRLF)
             end = at + left
             if not left or not data.startswith(CRLF, end):

@@ -47,11 +47,13 @@ SOURCES: Final = {
 
 
 class Place:
-    """A place in a body. noted: the name under which its value's position is kept; is_address: of media."""
+    """A place in a body. noted: the name under which its value's position is kept; is_address: of media; element: the
+    place of each element, if its value is a list."""
 
-    __slots__ = ("inner", "is_address", "noted")
+    __slots__ = ("element", "inner", "is_address", "noted")
 
     def __init__(self) -> None:
+        self.element = self
         self.inner: dict[bytes, Place] = {}
         self.is_address = False
         self.noted: str | None = None
@@ -61,6 +63,13 @@ class Place:
         place = self
         for name in path.split("."):
             place = place.inner.setdefault(name.encode(), Place())
+        return place
+
+    def unnoted(self) -> "Place":
+        """The same place, and those in it, where no position is kept."""
+        place = Place()
+        place.is_address = self.is_address
+        place.inner = {name: inner.unnoted() for name, inner in self.inner.items()}
         return place
 
 
@@ -74,6 +83,10 @@ def places_of(route: str, others: Iterable[str], *, media: bool) -> Place:
         place.noted = name
     for path in addresses_of(route) if media else ():
         root.at(path).is_address = True
+    root.element = Place()  # a list is no body
+    for place in root.inner.values():
+        if place.noted is not None:  # what is in a list is not that member, and may be there many times
+            place.element = place.unnoted()
     return root
 
 

@@ -185,7 +185,7 @@ class Scan:
 
     def _expect_member(self) -> None:
         if self._lists[-1]:
-            self._next, self._place = VALUE, self._open[-1]
+            self._next, self._place = VALUE, self._open[-1].element
         else:
             self._next = NAME
 

@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     keep_alive_s: float = Field(75.0, gt=0, description="Seconds a client's idle connection is kept.")
     head_timeout_s: float = Field(10.0, gt=0, description="Seconds a request's head may take to arrive.")
     body_timeout_s: float = Field(
-        60.0, gt=0, description="Seconds a request's body may take to arrive, and one more per 64 KiB of it."
+        60.0,
+        gt=0,
+        description="Seconds a request's body may take to arrive, and one more per 64 KiB of it; as long to be read.",
     )
     write_timeout_s: float = Field(
         30.0,

@@ -432,6 +432,40 @@ def test_what_the_gateway_acts_on_stands_there_once(name: str) -> None:
         read(body.encode(), b"application/json", CHAT, FAST, MIB)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        '[0,0]', '[[0],[0]]', '[{"include_usage":true},{"include_usage":true}]', '[{"x":1,"x":2}]', '[]', '7',
+        '"include_usage"', 'true',
+    ],
+)  # fmt: skip
+def test_options_that_are_no_object_are_the_workers_to_refuse(options: str) -> None:
+    """A list of several values is not a member that stands there several times: the worker says what it wants."""
+    body = f'{{"model":"m","stream":true,"stream_options":{options}}}'
+    assert read(body.encode(), b"application/json", CHAT, {}, MIB).body.decode() == body
+
+
+@pytest.mark.parametrize("body", ['[{"model":"m"}]', '[{"model":"m"},{"model":"m"}]', '[[{"model":"m"}]]'])
+def test_a_list_is_no_body(body: str) -> None:
+    """Whatever the objects in it name."""
+    with pytest.raises(InvalidRequest, match="must be a JSON object"):
+        read(body.encode(), b"application/json", CHAT, {}, MIB)
+
+
+def test_a_list_that_an_alias_sets_may_have_many_elements() -> None:
+    """The addresses of media in it are found all the same."""
+    alias = {"fast": Alias(model="m", default={"messages": []})}
+    url = "https://example.com/a.png"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    body = {
+        "model": "fast",
+        "messages": [{"role": "user", "content": [image]}, {"role": "user", "content": "x"}],
+    }
+    sent = read(json.dumps(body).encode(), b"application/json", CHAT, alias, MIB)
+    assert json.loads(sent.body) == body | {"model": "m"}
+    assert sent.addresses == [url]
+
+
 def test_a_byte_order_mark_is_dropped() -> None:
     """Some editors and languages write one before any text."""
     sent = read(b'\xef\xbb\xbf{"model":"m"}', b"application/json", CHAT, {}, MIB)

@@ -72,6 +72,9 @@ BOMBS = {
     "digits of a limit": "slug: alpha\nprogress: {down_s: " + "9" * 400 + "}",
     "a limit without end": "slug: alpha\nprogress: {down_s: .inf}",
     "a date that is none": "slug: 2026-99-99",
+    "no number": 'slug: !!int ""',
+    "no truth value": "slug: !!bool x",
+    "no time": "slug: !!timestamp x",
     "large": "slug: alpha\nx: " + "x" * 300_000,
 }
 

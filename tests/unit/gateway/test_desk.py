@@ -119,3 +119,33 @@ def test_who_leaves_while_it_waits_for_a_turn_has_none(monkeypatch: pytest.Monke
     assert len(stage.loop.lines) == 2
     assert [line.closed for line in (first, second, third)] == [False, True, False]
     stage.close()
+
+
+def test_a_body_whose_turn_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is each that waits behind it: 503, for which its client may try again."""
+    stage = Stage()
+    monkeypatch.setattr(stage.loop, "run_in_executor", Held(stage).take)
+    lines = [ask(stage, zipped()) for _ in range(3)]
+    stage.look(59)
+    assert [line.out for line in lines] == [b"", b"", b""]
+    stage.look(2)
+    for line in lines:
+        assert line.out.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: " in line.out
+        assert b'"overloaded"' in line.out
+    assert (stage.door.budget.used, stage.log.faults) == (0, [])
+    stage.close()
+
+
+def test_a_body_that_is_read_for_too_long_is_given_up() -> None:
+    """Likewise where it is read in turns with others on the loop."""
+    stage = Stage()
+    body = json.dumps({"model": SLUG, "messages": [], "padding": "x" * MIB}).encode()
+    line = ask(stage, HEAD.replace(b"content-encoding: gzip\r\n", b"") % len(body) + body)
+    assert stage.loop.turn(after=61)
+    for connection in stage.door.connections:
+        connection.look(stage.loop.time())
+    stage.loop.settle()
+    assert line.out.startswith(b"HTTP/1.1 503 ")
+    assert (stage.door.budget.used, stage.loop.lines, stage.log.faults) == (0, [], [])
+    stage.close()

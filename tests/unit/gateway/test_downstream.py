@@ -21,6 +21,8 @@ HEAD = b"POST /%b HTTP/1.1\r\nHost: a\r\n"
 GET, CLOSE = HEAD % b"now" + b"\r\n", b"Connection: close\r\n"
 LATER = HEAD % b"later" + b"\r\n"
 SIZED = HEAD % b"later" + b"Content-Length: 4\r\n\r\n"
+CHUNKED = HEAD % b"later" + b"Transfer-Encoding: chunked\r\n\r\n"
+SMALL_CHUNKS, LAST_CHUNK = b"1;a\r\nx\r\n" * 20_000, b"0\r\n\r\n"
 ENDS = (f" {Phase.CLOSED!r}", f" {Stage.OVER!r}")  # which may follow any
 MUCH = 20_000_000
 
@@ -91,13 +93,14 @@ class Client:
         self.told: list[object] = []
         self.reported: list[Exception] = []
         self.handlers: list[Answer] = []
+        self.limit = 100
         self.door: Door = replace(stage.door, prepare=self._prepare, report=self.reported.append)
         self.door.closing = False
         self.connection = downstream.ClientConnection(self.door)
         self.line: Line = stage.connect(self.connection)
 
     def _prepare(self, request: ClientRequest) -> None:
-        request.limit = 100
+        request.limit = self.limit
         request.handler = handler = Answer(self, request)
         self.handlers.append(handler)
         if request.path == b"/faulty-prepare":
@@ -222,6 +225,93 @@ def test_every_change_of_phase_happens(stage: Scene, monkeypatch: pytest.MonkeyP
 
 def changes(*tables: Mapping[Any, Iterable[Any]]) -> set[str]:
     return {f"{old!r} {new!r}" for table in tables for old, after in table.items() for new in after}
+
+
+@pytest.fixture
+def uploader(stage: Scene) -> Client:
+    """Its bodies may be large."""
+    client = Client(stage)
+    client.limit = MUCH
+    return client
+
+
+def test_a_body_of_many_small_chunks_takes_many_turns(uploader: Client) -> None:
+    """However much of it comes at once: each turn of the loop takes a part, and no more is read until all are taken."""
+    uploader.send(CHUNKED)
+    uploader.line.send(SMALL_CHUNKS)
+    turns = 1
+    while uploader.line.stands_still:
+        uploader.stage.loop.turn()
+        turns += 1
+    assert turns == -(-len(SMALL_CHUNKS) // downstream.TURN_BYTES)
+    uploader.send(LAST_CHUNK)
+    uploader.answer()
+    assert uploader.handlers[-1].request.size == 20_000
+    assert uploader.line.out.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("before", [b"", LATER], ids=["alone", "behind another"])
+def test_what_comes_behind_many_small_chunks_has_its_turn(uploader: Client, before: bytes) -> None:
+    """In the same read: the requests are answered one after another, and the connection goes on."""
+    uploader.send(before + CHUNKED + SMALL_CHUNKS + LAST_CHUNK + GET)
+    if before:
+        uploader.answer()
+    uploader.answer()
+    uploader.send(GET)
+    assert [handler.request.size for handler in uploader.handlers[-3:]] == [20_000, 0, 0]
+    assert uploader.line.out.count(b"HTTP/1.1 200 ") == len(uploader.handlers)
+    assert (uploader.phase, uploader.reported) == (Phase.IDLE, [])
+
+
+def reset(client: Client) -> None:
+    client.line.reset()
+
+
+def be_late(client: Client) -> None:
+    client.stage.loop.turn(after=1000)
+    client.connection.look(client.stage.loop.time())
+
+
+def shut(client: Client) -> None:
+    client.connection.shut()
+
+
+@pytest.mark.parametrize("end", [reset, be_late, shut])
+def test_the_end_between_two_turns(uploader: Client, end: Callable[[Client], None]) -> None:
+    """A client that leaves, one that is late, and the gateway's own end: what is left of the chunks is let go."""
+    uploader.send(CHUNKED)
+    uploader.line.send(SMALL_CHUNKS)
+    assert uploader.line.stands_still
+    end(uploader)
+    uploader.stage.loop.settle()
+    assert not uploader.line.stands_still
+    uploader.look(downstream.LINGER_S + 1)
+    assert (uploader.phase, uploader.door.budget.used, uploader.reported) == (Phase.CLOSED, 0, [])
+
+
+def test_who_sends_all_before_it_looks_gets_its_refusal(uploader: Client) -> None:
+    """What it still sends is read, at whatever speed within bounds, and a silence ends it."""
+    length = b"Content-Length: %d\r\n\r\n" % (2 * MUCH)
+    uploader.send(HEAD % b"later" + length)
+    assert uploader.line.out.startswith(b"HTTP/1.1 413 ")
+    for _ in range(10):
+        uploader.send(b"x" * (MUCH // 5))
+        uploader.look(downstream.LINGER_S - 0.5)
+    assert (uploader.line.closed, uploader.line.ended) == (False, True)
+    uploader.look(downstream.LINGER_S + 0.5)
+    assert uploader.line.closed
+
+
+@pytest.mark.parametrize(("bytes_a_second", "seconds"), [(100 * MUCH, 1), (1000, downstream.MOST_LINGER_S)])
+def test_who_never_stops_is_cut_off(uploader: Client, bytes_a_second: int, seconds: float) -> None:
+    """After twice as many bytes as a body may have, or after a time."""
+    uploader.send(HEAD % b"later" + b"Content-Length: %d\r\n\r\n" % (1 << 40))
+    passed = 0
+    while not uploader.line.closed:
+        uploader.send(b"x" * bytes_a_second)
+        uploader.look(1)
+        passed += 1
+    assert seconds <= passed <= seconds + 2
 
 
 def test_a_body_that_stands_still_while_others_find_no_room(stage: Scene) -> None:
