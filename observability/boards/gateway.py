@@ -148,7 +148,6 @@ CLIENTS = Row(
             Scale(),
             Query("gateway_queue_length", "{{model}}"),
             to=(MODEL,),
-            width=panels.HALF,
         ),
         panels.lines(
             "How long has the first request in the queue waited, by model (s)?",
@@ -156,7 +155,14 @@ CLIENTS = Row(
             Scale("s", red=panels.TARGETS.queue_wait_s),
             Query("gateway_queue_age_seconds", "{{model}}"),
             to=(MODEL,),
-            width=panels.HALF,
+        ),
+        panels.lines(
+            "Request bodies in memory, and their limit (bytes)",
+            "Near the limit, large uploads get 503 overloaded while small ones still pass. If it stays there: raise "
+            "GATEWAY_BODIES_BYTES, and mem_limit along with it.",
+            panels.BYTES,
+            Query("gateway_bodies_bytes", "in memory"),
+            Query("gateway_bodies_limit_bytes", "limit"),
         ),
     ],
 )

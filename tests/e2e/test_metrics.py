@@ -1,5 +1,7 @@
 """What the person on call sees: live targets, vLLM's own metrics, ours."""
 
+import time
+
 import pytest
 from openai import OpenAI
 
@@ -32,11 +34,23 @@ def up(stack: Stack) -> set[tuple[str, str | None]]:
     return {(metric["job"], metric.get("slug")) for metric in metrics}
 
 
-def test_vllm_metrics_come_from_the_worker(stack: Stack, traffic: None) -> None:
-    """vLLM's own counters are scraped from the worker, never copied by the gateway."""
-    tokens = "sum by (job, model_name) (vllm:generation_tokens_total) > 0"
-    found = wait_for("vLLM's count of tokens", lambda: stack.query(tokens) or None, 30)
-    assert [(entry["metric"]["job"], entry["metric"]["model_name"]) for entry in found] == [("worker", MODEL)]
+def test_vllm_metrics_come_from_the_worker(stack: Stack, client: OpenAI) -> None:
+    """vLLM's own counters are scraped from the worker, never copied by the gateway; they count what clients get, beside
+    what the launcher's own requests got while it warmed the worker."""
+    before = generated_tokens(stack)
+    answer = client.chat.completions.create(model=MODEL, temperature=0, **dialogues.ENGLISH.request())
+    assert answer.usage
+    assert answer.usage.completion_tokens > 0
+    assert generated_tokens(stack) - before >= answer.usage.completion_tokens
+
+
+def generated_tokens(stack: Stack) -> float:
+    """vLLM's own count, scraped after this was asked."""
+    counter = "vllm:generation_tokens_total"
+    fresh = f"sum by (job, model_name) ({counter} and timestamp({counter}) > {time.time()})"
+    [found] = wait_for("vLLM's count of tokens", lambda: stack.query(fresh) or None, 30)
+    assert (found["metric"]["job"], found["metric"]["model_name"]) == ("worker", MODEL)
+    return float(found["value"][1])
 
 
 def test_gateway_counts_requests(stack: Stack, traffic: None) -> None:
