@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -110,6 +110,9 @@ bench-throughput: ## Measure a model's engine without a server (MODEL=slug, not 
 bench-gateway: setup ## Measure what a request and a chunk cost the gateway and its peers (BENCH='--help': parts of it)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
+bench-versus: setup ## Measure what a request and a chunk cost against another build of the gateway, in turns (OLD=folder, BENCH='--turns 80')
+	@scripts/compile-gateway
+	PYTHONPATH=out/compiled $(PYTHON) -m bench.versus '$(OLD)' out/compiled $(BENCH)
 bench-crowd: setup ## Measure what fifty clients notice of a thousand slow ones (BENCH='--rounds 5')
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.crowd $(BENCH)

@@ -1,0 +1,128 @@
+"""What a request and a chunk cost one build of the gateway against another, in turns in one run.
+
+usage: python -m bench.versus OLD NEW [--turns 40] [--request 1.10] [--chunk 1.03]
+OLD and NEW are folders with a compiled gateway (`scripts/compile-gateway` makes out/compiled). Both run
+all the while on one core. The load goes to one and then to the other, and every pair of turns gives one ratio of their
+CPU times. The report has the median of the ratios and its 95 % interval, which follows from their order alone.
+Exit codes: 0 each bar holds, or its interval lies on both sides (inconclusive) · 1 one is missed · 3 a server broke.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from bench.load import WrongAnswer
+from bench.measure import run_load, settle, to_sample
+from bench.processes import layout, pinned
+from bench.scenarios import JSON, MANY, Scenario, all_scenarios
+from bench.servers import MAIN_FLEET, BrokenServer, Kind, Server, gateway_started, mock_started
+
+SHARE = 0.5  # of a scenario's usual time: a turn short enough that both have the same moment of the host
+CONFIDENCE = 0.95
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """Of the median, with at least 95 % confidence, whatever the distribution (the sign test's interval)."""
+    count, found = len(ratios), sorted(ratios)
+    outside, cut = 0.0, 0
+    while cut < count // 2:
+        outside += 2 * math.comb(count, cut) / 2**count
+        if outside > 1 - CONFIDENCE:
+            break
+        cut += 1
+    cut = max(cut - 1, 0)
+    return found[cut], found[count - 1 - cut]
+
+
+def verdict(ratios: Sequence[float], bar: float) -> str:
+    """`holds` or `missed` where the whole interval lies on one side of the bar, else `inconclusive`."""
+    low, high = interval(ratios)
+    if high <= bar:
+        return "holds"
+    return "missed" if low > bar else "inconclusive"
+
+
+def started(stack: ExitStack, build: Path, name: str, folder: Path, core: int, ports: list[int]) -> Server:
+    """A gateway of that build. Raises BrokenServer."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(build.resolve())
+    try:
+        fleet = replace(MAIN_FLEET, key=name, name=name)
+        server = stack.enter_context(gateway_started(folder, [core], fleet, ports))
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return replace(server, kind=Kind.GATEWAY, log=None, models=server.models[:1])
+
+
+def turn(server: Server, scenario: Scenario) -> float:
+    """CPU microseconds a unit of work. Raises WrongAnswer."""
+    tally = uvloop.run(run_load(server, scenario, SHARE))
+    settle(server)
+    return to_sample(tally, scenario.units, 0).us_per_unit
+
+
+def compare(old: Server, new: Server, scenario: Scenario, turns: int) -> tuple[list[float], list[float]]:
+    """Costs of both, turn by turn; who goes first changes. Raises WrongAnswer."""
+    costs: dict[str, list[float]] = {old.key: [], new.key: []}
+    for number in range(turns + 1):
+        for server in (old, new) if number % 2 else (new, old):
+            cost = turn(server, scenario)
+            costs[server.key] += [cost] if number else []  # the first pair warms up
+    return costs[old.key], costs[new.key]
+
+
+def measure(given: argparse.Namespace) -> int:
+    """Raises BrokenServer, WrongAnswer."""
+    cores = layout(sorted(os.sched_getaffinity(0)))
+    bars = {JSON: given.request, MANY: given.chunk}
+    missed = False
+    with tempfile.TemporaryDirectory(prefix="octet-versus-") as folder, ExitStack() as stack:
+        place = Path(folder)
+        _, ports = stack.enter_context(mock_started(place, cores.mock))
+        old = started(stack, given.old, "old", place, cores.servers[0], ports)
+        new = started(stack, given.new, "new", place, cores.servers[0], ports)
+        stack.enter_context(pinned({cores.load}))
+        for scenario in (one for one in all_scenarios() if one.key in bars):
+            before, after = compare(old, new, scenario, given.turns)
+            ratios = [b / a for a, b in zip(before, after, strict=True)]
+            said = verdict(ratios, bars[scenario.key])
+            missed = missed or said == "missed"
+            low, high = interval(ratios)
+            print(
+                f"{scenario.title}: {statistics.median(ratios):.3f} ({low:.3f}-{high:.3f}) of old, bar "
+                f"{bars[scenario.key]:g}: {said}; CPU us/{scenario.unit}: old {statistics.median(before):.1f} "
+                f"(least {min(before):.1f}), new {statistics.median(after):.1f} (least {min(after):.1f}), "
+                f"{len(ratios)} turns",
+                flush=True,
+            )
+    return int(missed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.versus", description=__doc__.split("\n")[0])
+    parser.add_argument("old", type=Path, help="folder with a compiled gateway")
+    parser.add_argument("new", type=Path, help="folder with the other one")
+    parser.add_argument("--turns", type=int, default=40, help="pairs of turns for each scenario (default 40)")
+    parser.add_argument("--request", type=float, default=1.10, help="bar: CPU a request, of the old one's")
+    parser.add_argument("--chunk", type=float, default=1.03, help="bar: CPU a chunk, of the old one's")
+    try:
+        return measure(parser.parse_args())
+    except (WrongAnswer, BrokenServer) as error:
+        print(f"versus: {error}", file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
