@@ -25,6 +25,8 @@ SIFTED_BYTES: Final = 256 * 1024  # at a time
 MOST_VALUES: Final = 4_000_000
 SMALL_BYTES: Final = 16 * 1024  # of a body that a parser reads in less time than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
+ADDRESS_MARKS: Final = (b'_url"', b'"source"')  # without these, no address of media is in a body
+BACKSLASH: Final = b"\\"
 ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
 OVERLAP: Final = 16  # bytes: longer than a mark
 USED: Final = frozenset(name for name in NOTED if "." not in name)
@@ -139,13 +141,13 @@ class JsonReading:
 
     def advance(self) -> bool:
         if self._scan is None:
-            self._sift()
-            if self._sifted < len(self._body):
-                return False
-            if len(self._body) <= SMALL_BYTES and not self._has_media and not self._has_escapes:
+            if len(self._body) <= SMALL_BYTES:
                 self._plain = plain(self._body, self._route, self._reader.aliases)
                 if self._plain is not None:
                     return True
+            self._sift()
+            if self._sifted < len(self._body):
+                return False
             if len(self._body) > self._reader.most_text and not self._has_media:
                 raise too_large(self._reader.most_text)
             places = self._reader.places(self._route.name, self._has_media or self._has_escapes)
@@ -198,6 +200,11 @@ class JsonReading:
 
 def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | None:
     """What a small body asks, where no more than that is to be known of it; None leaves it to the scan, errors too."""
+    if BACKSLASH in body and ESCAPE_MARK in body:
+        return None
+    for mark in ADDRESS_MARKS:
+        if mark in body:
+            return None
     if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MOST_DEPTH:
         return None
     try:
@@ -207,9 +214,13 @@ def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | No
     if not isinstance(fields, dict) or not fields.keys().isdisjoint(TOLD_APART):
         return None
     model = fields.get("model")
-    if not isinstance(model, str) or not model or model in aliases or body.count(b'"stream"') > 1:
+    if not isinstance(model, str) or not model or model in aliases:
         return None
-    stream = fields.get("stream") is True
+    if "stream" not in fields:
+        return Asked(model, body, fields)
+    if body.count(b'"stream"') > 1:
+        return None
+    stream = fields["stream"] is True
     if not stream or not route.asks_usage:
         return Asked(model, body, fields, stream)
     start = body.index(b"{") + 1

@@ -18,6 +18,7 @@ TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that eve
 LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
 HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, TEXT))
 FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
 NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
 MOST_LOOKED_AT: Final = 64  # bytes of a beginning
@@ -48,17 +49,13 @@ class Head:
         "target",
     )
 
-    def __init__(self, method: bytes, target: bytes, http_1_0: bool, lines: list[bytes]) -> None:
-        """Of lines that match the grammar. Raises InvalidRequest."""
-        fields: Headers = []
+    def __init__(self, method: bytes, target: bytes, http_1_0: bool, pairs: Headers) -> None:
+        """Of names and values that match the grammar, white space behind these. Raises InvalidRequest."""
+        fields = [(name.lower(), value.rstrip(b"\t ")) for name, value in pairs]
         known: dict[bytes, bytes] = {}
-        for line in lines:
-            name, colon, value = line.partition(b":")
-            if colon:
-                name, value = name.lower(), value.strip(b"\t ")
-                fields.append((name, value))
-                if name in WATCHED:
-                    known[name] = value if name not in known else joined(name, known[name], value)
+        for name, value in fields:
+            if name in WATCHED:
+                known[name] = value if name not in known else joined(name, known[name], value)
         host = known.get(b"host")
         check_host(host, http_1_0)
         self.method = method
@@ -67,8 +64,10 @@ class Head:
         self.fields = fields
         self.path = path_of(method, target, host)
         self.chunked = is_chunked(known, http_1_0)
-        self.length = length_of(known.get(b"content-length", b"0"))
-        self.keep_alive = not http_1_0 and not says_close(known.get(b"connection", b""))
+        length = known.get(b"content-length")
+        self.length = 0 if length is None else length_of(length)
+        options = known.get(b"connection")
+        self.keep_alive = not http_1_0 and (options is None or not says_close(options))
         self.expects = not http_1_0 and b"expect" in known and known[b"expect"].lower() == b"100-continue"
 
     def framing(self) -> Framing:
@@ -120,10 +119,11 @@ class HeadReader:
         try:
             if match is None:
                 raise InvalidRequest(what_is_wrong(data[at:end]))
-            lines = match[4].split(CRLF)  # of which the last is empty
-            if len(lines) > self._most_fields + 1:
+            method, target, minor, lines = match.groups()
+            pairs = PAIR.findall(lines)
+            if len(pairs) > self._most_fields:
                 raise self._too_large()
-            return Head(match[1], match[2], match[3] == b"0", lines)
+            return Head(method, target, minor == b"0", pairs)
         except GatewayError:
             self.beginning = data[at:end]
             raise

@@ -10,7 +10,8 @@ BEGINNING: Final = b"HTTP/1.1 "
 MOST_HEAD_BYTES: Final = 64 * 1024
 MOST_DIGITS: Final = 18  # of a length
 HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: %b)?\r\n((?:%b:%b\r\n)*+)\r\n" % (TEXT, TOKEN, TEXT))
-FIELD: Final = re.compile(rb"(%b):[\t\x20]*+(%b)\r\n" % (TOKEN, TEXT))
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
+WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 BODILESS: Final = (204, 304)
 SWITCHING: Final = 101
 Headers = list[tuple[bytes, bytes]]
@@ -30,11 +31,13 @@ class Reply:
         self.keep_alive = True
         length = coding = None
         for name, value in fields:
+            if name not in WATCHED:
+                continue
             if name == b"content-length":
                 length = value if length is None or length == value else b"several"
             elif name == b"transfer-encoding":
                 coding = value.lower() if coding is None else b"several"
-            elif name == b"connection" and says_close(value):
+            elif says_close(value):
                 self.keep_alive = False
         self.framing = framing_of(status, length, coding)
 
@@ -48,7 +51,7 @@ def read_reply(head: bytes) -> Reply:
     match = HEAD.fullmatch(head)
     if match is None or len(head) > MOST_HEAD_BYTES:
         raise not_http(head)
-    found = FIELD.findall(match[2])
+    found = PAIR.findall(match[2])
     return Reply(int(match[1]), [(name.lower(), value.rstrip(b"\t ")) for name, value in found])
 
 

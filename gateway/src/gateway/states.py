@@ -6,7 +6,13 @@ from enum import IntEnum
 from typing import Final, TypeVar
 
 
-class Phase(IntEnum):
+class Numbered(IntEnum):
+    """A state that tables are asked for at once: the hash of an enum's member is Python code, a number's is not."""
+
+    __hash__ = int.__hash__
+
+
+class Phase(Numbered):
     """Of a connection: what is done with the bytes that come."""
 
     NEW = 0  # nothing has come yet
@@ -22,7 +28,7 @@ class Phase(IntEnum):
     CLOSED = 8
 
 
-class Stage(IntEnum):
+class Stage(Numbered):
     """Of a request: how far it and its answer have come."""
 
     EXPECTING = 0  # its client waits for `100 Continue` before it sends the body
@@ -34,7 +40,7 @@ class Stage(IntEnum):
     OVER = 6
 
 
-class Step(IntEnum):
+class Step(Numbered):
     """Of a call: how far it has come."""
 
     NEW = 0
@@ -46,7 +52,7 @@ class Step(IntEnum):
     OVER = 6
 
 
-class Answer(IntEnum):
+class Answer(Numbered):
     """Of an exchange: how far the answer to one sending has come."""
 
     AWAITED = 0
@@ -56,7 +62,7 @@ class Answer(IntEnum):
     GIVEN_UP = 4  # its receiver hears no more
 
 
-class Line(IntEnum):
+class Line(Numbered):
     """Of a connection to a worker."""
 
     NEW = 0
@@ -116,7 +122,7 @@ LINES: Final[Mapping[Line, tuple[Line, ...]]] = {
     Line.CLOSED: (),
 }
 
-State = TypeVar("State", bound=IntEnum)
+State = TypeVar("State", bound=Numbered)
 
 
 class WrongChange(Exception):
