@@ -22,7 +22,7 @@ def read(
 
 def decoded(coded: bytes, coding: str, most: int) -> bytes:
     """What is in a compressed body. Raises as its decoding does."""
-    decoding = Decoding(coded, coding, most)
+    decoding = Decoding([coded], coding, most)
     while decoding.body is None:
         decoding.advance()
     return decoding.body

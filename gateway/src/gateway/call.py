@@ -39,6 +39,7 @@ from gateway.workers import Worker
 UNKNOWN: Final = "unknown"  # the label of a model that no card declares
 NOT_FOUND, UNAVAILABLE = 404, 503
 NO_OPTIONS: Final = Options()
+JOINED_AT_ONCE: Final = 1 << 20  # bytes of a body; a larger one is put together in a thread
 KEPT_BYTES: Final = 64 * 1024  # of a body that is kept for a retry however long its worker is silent
 
 
@@ -91,12 +92,12 @@ class Call:
     def _start(self) -> None:
         self._started = self._shared.upstream.loop.time()
         coding = codings.coding_of(self._request.headers)
-        if coding is None:
+        if coding is None and self._request.size <= JOINED_AT_ONCE:
             self._read(self._request.body())
         else:
             self._become(Step.DECODING)
             most = self._shared.settings.max_body_bytes
-            self._decoding = Decoding(self._request.body(), coding, most)
+            self._decoding = Decoding(self._request.body_parts(), coding, most)
             self._shared.desk.decode(self._decoding, self._take_decoding_turn)
 
     def _take_decoding_turn(self, error: BaseException | None) -> bool:

@@ -95,11 +95,11 @@ class Body:
         if len(self._block) >= BLOCK_BYTES:
             self._close_block()
 
-    def whole(self) -> bytes:
+    def parts(self) -> list[bytes]:
         """All of it, handed over."""
         self._close_block()
         pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces
 
     def drop(self) -> None:
         self._pieces, self._block = [], None
@@ -216,7 +216,12 @@ class ClientRequest:
 
     def body(self) -> bytes:
         """The whole body, handed over."""
-        return self._body.whole()
+        parts = self._body.parts()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def body_parts(self) -> list[bytes]:
+        """The whole body as it came, handed over: to put a large one together takes a while."""
+        return self._body.parts()
 
     def let_go(self) -> None:
         """Nobody holds its body any more."""

@@ -44,7 +44,7 @@ class Step(Numbered):
     """Of a call: how far it has come."""
 
     NEW = 0
-    DECODING = 1  # its body is, in a thread
+    DECODING = 1  # its body is, in a thread, or is put together there
     READING = 2  # its body is read, in turn with others
     QUEUED = 3  # waits for a worker with room
     SENT = 4  # is with a worker, which has not answered

@@ -67,7 +67,7 @@ def test_a_refusal_keeps_nothing_of_a_body(name: str, cut: int) -> None:
     """Whoever holds the error, or what was decoded, holds none of its bytes."""
     coding, encode = ENCODERS[name]
     coded = encode(os.urandom(MIB // 16).hex().encode() * 32)
-    decoding = Decoding(coded[: len(coded) - cut], coding, 50 * MIB if cut else 3 * MIB)
+    decoding = Decoding([coded[: len(coded) - cut]], coding, 50 * MIB if cut else 3 * MIB)
     tracemalloc.start()
     with pytest.raises((InvalidRequest, RequestTooLarge)) as refusal:  # noqa: PT012
         while decoding.body is None:
@@ -76,6 +76,15 @@ def test_a_refusal_keeps_nothing_of_a_body(name: str, cut: int) -> None:
     tracemalloc.stop()
     assert held < MIB
     assert refusal.value.__context__ is None
+
+
+def test_a_body_without_a_coding_is_put_together() -> None:
+    """In one turn, and nothing is added to what was counted when it came."""
+    parts = [bytes([number]) * MIB for number in range(8)]
+    decoding = Decoding(list(parts), None, MIB)
+    decoding.advance()
+    assert decoding.body == b"".join(parts)
+    assert decoding.grown == 0
 
 
 @every

@@ -37,7 +37,7 @@ async def test_a_short_body_overtakes_long_ones() -> None:
     desk, ended, grown, done = Desk(asyncio.get_running_loop()), list[str](), list[int](), asyncio.Event()
 
     def decode(name: str, content: bytes) -> None:
-        decoding = Decoding(gzip.compress(content, 1), "gzip", 50 * MIB)
+        decoding = Decoding([gzip.compress(content, 1)], "gzip", 50 * MIB)
 
         def tell(error: BaseException | None) -> bool:
             assert error is None
