@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
-        setup lock fmt rules dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -74,8 +74,7 @@ fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
 check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=slug; else all slugs)
 	@$(PYTHON) scripts/check_flags.py $(if $(filter file,$(origin MODEL)),,$(MODEL))
-rules: setup ## Rewrite Prometheus' rules and their tests from observability/rules.py and tests/contract/rule_cases.py
-	$(PYTHON) -m observability.rules > observability/prometheus/rules.yaml
+rule-tests: setup ## Rewrite promtool's tests of the rules from tests/contract/rule_cases.py
 	$(PYTHON) -m tests.contract.rule_cases 1m > observability/prometheus/rules_test.yaml
 	$(PYTHON) -m tests.contract.rule_cases 5m > observability/prometheus/rules_slow_test.yaml
 dashboards: setup ## Rewrite Grafana's dashboards from observability/boards

@@ -1,12 +1,11 @@
 """Fleet: is anything wrong, for whom, since when; and where to look next."""
 
-from observability.boards import panels
+from observability.boards import panels, thresholds
 from observability.boards.panels import AMBER, BLUE, GREEN, GREY, RED, Board, Query, Row, Scale
-from observability.rules import in_state
 
 MODEL, GATEWAY, STARTS, GPUS = "octet-model", "octet-gateway", "octet-starts", "octet-gpus"
 KNOWN = '{model!="unknown"}'  # what nobody declared has no budget
-BUDGET = f"{panels.TARGETS.budget:g}"
+BUDGET = f"{thresholds.ERROR_BUDGET:g}"
 MODEL_STATES = {0: ("absent", GREY), 1: ("down", RED), 2: ("loading", BLUE), 3: ("ready", GREEN)}
 WORKER_STATES = {
     1: ("ready", GREEN),
@@ -17,6 +16,11 @@ WORKER_STATES = {
     6: ("misnamed", RED),
     7: ("down", RED),
 }  # where gateway processes differ, the worst is shown
+
+
+def in_state(state: str) -> str:
+    """Models of which the gateway says so."""
+    return f'max by (model) (gateway_model_state{{state="{state}"}}) == 1'
 
 
 def coded(
@@ -56,7 +60,7 @@ WRONG = Row(
             "Which share of requests fails, at worst, over 5 min?",
             "Of the model with the most failures that are not the client's fault. Above 0.1 %, open "
             "Model, Errors by cause.",
-            Scale("percentunit", amber=panels.TARGETS.budget, red=panels.TARGETS.broken),
+            Scale("percentunit", amber=thresholds.ERROR_BUDGET, red=thresholds.BROKEN),
             Query(f"max(model:error_ratio:rate_5m{KNOWN} >= 0)", "failed"),
             to=(MODEL,),
             none="no traffic",
@@ -112,7 +116,7 @@ CLIENTS = Row(
             "How long until an answer begins, by model (p95, s)?",
             "Above the target, look at the requests that wait, below. If none wait, prompts are long or "
             "caches are cold: open Model.",
-            Scale("s", red=panels.TARGETS.ttft_p95_s),
+            Scale("s", red=thresholds.TTFT_P95_S),
             Query("model:time_to_first_byte_seconds:p95 >= 0", "{{model}}"),
             to=(MODEL,),
         ),

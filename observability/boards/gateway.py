@@ -1,6 +1,6 @@
 """Gateway: what it costs, what it refuses, what it does about workers that fail."""
 
-from observability.boards import panels
+from observability.boards import panels, thresholds
 from observability.boards.fleet import MODEL
 from observability.boards.model import rate
 from observability.boards.panels import Board, Query, Row, Scale
@@ -69,7 +69,7 @@ ITSELF = Row(
             "How late is the event loop (s)?",
             "With p99 above 50 ms the gateway delays every stream. Start another process, or find what "
             "blocks the loop (such as parsing a huge body).",
-            Scale("s", amber=0.01, red=panels.TARGETS.loop_lag_p99_s),
+            Scale("s", amber=0.01, red=thresholds.LOOP_LAG_P99_S),
             Query(lag(0.5), "p50"),
             Query(lag(0.99), "p99"),
         ),
@@ -152,7 +152,7 @@ CLIENTS = Row(
         panels.lines(
             "How long has the first request in the queue waited, by model (s)?",
             "Above ten seconds an alert pages: more requests arrive than the workers can take.",
-            Scale("s", red=panels.TARGETS.queue_wait_s),
+            Scale("s", red=thresholds.QUEUE_WAIT_S),
             Query("gateway_queue_age_seconds", "{{model}}"),
             to=(MODEL,),
         ),

@@ -1,6 +1,6 @@
 """GPUs: each card's use, memory, power, heat, links and errors, as DCGM's exporter tells them."""
 
-from observability.boards import panels
+from observability.boards import panels, thresholds
 from observability.boards.fleet import MODEL
 from observability.boards.panels import Board, Query, Row, Scale
 
@@ -83,13 +83,13 @@ BODY = Row(
             "Temperature of each GPU (°C)",
             "Above 87 the GPU slows down: check air, fans and the room. If only one is hot, look for dust"
             " or a broken fan.",
-            Scale("celsius", amber=80, red=panels.TARGETS.gpu_celsius),
+            Scale("celsius", amber=80, red=thresholds.GPU_CELSIUS),
             Query(f"DCGM_FI_DEV_GPU_TEMP{{{CARDS}}}", CARD),
         ),
         panels.lines(
             "Temperature of each GPU's memory (°C)",
             "Above 95 it slows down. Do the same as for the GPU's temperature.",
-            Scale("celsius", amber=88, red=panels.TARGETS.gpu_memory_celsius),
+            Scale("celsius", amber=88, red=thresholds.GPU_MEMORY_CELSIUS),
             Query(f"DCGM_FI_DEV_MEMORY_TEMP{{{CARDS}}}", CARD),
         ),
         panels.lines(

@@ -1,6 +1,6 @@
 """Model: what clients of a model get, and what its engines do to give it."""
 
-from observability.boards import panels
+from observability.boards import panels, thresholds
 from observability.boards.fleet import GATEWAY, GPUS
 from observability.boards.panels import Board, Query, Row, Scale
 
@@ -91,14 +91,14 @@ LATENCY = Row(
             "Time to first token, by slug (s)",
             "As vLLM measures it, from when it has the request. Above the target, Where does the time go,"
             " below, tells queue from prefill.",
-            Scale("s", red=panels.TARGETS.ttft_p95_s),
+            Scale("s", red=thresholds.TTFT_P95_S),
             *quantiles("vllm:time_to_first_token_seconds", 0.5, 0.95, 0.99),
         ),
         panels.lines(
             "Time to first byte at the gateway, by model (s)",
             "What clients notice. Far above vLLM's own time to first token, requests wait in the "
             "gateway's queue or were sent twice: open Gateway.",
-            Scale("s", red=panels.TARGETS.ttft_p95_s),
+            Scale("s", red=thresholds.TTFT_P95_S),
             *(
                 Query(
                     quantile(share, "gateway_time_to_first_byte_seconds", "model", OURS),
@@ -164,14 +164,14 @@ ENGINE = Row(
             "How full is the KV cache, by worker?",
             "Above 95 % vLLM delays or restarts requests. Lower max-num-seqs, use shorter contexts, or "
             "add a replica.",
-            Scale("percentunit", amber=0.8, red=panels.TARGETS.kv_use, most=1),
+            Scale("percentunit", amber=0.8, red=thresholds.KV_USE, most=1),
             Query(f"max by (slug, instance) (vllm:kv_cache_usage_perc{{{ITS}}})", "{{slug}} {{instance}}"),
         ),
         panels.lines(
             "Requests restarted because the KV cache was full (preemptions a second)",
             "Each one loses the work already done. Lower max-num-seqs or max-model-len in serve.yaml, or "
             "add a replica.",
-            Scale("ops", red=panels.TARGETS.preemptions_per_s),
+            Scale("ops", red=thresholds.PREEMPTIONS_PER_S),
             Query(rate("vllm:num_preemptions_total"), "{{slug}}"),
         ),
         panels.lines(

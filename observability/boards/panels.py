@@ -20,9 +20,6 @@ from grafana_foundation_sdk.models import common as shared
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from observability.rules import Targets
-
-TARGETS = Targets()  # thresholds are the alerts' own
 SOURCE = shared.DataSourceRef(type_val="prometheus", uid="prometheus")
 WIDE, HALF, THIRD, QUARTER = 24, 12, 8, 6
 LINES_HIGH, NUMBERS_HIGH = 8, 4

@@ -204,7 +204,7 @@ def as_file(every: str) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    sys.stdout.write("# Made by `make rules` from tests/contract/rule_cases.py: change that.\n")
+    sys.stdout.write("# Made by `make rule-tests` from tests/contract/rule_cases.py: change that.\n")
     yaml.safe_dump(as_file(words[0]), sys.stdout, sort_keys=False, width=110)
     return 0
 

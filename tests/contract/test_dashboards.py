@@ -8,20 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from observability.boards import BOARDS
+from observability.boards import BOARDS, thresholds
 from observability.boards.__main__ import as_json
-from observability.rules import Targets, Windows, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "observability/grafana/dashboards"
 SOURCE = yaml.safe_load((ROOT / "observability/grafana/provisioning/datasources/prometheus.yaml").read_text())
 MADE = {f"{board.uid.removeprefix('octet-')}.json": as_json(board) for board in BOARDS}
-RECORDED = {
-    rule["record"]
-    for group in rules(Windows(), Targets())["groups"]
-    for rule in group["rules"]
-    if "record" in rule
-}
+GROUPS = yaml.safe_load((ROOT / "observability/prometheus/rules.yaml").read_text())["groups"]
+RULES = {rule.get("record") or rule["alert"]: rule["expr"] for group in GROUPS for rule in group["rules"]}
 UNIT = re.compile(
     r"\((?:.*, )?(s|a second|bytes|bytes/s|°C|W|Hz|tokens|times the allowed pace|preemptions a second)\)$"
 )
@@ -104,7 +99,26 @@ def test_what_is_recorded_is_recorded() -> None:
     """Names with a colon that are not vLLM's are recording rules."""
     used = set(re.findall(r"\b(?:model|slug):[\w:]+", " ".join(EXPRESSIONS)))
     assert used
-    assert used <= RECORDED
+    assert used <= set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("alert", "threshold"),
+    [
+        ("ErrorBudgetLeaks", thresholds.ERROR_BUDGET),
+        ("AnswersBreakOff", thresholds.BROKEN),
+        ("TimeToFirstTokenOverTarget", thresholds.TTFT_P95_S),
+        ("QueueGrows", thresholds.QUEUE_WAIT_S),
+        ("KVCacheFull", thresholds.KV_USE),
+        ("Preemptions", thresholds.PREEMPTIONS_PER_S),
+        ("GatewaySaturated", thresholds.LOOP_LAG_P99_S),
+        ("GPUHot", thresholds.GPU_CELSIUS),
+        ("GPUHot", thresholds.GPU_MEMORY_CELSIUS),
+    ],
+)
+def test_dashboards_have_the_thresholds_of_the_alerts(alert: str, threshold: float) -> None:
+    """What a panel shows in red is what somebody is told."""
+    assert re.search(rf"> {threshold:g}(?![\d.])", RULES[alert])
 
 
 def test_our_metrics_are_documented() -> None:

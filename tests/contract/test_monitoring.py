@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from observability.rules import Targets, Windows, rules
 from tests.e2e import dcgm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +21,8 @@ GPU_SLUGS = {slug for slug, card in CARDS.items() if card["hardware"]["gpus"]}
 COUNTERS = ROOT / "observability/dcgm/counters.csv"
 ALERTMANAGER = yaml.safe_load((ROOT / "observability/alertmanager/alertmanager.yaml").read_text())
 PROMETHEUS = yaml.safe_load((ROOT / "observability/prometheus/prometheus.yaml").read_text())
-RULES = [rule for group in rules(Windows(), Targets())["groups"] for rule in group["rules"]]
+GROUPS = yaml.safe_load((ROOT / "observability/prometheus/rules.yaml").read_text())["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
 NAMED = {name for rule in RULES for name in re.findall(r"\bDCGM_\w+", rule["expr"])}
 SHOWN = {
     f"DCGM_FI_DEV_{name}"
