@@ -86,7 +86,8 @@ def _parsed(content: bytes) -> object:
 
 def _wheel(pins: Mapping[str, object], part: str) -> Wheel:
     facts = _section(pins, part, above="pin.")
-    distribution, version = str(facts.get("distribution", part)), _text(facts, "version", f"pin.{part}.")
+    distribution = str(facts.get("distribution", part))
+    version = _text(facts, "version", f"pin.{part}.")
     files = {_text(facts, "wheel", f"pin.{part}."): _text(facts, "sha256", f"pin.{part}.")}
     if "variants" in facts:
         variants = _section(facts, "variants", above=f"pin.{part}.")
@@ -142,7 +143,8 @@ def indexes(vllm: Wheel, index: str) -> list[str]:
         )
     if not COMMIT.fullmatch(vllm.commit):
         return [f"--extra-index-url {index}"] if index else []
-    root, variant = (index or _NIGHTLY_INDEX).rstrip("/"), "/cpu" if vllm.version.endswith("cpu") else ""
+    root = (index or _NIGHTLY_INDEX).rstrip("/")
+    variant = "/cpu" if vllm.version.endswith("cpu") else ""
     return [f"--extra-index-url {one}" for one in (index, f"{root}/{vllm.commit}{variant}") if one]
 
 

@@ -13,10 +13,6 @@ _SLUG = r"[a-z0-9][a-z0-9-]*"
 _VERSION = r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
 VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
-_ON_GPUS = (
-    *("gpus", "gpu_memory_bytes", "compute_capabilities", "driver"),
-    *("shape", "layouts", "layouts_because", "load_s"),
-)
 _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
 
 
@@ -88,7 +84,8 @@ def load(directory: Path, slug: str) -> Card:
     card = facts.read(directory / slug / "card.yaml")
     if card.text("slug", _SLUG, "the directory's name") != slug:
         raise card.wrong("slug", f"the directory's name, {slug!r}")
-    return _card(card, _memory_share(facts.read(directory / slug / "serve.yaml")))
+    options = facts.read(directory / slug / "serve.yaml")
+    return _card(card, options.share("gpu-memory-utilization", VLLM_SHARE))
 
 
 def _card(card: Facts, memory_share: float) -> Card:
@@ -115,13 +112,10 @@ def _progress(card: Facts) -> None:
         progress = card.section("progress")
         progress.only("suspect_s", "down_s")
         _seconds(progress)
-        suspect_s, down_s = progress.values.get("suspect_s", 60), progress.values.get("down_s", 180)
+        suspect_s = progress.values.get("suspect_s", 60)
+        down_s = progress.values.get("down_s", 180)
         if suspect_s > down_s:  # type: ignore[operator]  # whole numbers by now
             raise progress.wrong("suspect_s", f"at most down_s, {down_s}")
-
-
-def _memory_share(options: Facts) -> float:
-    return options.share("gpu-memory-utilization", VLLM_SHARE)
 
 
 def _weights(weights: Facts) -> Weights:
@@ -143,7 +137,16 @@ def _hardware(hardware: Facts) -> Gpus | None:
         hardware.whole("memory_bytes")
         hardware.whole("shm_bytes")
         return None
-    hardware.only(*_ON_GPUS)
+    hardware.only(
+        "gpus",
+        "gpu_memory_bytes",
+        "compute_capabilities",
+        "driver",
+        "shape",
+        "layouts",
+        "layouts_because",
+        "load_s",
+    )
     _seconds(hardware.section("load_s"))
     shape = _shape(hardware.section("shape")) if "shape" in hardware else None
     return Gpus(
@@ -158,8 +161,10 @@ def _hardware(hardware: Facts) -> Gpus | None:
 
 
 def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
-    name, wanted = "compute_capabilities", 'a list of compute capabilities in quotes, such as ["9.0"]'
-    return hardware.texts(name, r"[1-9][0-9]*\.[0-9]", wanted) if name in hardware else ()
+    if "compute_capabilities" not in hardware:
+        return ()
+    wanted = 'a list of compute capabilities in quotes, such as ["9.0"]'
+    return hardware.texts("compute_capabilities", r"[1-9][0-9]*\.[0-9]", wanted)
 
 
 def _seconds(times: Facts) -> None:
@@ -202,7 +207,8 @@ def _serving(serving: Facts, vllm: str) -> int:
     )
     if "media_domains" in serving:
         serving.texts("media_domains", r"[a-z0-9.-]+", "a list of host names")
-    context, least = serving.whole("context"), serving.text("vllm_minimum", _VERSION, "a version in quotes")
+    context = serving.whole("context")
+    least = serving.text("vllm_minimum", _VERSION, "a version in quotes")
     if context > serving.whole("model_context"):
         raise serving.wrong("context", f"at most model_context, {serving.whole('model_context')}")
     if version(vllm) < version(least):

@@ -76,7 +76,8 @@ def _sha256(path: Path) -> str:
 def _pin(request: Request, recipe: Recipe, fetched: Fetched) -> Pin:
     """What the card will say. Raises WheelError if the wheel is not what was asked for, or does not fit."""
     vllm, torch = recipe.wheels
-    file, version = fetched.path.name, wheel.version(fetched.path.name, vllm.distribution, request.commit)
+    file = fetched.path.name
+    version = wheel.version(file, vllm.distribution, request.commit)
     if request.version and version.public != request.version:
         raise WheelError(f"{file} is not version {request.version}")
     contents = wheel.look_inside(fetched.path, vllm.distribution)

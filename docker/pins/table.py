@@ -42,7 +42,8 @@ def _version(entry: dict[str, object]) -> str:
 
 def fetchable(recipe: Recipe, nightly_index: str, offered: Offered) -> str:
     """Asks the nightly index where the pin came from one or one is set, and pip's own for a release."""
-    vllm, pin = recipe.wheels[0], recipe.pin
+    vllm = recipe.wheels[0]
+    pin = recipe.pin
     answers = []
     if pin.nightly or nightly_index:
         answers.append(_in_nightly_index(recipe, nightly_index or index.DEFAULT))
@@ -53,7 +54,8 @@ def fetchable(recipe: Recipe, nightly_index: str, offered: Offered) -> str:
 
 
 def _in_nightly_index(recipe: Recipe, nightly_index: str) -> str:
-    pin, variant = recipe.pin, "cpu" if recipe.variant == "cpu" else ""
+    pin = recipe.pin
+    variant = "cpu" if recipe.variant == "cpu" else ""
     folder = pin.commit if pin.nightly else pin.version
     address = index.page(nightly_index, folder, variant, recipe.wheels[0].distribution)
     try:
@@ -92,7 +94,8 @@ def rendered(rows: Sequence[Sequence[str]]) -> str:
 def main() -> int:
     """Returns 0, or the exit code of a card that cannot be read."""
     slugs = sorted(path.parent.name for path in DOCKER.glob("*/card.yaml"))
-    today, nightly_index = datetime.datetime.now(datetime.UTC).date(), os.environ.get("VLLM_WHEEL_INDEX", "")
+    today = datetime.datetime.now(datetime.UTC).date()
+    nightly_index = os.environ.get("VLLM_WHEEL_INDEX", "")
     try:
         recipes = [Recipe.read(DOCKER, slug) for slug in slugs]
         names = {recipe.wheels[0].distribution for recipe in recipes if not recipe.pin.nightly}

@@ -66,9 +66,10 @@ def look_inside(path: Path, distribution: str) -> Contents:
             source = archive.read("vllm/_version.py").decode() if "vllm/_version.py" in names else ""
     except (zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
         raise WheelError(f"{path.name} is not a wheel: {error or 'it holds no METADATA'}") from error
-    named, says = version(path.name, distribution), (facts.get("name", ""), facts.get("version", ""))
-    if canonicalize_name(says[0]) != canonicalize_name(distribution) or says[1] != str(named):
-        raise WheelError(f"{path.name} says inside that it is {says[0]} {says[1]}")
+    named = version(path.name, distribution)
+    name = facts.get("name", "")
+    if canonicalize_name(name) != canonicalize_name(distribution) or facts.get("version", "") != str(named):
+        raise WheelError(f"{path.name} says inside that it is {name} {facts.get('version', '')}")
     inside = _COMMIT_INSIDE.search(source)
     return Contents(
         inside[1] if inside else "", [Requirement(line) for line in facts.get("requires_dist", [])]

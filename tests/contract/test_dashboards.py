@@ -40,9 +40,8 @@ def test_the_committed_dashboards_are_the_generated_ones() -> None:
 
 def test_uids_are_fixed() -> None:
     """Links and bookmarks lead to them."""
-    assert [board.uid for board in BOARDS] == [
-        "octet-fleet", "octet-model", "octet-gateway", "octet-gpus", "octet-starts",
-    ]  # fmt: skip
+    names = ["fleet", "model", "gateway", "gpus", "starts"]
+    assert [board.uid for board in BOARDS] == [f"octet-{name}" for name in names]
 
 
 @every_board
