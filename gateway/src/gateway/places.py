@@ -83,7 +83,6 @@ def places_of(route: str, others: Iterable[str], *, media: bool) -> Place:
         place.noted = name
     for path in addresses_of(route) if media else ():
         root.at(path).is_address = True
-    root.element = Place()  # a list is no body
     for place in root.inner.values():
         if place.noted is not None:  # what is in a list is not that member, and may be there many times
             place.element = place.unnoted()
