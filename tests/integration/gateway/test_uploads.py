@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 from collections import Counter
@@ -93,3 +94,14 @@ def test_what_a_worker_has_taken_makes_room(
     for connection in connections:
         with connection:
             assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_sends_a_refused_body_to_its_end_gets_the_refusal(start_gateway: StartGateway) -> None:
+    """Python's own client looks for no answer before it has sent all, and a reset would take the answer from it."""
+    gateway = start_gateway(GATEWAY_MAX_BODY_BYTES=30 * MIB)
+    for size in (31 * MIB, 59 * MIB):
+        connection = http.client.HTTPConnection(gateway.address, timeout=60)
+        connection.request("POST", CHAT, b"x" * size)
+        answer = connection.getresponse()
+        assert (answer.status, json.load(answer)["error"]["code"]) == (413, "request_too_large")
+        connection.close()
