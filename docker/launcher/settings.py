@@ -30,10 +30,9 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
-
-from launcher.warming import Kind
 
 STATE_DIR = "/run/octet"
 """Where the state is written, unless the environment says otherwise."""
@@ -42,6 +41,14 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _PORTS = range(1, 65536)
 _LONGEST_S = 1e6
 _Value = TypeVar("_Value")
+
+
+class Capability(StrEnum):
+    """What a model can be asked for; its card says which."""
+
+    TEXT = "text"
+    TOOLS = "tools"
+    IMAGES = "images"
 
 
 class SettingsError(Exception):
@@ -62,7 +69,7 @@ class Settings:
     backoff_s: float
     hang_after_s: float
     warm_s: float
-    warms: tuple[Kind, ...]
+    warms: tuple[Capability, ...]
     gpus: int
     gpu_slots_dir: Path
     cache_dir: Path
@@ -82,7 +89,7 @@ class Settings:
             backoff_s=_seconds(environ, "LAUNCHER_BACKOFF_S", "10"),
             hang_after_s=_seconds_or_never(environ, "LAUNCHER_HANG_AFTER_S", "300"),
             warm_s=_seconds_or_never(environ, "LAUNCHER_WARM_S", "600"),
-            warms=_kinds(environ, "LAUNCHER_WARMS", "text"),
+            warms=_capabilities(environ, "LAUNCHER_WARMS", "text"),
             gpus=_gpus(environ, "LAUNCHER_GPUS", "0"),
             gpu_slots_dir=Path(_text(environ, "LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots")),
             cache_dir=Path(_text(environ, "LAUNCHER_CACHE_DIR", "/cache")),
@@ -120,12 +127,12 @@ def _words(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ..
     return tuple(words)
 
 
-def _kinds(environ: Mapping[str, str], name: str, default: str) -> tuple[Kind, ...]:
+def _capabilities(environ: Mapping[str, str], name: str, default: str) -> tuple[Capability, ...]:
     text = _text(environ, name, default)
     try:
-        return tuple(Kind(word) for word in text.split())
+        return tuple(Capability(word) for word in text.split())
     except ValueError:
-        raise SettingsError(f"{name} is {text!r}: it must be some of {', '.join(Kind)}") from None
+        raise SettingsError(f"{name} is {text!r}: it must be some of {', '.join(Capability)}") from None
 
 
 def _port(environ: Mapping[str, str], name: str, default: str) -> int:

@@ -15,18 +15,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from launcher.question import HEADER, OK, Question
+from launcher.settings import Capability
 from launcher.signs import Signs
-
-
-class Kind(StrEnum):
-    """What a model can be asked for; its card says which."""
-
-    TEXT = "text"
-    TOOLS = "tools"
-    IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,9 @@ _TIME = {
 }
 
 
-def plan(kinds: Sequence[Kind]) -> tuple[Step, ...]:
-    """The steps for a model of these kinds. Pure."""
-    return tuple(step for kind in Kind if kind in kinds for step in _PLANS[kind]())
+def plan(capabilities: Sequence[Capability]) -> tuple[Step, ...]:
+    """The steps for a model with these capabilities. Pure."""
+    return tuple(step for one in Capability if one in capabilities for step in _PLANS[one]())
 
 
 def _text() -> Iterator[Step]:
@@ -94,10 +86,10 @@ def _images() -> Iterator[Step]:
     yield Step("image", (_chat(content),))
 
 
-_PLANS: dict[Kind, Callable[[], Iterator[Step]]] = {
-    Kind.TEXT: _text,
-    Kind.TOOLS: _tools,
-    Kind.IMAGES: _images,
+_PLANS: dict[Capability, Callable[[], Iterator[Step]]] = {
+    Capability.TEXT: _text,
+    Capability.TOOLS: _tools,
+    Capability.IMAGES: _images,
 }
 
 

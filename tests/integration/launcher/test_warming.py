@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from launcher.warming import Kind, plan
+from launcher.settings import Capability
+from launcher.warming import plan
 from tests.integration.launcher.harness import PATIENCE_S, Site, Worker
 
 Start = Callable[..., Worker]
@@ -41,7 +42,7 @@ def test_a_worker_is_warmed_before_it_is_ready(site: Site, start: Start) -> None
     worker = start()
     warmed = worker.wait_event("warmed")
     ready = worker.wait_event("phase", phase="ready")
-    steps = plan((Kind.TEXT, Kind.TOOLS))
+    steps = plan((Capability.TEXT, Capability.TOOLS))
     assert warmed["done"] == [step.name for step in steps]
     assert "problems" not in warmed
     assert [event["phase"] for event in worker.events("phase")][-2:] == ["warming", "ready"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.settings import Settings, SettingsError
-from launcher.warming import Kind
+from launcher.settings import Capability, Settings, SettingsError
 
 
 def test_only_the_slug_is_required() -> None:
@@ -24,7 +23,7 @@ def test_only_the_slug_is_required() -> None:
         backoff_s=10.0,
         hang_after_s=300.0,
         warm_s=600.0,
-        warms=(Kind.TEXT,),
+        warms=(Capability.TEXT,),
         gpus=0,
         gpu_slots_dir=Path("/gpu-slots"),
         cache_dir=Path("/cache"),

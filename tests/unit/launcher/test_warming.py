@@ -7,23 +7,24 @@ import struct
 
 import pytest
 
-from launcher.warming import TOGETHER, Kind, Step, Warming, plan
+from launcher.settings import Capability
+from launcher.warming import TOGETHER, Step, Warming, plan
 
 
-def names(*kinds: Kind) -> list[str]:
+def names(*kinds: Capability) -> list[str]:
     return [step.name for step in plan(kinds)]
 
 
 def test_each_kind_has_its_steps() -> None:
     text = ["short prompt", "long prompt", *(f"{count} at once" for count in TOGETHER)]
-    assert names(Kind.TEXT) == text
-    assert names(Kind.IMAGES, Kind.TOOLS) == ["tool call", "named tool call", "image"]
+    assert names(Capability.TEXT) == text
+    assert names(Capability.IMAGES, Capability.TOOLS) == ["tool call", "named tool call", "image"]
     assert names() == []
 
 
 def test_as_many_are_asked_at_once_as_a_step_says_and_none_is_like_another() -> None:
     """No cache of prompts makes them one; greedy and sampled tokens are both made."""
-    steps = plan((Kind.TEXT,))[2:]
+    steps = plan((Capability.TEXT,))[2:]
     assert tuple(len(step.requests) for step in steps) == TOGETHER
     asked = [repr(request["messages"]) for step in steps for request in step.requests]
     assert len(set(asked)) == len(asked)
@@ -32,7 +33,7 @@ def test_as_many_are_asked_at_once_as_a_step_says_and_none_is_like_another() -> 
 
 
 def test_the_image_is_a_png() -> None:
-    (step,) = plan((Kind.IMAGES,))
+    (step,) = plan((Capability.IMAGES,))
     url = step.requests[0]["messages"][0]["content"][0]["image_url"]["url"]  # type: ignore[index]
     picture = base64.b64decode(url.removeprefix("data:image/png;base64,"), validate=True)
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
