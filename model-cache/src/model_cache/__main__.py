@@ -1,50 +1,112 @@
-"""The process: settings in, lines and an exit code out.
+"""The process: a command and settings in, lines and an exit code out."""
 
-usage: python3 -m model_cache [fetch | verify | lock]
-  fetch    the weights, unless they are there and unchanged
-  verify   every byte of what is published; what is wrong is withdrawn, set aside and fetched again
-  lock     print weights.lock for what the hub lists now, to standard output; what changed, to standard error
-"""
-
+import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from model_cache import lock
+from model_cache import export, inventory, lock, prune, serve
 from model_cache.errors import ConfigError, JobError, refused
 from model_cache.job import Job
 from model_cache.manifest import Manifest
+from model_cache.parcel import LEAST_PART_BYTES
 from model_cache.progress import Progress
 from model_cache.report import Reporter, renderer, text_line
 from model_cache.settings import Settings, load
 
-Task = Callable[[Job, Settings], None]
+Task = Callable[[Job, Settings], object]
 
 
 def main() -> int:
-    """Run what was asked for; returns 0 when the weights are ready, else the error's exit code."""
+    """Run the command that was asked for; returns 0, or the exit code of the error that ended it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    task = TASKS.get(sys.argv[1] if len(sys.argv) > 1 else "fetch")
-    if task is None or len(sys.argv) > 2:
-        return refused(ConfigError(f"usage: python3 -m model_cache [{' | '.join(TASKS)}]"))
     try:
-        settings = load()
+        given = _parser().parse_args()
+        given.run(given)
     except JobError as error:
-        return refused(error)
-    progress = Progress(settings.slug, settings.chosen_repo)
-    report = _reporter(progress, task, settings)
-    try:
-        task(Job(settings, progress, report), settings)
-    except JobError as error:
-        if progress.snapshot().phase != "failed":  # else it has been told
-            progress.fail(str(error))
-            report.line()
         return refused(error)
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad input ends with one line, like any other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help says more")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("python3 -m model_cache", description="Without a command: fetch.")
+    parser.set_defaults(run=_job(_fetch))
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, does: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=does, description=does)
+        added.set_defaults(run=run)
+        return added
+
+    command("fetch", "the weights, unless they are there and unchanged", _job(_fetch))
+    command("verify", "every byte of what is published; fetch again what is wrong", _job(_verify))
+    command("lock", "print weights.lock for what the hub lists now, and what changed", _job(_lock))
+    command("serve", "published weights to other nodes, read-only", _serve)
+    shown = command("inventory", "what the volume holds, a line for each slug", _inventory)
+    shown.add_argument("only", nargs="?", choices=["slugs"], help="their names alone")
+    removed = command("prune", "show what nobody refers to, or remove what of it is named", _prune)
+    removed.add_argument("paths", metavar="PATH", nargs="*", help="as it was shown")
+    exported = command("export", "published weights in parts, for a host without a way out", _export)
+    exported.add_argument("slug", metavar="SLUG")
+    exported.add_argument("into", metavar="DIR", type=Path)
+    for name, least, default in (("PART_BYTES", LEAST_PART_BYTES, export.PART_BYTES), ("FROM", 1, 1)):
+        exported.add_argument(name, nargs="?", type=_number(least, default), default=default)
+    return parser
+
+
+def _number(least: int, default: int) -> Callable[[str], int]:
+    """Reads a whole number; an empty word, as a script hands it on, stands for the *default*."""
+
+    def read(word: str) -> int:
+        if word and not (word.isdecimal() and int(word) >= least):
+            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {least:,} on")
+        return int(word or default)
+
+    return read
+
+
+def _serve(_: argparse.Namespace) -> None:
+    serve.run()
+
+
+def _inventory(given: argparse.Namespace) -> None:
+    inventory.run(names_alone=given.only is not None)
+
+
+def _prune(given: argparse.Namespace) -> None:
+    prune.run(given.paths)
+
+
+def _export(given: argparse.Namespace) -> None:
+    export.run(given.slug, given.into, given.PART_BYTES, given.FROM)
+
+
+def _job(task: Task) -> Callable[[argparse.Namespace], None]:
+    def run(_: argparse.Namespace) -> None:
+        settings = load(Settings)
+        progress = Progress(settings.slug, settings.chosen_repo)
+        report = _reporter(progress, task, settings)
+        try:
+            task(Job(settings, progress, report), settings)
+        except JobError as error:
+            if progress.snapshot().phase != "failed":  # else it has been told
+                progress.fail(str(error))
+                report.line()
+            raise
+
+    return run
 
 
 def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
@@ -78,9 +140,6 @@ def _readable(path: Path | None) -> lock.Lock | None:
         return lock.read(path) if path else None
     except ConfigError:
         return None
-
-
-TASKS: Mapping[str, Task] = {"fetch": _fetch, "verify": _verify, "lock": _lock}
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

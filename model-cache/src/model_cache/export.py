@@ -1,9 +1,8 @@
 """Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out.
 
-usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]
-Parts that are there already are not written again. Where DIR is full it says with which part the next disk goes on.
-Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read
-            4 a file changed since it was verified · 5 DIR is full
+Parts that are there already are not written again. Where the directory is full it says with which part the next disk
+goes on. Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read
+· 4 a file changed since it was verified · 5 the directory is full.
 """
 
 import errno
@@ -15,16 +14,23 @@ from pathlib import Path
 
 from model_cache import inside, ready
 from model_cache.document import WrongDocumentError
-from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, refused
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
 from model_cache.holds import shared
 from model_cache.lock import Lock
 from model_cache.manifest import DIGEST_DIGITS, READY
-from model_cache.parcel import FORM, LEAST_PART_BYTES, LOCK, SUMS, Part, copy, parts
+from model_cache.parcel import FORM, LOCK, SUMS, Part, copy, parts
 from model_cache.ready import Ready
 from model_cache.report import human_bytes
-from model_cache.volume import explain
+from model_cache.settings import VolumeSettings, load
+from model_cache.volume import explained
 
 PART_BYTES = 4_000_000_000  # what a FAT file system takes
+
+
+def run(slug: str, into: Path, part_bytes: int, first: int) -> None:
+    """Write the parts of *slug* from number *first* on below *into*. Raises JobError."""
+    with explained(into):
+        Export(load(VolumeSettings).dir, slug, into).run(part_bytes, first)
 
 
 class Export:
@@ -109,33 +115,3 @@ def _record(snapshot: Path) -> Ready | None:
         raise IntegrityError(
             f"{snapshot / READY} cannot be trusted ({error}): make verify-weights"
         ) from error
-
-
-def main() -> int:
-    """Export what the command line says."""
-    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
-    try:
-        slug, into, part_bytes, first = _arguments(sys.argv[1:])
-        Export(root, slug, into).run(part_bytes, first)
-    except OSError as error:
-        return refused(explain(error, into))
-    except JobError as error:
-        return refused(error)
-    return 0
-
-
-def _arguments(words: list[str]) -> tuple[str, Path, int, int]:
-    """An empty word stands for the default. Raises ConfigError."""
-    try:
-        slug, into, *numbers = words
-        given = [*numbers, "", ""]
-        part_bytes, first = int(given[0] or PART_BYTES), int(given[1] or 1)
-    except ValueError as error:
-        raise ConfigError("usage: python3 -m model_cache.export SLUG DIR [PART_BYTES [FROM]]") from error
-    if part_bytes < LEAST_PART_BYTES or first < 1:
-        raise ConfigError(f"PART_BYTES is at least {LEAST_PART_BYTES:,}, and FROM a whole number from 1 on")
-    return slug, Path(into), part_bytes, first
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,4 @@
-"""What the weights volume holds, a line for each slug.
-
-usage: python3 -m model_cache.inventory [slugs]     slugs: their names alone
-"""
+"""What the weights volume holds, a line for each slug."""
 
 import os
 import sys
@@ -9,12 +6,12 @@ from pathlib import Path
 
 from model_cache import ready
 from model_cache.document import WrongDocumentError
-from model_cache.errors import refused
 from model_cache.holds import is_held
 from model_cache.manifest import READY
 from model_cache.ready import Ready
 from model_cache.report import human_bytes
-from model_cache.volume import explain
+from model_cache.settings import VolumeSettings, load
+from model_cache.volume import explained
 
 
 def lines(root: Path) -> list[str]:
@@ -77,23 +74,10 @@ def _describe(whose: str, snapshot: Path, found: Ready) -> str:
     )
 
 
-def main() -> int:
-    """Print the lines, or one that says that there are none."""
-    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
-    try:
-        _print(root)
-    except OSError as error:
-        return refused(explain(error, root))
-    return 0
-
-
-def _print(root: Path) -> None:
-    if sys.argv[1:] == ["slugs"]:
-        sys.stdout.writelines(f"{name}\n" for name in names(root))
-        return
-    found = lines(root) or [f"{root} holds no weights yet: docker compose up <slug>-weights"]
-    sys.stdout.writelines(f"{line}\n" for line in found)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(*, names_alone: bool) -> None:
+    """Print the lines, or one that says that there are none; or the slugs' names alone. Raises JobError."""
+    root = load(VolumeSettings).dir
+    with explained(root):
+        empty = [f"{root} holds no weights yet: docker compose up <slug>-weights"]
+        found = names(root) if names_alone else lines(root) or empty
+        sys.stdout.writelines(f"{line}\n" for line in found)

@@ -20,7 +20,7 @@ from model_cache.server import serving
 from model_cache.settings import Settings, export_to_sdk
 from model_cache.sources import Sources, connect
 from model_cache.verify import Verdict, verify
-from model_cache.volume import Volume, explain, has_size
+from model_cache.volume import Volume, explained, has_size
 
 
 class Job:
@@ -40,7 +40,7 @@ class Job:
 
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
-        with self._explained():
+        with explained(self._settings.dir):
             snapshot = self._unchanged()
             if snapshot is None:
                 self._say_wrong_record(self._volume.linked())
@@ -50,7 +50,7 @@ class Job:
 
     def verify(self) -> Path:
         """Read every byte of the published snapshot; fetch again what is wrong. Raises JobError."""
-        with self._explained():
+        with explained(self._settings.dir):
             if (snapshot := self._volume.linked()) is None or not os.path.lexists(snapshot / READY):
                 raise ConfigError(
                     f"{self._settings.slug} has no published weights to verify: fetch them first, with "
@@ -65,13 +65,6 @@ class Job:
         """What the slug links to, whether or not it is what is asked for."""
         snapshot = self._volume.linked()
         return ready.read(snapshot) if snapshot else None
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise explain(error, self._settings.dir) from error
 
     def _unchanged(self) -> Path | None:
         """The linked snapshot, if every file's stat is as published: no network, no hashing."""
@@ -116,7 +109,7 @@ class Job:
     def _mended_or_fetched(self, *, every_byte: bool = False) -> Path:
         with (
             serving(self._progress, self._settings.port, self._report.line),
-            self._explained(),
+            explained(self._settings.dir),
             self._report.ticking(),
         ):
             self._say_listing()
@@ -226,7 +219,7 @@ class Job:
 
     def locked(self) -> Lock:
         """A lock of what the hub lists now, its shard index checked; nothing is published. Raises JobError."""
-        with self._explained(), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
+        with explained(self._settings.dir), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
             accepted = self._accepted(hub.list_files())
             if index := accepted.manifest.index:
                 accepted.manifest.check_shards(self._index(hub, Path(folder), index))

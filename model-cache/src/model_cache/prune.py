@@ -1,9 +1,9 @@
 """Removes from the weights volume what nobody refers to, after it was shown.
 
-usage: python3 -m model_cache.prune            a line for each thing to remove: its path below the volume, size, reason
-       python3 -m model_cache.prune PATH...    removes those of them that are still to be removed
-What a slug links to, a worker holds, or a weights job may be writing is never among them; on a volume that hosts share,
-no snapshot is, since another host's worker may hold it (MODEL_CACHE_VOLUME=local says that no other host has it).
+Without paths it shows a line for each thing to remove: its path below the volume, size, reason. With paths it removes
+those of them that are still to be removed. What a slug links to, a worker holds, or a weights job may be writing is
+never among them; on a volume that hosts share, no snapshot is, since another host's worker may hold it
+(MODEL_CACHE_VOLUME=local says that no other host has it).
 """
 
 import os
@@ -15,12 +15,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_cache.errors import refused
 from model_cache.holds import exclusive, is_held
 from model_cache.manifest import READY
-from model_cache.mount import is_shared
 from model_cache.report import human_bytes
-from model_cache.volume import explain
+from model_cache.settings import VolumeSettings, load
+from model_cache.volume import explained
 
 STALE_S = 86_400  # an interrupted download is kept that long, to go on with
 
@@ -125,30 +124,17 @@ def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
         yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
 
 
-def main() -> int:
-    """Show, or remove what was shown."""
-    root = Path(os.environ.get("MODEL_CACHE_DIR") or "/weights")
-    try:
-        _run(root)
-    except OSError as error:
-        return refused(explain(error, root))
-    return 0
-
-
-def _run(root: Path) -> None:
-    found = leftovers(
-        root, time.time(), shared=is_shared(os.environ.get("MODEL_CACHE_VOLUME") or "auto", root)
-    )
-    asked = sys.argv[1:]
-    chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
-    lines = (_removed(root, one) for one in chosen) if asked else show(root, found)
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+def run(asked: Sequence[str]) -> None:
+    """Show what could go, or remove what of it is *asked* for by its path. Raises JobError."""
+    settings = load(VolumeSettings)
+    root = settings.dir
+    with explained(root):
+        found = leftovers(root, time.time(), shared=settings.is_shared())
+        chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
+        lines = (_removed(root, one) for one in chosen) if asked else show(root, found)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def _removed(root: Path, leftover: Leftover) -> str:
     shown = next(show(root, [leftover]))
     return f"{shown}: {'removed' if remove(root, leftover) else 'somebody took it meanwhile: kept'}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

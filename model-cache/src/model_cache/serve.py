@@ -1,6 +1,5 @@
 """Serves the published weights of this volume to other nodes: read-only, by content, to whoever has the token.
 
-usage: python3 -m model_cache.serve
 GET /v1/weights/<owner>/<name>?revision=   READY.json of the newest snapshot of that revision
 GET /v1/files/<sha256>                     the file with that content, whole or by range
 GET /health                                200, without a token
@@ -15,11 +14,11 @@ import signal
 import sys
 from urllib.parse import parse_qs, urlsplit
 
-from model_cache.errors import ConfigError, refused
+from model_cache.errors import ConfigError
 from model_cache.lines import Lines
 from model_cache.listener import Answer, Listener, Request, port_of, problem
 from model_cache.sender import Piece
-from model_cache.settings import ServeSettings, load_serving
+from model_cache.settings import ServeSettings, load
 from model_cache.shelf import Shelf
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
@@ -104,15 +103,7 @@ def _tell(lines: Lines, client: str, asked: str, outcome: str) -> None:
     lines.say(event="served", client=client, request=asked[:1000], status=outcome)
 
 
-def main() -> int:
-    """Serve until SIGTERM or SIGINT."""
-    try:
-        with Lines(sys.stdout) as lines:
-            asyncio.run(serve(load_serving(), lines))
-    except ConfigError as error:
-        return refused(error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run() -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    with Lines(sys.stdout) as lines:
+        asyncio.run(serve(load(ServeSettings), lines))

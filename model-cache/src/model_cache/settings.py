@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_cache.errors import ConfigError
@@ -83,19 +83,33 @@ def _limit(value: int) -> int:
     return value
 
 
-class Settings(BaseSettings):
-    """One run's settings, each read from ``MODEL_CACHE_<NAME>``; an empty variable counts as unset."""
+class VolumeSettings(BaseSettings):
+    """Where the weights are. Each is read from ``MODEL_CACHE_<NAME>``; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
+
+    dir: Path = Path("/weights")
+    """The weights volume."""
+    volume: Literal["auto", "local", "shared"] = "auto"
+    """shared: other hosts may write to the volume too, and the kernel's locks are not enough; auto: so it is unless its
+    file system is known to be of one host alone."""
+
+    def is_shared(self) -> bool:
+        """Whether other hosts may write to the volume. Raises OSError."""
+        return is_shared(self.volume, self.dir)
+
+
+class Settings(VolumeSettings):
+    """One run's settings."""
 
     slug: Annotated[str, AfterValidator(_slug)]
     """Names the link under slugs/ that workers follow."""
     repo: Annotated[str, AfterValidator(_repo)]
     """ModelScope repository, owner/name."""
-    source: Literal["published", "online"] = "published"
-    """online: fetch ``online_repo`` in the place of ``repo``; vLLM quantises it when it loads."""
     online_repo: Annotated[str, AfterValidator(_repo)] | None = None
     """Repository of the unquantised weights, for slugs that can do with them."""
+    source: Literal["published", "online"] = "published"
+    """online: fetch ``online_repo`` in the place of ``repo``; vLLM quantises it when it loads."""
     if_missing: str = ""
     """What an operator may do if the hub does not know the repository; said after the hub's 404."""
     revision: Annotated[str, Field(min_length=1)] = "master"
@@ -104,11 +118,6 @@ class Settings(BaseSettings):
     """The slug's weights.lock: what it lists is fetched, whatever the hub says today. Need not be there."""
     card_file: Path | None = None
     """The slug's card.yaml. Repository code is fetched only where it says ``trust_remote_code: true``."""
-    dir: Path = Path("/weights")
-    """The weights volume."""
-    volume: Literal["auto", "local", "shared"] = "auto"
-    """shared: other hosts may write to the volume too, and the kernel's locks are not enough; auto: so it is unless its
-    file system is known to be of one host alone."""
     beat_s: Annotated[float, Field(gt=0)] = 10
     """On a shared volume: seconds between a run's signs of life. After three without one it counts as dead."""
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "https://modelscope.cn"
@@ -137,6 +146,13 @@ class Settings(BaseSettings):
     progress: Literal["auto", "json", "text"] = "auto"
     """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
 
+    @field_validator("source")
+    @classmethod
+    def _has_unquantised(cls, source: str, others: ValidationInfo) -> str:
+        if source == "online" and others.data.get("online_repo") is None:
+            raise ValueError(f"{others.data.get('slug')} has no weights that are quantised at load; unset it")
+        return source
+
     @property
     def chosen_repo(self) -> str:
         """The repository to fetch."""
@@ -146,10 +162,6 @@ class Settings(BaseSettings):
     def chosen_lock_file(self) -> Path | None:
         """The lock of the repository to fetch; the unquantised weights have none."""
         return self.lock_file if self.chosen_repo == self.repo else None
-
-    def is_shared(self) -> bool:
-        """Whether other hosts may write to the volume. Raises OSError."""
-        return is_shared(self.volume, self.dir)
 
     def token(self) -> str | None:
         """The token in ``token_file``, or None when no file is set.
@@ -184,36 +196,26 @@ def read_token(path: Path, variable: str) -> str:
     return token
 
 
-class ServeSettings(BaseSettings):
-    """Settings of serve-weights, likewise."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
+class ServeSettings(VolumeSettings):
+    """Settings of serve-weights."""
 
     serve_token_file: Path
     """File with the token that other nodes must bring."""
     serve_port: Annotated[int, Field(ge=0, le=65535)] = 8004
     """Port it listens on; 0 takes any free one."""
-    dir: Path = Path("/weights")
-    """The weights volume."""
 
     def token(self) -> str:
         """The token. Raises ConfigError when the file cannot be read or is empty."""
         return read_token(self.serve_token_file, f"{_PREFIX}SERVE_TOKEN_FILE")
 
 
-def load_serving() -> ServeSettings:
-    """Read them. Raises ConfigError naming every variable that is missing or wrong."""
-    return _validated(ServeSettings)
-
-
-def load() -> Settings:
-    """Read the settings. Raises ConfigError naming every variable that is missing or wrong."""
-    settings = _validated(Settings)
-    if settings.source == "online" and settings.online_repo is None:
-        raise ConfigError(
-            f"{_PREFIX}SOURCE: {settings.slug} has no weights that are quantised at load; unset it"
-        )
-    return settings
+def load(kind: type[_Kind]) -> _Kind:
+    """Read the settings of this *kind*. Raises ConfigError naming every variable that is missing or wrong."""
+    try:
+        return kind.model_validate({})
+    except ValidationError as error:
+        faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
+        raise ConfigError(faults) from error
 
 
 def export_proxies() -> None:
@@ -221,14 +223,6 @@ def export_proxies() -> None:
     for name in (*_PROXIES, *map(str.lower, _PROXIES)):
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
-
-
-def _validated(kind: type[_Kind]) -> _Kind:
-    try:
-        return kind.model_validate({})
-    except ValidationError as error:
-        faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
-        raise ConfigError(faults) from error
 
 
 def _fault(field: str, kind: str, message: str) -> str:

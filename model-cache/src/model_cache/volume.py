@@ -265,6 +265,15 @@ def has_size(root: Path, file: ManifestFile) -> bool:
     return found is not None and found.st_size == file.size
 
 
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Turns an OSError met at *root* into the job's error for it."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, root) from error
+
+
 def explain(error: OSError, root: Path) -> JobError:
     """The job's error for an operating system error met on the volume."""
     where = error.filename or root

@@ -80,7 +80,7 @@ class Job:
 
     def run_inventory(self) -> list[str]:
         """What `make weights` says."""
-        with self.start("-m", "model_cache.inventory") as process:
+        with self.start("-m", "model_cache", "inventory") as process:
             stdout, stderr = process.communicate(timeout=60)
         assert (process.returncode, stderr) == (0, "")
         return stdout.splitlines()

@@ -144,7 +144,7 @@ def test_prune_removes_links_and_not_what_they_lead_to(job: Job, precious: Path)
     for path in outside.iterdir():
         os.utime(path, (old, old))
 
-    with job.start("-m", "model_cache.prune", *names) as process:
+    with job.start("-m", "model_cache", "prune", *names) as process:
         stdout, stderr = process.communicate(timeout=30)
 
     assert (process.returncode, stderr) == (0, "")

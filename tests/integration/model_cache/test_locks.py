@@ -181,14 +181,6 @@ def test_locked_code_is_fetched_by_name_and_hash(job: Job, model: Path, tmp_path
     assert set(hashes(job.link)) == {"config.json", "model.safetensors", CODE}
 
 
-def test_an_unknown_task_is_named(job: Job) -> None:
-    """Exit 2 with those there are."""
-    outcome = job.run_text("unlock")
-
-    assert outcome.returncode == 2
-    assert "fetch | verify | lock" in outcome.stderr
-
-
 def test_what_is_published_is_verified_whatever_is_asked_for_next(
     job: Job, model: Path, tmp_path: Path
 ) -> None:

@@ -236,3 +236,11 @@ def test_a_port_in_use_is_named(job: Job, hub: Hub) -> None:
 def test_a_wrong_setting_is_named(job: Job, settings: dict[str, Any], words: list[str]) -> None:
     """Exit 2 naming every setting at fault."""
     assert_refused(job, job.run(**settings), 2, *words)
+
+
+@pytest.mark.parametrize("words", [("unpublish",), ("lock", "x"), ("inventory", "files"), ("export", "slug")])
+def test_a_wrong_command_is_one_line(job: Job, words: tuple[str, ...]) -> None:
+    """Exit 2, and the line says where to read more."""
+    outcome = job.run("-m", "model_cache", *words)
+    assert (outcome.code, outcome.lines, outcome.stderr.count("\n")) == (2, [], 1)
+    assert "--help" in outcome.stderr

@@ -79,7 +79,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     sha256 = published(job)
     (folder / "token").write_text(TOKEN)
     settings = {"MODEL_CACHE_SERVE_TOKEN_FILE": str(folder / "token"), "MODEL_CACHE_SERVE_PORT": "0"}
-    with job.start("-m", "model_cache.serve", settings=settings) as process:
+    with job.start("-m", "model_cache", "serve", settings=settings) as process:
         assert process.stdout
         yield Serving(process, json.loads(process.stdout.readline())["port"], sha256)
         process.send_signal(signal.SIGTERM)
@@ -239,7 +239,7 @@ def test_nobody_reads_what_it_says(job: Job, tmp_path: Path) -> None:
     sha256 = published(job)
     (tmp_path / "token").write_text(TOKEN)
     settings = {"MODEL_CACHE_SERVE_TOKEN_FILE": str(tmp_path / "token"), "MODEL_CACHE_SERVE_PORT": "0"}
-    with job.start("-m", "model_cache.serve", settings=settings) as process:
+    with job.start("-m", "model_cache", "serve", settings=settings) as process:
         assert process.stdout
         port = json.loads(process.stdout.readline())["port"]
         serving = Serving(process, port, sha256)

@@ -42,7 +42,7 @@ def node(tmp_path: Path, hub: Hub, token_file: Path) -> Iterator[str]:
     other = Job(tmp_path / "other-volume", hub.endpoint)
     assert other.run().code == 0
     serving = {"MODEL_CACHE_SERVE_TOKEN_FILE": str(token_file), "MODEL_CACHE_SERVE_PORT": "0"}
-    with other.start("-m", "model_cache.serve", settings=serving) as process:
+    with other.start("-m", "model_cache", "serve", settings=serving) as process:
         assert process.stdout
         yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
         process.send_signal(signal.SIGTERM)
@@ -261,7 +261,7 @@ def test_a_fallback_that_is_none_is_named(job: Job, wrong: str) -> None:
 
 def test_weights_are_not_served_without_a_token(job: Job) -> None:
     """Exit 2: there is no open door by mistake."""
-    with job.start("-m", "model_cache.serve") as process:
+    with job.start("-m", "model_cache", "serve") as process:
         _, stderr = process.communicate(timeout=10)
 
     assert process.returncode == 2

@@ -92,7 +92,7 @@ def serving(job: Job) -> Iterator[tuple[str, list[str]]]:
     token, lines = job.volume.parent / "token", list[str]()
     token.write_text(TOKEN)
     settings = {"MODEL_CACHE_SERVE_TOKEN_FILE": str(token), "MODEL_CACHE_SERVE_PORT": "0"}
-    with job.start("-m", "model_cache.serve", settings=settings) as process:
+    with job.start("-m", "model_cache", "serve", settings=settings) as process:
         assert process.stdout
         yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}", lines
         process.send_signal(signal.SIGTERM)
@@ -172,7 +172,7 @@ def test_a_wrong_record_is_not_exported(job: Job, tmp_path: Path) -> None:
     assert job.run().code == 0
     (job.link / "READY.json").write_bytes(WRONG["size is an infinite number"])
 
-    with job.start("-m", "model_cache.export", SLUG, str(tmp_path / "disk")) as process:
+    with job.start("-m", "model_cache", "export", SLUG, str(tmp_path / "disk")) as process:
         _, stderr = process.communicate(timeout=30)
 
     assert (process.returncode, "make verify-weights" in stderr) == (4, True)

@@ -18,7 +18,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_those_of_the_container() -> None:
     """Two variables are enough."""
-    settings = load()
+    settings = load(Settings)
 
     assert (settings.revision, settings.dir, settings.port) == ("master", Path("/weights"), 8002)
     assert (settings.endpoint, settings.progress) == ("https://modelscope.cn", "auto")
@@ -30,31 +30,31 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MODEL_CACHE_REVISION", "")
     monkeypatch.setenv("MODEL_CACHE_TOKEN_FILE", "")
 
-    assert (load().revision, load().token_file) == ("master", None)
+    assert (load(Settings).revision, load(Settings).token_file) == ("master", None)
 
 
 def test_online_chooses_the_other_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is fetched only when asked for, and a slug without one says so."""
     monkeypatch.setenv("MODEL_CACHE_ONLINE_REPO", "Qwen/unquantised")
-    assert load().chosen_repo == "Qwen/Qwen3-0.6B"
+    assert load(Settings).chosen_repo == "Qwen/Qwen3-0.6B"
     monkeypatch.setenv("MODEL_CACHE_SOURCE", "online")
-    assert load().chosen_repo == "Qwen/unquantised"
+    assert load(Settings).chosen_repo == "Qwen/unquantised"
     monkeypatch.delenv("MODEL_CACHE_ONLINE_REPO")
     with pytest.raises(ConfigError, match=r"qwen3-0p6b-cpu has no weights that are quantised at load"):
-        load()
+        load(Settings)
 
 
 def test_a_source_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped source must not fetch 399 GB."""
     monkeypatch.setenv("MODEL_CACHE_SOURCE", "on-line")
     with pytest.raises(ConfigError, match=r"MODEL_CACHE_SOURCE: .*'published' or 'online'"):
-        load()
+        load(Settings)
 
 
 def test_settings_do_not_change() -> None:
     """What was read at the start holds for the run."""
     with pytest.raises(ValidationError):
-        load().port = 1
+        load(Settings).port = 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setenv(f"MODEL_CACHE_{name}", value)
 
     with pytest.raises(ConfigError, match=f"^MODEL_CACHE_{name}: "):
-        load()
+        load(Settings)
 
 
 def test_every_fault_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_every_fault_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MODEL_CACHE_REPO", "x")
 
     with pytest.raises(ConfigError) as caught:
-        load()
+        load(Settings)
 
     assert str(caught.value).startswith(
         "MODEL_CACHE_SLUG: is not set; MODEL_CACHE_REPO: 'x' is no repository"
@@ -102,7 +102,7 @@ def test_the_endpoint_loses_its_trailing_slash(monkeypatch: pytest.MonkeyPatch) 
     """Paths are appended to it."""
     monkeypatch.setenv("MODEL_CACHE_ENDPOINT", "http://hub:8090/")
 
-    assert load().endpoint == "http://hub:8090"
+    assert load(Settings).endpoint == "http://hub:8090"
 
 
 def with_token(path: Path, text: str | None) -> Settings:
