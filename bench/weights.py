@@ -30,8 +30,8 @@ from typing import TypeVar
 from bench.bars import Verdict
 from bench.host import host
 from bench.marked import replaced
-from model_cache.manifest import ManifestFile
-from model_cache.verify import verify
+from model_cache.manifest.manifest import ManifestFile
+from model_cache.storage.verify import verify
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]

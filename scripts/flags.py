@@ -61,7 +61,7 @@ def call(asked: dict[str, Any], imports: bool) -> None:
     from vllm.entrypoints.cli.main import main as vllm_program
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
-    from launcher.command import command_line
+    from launcher.engine.command import command_line
     from launcher.settings import Settings
 
     settings = Settings.from_environ(asked["environment"])

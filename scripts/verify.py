@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.resources.weights import Check, Snapshot, WeightsError, find
 from launcher.settings import Settings, SettingsError
-from launcher.weights import Check, Snapshot, WeightsError, find
 
 PROMPT = "Explain the significance of the number 42."
 NEW_TOKENS = 24

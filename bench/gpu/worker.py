@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.serve import VLLM
-from launcher import health
-from launcher.phases import Phase, Timeline, phase_in
+from launcher.engine import health
+from launcher.engine.phases import Phase, Timeline, phase_in
 
 END_S, PROBE_S = 20, 2
 

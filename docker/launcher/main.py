@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from launcher import admission, health, logs, state
-from launcher.init import Init, let_stop_signals_in
-from launcher.outlet import Outlet
-from launcher.phases import Phase
+from launcher.engine import admission, health
+from launcher.engine.phases import Phase
+from launcher.process.init import Init, let_stop_signals_in
+from launcher.process.outlet import Outlet
 from launcher.settings import Settings, SettingsError
-from launcher.state import State
+from launcher.status import logs, state
+from launcher.status.state import State
 from launcher.supervisor import Supervisor
 
 _HEALTH_TIMEOUT_S = 2.0

@@ -23,24 +23,27 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from launcher import admission, aside, gpus, health, ops, process, weights
-from launcher.backoff import Backoff
-from launcher.classify import Kind, Verdict, classify, signal_name
-from launcher.command import command_line
-from launcher.gpus import GPU, GpusError
-from launcher.hold import Hold
-from launcher.init import CancelledError, Init
-from launcher.logs import Log
-from launcher.outlet import Sink
-from launcher.phases import Phase
-from launcher.process import Process, StartError
-from launcher.progress import Progress
+from launcher.engine import admission, health
+from launcher.engine.command import command_line
+from launcher.engine.phases import Phase
+from launcher.engine.warming import Warming, plan
+from launcher.engine.watch import Watch
+from launcher.process import background, process
+from launcher.process.backoff import Backoff
+from launcher.process.classify import Kind, Verdict, classify, signal_name
+from launcher.process.init import CancelledError, Init
+from launcher.process.outlet import Sink
+from launcher.process.process import Process, StartError
+from launcher.resources import gpus, weights
+from launcher.resources.gpu_locks import BusyError, Slots
+from launcher.resources.gpus import GPU, GpusError
+from launcher.resources.snapshot_lock import Hold
+from launcher.resources.weights import Check, CorruptError, File, Snapshot, WeightsError
 from launcher.settings import Settings
-from launcher.slots import BusyError, Slots
-from launcher.state import Trouble
-from launcher.warming import Warming, plan
-from launcher.watch import Watch
-from launcher.weights import Check, CorruptError, File, Snapshot, WeightsError
+from launcher.status import ops
+from launcher.status.logs import Log
+from launcher.status.progress import Progress
+from launcher.status.state import Trouble
 
 STOPPED = 0
 """Exit code when there was nothing to stop or vLLM ended within its grace."""
@@ -148,7 +151,7 @@ class Supervisor:
         said = None
         while not self._init.stopping:
             try:
-                return aside.run(self._init, attempt)
+                return background.run(self._init, attempt)
             except CancelledError:
                 break
             except (WeightsError, BusyError) as error:

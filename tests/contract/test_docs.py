@@ -14,13 +14,13 @@ from gateway.fleet import Fleet
 from gateway.logs import EventLog
 from gateway.metrics import Metrics
 from gateway.queues import Queues
-from model_cache.progress import Progress
-from model_cache.server import ProgressCollector
+from model_cache.telemetry.progress import Progress
+from model_cache.telemetry.progress_server import ProgressCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-LAUNCHER_PAGE = (ROOT / "docker/launcher/page.py").read_text()
+LAUNCHER_PAGE = (ROOT / "docker/launcher/status/page.py").read_text()
 
 
 def test_every_metric_has_a_row() -> None:

@@ -1,3 +1,19 @@
-"""One-shot weights prefetcher: ModelScope to a verified, published snapshot on a volume."""
+"""One-shot weights prefetcher: ModelScope to a verified, published snapshot on a volume.
+
+| room        | what lives there                                                              |
+|-------------|-------------------------------------------------------------------------------|
+| `__main__`  | the process: settings in, lines and an exit code out                          |
+| `job`       | one run, from a name on the hub to a published snapshot                       |
+| `commands`  | what an operator runs beside it: export, inventory, prune, serve              |
+| `sources`   | where files come from                                                         |
+| `settings`  | what the environment says; nothing else reads it                              |
+| `telemetry` | how far a run has come, and who is told                                       |
+| `storage`   | the weights volume                                                            |
+| `manifest`  | what a snapshot consists of, and the documents that say so                    |
+| `http`      | a small HTTP server                                                           |
+| `errors`    | every way a run can fail, each with its exit code                             |
+
+Each imports only what stands below it (import-linter holds that).
+"""
 
 __version__ = "0.1.0"

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from model_cache import export, inventory, lock, prune, serve
+from model_cache.commands import export, inventory, prune, serve
 from model_cache.errors import ConfigError, JobError, refused
 from model_cache.job import Job
-from model_cache.manifest import Manifest
-from model_cache.parcel import LEAST_PART_BYTES
-from model_cache.progress import Progress
-from model_cache.report import Reporter, renderer, text_line
+from model_cache.manifest import lockfile
+from model_cache.manifest.manifest import Manifest
 from model_cache.settings import Settings, load
+from model_cache.sources.archive import LEAST_PART_BYTES
+from model_cache.telemetry.progress import Progress
+from model_cache.telemetry.report import Reporter, renderer, text_line
 
 Task = Callable[[Job, Settings], object]
 
@@ -129,15 +130,15 @@ def _verify(job: Job, _settings: Settings) -> None:
 def _lock(job: Job, settings: Settings) -> None:
     new = job.locked()
     old = _readable(settings.chosen_lock_file)
-    differences = lock.changes(old.manifest if old else Manifest(()), new.manifest)
+    differences = lockfile.changes(old.manifest if old else Manifest(()), new.manifest)
     sys.stderr.writelines(f"{line}\n" for line in differences)
     sys.stdout.write(new.text())
 
 
-def _readable(path: Path | None) -> lock.Lock | None:
+def _readable(path: Path | None) -> lockfile.Lock | None:
     """The lock before; one that is broken is what is to be written anew."""
     try:
-        return lock.read(path) if path else None
+        return lockfile.read(path) if path else None
     except ConfigError:
         return None
 

@@ -7,20 +7,21 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from model_cache import card, inside, lock, ready
-from model_cache.document import WrongDocumentError
 from model_cache.errors import AccessError, ConfigError, IntegrityError
-from model_cache.listing import Accepted, ListedFile, accept, missing_from
-from model_cache.lock import Lock
-from model_cache.manifest import READY, Manifest, ManifestFile
-from model_cache.progress import Phase, Progress, Work
-from model_cache.ready import Stamp
-from model_cache.report import Reporter, human_bytes
-from model_cache.server import serving
+from model_cache.manifest import card, lockfile
+from model_cache.manifest.document import WrongDocumentError
+from model_cache.manifest.listing import Accepted, ListedFile, accept, missing_from
+from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.manifest import READY, Manifest, ManifestFile
 from model_cache.settings import Settings, export_to_sdk
-from model_cache.sources import Sources, connect
-from model_cache.verify import Verdict, verify
-from model_cache.volume import Volume, explained, has_size
+from model_cache.sources.chain import Sources, connect
+from model_cache.storage import ready, safe_open
+from model_cache.storage.ready import Stamp
+from model_cache.storage.verify import Verdict, verify
+from model_cache.storage.volume import Volume, explained, has_size
+from model_cache.telemetry.progress import Phase, Progress, Work
+from model_cache.telemetry.progress_server import serving
+from model_cache.telemetry.report import Reporter, human_bytes
 
 
 class Job:
@@ -91,14 +92,14 @@ class Job:
 
     def _lock(self) -> Lock | None:
         """The slug's weights.lock, or else what was recorded at first use. Raises ConfigError."""
-        return self._own_lock() or lock.read(
+        return self._own_lock() or lockfile.read(
             self._volume.recorded_lock(self._settings.revision), follow_link=False
         )
 
     def _own_lock(self) -> Lock | None:
         settings = self._settings
         path = settings.chosen_lock_file
-        own = lock.read(path) if path else None
+        own = lockfile.read(path) if path else None
         if own and not own.is_for(settings.chosen_repo, settings.revision):
             raise ConfigError(
                 f"{path} is of {own.repo} at {own.revision}, and {settings.chosen_repo} at {settings.revision} is "
@@ -270,11 +271,11 @@ class Job:
         for _ in range(1 + hub.count):
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
-            with inside.reading(staging, index.path) as file:
+            with safe_open.reading(staging, index.path) as file:
                 content = file.read(index.size)
             if sha256(content).hexdigest() == index.sha256:
                 return content
-            inside.remove(staging, index.path)
+            safe_open.remove(staging, index.path)
             hub.doubt([index])
         raise IntegrityError(
             f"{index.path} differs from its sha256, whoever sends it; nothing else was downloaded"
@@ -340,7 +341,7 @@ class Job:
 
 def _remove(root: Path, files: Sequence[ManifestFile]) -> None:
     for file in files:
-        inside.remove(root, file.path)
+        safe_open.remove(root, file.path)
 
 
 def _work(files: Sequence[ManifestFile]) -> Work:

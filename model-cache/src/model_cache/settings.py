@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_cache.errors import ConfigError
-from model_cache.mount import is_shared
+from model_cache.storage.filesystem import is_shared
 
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)

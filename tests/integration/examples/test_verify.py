@@ -81,7 +81,7 @@ def test_no_library_and_no_model(tmp_path: Path) -> None:
 
 def grow(snapshot: Path, name: str, size: int, weights: Path) -> None:
     """Makes READY.json say that the file was published with that size, under the digest that goes with it."""
-    from launcher.weights import File, Stat, manifest_digest
+    from launcher.resources.weights import File, Stat, manifest_digest
 
     ready = json.loads((snapshot / "READY.json").read_text())
     entry = next(one for one in ready["files"] if one["path"] == name)

@@ -26,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
-from launcher import admission
+from launcher.engine import admission
 
 _HEAD = "(EngineCore pid=7) INFO 11-20 20:00:00 "
 _START_UP = (

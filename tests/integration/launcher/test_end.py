@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import admission
+from launcher.engine import admission
 from tests.integration.launcher.harness import PATIENCE_S, SLUG, Site, Worker
 
 Start = Callable[..., Worker]

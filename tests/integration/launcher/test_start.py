@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from launcher.admission import MIDDLEWARE
+from launcher.engine.admission import MIDDLEWARE
 from tests.integration.launcher.harness import SLUG, Site, Worker
 
 Start = Callable[..., Worker]

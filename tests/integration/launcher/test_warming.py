@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from launcher.engine.warming import plan
 from launcher.settings import Capability
-from launcher.warming import plan
 from tests.integration.launcher.harness import PATIENCE_S, Site, Worker
 
 Start = Callable[..., Worker]

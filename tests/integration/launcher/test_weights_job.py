@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from launcher.weights import Check, File, find
-from model_cache.listing import ListedFile, accept
-from model_cache.lock import Lock
-from model_cache.verify import verify
-from model_cache.volume import Volume
+from launcher.resources.weights import Check, File, find
+from model_cache.manifest.listing import ListedFile, accept
+from model_cache.manifest.lockfile import Lock
+from model_cache.storage.verify import verify
+from model_cache.storage.volume import Volume
 from tests.integration.launcher.harness import SLUG
 
 # paths whose order as text differs from their order as path components

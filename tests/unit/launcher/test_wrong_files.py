@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher import files, history, state
-from launcher.gpus import GPU, GpusError
-from launcher.logs import Log
-from launcher.phases import Phase
-from launcher.progress import Progress
-from launcher.slots import BusyError, Slots
-from launcher.state import State
-from launcher.weights import CorruptError, WeightsError, find
+from launcher.engine.phases import Phase
+from launcher.files import safe_open
+from launcher.resources.gpu_locks import BusyError, Slots
+from launcher.resources.gpus import GPU, GpusError
+from launcher.resources.weights import CorruptError, WeightsError, find
+from launcher.status import history, state
+from launcher.status.logs import Log
+from launcher.status.progress import Progress
+from launcher.status.state import State
 from tests.unit.launcher.published import publish
 from tests.wrong_files import PLANTED, wrong_records
 
@@ -161,6 +162,6 @@ def test_a_draft_that_is_planted_is_not_written_to(tmp_path: Path) -> None:
     target.write_text("precious")
     draft = tmp_path / f".file.{os.uname().nodename}"
     draft.symlink_to(target)
-    files.replace(file, "new")
+    safe_open.replace(file, "new")
     assert (target.read_text(), file.read_text()) == ("precious", "new")
     assert not file.is_symlink()

@@ -1,0 +1,35 @@
+"""Work that may wait for a disk, a lock or another process, done by a thread of its own while process 1 stays awake."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from launcher.process.init import CancelledError, Init
+
+_Done = TypeVar("_Done")
+
+
+def run(init: Init, work: Callable[[], _Done]) -> _Done:
+    """What `work` returns or raises. Told to stop, raises `CancelledError` at once and leaves the work to itself."""
+    outcome: Future[_Done] = Future()
+    thread = threading.Thread(target=_do, args=(work, outcome, init), name="aside", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread is left in this container: late is better than not at all
+        return work()
+    while not outcome.done():
+        if init.stopping:
+            raise CancelledError
+        init.wait(None)
+    return outcome.result()
+
+
+def _do(work: Callable[[], _Done], outcome: Future[_Done], init: Init) -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        outcome.set_exception(error)
+    init.wake()

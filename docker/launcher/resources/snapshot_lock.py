@@ -1,0 +1,38 @@
+"""The snapshot that a worker serves from: while its directory is locked, nobody prunes it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from launcher.resources.weights import WeightsError
+
+
+class Hold:
+    """A shared lock on one directory, of this process alone: it is gone with it, however it ends."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+
+    def take(self, directory: Path) -> None:
+        """Hold `directory`, and no other any more; raises `WeightsError` while it is being removed."""
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise WeightsError(f"{directory} cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise WeightsError(f"{directory} is being removed from the volume") from None
+        except OSError:  # a shared file system without locks: snapshots are not removed from those
+            pass
+        self.release()
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Hold nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,207 @@
+"""A slug's published snapshot, and whether its files are still those that READY.json describes.
+
+Every start compares size, modification time and inode of each file with READY.json, which costs a stat a
+file. A file that differs in any of them (a volume restored from a backup, a touch, a flipped byte) is hashed
+in full: equal bytes are accepted, other bytes are refused by name. What hashing found is remembered for as
+long as the file's stat stays the same, so neither a restart of vLLM nor waiting for the mend hashes twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
+
+from launcher.files import document, safe_open
+from launcher.files.document import Fields
+from launcher.process.init import CancelledError
+
+_CHUNK_BYTES = 8 * 1024 * 1024
+_LARGEST_READY_BYTES = 64 * 1024 * 1024
+_MOST_FILES = 100_000
+_LONGEST_PATH_BYTES = 4095
+_LONGEST_NAME_BYTES = 255
+_PATH = r"[^\x00-\x1f\x7f]+"
+_SHA256 = r"[0-9a-f]{64}"
+_LARGEST_INODE = 2**64 - 1
+_NAMED = 5
+
+Cancelled = Callable[[], bool]
+
+
+class WeightsError(Exception):
+    """The weights must not be served as they are; the text names the file and what is wrong with it."""
+
+
+class CorruptError(WeightsError):
+    """Bytes are not those that were published."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What tells a file apart without reading it: bytes, nanoseconds, inode number."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stat:
+        """Stat the file itself, which must be a regular one; raises `OSError`."""
+        found = path.lstat()
+        if not S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the manifest: its path below the snapshot, its digest, its stat when it was published."""
+
+    path: str
+    sha256: str
+    stat: Stat
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A published snapshot: its real directory, its manifest's digest (64 hex digits) and its files."""
+
+    directory: Path
+    digest: str
+    files: tuple[File, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.stat.size for file in self.files)
+
+
+def find(weights_dir: Path, slug: str) -> Snapshot:
+    """Follow the slug's link and read READY.json; raises `WeightsError` naming what is not there or wrong."""
+    link = weights_dir / "slugs" / slug
+    try:
+        is_there = link.is_symlink()
+    except OSError as error:
+        raise WeightsError(f"{link} cannot be read: {error.strerror}") from None
+    if not is_there:
+        raise WeightsError(f"{link} is missing")
+    directory = Path(os.path.realpath(link))
+    ready = directory / "READY.json"
+    try:
+        snapshot = parse(directory, safe_open.read(ready, _LARGEST_READY_BYTES))
+    except OSError as error:
+        if withdrawn := _withdrawn(directory):
+            raise CorruptError(withdrawn) from None
+        raise WeightsError(f"{ready} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise WeightsError(f"{ready} is not a READY file: {error}") from None
+    _match_digest(snapshot, ready)
+    return snapshot
+
+
+def _withdrawn(directory: Path) -> str | None:
+    """Why the weights job took the snapshot's READY.json away; None where it left no word that can be read."""
+    path = directory.with_name(f"{directory.name}.withdrawn.json")
+    try:
+        said = Fields.of(document.parse(safe_open.read(path, _LARGEST_READY_BYTES)))
+        names = [document.shown(name).strip("'") for name in said.items("files", _MOST_FILES)]
+    except (OSError, ValueError):
+        return None
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{directory} is withdrawn: {', '.join(names[:_NAMED])}{more} corrupt; the weights job fetches that again"
+
+
+def parse(directory: Path, content: bytes) -> Snapshot:
+    """Read the content of READY.json; raises `ValueError` with one line that says what is wrong."""
+    ready = Fields.of(document.parse(content))
+    ready.whole("schema", 1, 1)
+    return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MOST_FILES)))
+
+
+def manifest_digest(listed: tuple[File, ...]) -> str:
+    """The sha256 of the canonical manifest: a line `path NUL size NUL sha256` a file, sorted."""
+    lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in listed)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass
+class Check:
+    """Compares snapshots with the disk and remembers what hashing found.
+
+    `on_hash` hears of each file before it is hashed, `cancelled` is asked between the chunks.
+    """
+
+    on_hash: Callable[[File], None] = lambda file: None
+    cancelled: Cancelled = lambda: False
+    _hashed: dict[Path, tuple[Stat, str]] = field(default_factory=dict)
+
+    def run(self, snapshot: Snapshot) -> None:
+        """Raise `WeightsError` for the first file that differs, `CancelledError` when asked to stop."""
+        for file in snapshot.files:
+            self._check(snapshot.directory / file.path, file)
+
+    def _check(self, path: Path, file: File) -> None:
+        try:
+            stat = Stat.of(path)
+            if stat.size != file.stat.size:
+                raise CorruptError(f"{path} has {stat.size} bytes instead of {file.stat.size}")
+            if stat != file.stat and self._digest(path, stat, file) != file.sha256:
+                raise CorruptError(f"{path} is corrupt: its sha256 is not that of READY.json")
+        except FileNotFoundError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
+        except OSError as error:
+            raise CorruptError(f"{path} cannot be read: {error.strerror}") from None
+
+    def _digest(self, path: Path, stat: Stat, file: File) -> str:
+        known = self._hashed.get(path)
+        if known is None or known[0] != stat:
+            self.on_hash(file)
+            self._hashed[path] = known = (stat, _sha256(path, self.cancelled))
+        return known[1]
+
+
+def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
+    found = {file.path: file for file in map(_file, entries)}
+    if len(found) < len(entries):
+        raise ValueError("the same path is there twice")
+    for path in found:
+        for parent in PurePosixPath(path).parents:
+            if str(parent) in found:
+                raise ValueError(f"path {document.shown(str(parent))} is a file and a directory")
+    return tuple(found.values())
+
+
+def _file(entry: Fields) -> File:
+    name = entry.text("path", _PATH, most=_LONGEST_PATH_BYTES)
+    parts = name.split("/")
+    if name == "READY.json" or not all(map(_is_safe, parts)):
+        raise ValueError(f"{entry.above}path {document.shown(name)} is READY.json, or leaves the snapshot")
+    mtime_ns = entry.whole("mtime_ns", least=-document.LARGEST)
+    stat = Stat(entry.whole("size"), mtime_ns, entry.whole("inode", most=_LARGEST_INODE))
+    return File(name, entry.text("sha256", _SHA256), stat)
+
+
+def _is_safe(part: str) -> bool:
+    return part not in ("", ".", "..") and len(part.encode()) <= _LONGEST_NAME_BYTES
+
+
+def _match_digest(snapshot: Snapshot, ready: Path) -> None:
+    if manifest_digest(snapshot.files) != snapshot.digest:
+        raise WeightsError(f"{ready} contradicts itself: its files do not give its digest")
+    if snapshot.digest[:16] != snapshot.directory.name:
+        raise WeightsError(f"{ready} belongs to another snapshot: its digest is {snapshot.digest[:16]}")
+
+
+def _sha256(path: Path, cancelled: Cancelled) -> str:
+    digest = hashlib.sha256()
+    with open(safe_open.open_regular(path), "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if cancelled():
+                raise CancelledError
+            digest.update(chunk)
+    return digest.hexdigest()

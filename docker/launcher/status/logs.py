@@ -1,0 +1,38 @@
+"""The launcher's own log: one JSON object a line on standard output, beside vLLM's untouched lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from launcher.process.outlet import Sink
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """ISO 8601 in UTC with milliseconds, of `moment` or of now."""
+    moment = moment or datetime.now(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def line(slug: str, level: str, event: str, fields: dict[str, object]) -> bytes:
+    """`{"ts", "level", "logger", "slug", "event", ...}`; fields that are None are left out."""
+    head = {"ts": timestamp(), "level": level, "logger": "launcher", "slug": slug, "event": event}
+    said = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(head | said, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Writes lines of one slug."""
+
+    slug: str
+    out: Sink
+
+    def info(self, event: str, **fields: object) -> None:
+        """Something happened that a reader of the log wants to know."""
+        self.out.write(line(self.slug, "info", event, fields))
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something stands in the way of serving."""
+        self.out.write(line(self.slug, "error", event, fields))

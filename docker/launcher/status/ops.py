@@ -1,0 +1,132 @@
+"""The ops port: a thread that answers `GET /metrics` and `GET /state` from the state file, whatever the loop is at.
+
+Anybody on the network may ask, so everything is bounded: the connections (the oldest gives way), the size of a request,
+and the time from the connection to the end of its answer. One request a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+from launcher.status import page, state
+
+_MOST_CONNECTIONS = 256
+_ACCEPTED_AT_ONCE = 16  # far fewer: what has come is answered before its connection gives way
+_WAITING = 128
+_PATIENCE_S = 5.0
+_LARGEST_HEAD_BYTES = 8192
+_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+_MEASURED_EVERY_S = 5.0
+_STALE_AFTER_S = 30.0
+
+
+def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
+    """Answer from now on, until the process ends; `disks` are watched for free space. Raises `OSError`."""
+    listener = socket.create_server(("", port))
+    server = _Server(state_file, [_Disk(name, path) for name, path in disks.items()])
+    threading.Thread(target=server.run, args=(listener,), name="ops", daemon=True).start()
+
+
+class _Server:
+    def __init__(self, state_file: Path, disks: list[_Disk]) -> None:
+        self._state_file = state_file
+        self._disks = disks
+        self._open: dict[asyncio.StreamWriter, None] = {}  # in the order they came
+
+    def run(self, listener: socket.socket) -> None:
+        """Serve for ever."""
+        while True:
+            with suppress(OSError), asyncio.Runner() as runner:
+                runner.get_loop()  # no descriptor is left for it: later, perhaps
+                runner.run(self._serve(listener))
+            time.sleep(1)
+
+    async def _serve(self, listener: socket.socket) -> None:
+        # what cannot be accepted for want of descriptors is tried again by the library itself, every second
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        server = await asyncio.start_server(
+            self._visit, sock=listener, limit=_LARGEST_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
+        )
+        listener.listen(_WAITING)  # the library takes one number for this and for how many it accepts at once
+        await server.serve_forever()
+
+    async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = None
+        if len(self._open) > _MOST_CONNECTIONS:
+            next(iter(self._open)).transport.abort()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                writer.transport.set_write_buffer_limits(0)  # drained means: handed to the kernel
+                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            del self._open[writer]
+            writer.transport.abort()
+
+    def _answer(self, head: bytes) -> bytes:
+        request = _REQUEST.match(head)
+        if request is None:
+            return _response(HTTPStatus.BAD_REQUEST, "text/plain", "GET /metrics or /state\n")
+        if request[1] != b"GET":
+            return _response(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", "GET /metrics or /state\n")
+        known = state.read(self._state_file)
+        if known is None:
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", "no state was written\n")
+        if request[2] == b"/metrics":
+            return _response(HTTPStatus.OK, _EXPOSITION, page.exposition(known, self._measured()))
+        if request[2] == b"/state":
+            return _response(HTTPStatus.OK, "application/json", json.dumps(page.report(known)))
+        return _response(HTTPStatus.NOT_FOUND, "text/plain", "GET /metrics or /state\n")
+
+    def _measured(self) -> dict[str, tuple[int, int]]:
+        return {disk.name: space for disk in self._disks if (space := disk.space) is not None}
+
+
+def _response(status: HTTPStatus, kind: str, text: str) -> bytes:
+    body = text.encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+    )
+    allow = "allow: GET\r\n" if status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+    return f"{head}{allow}connection: close\r\n\r\n".encode() + body
+
+
+class _Disk:
+    """Asked by a thread of its own: one that hangs (a server of files that is gone) keeps nobody else waiting."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self._path = path
+        self._found: tuple[float, tuple[int, int]] | None = None
+        threading.Thread(target=self._measure_on, name=f"disk-{name}", daemon=True).start()
+
+    @property
+    def space(self) -> tuple[int, int] | None:
+        """Free and all bytes; None where they could not be told for a while."""
+        if self._found is None or time.monotonic() - self._found[0] > _STALE_AFTER_S:
+            return None
+        return self._found[1]
+
+    def _measure_on(self) -> None:
+        while True:
+            self._measure()
+            time.sleep(_MEASURED_EVERY_S)
+
+    def _measure(self) -> None:
+        with suppress(OSError):
+            stat = os.statvfs(self._path)
+            space = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+            self._found = time.monotonic(), space

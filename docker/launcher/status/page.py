@@ -1,0 +1,79 @@
+"""What the launcher tells at its ops port, of its state: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from launcher.engine.phases import Phase
+from launcher.status.history import left_s
+from launcher.status.state import State, Trouble
+
+Disks = Mapping[str, tuple[int, int]]
+"""Free and all bytes, by what lies there."""
+
+
+def exposition(state: State, disks: Disks, now: datetime | None = None) -> str:
+    """The state in Prometheus' text format; its target says of which slug and worker."""
+    return "\n".join([*_metrics(state, disks, now or datetime.now(UTC)), ""])
+
+
+def report(state: State, now: datetime | None = None) -> dict[str, object]:
+    """The state and the seconds that are left of the start."""
+    return asdict(state) | {"left_s": _left_s(state, now or datetime.now(UTC))}
+
+
+def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
+    yield from _gauge("launcher_phase", _by("phase", {phase: phase is state.phase for phase in Phase}))
+    seconds = {**state.seconds, state.phase: round(state.age_s(now), 3)}
+    yield from _gauge("launcher_phase_seconds", _by("phase", seconds))
+    yield from _gauge("launcher_usual_phase_seconds", _by("phase", state.usual))
+    yield from _gauge("launcher_start_left_seconds", _one(_left_s(state, now)))
+    yield from _gauge("launcher_loaded_ratio", _one(_loaded(state)))
+    yield from _gauge("launcher_weights_bytes", _one(state.weights_bytes))
+    outcome = {None: "none", True: "hit", False: "miss"}[state.compile_cache_hit]
+    outcomes = {word: word == outcome for word in ("hit", "miss", "none")}
+    yield from _gauge("launcher_compile_cache", _by("outcome", outcomes))
+    yield from _gauge("launcher_trouble", _by("trouble", {kind: kind is state.trouble for kind in Trouble}))
+    yield from _counter("launcher_starts_total", state.run)
+    yield from _counter("launcher_crashes_total", state.crashes)
+    yield from _counter("launcher_hangs_total", state.hangs)
+    yield from _gauge(
+        "launcher_disk_free_bytes", _by("disk", {name: free for name, (free, _) in disks.items()})
+    )
+    yield from _gauge("launcher_disk_bytes", _by("disk", {name: size for name, (_, size) in disks.items()}))
+
+
+def _left_s(state: State, now: datetime) -> float | None:
+    left = left_s(state.usual, state.phase, state.age_s(now), state.percent)
+    return None if left is None else round(left, 1)
+
+
+def _loaded(state: State) -> float | None:
+    """While vLLM tells it, and 1 once it has gone on from loading."""
+    if state.percent is not None:
+        return state.percent / 100
+    return 1.0 if Phase.LOADING in state.seconds else None
+
+
+def _by(label: str, values: Mapping[str, float]) -> dict[str, float]:
+    """A sample for each value of the label."""
+    return {f'{{{label}="{name}"}}': value for name, value in values.items()}
+
+
+def _one(value: float | None) -> dict[str, float]:
+    """A sample without labels; none where nothing is known."""
+    return {} if value is None else {"": value}
+
+
+def _gauge(name: str, samples: Mapping[str, float]) -> Iterator[str]:
+    if samples:
+        yield f"# TYPE {name} gauge"
+    for labels, value in samples.items():
+        yield f"{name}{labels} {float(value):.15g}"
+
+
+def _counter(name: str, value: int) -> Iterator[str]:
+    yield f"# TYPE {name} counter"
+    yield f"{name} {value}"

@@ -1,0 +1,160 @@
+"""Where the present run stands: keeps the timeline, writes the state file, logs the start-up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from launcher.engine.phases import Phase, Timeline, cache_hit_in, percent_in, phase_in
+from launcher.status import history, state
+from launcher.status.logs import Log, timestamp
+from launcher.status.state import State, Trouble
+
+
+class Progress:
+    """One launcher's progress, run after run."""
+
+    def __init__(
+        self, log: Log, state_file: Path, history_file: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` counts seconds and never goes back."""
+        self._log = log
+        self._state_file = state_file
+        self._history_file = history_file
+        self._usual = history.usual(self._earlier_starts())
+        self._troubles: Counter[Trouble] = Counter()
+        self._weights_bytes: int | None = None
+        self._compile_cache_hit: bool | None = None
+        self._clock = clock
+        self._run = 0
+        self._percent: int | None = None
+        self._timeline = Timeline(Phase.WEIGHTS_CHECK, clock())
+
+    @property
+    def run(self) -> int:
+        """How many times a start has begun, the present one included."""
+        return self._run
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether vLLM is on its way to ready."""
+        return self._timeline.phase.is_start_up and self._timeline.phase is not Phase.READY
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether this run has been ready."""
+        return self._timeline.phase is Phase.READY or Phase.READY in self._timeline.seconds
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether vLLM has answered in this run, ready or not: what ends it then is no wrong setting."""
+        return self.was_ready or Phase.WARMING in (self._timeline.phase, *self._timeline.seconds)
+
+    @property
+    def ready_s(self) -> float:
+        """Seconds this run has been ready; 0 if it never was."""
+        if self._timeline.phase is Phase.READY:
+            return self._clock() - self._timeline.since
+        return self._timeline.seconds.get(Phase.READY, 0.0)
+
+    def begin(self) -> None:
+        """A new run begins, with the check of the weights."""
+        self._run += 1
+        self._percent = self._compile_cache_hit = None
+        self._timeline = Timeline(Phase.WEIGHTS_CHECK, self._clock())
+        self._write()
+
+    def observe(self, line: str) -> None:
+        """Read one line of vLLM's output; costs nothing once it is ready."""
+        if not self.is_starting:
+            return
+        # a draft loads after the main model, with a bar of its own: what is told never falls
+        if (percent := percent_in(line)) is not None and percent > (self._percent or -1):
+            self._percent = percent
+            self._write()
+        if (hit := cache_hit_in(line)) is not None:
+            self._compile_cache_hit = hit
+        if (phase := phase_in(line)) is not None:
+            self.advance(phase)
+
+    def advance(self, phase: Phase) -> None:
+        """The start-up has come as far as `phase`; the log says so, once."""
+        before, self._timeline = self._timeline, self._timeline.advance(phase, self._clock())
+        if self._timeline is before:
+            return
+        self._percent = None
+        if phase is Phase.READY:
+            self._remember()
+        self._write()
+        self._log.info(
+            "phase",
+            phase=phase,
+            previous=before.phase,
+            previous_s=self._timeline.seconds[before.phase],
+            start_s=round(sum(self._timeline.seconds.values()), 3) if phase is Phase.READY else None,
+            compile_cache_hit=self._compile_cache_hit if before.phase is Phase.COMPILING else None,
+            gb_per_s=self._gb_per_s() if before.phase is Phase.LOADING else None,
+        )
+
+    def enter(self, phase: Phase, trouble: Trouble | None = None, problem: str | None = None) -> None:
+        """Leave the start-up, or readiness, for `phase`; `problem` is one line for a person."""
+        self._timeline = self._timeline.enter(phase, self._clock())
+        self._percent = None
+        if trouble:
+            self._troubles[trouble] += 1
+        self._write(trouble, problem)
+
+    def blocked(self, trouble: Trouble, problem: str) -> None:
+        """The present phase cannot go on; `problem` is one line for a person."""
+        self._write(trouble, problem)
+
+    def weigh(self, count: int) -> None:
+        """The weights have so many bytes."""
+        self._weights_bytes = count
+
+    def _gb_per_s(self) -> float | None:
+        seconds = self._timeline.seconds.get(Phase.LOADING)
+        return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
+
+    def _earlier_starts(self) -> Sequence[history.Start]:
+        """What is kept of them; a file that is not ours is only advice that is missing."""
+        try:
+            return history.read(self._history_file)
+        except OSError as error:
+            problem = error.strerror
+        except ValueError as error:
+            problem = str(error)
+        self._log.error("history-dropped", file=str(self._history_file), problem=problem)
+        return ()
+
+    def _remember(self) -> None:
+        """The next start is estimated by this one too."""
+        try:
+            self._usual = history.usual(history.add(self._history_file, self._timeline.seconds))
+        except OSError as error:
+            self._log.error("history-not-written", file=str(self._history_file), problem=error.strerror)
+
+    def _write(self, trouble: Trouble | None = None, problem: str | None = None) -> None:
+        age = timedelta(seconds=self._clock() - self._timeline.since)
+        now = State(
+            slug=self._log.slug,
+            phase=self._timeline.phase,
+            run=self._run,
+            seconds=self._timeline.seconds,
+            percent=self._percent,
+            problem=problem,
+            trouble=trouble,
+            usual=self._usual,
+            weights_bytes=self._weights_bytes,
+            compile_cache_hit=self._compile_cache_hit,
+            crashes=self._troubles[Trouble.CRASH],
+            hangs=self._troubles[Trouble.HANG],
+            since=timestamp(datetime.now(UTC) - age),
+        )
+        try:
+            state.write(self._state_file, now)
+        except OSError as error:  # a full tmpfs must not end a serving vLLM
+            self._log.error("state-not-written", file=str(self._state_file), problem=error.strerror)

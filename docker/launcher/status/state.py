@@ -1,0 +1,112 @@
+"""The state file: what the launcher is doing now, for the health check and for people.
+
+`LAUNCHER_STATE_DIR/state.json`, replaced atomically at every change:
+`{"schema": 1, "slug", "phase", "since" (UTC), "run" (vLLM starts so far), "seconds" (per phase done),
+"percent" (weights loaded) | null, "problem": "one line" | null, "trouble": its kind in a word | null,
+"usual" (seconds per phase, by earlier starts), "weights_bytes" | null, "compile_cache_hit" | null,
+"crashes", "hangs"}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from launcher.engine.phases import Phase
+from launcher.files import document, safe_open
+from launcher.files.document import Fields
+from launcher.status.logs import timestamp
+
+_LARGEST_BYTES = 1024 * 1024
+_LONGEST_S = 1e10
+_MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
+
+
+class Trouble(StrEnum):
+    """What keeps a worker from serving; each has its own mend."""
+
+    WEIGHTS_MISSING = "weights-missing"
+    WEIGHTS_CORRUPT = "weights-corrupt"
+    GPUS_BUSY = "gpus-busy"
+    CONFIGURATION = "configuration"
+    CRASH = "crash"
+    HANG = "hang"
+
+
+@dataclass(frozen=True)
+class State:
+    """One moment of a launcher; `since` is when the phase began, `seconds` what each phase before it took.
+
+    `usual` is what phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
+    """
+
+    slug: str
+    phase: Phase
+    run: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    percent: int | None = None
+    problem: str | None = None
+    trouble: Trouble | None = None
+    usual: Mapping[str, float] = field(default_factory=dict)
+    weights_bytes: int | None = None
+    compile_cache_hit: bool | None = None
+    crashes: int = 0
+    hangs: int = 0
+    since: str = field(default_factory=timestamp)
+
+    def age_s(self, now: datetime) -> float:
+        """Seconds since the phase began."""
+        return max(0.0, (now - datetime.fromisoformat(self.since)).total_seconds())
+
+    def describe(self, now: datetime | None = None) -> str:
+        """A few words for a person: phase, progress, age, problem."""
+        age_s = self.age_s(now or datetime.now(UTC))
+        percent = "" if self.percent is None else f" {self.percent} %"
+        problem = "" if self.problem is None else f": {self.problem}"
+        return f"{self.phase}{percent} for {round(age_s)} s{problem}"
+
+
+def write(path: Path, state: State) -> None:
+    """Replace the state file in one step; raises `OSError`."""
+    safe_open.replace(path, json.dumps({"schema": 1} | asdict(state), ensure_ascii=False))
+
+
+def read(path: Path) -> State | None:
+    """The state last written; None if there is none or it is not ours."""
+    try:
+        return _parsed(Fields.of(document.parse(safe_open.read(path, _LARGEST_BYTES))))
+    except (OSError, ValueError):
+        return None
+
+
+def _parsed(said: Fields) -> State:
+    said.whole("schema", 1, 1)
+    trouble = said.text_or_none("trouble")
+    return State(
+        slug=said.text("slug"),
+        phase=Phase(said.text("phase")),
+        run=said.whole("run"),
+        seconds=_seconds(said.section("seconds")),
+        percent=said.whole_or_none("percent"),
+        problem=said.text_or_none("problem", most=_LARGEST_BYTES),
+        trouble=Trouble(trouble) if trouble else None,
+        usual=_seconds(said.section("usual")),
+        weights_bytes=said.whole_or_none("weights_bytes"),
+        compile_cache_hit=said.flag_or_none("compile_cache_hit"),
+        crashes=said.whole("crashes"),
+        hangs=said.whole("hangs"),
+        since=_moment(said.text("since", _MOMENT)),
+    )
+
+
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _seconds(phases: Fields) -> dict[str, float]:
+    return {Phase(name).value: phases.number(name, _LONGEST_S) for name in phases.values}

@@ -1,0 +1,4 @@
+"""What an operator runs beside the weights job: export, inventory, prune and serve.
+
+They work on what is published; none of them fetches anything.
+"""

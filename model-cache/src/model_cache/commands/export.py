@@ -1,0 +1,117 @@
+"""Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out.
+
+Parts that are there already are not written again. Where the directory is full it says with which part the next disk
+goes on. Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read
+· 4 a file changed since it was verified · 5 the directory is full.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
+from model_cache.manifest.document import WrongDocumentError
+from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.manifest import DIGEST_DIGITS, READY
+from model_cache.settings import VolumeSettings, load
+from model_cache.sources.archive import FORM, LOCK, SUMS, Part, copy, parts
+from model_cache.storage import ready, safe_open
+from model_cache.storage.ready import Ready
+from model_cache.storage.snapshot_lock import shared
+from model_cache.storage.volume import explained
+from model_cache.telemetry.report import human_bytes
+
+PART_BYTES = 4_000_000_000  # what a FAT file system takes
+
+
+def run(slug: str, into: Path, part_bytes: int, first: int) -> None:
+    """Write the parts of *slug* from number *first* on below *into*. Raises JobError."""
+    with explained(into):
+        Export(load(VolumeSettings).dir, slug, into).run(part_bytes, first)
+
+
+class Export:
+    """One snapshot on its way into one directory."""
+
+    def __init__(self, root: Path, slug: str, into: Path) -> None:
+        """Raises ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
+        self._snapshot = Path(os.path.realpath(root / "slugs" / slug))
+        record = _record(self._snapshot)
+        if record is None:
+            raise ConfigError(f"{slug} has no published weights: docker compose up {slug}-weights")
+        if changed := record.changed(self._snapshot):
+            raise IntegrityError(f"{changed[0].path} has changed since it was verified: make verify-weights")
+        self._made = Lock(record.repo, record.revision, record.manifest())
+        self._into = into / f"{slug}-{record.digest[:DIGEST_DIGITS]}"
+
+    def run(self, part_bytes: int, first: int) -> None:
+        """Write the parts from number *first* on, while nobody removes what they are made from.
+
+        Raises ConfigError if somebody does, NoSpaceError, OSError.
+        """
+        with shared(self._snapshot) as kept:
+            if not kept:
+                raise ConfigError(
+                    f"{self._snapshot} is being removed by make prune; export what the slug has then"
+                )
+            self._run(part_bytes, first)
+
+    def _run(self, part_bytes: int, first: int) -> None:
+        self._into.mkdir(parents=True, exist_ok=True)
+        self._note(LOCK, self._made.text())
+        self._note(FORM, json.dumps({"part_bytes": part_bytes}) + "\n")
+        for part in parts(self._made.manifest, part_bytes)[first - 1 :]:
+            if not self._has(part):
+                self._write(part)
+            sys.stdout.write(f"{part.name}  {human_bytes(part.bytes)}\n")
+            sys.stdout.flush()
+
+    def _has(self, part: Part) -> bool:
+        path, sums = self._into / part.name, self._into / SUMS
+        return (
+            path.exists()
+            and path.stat().st_size == part.bytes
+            and sums.exists()
+            and f"  {part.name}\n" in sums.read_text(errors="replace")
+        )
+
+    def _write(self, part: Part) -> None:
+        draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
+        try:
+            with safe_open.writing(self._into, draft.name) as target:
+                for piece in part.slices:
+                    with safe_open.reading(self._snapshot, piece.file.path) as source:
+                        source.seek(piece.begin)
+                        copy(source, target, piece.end - piece.begin, digest)
+                os.fsync(target.fileno())
+            draft.replace(self._into / part.name)
+            self._note(SUMS, f"{digest.hexdigest()}  {part.name}\n", keep=True)
+        except JobError:
+            draft.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
+
+    def _note(self, name: str, text: str, *, keep: bool = False) -> None:
+        with safe_open.writing(self._into, name, keep=keep) as file:
+            file.seek(0, os.SEEK_END)
+            safe_open.write(file, text.encode())
+
+    def _full(self, part: Part) -> NoSpaceError:
+        return NoSpaceError(
+            f"the disk is full before {part.name}; put in the next one and go on with FROM={part.number}"
+        )
+
+
+def _record(snapshot: Path) -> Ready | None:
+    """Raises IntegrityError for one that cannot be trusted."""
+    try:
+        return ready.checked(snapshot)
+    except WrongDocumentError as error:
+        raise IntegrityError(
+            f"{snapshot / READY} cannot be trusted ({error}): make verify-weights"
+        ) from error

@@ -1,0 +1,140 @@
+"""Removes from the weights volume what nobody refers to, after it was shown.
+
+Without paths it shows a line for each thing to remove: its path below the volume, size, reason. With paths it removes
+those of them that are still to be removed. What a slug links to, a worker holds, or a weights job may be writing is
+never among them; on a volume that hosts share, no snapshot is, since another host's worker may hold it
+(MODEL_CACHE_VOLUME=local says that no other host has it).
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_cache.manifest.manifest import READY
+from model_cache.settings import VolumeSettings, load
+from model_cache.storage.snapshot_lock import exclusive, is_held
+from model_cache.storage.volume import explained
+from model_cache.telemetry.report import human_bytes
+
+STALE_S = 86_400  # an interrupted download is kept that long, to go on with
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nobody refers to. *lock*: the write lock of its repository, if it has one."""
+
+    path: Path
+    reason: str
+    lock: Path | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Its size on the volume."""
+        return size(self.path)
+
+
+def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]:
+    """All there are below *root*; *now* is the time in seconds since the epoch. *shared*: whether hosts share it."""
+    snapshots = [] if shared else _snapshots(root)
+    found = [*snapshots, *_downloads(root, now), *_set_aside(root)]
+    return [one for one in found if not _is_taken(one)]
+
+
+def remove(root: Path, leftover: Leftover) -> bool:
+    """Remove it, while nobody writes to its repository, unless somebody took it since; returns whether it is gone."""
+    with ExitStack() as stack:
+        both = (leftover.lock, leftover.path)
+        locks = [path for path in both if path is not None and path.exists() and not path.is_symlink()]
+        free = all(stack.enter_context(exclusive(path)) for path in locks)
+        if not free or _real(leftover.path) in _linked(root):
+            return False
+        if leftover.path.is_symlink() or not leftover.path.is_dir():
+            leftover.path.unlink()  # and not what it leads to
+            return True
+        with suppress(FileNotFoundError, IsADirectoryError):
+            (leftover.path / READY).unlink()  # first: half a snapshot is none
+        shutil.rmtree(leftover.path)
+        return True
+
+
+def size(path: Path) -> int:
+    """Bytes of the files below a directory."""
+    return sum(stat.st_size for stat in _stats(path))
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of the files below a directory, but for those that go meanwhile."""
+    for top, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield os.lstat(Path(top, name))
+
+
+def _snapshots(root: Path) -> Iterator[Leftover]:
+    linked = _linked(root)
+    for path in sorted(root.glob("models/*/*/*")):
+        if path.is_dir() and _real(path) not in linked:
+            owner, name = path.parts[-3:-1]
+            yield Leftover(path, "no slug links to it", root / ".locks" / f"{owner}--{name}.lock")
+
+
+def _linked(root: Path) -> set[Path]:
+    return {_real(link) for link in root.glob("slugs/[a-z0-9]*")}
+
+
+def _real(path: Path) -> Path:
+    """As resolve() has it, but for links in a circle, at which that breaks."""
+    return Path(os.path.realpath(path))
+
+
+def _downloads(root: Path, now: float) -> Iterator[Leftover]:
+    for path in sorted(root.glob(".staging/*")):
+        if path.is_dir() and now - _changed(path) > STALE_S:
+            lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"
+            yield Leftover(path, "a download that was broken off more than a day ago", lock)
+
+
+def _set_aside(root: Path) -> Iterator[Leftover]:
+    for path in sorted(root.glob(".quarantine/*")):
+        yield Leftover(path, "files that were found to be wrong")
+
+
+def _changed(path: Path) -> float:
+    """When something in it changed last."""
+    return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
+
+
+def _is_taken(leftover: Leftover) -> bool:
+    locks = (leftover.path, leftover.lock)
+    if leftover.lock and leftover.lock.with_suffix(".owner").exists():
+        return True  # signed for, by a run of any host
+    return any(
+        is_held(lock) for lock in locks if lock is not None and lock.exists() and not lock.is_symlink()
+    )
+
+
+def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
+    """A line each: path, size, reason."""
+    for one in found:
+        yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
+
+
+def run(asked: Sequence[str]) -> None:
+    """Show what could go, or remove what of it is *asked* for by its path. Raises JobError."""
+    settings = load(VolumeSettings)
+    root = settings.dir
+    with explained(root):
+        found = leftovers(root, time.time(), shared=settings.is_shared())
+        chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
+        lines = (_removed(root, one) for one in chosen) if asked else show(root, found)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def _removed(root: Path, leftover: Leftover) -> str:
+    shown = next(show(root, [leftover]))
+    return f"{shown}: {'removed' if remove(root, leftover) else 'somebody took it meanwhile: kept'}"

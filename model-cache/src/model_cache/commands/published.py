@@ -1,0 +1,83 @@
+"""The published snapshots of a volume, as they are at this moment, for whoever serves them."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from model_cache.manifest.document import WrongDocumentError
+from model_cache.manifest.manifest import READY
+from model_cache.storage import ready, safe_open
+from model_cache.storage.ready import Ready, ReadyFile, Stamp, stamp
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A READY.json as it was read; without a record where it cannot be trusted."""
+
+    seen: Stamp
+    record: Ready | None
+
+
+@dataclass
+class Shelf:
+    """Those below *root*. *say* hears, once, of each READY.json that cannot be trusted: the others are served."""
+
+    root: Path
+    say: Callable[[str], None]
+    _known: dict[Path, _Read] = field(default_factory=dict)
+
+    def newest(self, repo: str, revision: str) -> Ready | None:
+        """The snapshot of that name that was verified last."""
+        named = [record for _, record in self._snapshots() if record.is_for(repo, revision)]
+        return max(named, key=lambda record: record.published_at, default=None)
+
+    def open(self, sha256: str) -> BinaryIO | None:
+        """A file with that content, if its stat is still what it was when it was verified."""
+        for snapshot, record in self._snapshots():
+            for file in record.files:
+                if file.sha256 == sha256 and (found := _unchanged(snapshot, file)):
+                    return found
+        return None
+
+    def _snapshots(self) -> Iterator[tuple[Path, Ready]]:
+        """Each directory with its record; a link to a directory is none."""
+        paths = [path for path in self.root.glob("models/*/*/*") if self._is_own(path)]
+        self._known = {path: read for path, read in self._known.items() if path in paths}
+        for path in paths:
+            if record := self._record(path):
+                yield path, record
+
+    def _is_own(self, snapshot: Path) -> bool:
+        below = snapshot.relative_to(self.root)
+        return os.path.realpath(snapshot) == os.path.join(os.path.realpath(self.root), below)
+
+    def _record(self, snapshot: Path) -> Ready | None:
+        """Read again only when its stat has changed."""
+        try:
+            seen = stamp(os.lstat(snapshot / READY))
+        except OSError:
+            return None
+        known = self._known.get(snapshot)
+        if known is None or known.seen != seen:
+            known = self._known[snapshot] = _Read(seen, self._read(snapshot))
+        return known.record
+
+    def _read(self, snapshot: Path) -> Ready | None:
+        try:
+            return ready.checked(snapshot)
+        except (OSError, WrongDocumentError) as error:
+            self.say(f"{snapshot / READY} cannot be trusted ({error}); this snapshot is not served")
+            return None
+
+
+def _unchanged(snapshot: Path, file: ReadyFile) -> BinaryIO | None:
+    try:
+        found = safe_open.reading(snapshot, file.path)
+    except OSError:
+        return None
+    if stamp(os.fstat(found.fileno())) == file.stamp:
+        return found
+    found.close()
+    return None

@@ -1,0 +1,109 @@
+"""Serves the published weights of this volume to other nodes: read-only, by content, to whoever has the token.
+
+GET /v1/weights/<owner>/<name>?revision=   READY.json of the newest snapshot of that revision
+GET /v1/files/<sha256>                     the file with that content, whole or by range
+GET /health                                200, without a token
+Exit codes: 0 stopped by a signal · 2 a setting is wrong, or the port in use
+"""
+
+import asyncio
+import hmac
+import os
+import re
+import signal
+import sys
+from urllib.parse import parse_qs, urlsplit
+
+from model_cache.commands.published import Shelf
+from model_cache.errors import ConfigError
+from model_cache.http.listener import Answer, Listener, Request, port_of, problem
+from model_cache.http.sender import Piece
+from model_cache.settings import ServeSettings, load
+from model_cache.telemetry.lines import Lines
+
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+
+
+class Weights:
+    """What is answered: from a *shelf*, to whoever brings the *token*."""
+
+    def __init__(self, shelf: Shelf, token: str) -> None:
+        self._shelf = shelf
+        self._token = token
+        self._looking = asyncio.Lock()
+
+    async def answer(self, request: Request) -> Answer:
+        """Health comes first and waits for no disk."""
+        try:
+            url = urlsplit(request.target)
+        except ValueError:
+            return problem(400, "no address")
+        if url.path == "/health":
+            return Answer(200, b'{"status": "ok"}')
+        if not self._may(request):
+            return problem(401, "a token is needed: MODEL_CACHE_NODE_TOKEN_FILE")
+        async with self._looking:
+            return await asyncio.to_thread(self._found, url.path, url.query, request)
+
+    def _may(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "").encode()
+        return hmac.compare_digest(given, f"Bearer {self._token}".encode())
+
+    def _found(self, path: str, query: str, request: Request) -> Answer:
+        match path.strip("/").split("/"):
+            case ["v1", "weights", owner, name]:
+                return self._record(f"{owner}/{name}", parse_qs(query).get("revision", ["master"])[0])
+            case ["v1", "files", sha256]:
+                return self._file(sha256, request.headers.get("range", ""))
+        return problem(404, "no such route")
+
+    def _record(self, repo: str, revision: str) -> Answer:
+        found = self._shelf.newest(repo, revision)
+        return Answer(200, found.to_json().encode()) if found else problem(404, "no such weights here")
+
+    def _file(self, sha256: str, asked: str) -> Answer:
+        file = self._shelf.open(sha256)
+        if file is None:
+            return problem(404, "no such content here")
+        size = os.fstat(file.fileno()).st_size
+        begin, end = _range(asked, size)
+        is_whole = (begin, end) == (0, size)
+        partial = {} if is_whole else {"Content-Range": f"bytes {begin}-{end - 1}/{size}"}
+        kind = "application/octet-stream"
+        return Answer(200 if is_whole else 206, Piece(file, begin, end), kind, partial)
+
+
+def _range(asked: str, size: int) -> tuple[int, int]:
+    """What is asked for; all of it where that is nothing that there is."""
+    match = _RANGE.fullmatch(asked)
+    begin, last = (int(match[1]), match[2]) if match else (0, "")
+    end = min(size, int(last) + 1) if last else size
+    return (begin, end) if begin < end else (0, size)
+
+
+async def serve(settings: ServeSettings, lines: Lines) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    shelf = Shelf(settings.dir, lambda problem: lines.say(event="not-served", problem=problem))
+    listener = Listener(Weights(shelf, settings.token()).answer, lambda *end: _tell(lines, *end))
+    try:
+        server = await listener.start(settings.serve_port)
+    except OSError as error:
+        problem = f"cannot listen on port {settings.serve_port} ({error.strerror})"
+        raise ConfigError(f"{problem}; set MODEL_CACHE_SERVE_PORT") from error
+    lines.say(event="listening", port=port_of(server))
+    await stopped.wait()
+    await listener.stop(server)
+
+
+def _tell(lines: Lines, client: str, asked: str, outcome: str) -> None:
+    """One line of JSON a request; never the token."""
+    lines.say(event="served", client=client, request=asked[:1000], status=outcome)
+
+
+def run() -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    with Lines(sys.stdout) as lines:
+        asyncio.run(serve(load(ServeSettings), lines))

@@ -1,0 +1,212 @@
+"""A small HTTP/1.1 server: one request a connection, without a body, and a limit on everything that a client may do.
+
+h11 says what a request is; the kernel sends files. Connections that have their answer, and then those whose request has
+not come whole, make way for new ones, the oldest first: nobody who is slow, or has no token, keeps out who is right.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import chain
+
+import h11
+
+from model_cache.http.sender import Piece, Sender
+
+_MOST_CONNECTIONS = 512
+_MOST_HEAD_BYTES = 16 << 10
+_HEAD_S = 10.0  # for a whole request
+_TEXT_S = 60.0  # for an answer that is made, and taken
+_LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # of what still comes when the answer has been sent
+_BLOCK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, by GET or HEAD. *target* is as it was sent; *headers* have lower-case names."""
+
+    client: str
+    target: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is answered: a *body* of a *kind*, or a piece of a file. *on_taken* is called when the client has it."""
+
+    status: int
+    body: bytes | Piece = b""
+    kind: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    on_taken: Callable[[], None] = lambda: None
+
+
+Handle = Callable[[Request], Awaitable[Answer]]
+OnEnd = Callable[[str, str, str], None]
+"""Called for each connection that asked for something: the client, what it asked for, a status or what went wrong."""
+
+
+class Listener:
+    """Answers what *handle* says; *on_end* hears how each connection ended."""
+
+    def __init__(self, handle: Handle, on_end: OnEnd) -> None:
+        self._handle = handle
+        self._on_end = on_end
+        self._sender = Sender()
+        self._all: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._answered: dict[asyncio.Task[None], None] = {}
+
+    async def start(self, port: int) -> asyncio.Server:
+        """Listen on *port* of every address. Raises OSError."""
+        return await asyncio.start_server(
+            self._connected, "0.0.0.0", port, backlog=1024, limit=_MOST_HEAD_BYTES
+        )
+
+    async def stop(self, server: asyncio.Server) -> None:
+        """Listen no more, and break off what is being sent."""
+        server.close()
+        for task in self._all:
+            task.cancel()
+        await asyncio.gather(*self._all, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with closing(writer):
+            if not self._has_room():
+                return
+            self._all.add(task)
+            self._waiting[task] = None
+            try:
+                await self._serve(task, reader, writer)
+            except asyncio.CancelledError:  # it made way, or the server stops: either way by our own hand
+                writer.transport.abort()
+            finally:
+                self._leave(task)
+
+    def _has_room(self) -> bool:
+        """Whether one more may stay; who has been answered longest makes way, or else who has waited longest."""
+        if len(self._all) < _MOST_CONNECTIONS:
+            return True
+        oldest = next(chain(self._answered, self._waiting), None)
+        if oldest is None:
+            return False
+        self._leave(oldest)
+        oldest.cancel()
+        return True
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._all.discard(task)
+        self._waiting.pop(task, None)
+        self._answered.pop(task, None)
+
+    async def _serve(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        client, asked = str((writer.get_extra_info("peername") or ("unknown",))[0]), ""
+        wire = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD_BYTES)
+        try:
+            head = await _head(wire, reader)
+            self._waiting.pop(task, None)
+            if head is None:
+                return
+            asked, is_head = "no request", False
+            if isinstance(head, h11.Request):
+                asked, is_head = head.target.decode("latin-1"), head.method == b"HEAD"
+                answer = _refusal(head) or await self._handled(head, client, asked)
+            else:
+                answer = head
+            await self._send(wire, writer, answer, is_head=is_head)
+            self._answered[task] = None
+            try:
+                await _linger(reader, writer)
+            finally:  # also where it makes way
+                answer.on_taken()
+                self._on_end(client, asked, str(answer.status))
+        except (OSError, TimeoutError) as error:
+            if asked:
+                self._on_end(client, asked, f"broken off: {error or type(error).__name__}")
+            writer.transport.abort()
+
+    async def _send(
+        self, wire: h11.Connection, writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool
+    ) -> None:
+        """The answer, at the client's pace but not slower than the limits. Raises OSError, TimeoutError."""
+        body = answer.body
+        length = body.end - body.begin if isinstance(body, Piece) else len(body)
+        headers = {"Content-Type": answer.kind, "Content-Length": str(length), "Connection": "close"}
+        fields = list((headers | answer.headers).items())
+        head = wire.send(h11.Response(status_code=answer.status, headers=fields)) or b""
+        if isinstance(body, Piece):
+            with body.file:
+                await _write(writer, head)
+                if not is_head:
+                    await self._sender.send(writer.get_extra_info("socket"), body)
+        else:
+            await _write(writer, head if is_head else head + body)
+
+    async def _handled(self, head: h11.Request, client: str, asked: str) -> Answer:
+        headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
+        async with asyncio.timeout(_TEXT_S):
+            return await self._handle(Request(client, asked, headers))
+
+
+def problem(status: int, text: str) -> Answer:
+    """An error, as JSON."""
+    return Answer(status, json.dumps({"error": text}).encode())
+
+
+def _refusal(head: h11.Request) -> Answer | None:
+    """For what is no request for something that can be had."""
+    if head.method not in (b"GET", b"HEAD"):
+        refused = problem(405, "there is GET and HEAD")
+        return Answer(405, refused.body, headers={"Allow": "GET, HEAD"})
+    framing = {
+        name: value for name, value in head.headers if name in (b"content-length", b"transfer-encoding")
+    }
+    if framing not in ({}, {b"content-length": b"0"}):
+        return problem(400, "a GET has no body here")
+    return None
+
+
+async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | Answer | None:
+    """The request's head, or why it is none; None where the client left before. Raises OSError, TimeoutError."""
+    async with asyncio.timeout(_HEAD_S):
+        while True:
+            try:
+                event = wire.next_event()
+            except h11.RemoteProtocolError as error:
+                return problem(400, str(error))
+            if isinstance(event, h11.Request):
+                return event
+            if event is not h11.NEED_DATA:
+                return None
+            wire.receive_data(await reader.read(_MOST_HEAD_BYTES))
+
+
+async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
+    """All of it, to the kernel: a file may follow on another way."""
+    writer.transport.set_write_buffer_limits(high=0)
+    writer.write(text)
+    async with asyncio.timeout(_TEXT_S):
+        await writer.drain()
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what the client still sends, for a moment: closing upon it would take the answer from it."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            writer.write_eof()
+            left = _LINGER_BYTES
+            while left > 0 and (block := await reader.read(_BLOCK_BYTES)):
+                left -= len(block)
+
+
+def port_of(server: asyncio.Server) -> int:
+    """The port that it has taken."""
+    bound: socket.socket = server.sockets[0]
+    return int(bound.getsockname()[1])

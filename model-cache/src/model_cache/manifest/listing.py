@@ -1,0 +1,231 @@
+"""A hub's listing, judged before a byte is fetched. Pure."""
+
+import hashlib
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from model_cache.errors import IntegrityError
+from model_cache.manifest.manifest import INDEX, READY, Manifest, ManifestFile
+
+MOST_BYTES = 32 << 20
+"""Of a listing as it comes from the network: 50,000 files need half of it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most files, bytes of a path, bytes of one of its parts, and parts of a path."""
+
+    files: int
+    path_bytes: int
+    name_bytes: int
+    parts: int
+
+
+# The largest models have some hundreds of files. A download's own names have up to 30 bytes behind the file's, and the
+# system takes 4096 bytes of a path with all that stands before it on the volume.
+NEW = Limits(50_000, 2048, 224, 64)
+"""Of a listing that is to be fetched."""
+HELD = Limits(100_000, 4095, 255, 2048)
+"""Of what is on a volume, or locked: all that a file system takes, as the launcher reads it."""
+
+_MOST_INDEX_BYTES = 128 << 20
+_MOST_QUOTED = 100
+_NOTHING = hashlib.sha256(b"").hexdigest()
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_PART = re.compile(
+    r"(?P<before>.*?)(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<after>\..*)", re.DOTALL
+)
+_PICKLES = (".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
+_CODE = (".py", ".pyc", ".pyd", ".so")
+
+
+class ListedFile(NamedTuple):
+    """A file as the hub lists it: nothing about it is trusted yet."""
+
+    path: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What of a listing is fetched, and what is left out: files that run code when they are loaded."""
+
+    manifest: Manifest
+    left_out: tuple[str, ...]
+
+    @property
+    def code(self) -> list[ManifestFile]:
+        """Repository code that is fetched, since the card trusts it."""
+        return [file for file in self.manifest.files if is_code(file.path)]
+
+
+def is_code(path: str) -> bool:
+    """Whether the file is a program that vLLM would import under trust_remote_code."""
+    return path.lower().endswith(_CODE)
+
+
+def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
+    """Turn a listing into what is fetched of it. Pickles are left out, and code unless *trusts_code*.
+
+    Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
+    (a file without sha256), or that cannot be a model (no config.json, no safetensors).
+    """
+    listed = sorted(map(_known, itertools.islice(listing, NEW.files + 1)), key=lambda file: str(file.path))
+    kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
+    shards = (file.path for file in kept if file.path.endswith(".safetensors"))
+    if fault := next(itertools.chain(_too_many(listed, NEW), faults(kept, NEW), _gaps(shards)), None):
+        raise IntegrityError(
+            f"the hub's listing is refused: {fault}; nothing was downloaded: "
+            "check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, and tell the repository's owner"
+        )
+    files = tuple(ManifestFile(f.path, f.size, (f.sha256 or "").lower()) for f in kept)
+    left_out = tuple(file.path for file in listed if _runs_code(file.path, trusts_code))
+    return Accepted(Manifest(files), left_out)
+
+
+def _known(file: ListedFile) -> ListedFile:
+    """With the sha256 that is known without being told: that of nothing."""
+    is_empty = type(file.size) is int and file.size == 0 and not file.sha256
+    return file._replace(sha256=_NOTHING) if is_empty else file
+
+
+def _runs_code(path: str, trusts_code: bool) -> bool:
+    """False for what is no path at all: that is a fault of the listing."""
+    if type(path) is not str:
+        return False
+    return path.lower().endswith(_PICKLES) or (is_code(path) and not trusts_code)
+
+
+def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
+    """The files of *manifest* that *listing* has not, or has with another size or sha256."""
+    sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
+    listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
+    return [file for file in manifest.files if file not in listed]
+
+
+def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    """Why these files cannot be a snapshot: a sentence each."""
+    if not listed:
+        yield "it has no files"
+    yield from unsafe(listed, limits)
+    names = {f.path for f in listed}
+    if "config.json" not in names:
+        yield "config.json is missing"
+    if not any(name.endswith(".safetensors") for name in names):
+        yield "it has no *.safetensors file"
+
+
+def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    """Why these files, from a network or a volume, must not be touched: a sentence each. Takes hardly more than linear
+    time.
+    """
+    yield from _too_many(listed, limits)
+    for file in listed:
+        yield from _file_faults(file, limits)
+    paths = [file.path for file in listed]
+    seen = set[str]()
+    for path in paths:
+        if path in seen:
+            yield f"path {_quoted(path)} is listed twice"
+        seen.add(path)
+    yield from _inside_files(seen)
+
+
+def _too_many(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    if len(listed) > limits.files:
+        yield f"it has more than {limits.files:,} files"
+
+
+def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
+    """Pairs of paths that are one file on a file system that tells neither case nor normal forms apart, and files that
+    are a directory there: a sentence each.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        if other := seen.get(_fold(path)):
+            yield f"{_quoted(other)} and {_quoted(path)} are one file there"
+        seen[_fold(path)] = path
+    yield from _inside_files(seen)
+
+
+def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
+    if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
+        yield f"{repr(file)[:200]} is no file: its path, size or sha256 is of the wrong type"
+        return
+    if len(file.path) > limits.path_bytes or _bytes(file.path) > limits.path_bytes:
+        yield f"path {_quoted(file.path)} is over {limits.path_bytes:,} bytes"
+        return
+    for fault, applies in _PATH_FAULTS.items():
+        if applies(file.path):
+            yield f"path {_quoted(file.path)} {fault}"
+    parts = file.path.split("/")
+    if max(map(_bytes, parts)) > limits.name_bytes:
+        yield f"path {_quoted(file.path)} has a part over {limits.name_bytes} bytes"
+    if len(parts) > limits.parts:
+        yield f"path {_quoted(file.path)} has over {limits.parts} parts"
+    if not 0 <= file.size < 1 << 63:
+        yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
+    if file.path == INDEX and file.size > _MOST_INDEX_BYTES:
+        yield f"{INDEX} has more than {_MOST_INDEX_BYTES:,} bytes"
+    if not _SHA256.fullmatch(file.sha256 or ""):
+        yield f"{_quoted(file.path)} has no sha256 of 64 hex digits, so it could not be verified"
+
+
+def _inside_files(paths: Iterable[str]) -> Iterator[str]:
+    """What is in a directory stands next to its name, where the separator sorts before every other character."""
+    ordered = sorted(path.replace("/", "\0") for path in paths)
+    for file, other in itertools.pairwise(ordered):
+        if other.startswith(f"{file}\0"):
+            path, inner = file.replace("\0", "/"), other.replace("\0", "/")
+            yield f"{_quoted(path)} is both a file and the directory of {_quoted(inner)}"
+
+
+def _gaps(names: Iterable[str]) -> Iterator[str]:
+    """Files named as parts of a set, `-00001-of-00004`, of which some are missing: a sentence for each set."""
+    sets: dict[tuple[str, str, str], set[int]] = {}
+    for match in filter(None, map(_PART.fullmatch, names)):
+        if int(match["number"]) <= int(match["count"]):
+            sets.setdefault((match["before"], match["count"], match["after"]), set()).add(
+                int(match["number"])
+            )
+    for (before, count, after), numbers in sets.items():
+        first = 0 if 0 in numbers else 1  # some count from 0
+        whole = range(first, first + min(int(count), len(numbers) + 1))
+        if (gap := next((number for number in whole if number not in numbers), None)) is not None:
+            yield f"{_quoted(f'{before}{gap:05}-of-{count}{after}')} is missing, and others of its set are there"
+
+
+def _fold(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _quoted(path: str) -> str:
+    """For a line that somebody reads."""
+    return repr(path if len(path) <= _MOST_QUOTED else f"{path[:_MOST_QUOTED]}...")
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _encodable(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_PATH_FAULTS: Mapping[str, Callable[[str], bool]] = {
+    "is not valid Unicode": lambda path: not _encodable(path),
+    "is absolute": lambda path: path.startswith("/"),
+    "has a backslash": lambda path: "\\" in path,
+    "has a control character": lambda path: any(unicodedata.category(c) == "Cc" for c in path),
+    "has an empty, '.' or '..' part": lambda path: any(part in ("", ".", "..") for part in path.split("/")),
+    f"is reserved for {READY}": lambda path: _fold(path.partition("/")[0]) == _fold(READY),
+}

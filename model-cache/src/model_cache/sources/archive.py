@@ -1,0 +1,231 @@
+"""A snapshot in numbered parts of one size, to be carried on disks: how files are laid over parts, and back.
+
+DIR/<slug>-<digest16>/weights.lock            the files, with their sha256
+                      part-00001-of-00120     their bytes, one file behind the other in the lock's order, cut into parts
+                      parts.sha256            of the parts on this disk, as `sha256sum --check` reads it
+                      export.json             {"part_bytes": how many each part has, but for the last}
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from model_cache.errors import ConfigError, IntegrityError, RetryableError, unreadable
+from model_cache.manifest import document, lockfile
+from model_cache.manifest.document import STRICT, WrongDocumentError
+from model_cache.manifest.listing import ListedFile
+from model_cache.manifest.manifest import DIGEST_DIGITS, Manifest, ManifestFile
+from model_cache.storage import safe_open
+from model_cache.telemetry.progress import Progress
+
+LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
+LEAST_PART_BYTES = 1_000_000
+_MOST_FORM_BYTES, _MOST_PARTS = 4096, 1_000_000
+_BLOCK_BYTES = 8 << 20
+_DONE = ".imported-parts"
+_MOST_DONE_BYTES = 1 << 20
+_NUMBER = re.compile(rb"[0-9]{1,9}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What export.json says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    part_bytes: Annotated[int, Field(ge=LEAST_PART_BYTES, lt=1 << 63)]
+
+
+_FORM = TypeAdapter(_Form)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The bytes [begin, end) of a file."""
+
+    file: ManifestFile
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of *count*, numbered from 1."""
+
+    number: int
+    count: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"part-{self.number:05}-of-{self.count:05}"
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return sum(piece.end - piece.begin for piece in self.slices)
+
+
+def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
+    """All parts of a snapshot; each but the last has *part_bytes* bytes."""
+    count = max(1, -(-manifest.total_bytes // part_bytes))
+    slices: list[list[Slice]] = [[] for _ in range(count)]
+    for at, piece in _cut(manifest, part_bytes):
+        slices[at].append(piece)
+    return [Part(number, count, tuple(pieces)) for number, pieces in enumerate(slices, 1)]
+
+
+def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
+    """All files, one behind the other, cut where a part ends; with each piece the index of its part."""
+    at = 0
+    for file in manifest.files:
+        begin = 0
+        while begin < file.size:
+            part, used = divmod(at, part_bytes)
+            end = min(file.size, begin + part_bytes - used)
+            yield part, Slice(file, begin, end)
+            at, begin = at + end - begin, end
+
+
+class Parcel:
+    """The parts that are in a directory, as a source of files; more of them may come on the next disk."""
+
+    def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
+        """Raises ConfigError where there is no export of *slug*, or more than one, or one of other weights."""
+        found = sorted(directory.glob(f"{slug}-{'[0-9a-f]' * DIGEST_DIGITS}/{LOCK}"))
+        made = lockfile.read(found[0], follow_link=False) if len(found) == 1 else None
+        if made is None:
+            raise ConfigError(f"{directory} has {len(found)} exports of {slug} instead of one")
+        if not made.is_for(repo, revision):
+            raise ConfigError(
+                f"{found[0].parent} is of {made.repo} at {made.revision}, not of {repo} at {revision}"
+            )
+        self._root = found[0].parent
+        self._made = made
+        self.name = str(self._root)
+
+    def list_files(self) -> list[ListedFile]:
+        """What was exported."""
+        return [ListedFile(file.path, file.size, file.sha256) for file in self._made.manifest.files]
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Unpack the parts that are here. Raises RetryableError that names those that are not, IntegrityError."""
+        done, all_parts = _Done(into), self._parts()
+        done.forget({part.number for part in all_parts if _is_begun_anew(part, files, into)})
+        for file in files:
+            progress.start(file.path, file.size)
+        for part in all_parts:
+            if part.number not in done.numbers and (self._root / part.name).exists():
+                self._unpack(part, into)
+                done.add(part.number)
+            if part.number in done.numbers:
+                self._count(part, files, progress)
+        self._require_all([part for part in all_parts if part.number not in done.numbers])
+        for file in files:
+            safe_open.writing(into, draft(file), keep=True).close()  # a file without bytes has no part
+            (into / draft(file)).replace(into / file.path)
+
+    def _parts(self) -> list[Part]:
+        try:
+            form = document.parsed(_FORM, document.content(self._root / FORM, _MOST_FORM_BYTES))
+            if self._made.manifest.total_bytes > form.part_bytes * _MOST_PARTS:
+                raise WrongDocumentError(f"it makes more than {_MOST_PARTS:,} parts")
+            return parts(self._made.manifest, form.part_bytes)
+        except (OSError, WrongDocumentError) as error:
+            raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
+
+    def _count(self, part: Part, files: Sequence[ManifestFile], progress: Progress) -> None:
+        for piece in part.slices:
+            if piece.file in files:
+                progress.add(piece.file.path, piece.end - piece.begin)
+
+    def _unpack(self, part: Part, into: Path) -> None:
+        digest = hashlib.sha256()
+        with safe_open.reading(self._root, part.name) as source:
+            for piece in part.slices:
+                with safe_open.writing(into, draft(piece.file), keep=True) as target:
+                    target.seek(piece.begin)
+                    copy(source, target, piece.end - piece.begin, digest)
+                    os.fsync(target.fileno())
+        if f"{digest.hexdigest()}  {part.name}" not in self._sums():
+            raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
+
+    def _sums(self) -> list[str]:
+        try:
+            return document.content(self._root / SUMS).decode(errors="replace").splitlines()
+        except (OSError, WrongDocumentError) as error:
+            raise ConfigError(f"{self._root / SUMS} is broken ({error}); export the weights again") from error
+
+    def _require_all(self, missing: Sequence[Part]) -> None:
+        if missing:
+            raise RetryableError(
+                f"{len(missing)} parts are on other disks, {missing[0].name} first; put in the next one and run again"
+            )
+
+
+class _Done:
+    """Which parts were unpacked, by this run or earlier ones."""
+
+    def __init__(self, into: Path) -> None:
+        self._into = into
+        self.numbers = _numbers(into / _DONE)
+
+    def forget(self, numbers: set[int]) -> None:
+        """For good: a later run, with another disk, does not take them for unpacked either."""
+        if numbers & self.numbers:
+            self.numbers -= numbers
+            self._write()
+
+    def add(self, number: int) -> None:
+        self.numbers.add(number)
+        self._write()
+
+    def _write(self) -> None:
+        """All of them: one that is lost is unpacked once more."""
+        with safe_open.writing(self._into, _DONE) as file:
+            safe_open.write(file, "".join(f"{number}\n" for number in sorted(self.numbers)).encode())
+
+
+def _numbers(path: Path) -> set[int]:
+    """Those in the file at *path*; none where it says something else: then every part is unpacked again."""
+    try:
+        words = document.content(path, _MOST_DONE_BYTES).split()
+    except (OSError, WrongDocumentError):
+        return set()
+    return {int(word) for word in words} if all(map(_NUMBER.fullmatch, words)) else set()
+
+
+def _is_begun_anew(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
+    """Whether a file that is in it is asked for and nothing of it is there, be it that it was found to be wrong."""
+    return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
+
+
+def draft(file: ManifestFile) -> str:
+    """Where a file is put together: not under the name that downloads resume from, since it has holes."""
+    return f"{file.path}.import"
+
+
+def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
+    """Copy *count* bytes, hashing them.
+
+    Raises IntegrityError if there are fewer, RetryableError if they cannot be read, OSError of the target.
+    """
+    while count:
+        if not (block := _read(source, min(_BLOCK_BYTES, count))):
+            raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
+        digest.update(block)
+        safe_open.write(target, block)
+        count -= len(block)
+
+
+def _read(source: BinaryIO, count: int) -> bytes:
+    try:
+        return source.read(count)
+    except OSError as error:
+        raise unreadable(source.name, error) from error

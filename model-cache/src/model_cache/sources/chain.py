@@ -1,0 +1,142 @@
+"""Where a snapshot's files may come from, in order: each is asked for what the ones before it did not bring."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from model_cache.errors import AccessError, JobError, combined
+from model_cache.manifest.listing import ListedFile
+from model_cache.manifest.manifest import ManifestFile
+from model_cache.settings import Settings, export_proxies
+from model_cache.sources.archive import Parcel
+from model_cache.sources.local_dir import Folder
+from model_cache.sources.rate_limit import Pace
+from model_cache.storage.volume import has_size
+from model_cache.telemetry.progress import Progress
+
+if TYPE_CHECKING:
+    from model_cache.sources.session import Way
+
+
+class Source(Protocol):
+    """One place that has files. What it brings is never trusted: every byte is verified from disk afterwards."""
+
+    @property
+    def name(self) -> str:
+        """As an operator knows it."""
+        ...
+
+    def list_files(self) -> list[ListedFile] | None:
+        """Every file of the repository; None where there is no telling which it should have. Raises JobError."""
+        ...
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Fetch *files* below *into*, resuming partial ones. Raises JobError, or OSError of the volume."""
+        ...
+
+
+def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
+    """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
+    if settings.import_dir is not None:
+        parcel = Parcel(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
+        return Sources([parcel], say)
+    # What speaks HTTP, and the SDK, is imported here and nowhere else: a complete snapshot does without it and its
+    # start-up time, and the SDK reads its environment once, when imported.
+    from model_cache.sources import proxies
+    from model_cache.sources.session import Way
+
+    export_proxies()
+    hubs = (place for kind, place in settings.other_sources if kind == "hf")
+    proxies.require_usable([settings.endpoint, *hubs])
+    pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
+    way = Way(settings.retry_s, on_retry, settings.ca_file)
+    others = [_other(kind, place, settings, way, pace) for kind, place in settings.other_sources]
+    from model_cache.sources.modelscope import Hub
+
+    repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
+    hub = Hub(settings.endpoint, token, repo, revision, way, pace, settings.if_missing)
+    return Sources([hub, *others], say, pace.begin)
+
+
+def _other(kind: str, place: str, settings: Settings, way: "Way", pace: Pace) -> Source:
+    from model_cache.sources import http_mirror  # likewise
+
+    repo, revision = settings.chosen_repo, settings.revision
+    if kind == "hf":
+        return http_mirror.hugging_face(place, repo, revision, way, pace)
+    if kind == "node":
+        return http_mirror.node(place, repo, revision, settings.node_token(), way, pace)
+    return Folder(Path(place), repo)
+
+
+class Sources:
+    """Several of them as one. *say* hears of each that fails, and which is tried next; *on_begin* is called before each
+    is asked for files.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        say: Callable[[str], None],
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._left = list(sources)
+        self._several = len(sources) > 1
+        self._say = say
+        self._on_begin = on_begin
+        self._failed: list[JobError] = []
+        self._brought_by: dict[str, Source] = {}
+
+    @property
+    def count(self) -> int:
+        """How many are left."""
+        return len(self._left)
+
+    def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
+        """The first listing there is; None if those that answer have none. Who does not answer is not asked again, nor
+        who refuses, unless the files are *known*: then it may have them without knowing what they are a snapshot of.
+
+        Raises a JobError with everybody's reason if nobody is left.
+        """
+        for source in list(self._left):
+            try:
+                if (listing := source.list_files()) is not None:
+                    return listing
+            except JobError as error:
+                self._failed.append(error)
+                if not (known and self._several and isinstance(error, AccessError)):
+                    self._give_up(source, error)
+        if not self._left:
+            raise combined(self._failed)
+        return None
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Fetch *files*, each from the first that brings it.
+
+        Raises a JobError with everybody's reason if nobody does.
+        """
+        for source in list(self._left):
+            lacking = [file for file in files if not has_size(into, file)]
+            try:
+                self._on_begin()
+                source.download(lacking, into, progress)
+            except JobError as error:
+                self._failed.append(error)
+                self._give_up(source, error)
+            else:
+                return
+            finally:
+                self._brought_by |= {file.path: source for file in lacking if has_size(into, file)}
+        raise combined(self._failed)
+
+    def doubt(self, wrong: Sequence[ManifestFile]) -> None:
+        """Ask those who brought these files no more, unless nobody else is left."""
+        for source in list(self._left):
+            brought = [file.path for file in wrong if self._brought_by.get(file.path) is source]
+            if brought and len(self._left) > 1:
+                self._give_up(source, f"{source.name} sends wrong bytes for {brought[0]}")
+
+    def _give_up(self, source: Source, error: JobError | str) -> None:
+        self._left.remove(source)
+        if self._left:
+            self._say(f"{error}; going on with {self._left[0].name}")

@@ -1,0 +1,62 @@
+"""A directory with a repository's files: a disk that was carried here."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from model_cache.errors import AccessError, unreadable
+from model_cache.manifest.listing import ListedFile
+from model_cache.manifest.manifest import ManifestFile
+from model_cache.storage import safe_open
+from model_cache.telemetry.progress import Progress
+
+_BLOCK_BYTES = 8 << 20
+
+
+class Folder:
+    """The files lie in *root*, or below it under the repository's name."""
+
+    def __init__(self, root: Path, repo: str) -> None:
+        self._root = root / repo if os.path.isdir(root / repo) else root
+        self.name = str(root)
+
+    def list_files(self) -> list[ListedFile] | None:
+        """None: a directory cannot tell what it should hold. Raises AccessError if it is not there."""
+        if not os.path.isdir(self._root):
+            raise AccessError(f"{self.name} is no directory here")
+        return None
+
+    def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
+        """Copy those that are there.
+
+        Raises AccessError that names one that is not, RetryableError if one cannot be read, or OSError of the volume.
+        """
+        there = [file for file in files if self._has(file)]
+        for file in there:
+            progress.start(file.path, file.size)
+            self._copy(file, into, progress)
+        if missing := [file.path for file in files if file not in there]:
+            raise AccessError(f"{self._root} has no {missing[0]}")
+
+    def _has(self, file: ManifestFile) -> bool:
+        """Not if it has another size: then it is another version's."""
+        source = Path(os.path.realpath(self._root / file.path))
+        if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
+            return False
+        return os.path.getsize(source) == file.size
+
+    def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
+        draft = f"{file.path}.incomplete"
+        with safe_open.writing(into, draft) as copy:
+            for block in self._blocks(file):
+                safe_open.write(copy, block)
+                progress.add(file.path, len(block))
+        (into / draft).replace(into / file.path)
+
+    def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
+        try:
+            with (self._root / file.path).open("rb", buffering=0) as source:
+                while block := source.read(_BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            raise unreadable(str(self._root / file.path), error) from error

@@ -1,0 +1,147 @@
+"""The way to a source over HTTP, the SDK's too: what fails is asked for again as `retries` says."""
+# ruff: noqa: ANN401 - the signature is that of requests
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+import urllib3
+
+from model_cache.sources import proxies
+from model_cache.sources.connections import Adapter
+from model_cache.sources.rate_limit import Pace
+from model_cache.sources.retries import Failure, GiveUp, Stands, Step, Wait, next_step, told_s
+
+_CONNECT_S, _SILENCE_S = 10.0, 60.0  # the latter between two reads
+
+
+class RefusedError(Exception):
+    """A request that is not made again. *status*: the last answer's; None where there was none."""
+
+    def __init__(self, status: int | None, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a source is reached. *most_s*: what a request may wait in all; *ca_file*: a CA beside the usual ones;
+    *on_retry* hears of each wait.
+    """
+
+    most_s: float
+    on_retry: Callable[[str], None]
+    ca_file: Path | None = None
+    uses_proxy: bool = True
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Session(requests.Session):
+    """Requests to the source called *name*. *pace* judges what arrives, but not the time of failures and waits; it is
+    replaced by who asks for something else than before.
+    """
+
+    def __init__(self, name: str, way: Way, pace: Pace) -> None:
+        super().__init__()
+        self.pace = pace
+        self._name = name
+        self._way = way
+        self._is_known = False
+        self._has_given_up = False
+        self.trust_env = way.uses_proxy
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, Adapter(self._arrived, way.ca_file))
+
+    def _arrived(self, count: int) -> None:
+        self.pace.take(count)
+
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """As requests does it, again and again. The answer may be an error that asking again does not mend.
+
+        Raises RefusedError.
+        """
+        kwargs["timeout"] = _patient(kwargs.get("timeout"))
+        waited_s = 0.0
+        for tried in itertools.count(1):
+            began = self.pace.now()
+            asked = self._asked(method, url, *args, **kwargs)
+            if asked.failure is None:
+                self._is_known = True
+                return asked.given
+            step = self._step(asked.failure, tried, waited_s)
+            if isinstance(step, Stands):
+                return asked.given
+            asked.close()
+            if isinstance(step, GiveUp):
+                self._has_given_up = True
+                raise RefusedError(asked.failure.status, f"{asked.problem} {step.why}")
+            self._say(asked.problem, step)
+            self._way.sleep(step.seconds)
+            self.pace.leave_out(began)
+            waited_s += step.seconds
+        raise AssertionError("unreachable")
+
+    def _asked(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> "_Asked":
+        try:
+            answer = super().request(method, url, *args, **kwargs)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # ValueError: a redirect to something that is no address
+            return _Asked(None, Failure(), proxies.problem(error, str(url)))
+        if answer.status_code < 400:
+            return _Asked(answer, None)
+        told = told_s(answer.headers.get("Retry-After"), datetime.now(UTC))
+        proxy = f" through the proxy {found}" if self.trust_env and (found := proxies.of(str(url))) else ""
+        return _Asked(answer, Failure(answer.status_code, told), f"{answer.status_code} is answered{proxy}")
+
+    def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
+        """Once one request was given up, the others do not wait as long again."""
+        if self._has_given_up and failure.status != requests.codes.not_found:
+            return GiveUp("again")
+        if failure.status == requests.codes.proxy_authentication_required:
+            return GiveUp("(it wants a user and a password, or others)")
+        return next_step(
+            failure, tried=tried, waited_s=waited_s, most_s=self._way.most_s, is_known=self._is_known
+        )
+
+    def _say(self, problem: str, step: Wait) -> None:
+        self._way.on_retry(
+            f"{self._name}: {problem}: asking again in {step.seconds:.0f} s, for {self._way.most_s:.0f} s at most"
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How one request ended: with an answer, or with a failure, which may have been answered too."""
+
+    answer: requests.Response | None
+    failure: Failure | None
+    problem: str = ""
+
+    @property
+    def given(self) -> requests.Response:
+        assert self.answer is not None
+        return self.answer
+
+    def close(self) -> None:
+        if self.answer is not None:
+            self.answer.close()
+
+
+def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
+    """The body as it arrives, up to *size* bytes at a time. Raises requests.ConnectionError where it breaks off."""
+    try:
+        while data := answer.raw.read1(size, decode_content=True):
+            yield data
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise requests.ConnectionError(proxies.cause(error)) from error
+
+
+def _patient(timeout: Any) -> tuple[float, float]:
+    """No longer than ours, whatever is asked for."""
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    return min(connect or _CONNECT_S, _CONNECT_S), min(read or _SILENCE_S, _SILENCE_S)

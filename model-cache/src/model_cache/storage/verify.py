@@ -1,0 +1,99 @@
+"""Verification: every byte is read back from the disk, on all cores."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from model_cache.manifest.manifest import ManifestFile
+from model_cache.storage.hashing import Hasher
+from model_cache.storage.ready import Stamp, stamp
+from model_cache.storage.volume import has_size
+
+_MOST_HASHERS = 32  # of ten megabytes each: more than any disk can feed
+
+OnBytes = Callable[[ManifestFile, int], None]
+"""Called from several threads with a file and the number of its bytes just read."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The files that are *wrong*, and the *stamps* of the right ones, by path, as they were when they were read."""
+
+    wrong: list[ManifestFile]
+    stamps: dict[str, Stamp]
+
+
+def verify(
+    root: Path,
+    files: Sequence[ManifestFile],
+    on_bytes: OnBytes,
+    on_wrong: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """Read *files* under *root*: wrong are those that are missing, unreadable or written to meanwhile, or differ in
+    size or sha256; the others are durable.
+
+    *on_wrong* is called, from several threads, as soon as one is found, before the others have been read.
+    """
+
+    idle = SimpleQueue[Hasher]()
+
+    def judge(file: ManifestFile) -> Stamp | None:
+        with _lent(idle) as hasher:
+            right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
+        if right is None:
+            on_wrong()
+        return right
+
+    count = min(len(os.sched_getaffinity(0)), _MOST_HASHERS)
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        for _ in range(count):
+            idle.put(stack.enter_context(Hasher()))
+        judged = list(zip(files, pool.map(judge, files), strict=True))
+    stamps = {file.path: right for file, right in judged if right is not None}
+    return Verdict([file for file, right in judged if right is None], stamps)
+
+
+@contextmanager
+def _lent(idle: SimpleQueue[Hasher]) -> Iterator[Hasher]:
+    """A hasher for one thread at a time."""
+    hasher = idle.get()
+    try:
+        yield hasher
+    finally:
+        idle.put(hasher)
+
+
+def _stamp_if_right(
+    root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
+) -> Stamp | None:
+    """None where the file is wrong, be it that the disk cannot read a part of it."""
+    if not has_size(root, file):
+        return None
+    try:
+        sha256, seen = _sha256(root / file.path, hasher, on_bytes)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+    return seen if sha256 == file.sha256 else None
+
+
+def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
+    """Also the file's stamp, unless that changed while it was read."""
+    before = _flushed(path)
+    sha256 = hasher.sha256(path, on_bytes)
+    after = stamp(os.stat(path))
+    return sha256, after if after == before else None
+
+
+def _flushed(path: Path) -> Stamp:
+    """The file's stamp, its bytes written to the disk and out of memory: what is hashed next is what the disk kept."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return stamp(os.fstat(file.fileno()))

@@ -1,0 +1,330 @@
+"""The weights volume: where everything lies, who may write, and the steps that make a snapshot appear whole.
+
+    .staging/<owner>--<name>-<digest16>/   a download in progress, kept for resuming
+    .staging/<owner>--<name>-<digest16>.<run>/         the same, of one run, on a file system that hosts share
+    .locks/<owner>--<name>.lock            flock: one writer per repository, on a file system of this host
+    .locks/<owner>--<name>.owner           signature: one writer per repository, on a file system that hosts share
+    .ms/                                   the SDK's lock files
+    models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
+    models/<owner>/<name>/<revision>.lock  what was listed at first use, where git has no weights.lock
+    models/<owner>/<name>/<digest16>.withdrawn.json    which files of the snapshot were found to be wrong
+    .quarantine/<owner>--<name>-<digest16>/            those files
+    slugs/<slug>                           relative link to the snapshot that the slug serves
+
+Every step is one atomic rename, made durable before the next, and the steps before it are repeatable:
+after a crash between any two of them the next run carries on or starts that step again.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+from uuid import uuid4
+
+from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, RetryableError
+from model_cache.manifest.listing import same_elsewhere
+from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
+from model_cache.storage import ready, safe_open
+from model_cache.storage.heartbeat_lock import Owner
+from model_cache.storage.ready import Stamp
+
+
+class Volume:
+    """One repository's part of the volume at *root*, and the link *slug*."""
+
+    def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
+        """*shared*: whether other hosts may write to it too; *beat_s*: seconds between two signs of life to them."""
+        self._root = root
+        self._repo = repo
+        self._flat_name = repo.replace("/", "--")
+        self._owner = Owner(root / ".locks" / f"{self._flat_name}.owner", beat_s) if shared else None
+        self._run = f".{self._owner.run}" if self._owner else ""
+        self._staging_root = root / ".staging"
+        self._slug_link = root / "slugs" / slug
+
+    def sdk_cache(self, home: Path) -> Path:
+        """Where the SDK's locks are: in *home*, with the run, where other hosts' kernels are not to be waited for."""
+        return home / "cache" if self._owner else self._root / ".ms"
+
+    def prepare(self) -> None:
+        """Create the directories that every run needs. Raises LinkError where one of them is a link."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for path in (".staging", ".locks", ".ms/.lock", "slugs", f"models/{self._repo}"):
+            safe_open.make(self._root, path)
+
+    @property
+    def _models(self) -> Path:
+        return self._root / "models" / self._repo
+
+    def staging(self, digest: str) -> Path:
+        """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one.
+
+        Where other hosts may write, each run has its own, whatever happens to signatures.
+        """
+        return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{self._run}"
+
+    def snapshot(self, digest: str) -> Path:
+        """Where the snapshot is published. Raises LinkError if a link lies there."""
+        return safe_open.no_link(self._models / digest[:DIGEST_DIGITS])
+
+    def linked(self) -> Path | None:
+        """The snapshot that the slug serves, if its link leads to one of this repository."""
+        snapshot = Path(os.path.realpath(self._slug_link))
+        is_ours = str(snapshot.parent) == os.path.realpath(self._models)
+        return snapshot if is_ours and snapshot.is_dir() else None
+
+    @contextmanager
+    def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Be the only one that writes to the repository; *on_wait* is called once if another run does.
+
+        When a run dies, however it dies, the kernel frees its lock; on a shared file system its signature stands still.
+        """
+        with safe_open.writing(self._root, f".locks/{self._flat_name}.lock", keep=True) as file:
+            if self._owner is None:
+                _wait_for(file, on_wait)
+                yield
+            else:
+                with suppress(OSError):  # only for what else runs on this host
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with self._owner.signed(on_wait):
+                    yield
+
+    def require_ownership(self) -> None:
+        """Raise RetryableError if another host's run took this one for dead, and goes on in its place."""
+        if self._owner and self._owner.is_lost:
+            raise RetryableError(
+                f"this run stood still for so long that another host took over {self._repo}; run again"
+            )
+
+    def stage(self, manifest: Manifest) -> Path:
+        """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*.
+
+        Raises LinkError for any link in it: no run makes one, and what is downloaded would go where it leads.
+        """
+        self.unpublish(manifest.digest)
+        staging = self.staging(manifest.digest)
+        if not os.path.lexists(staging) and (earlier := self._left(manifest.digest)):
+            earlier.rename(staging)
+        safe_open.make(self._staging_root, staging.name)
+        for path in _walk(staging):
+            safe_open.no_link(path)
+        return staging
+
+    def _left(self, digest: str) -> Path | None:
+        """The latest staging directory of a run that is no more."""
+        found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
+        return max(
+            (path for path in found if path.is_dir() and not path.is_symlink()),
+            key=lambda path: path.stat().st_mtime,
+            default=None,
+        )
+
+    def require_space(self, staging: Path, manifest: Manifest) -> None:
+        """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
+        present = sum(_bytes_there(path) for path in _walk(staging) if not path.is_dir())
+        missing = max(0, manifest.total_bytes - present)
+        need = missing + missing // 20  # room for the file system's own blocks
+        stat = os.statvfs(self._root)
+        free = stat.f_bavail * stat.f_frsize
+        if free < need:
+            raise NoSpaceError(
+                f"{self._root} has {free:,} bytes free and {self._repo} needs {need:,} more; "
+                "free space or move MODEL_CACHE_DIR to a larger volume, then run again"
+            )
+        if stat.f_files and stat.f_favail < len(manifest.files):
+            raise NoSpaceError(
+                f"{self._root} has {stat.f_favail:,} inodes free for {len(manifest.files):,} files; "
+                "free inodes or move MODEL_CACHE_DIR to another volume, then run again"
+            )
+
+    def require_names(self, manifest: Manifest) -> None:
+        """Raise IntegrityError for names that this file system takes for one, which most do not."""
+        same = same_elsewhere(file.path for file in manifest.files)
+        if (fault := next(same, None)) and not _tells_names_apart(self._staging_root):
+            raise IntegrityError(
+                f"{self._root} does not tell names apart that differ in case or normal form only, and {fault}: "
+                "move MODEL_CACHE_DIR to a file system that does, such as ext4 or xfs; nothing was downloaded"
+            )
+
+    def recorded_lock(self, revision: str) -> Path:
+        """Where a lock made at first use is kept."""
+        return self._models / f"{quote(revision, safe='')}.lock"
+
+    def record_lock(self, lock: Lock) -> None:
+        """Keep *lock*, so that later runs fetch the same files, whatever the hub lists by then."""
+        self._write(self.recorded_lock(lock.revision), lock.text())
+
+    def publish(self, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
+        """Make the verified staging directory the published snapshot, and link the slug to it.
+
+        *stamps*, by path, are those that its files were verified with.
+        """
+        manifest = lock.manifest
+        staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
+        _prune(staging, {f.path for f in manifest.files})
+        _sync_directories(staging)
+        staging.rename(snapshot)
+        _sync(self._staging_root, *snapshot.parents[:4])
+        self.mark_ready(snapshot, lock, stamps, locked=locked)
+        self.link(snapshot)
+        return snapshot
+
+    def mark_ready(self, snapshot: Path, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> None:
+        """Write READY.json over *snapshot*, whose every file was verified, with these *stamps* by path."""
+        self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
+        self._withdrawal(snapshot).unlink(missing_ok=True)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Replace the file at *path* whole, and durably."""
+        draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
+        with safe_open.writing(self._staging_root, draft.name) as file:
+            safe_open.write(file, text.encode())
+            os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        draft.rename(path)
+        _sync(path.parent, self._staging_root)
+
+    def take_ready_away(self, snapshot: Path) -> None:
+        """Nothing may start from *snapshot* any more."""
+        _take_away(snapshot / READY)
+        _sync(snapshot)
+
+    def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
+        """READY.json goes, first of all; then the *wrong* files are told and set aside."""
+        self.take_ready_away(snapshot)
+        self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
+        quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
+        for file in wrong:
+            with suppress(FileNotFoundError):
+                safe_open.move(snapshot, file.path, quarantine)
+
+    def _withdrawal(self, snapshot: Path) -> Path:
+        """Beside the snapshot, since that goes back to staging to be mended."""
+        return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
+
+    def link(self, snapshot: Path) -> None:
+        """Point the slug at *snapshot*; a reader sees the old link or the new one, never none."""
+        target = os.path.relpath(snapshot.resolve(), self._slug_link.parent.resolve())
+        draft = self._slug_link.with_name(f".{self._slug_link.name}")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(target)
+        draft.rename(self._slug_link)
+        _sync(self._slug_link.parent)
+
+    def unpublish(self, digest: str) -> None:
+        """Take a snapshot that cannot be trusted back into staging, where the next steps mend it."""
+        staging, snapshot = self.staging(digest), self.snapshot(digest)
+        if not snapshot.exists():
+            return
+        self.take_ready_away(snapshot)
+        if safe_open.no_link(staging).exists():
+            shutil.rmtree(staging)
+        snapshot.rename(staging)
+        _sync(snapshot.parent, staging.parent)
+
+
+def _take_away(path: Path) -> None:
+    """Whatever lies there; where somebody made a directory of it, that too."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path)
+
+
+def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_wait()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _tells_names_apart(directory: Path) -> bool:
+    """Asked of the file system itself: its kind does not tell, since case folding can be set for a directory."""
+    probe = directory / f"Caf\u00e9-{uuid4().hex}"
+    probe.touch(exist_ok=False)
+    try:
+        others = (probe.name.lower(), unicodedata.normalize("NFD", probe.name))
+        return not any(os.path.lexists(directory / other) for other in others)
+    finally:
+        probe.unlink()
+
+
+def has_size(root: Path, file: ManifestFile) -> bool:
+    """Whether a regular file of the right size lies under *root*; its bytes are not looked at."""
+    found = safe_open.stat_of(root, file.path)
+    return found is not None and found.st_size == file.size
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Turns an OSError met at *root* into the job's error for it."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, root) from error
+
+
+def explain(error: OSError, root: Path) -> JobError:
+    """The job's error for an operating system error met on the volume."""
+    where = error.filename or root
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(
+            f"{root} is full ({error.strerror}); free space, then run again: what arrived is kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ConfigError(
+            f"uid {os.getuid()} may not write {where}; chown -R {os.getuid()} what is mounted at {root}"
+        )
+    if error.errno == errno.ELOOP:
+        return ConfigError(f"{where} is a link, and nothing on the volume is reached through one; remove it")
+    if error.errno == errno.EROFS:
+        return ConfigError(f"{where} is mounted read-only; mount {root} read-write in the weights job")
+    return RetryableError(
+        f"the volume failed at {where}: {error.strerror or error}; check the disk, then run again"
+    )
+
+
+def _bytes_there(path: Path) -> int:
+    """What an import puts together has holes until all parts have come."""
+    stat = path.lstat()
+    return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".import" else stat.st_size
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Everything below *root*, children before their directory."""
+    for directory, names, files in os.walk(root, topdown=False):
+        yield from (Path(directory, name) for name in files + names)
+
+
+def _prune(root: Path, wanted: set[str]) -> None:
+    """Remove what the SDK left behind (parts of files) and directories that are empty then."""
+    for path in _walk(root):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(root).as_posix() not in wanted:
+            path.unlink()
+
+
+def _sync_directories(root: Path) -> None:
+    _sync(*(path for path in _walk(root) if path.is_dir()), root)
+
+
+def _sync(*directories: Path) -> None:
+    """Make the directories' entries durable."""
+    for directory in directories:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

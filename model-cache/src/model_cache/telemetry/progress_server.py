@@ -1,0 +1,146 @@
+"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics.
+
+A run that fails waits until whoever has been asking for its metrics has asked once more, so that the failure is known.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from model_cache.errors import ConfigError
+from model_cache.http.listener import Answer, Listener, Request, port_of, problem
+from model_cache.telemetry.progress import PHASES, Progress
+
+_LABELS = ("slug", "repo")
+_LAST_SCRAPE_S = 5.0  # at most, for the scrape that tells of a failure; Prometheus asks every two seconds
+_GAUGES = {
+    "bytes_done": "Bytes received (downloading) or read back (verifying) in the current phase.",
+    "bytes_total": "Bytes that the current phase has to go through.",
+    "files_done": "Files finished in the current phase.",
+    "files_total": "Files that the current phase has to go through.",
+    "rate_bytes_per_s": "Bytes a second over the last ten seconds.",
+}
+
+
+class ProgressCollector(Collector):
+    """Reads the run's state at each scrape, so that the numbers exist once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._started = time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        """The ``model_cache_*`` metrics of this moment."""
+        state = self._progress.snapshot()
+        labels = (state.slug, state.repo)
+        for field, text in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"model_cache_{field}", text, labels=_LABELS)
+            gauge.add_metric(labels, getattr(state, field))
+            yield gauge
+        retries = CounterMetricFamily("model_cache_retries", "Tries after a failure.", labels=_LABELS)
+        retries.add_metric(labels, state.retries)
+        yield retries
+        phase = GaugeMetricFamily("model_cache_phase", "1 for the run's phase.", labels=(*_LABELS, "phase"))
+        for name in PHASES:
+            phase.add_metric((*labels, name), float(name == state.phase))
+        yield phase
+        start = GaugeMetricFamily("model_cache_start_time_seconds", "When the run began.", labels=_LABELS)
+        start.add_metric(labels, self._started)
+        yield start
+
+
+@contextmanager
+def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> Iterator[int]:
+    """Answer requests until the block ends; yields the port taken. If it fails, *on_failure* is called, and the failure
+    can be asked for a little longer.
+
+    Raises ConfigError when the port is in use.
+    """
+    window, started = _Window(progress), Future[_Running]()
+    thread = threading.Thread(target=_serve, args=(window, port, started), daemon=True)
+    thread.start()
+    try:
+        running = started.result()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
+    try:
+        yield running.port
+    except BaseException as error:
+        progress.fail(str(error) or repr(error))
+        on_failure()
+        window.await_last_scrape()
+        raise
+    finally:
+        with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
+            running.loop.call_soon_threadsafe(running.stop.set)
+        thread.join()
+
+
+class _Running(NamedTuple):
+    """The listener, in a thread of its own."""
+
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    port: int
+
+
+def _serve(window: "_Window", port: int, started: "Future[_Running]") -> None:
+    """The thread. Whatever keeps it from starting is told to who waits for that."""
+    try:
+        asyncio.run(_run(window, port, started))
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
+async def _run(window: "_Window", port: int, started: "Future[_Running]") -> None:
+    listener = Listener(window.answer, lambda *_: None)  # silent: stdout carries the progress lines
+    server = await listener.start(port)
+    running = _Running(asyncio.get_running_loop(), asyncio.Event(), port_of(server))
+    started.set_result(running)
+    try:
+        await running.stop.wait()
+    finally:
+        await listener.stop(server)
+
+
+class _Window:
+    """What is answered about the run, and whether its failure has been."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._registry = CollectorRegistry()
+        self._registry.register(ProgressCollector(progress))
+        self._is_watched = False
+        self._failure_told = threading.Event()
+
+    def await_last_scrape(self) -> None:
+        """Until the failure has been asked for; nobody is waited for who has not asked for metrics before."""
+        if self._is_watched:
+            self._failure_told.wait(_LAST_SCRAPE_S)
+
+    async def answer(self, request: Request) -> Answer:
+        """The state as JSON or as metrics."""
+        if request.target == "/progress":
+            return Answer(200, json.dumps(asdict(self._progress.snapshot()), ensure_ascii=False).encode())
+        if request.target != "/metrics":
+            return problem(404, "try /progress or /metrics")
+        self._is_watched, has_failed = True, self._progress.snapshot().phase == "failed"
+        told = self._failure_told.set if has_failed else _nothing
+        return Answer(200, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4, on_taken=told)
+
+
+def _nothing() -> None:
+    """There is no failure to tell."""
