@@ -186,9 +186,9 @@ def test_progress_is_told_while_bytes_move(job: Job, hub: Hub) -> None:
             state = json.loads(line)
             if state["phase"] == "downloading" and state["bytes_done"] > 0:
                 break
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=30) as answer:
             polled = json.load(answer)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             metrics = answer.read().decode()
         process.communicate(timeout=30)
 
@@ -230,7 +230,7 @@ def test_a_failure_is_seen_by_who_watches(job: Job, hub: Hub) -> None:
     with job.start(settings={"MODEL_CACHE_PORT": str(port)}, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(OSError, HTTPException):  # before its beginning, behind its end
-                seen = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+                seen = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
             time.sleep(0.2)
         process.communicate(timeout=30)
     assert process.returncode == 4

@@ -32,7 +32,7 @@ def endpoint(models: Path) -> Iterator[str]:
 def ask(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a GET."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -125,7 +125,7 @@ def test_a_signal_stops_it_at_once(job: Job, hub: Hub, number: signal.Signals, c
         while '"downloading"' not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=5)
+        _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == code
     assert stderr == f"model-cache: stopped by {number.name}; run again to resume\n"

@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.status:
             self.send_error(self.server.status)
             return
-        with closing(HTTPConnection("127.0.0.1", self.server.hub_port, timeout=10)) as hub:
+        with closing(HTTPConnection("127.0.0.1", self.server.hub_port, timeout=60)) as hub:
             hub.request("GET", f"{url.path}?{url.query}", headers=dict(self.headers.items()))
             answer = hub.getresponse()
             self.send_response(answer.status)
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             back = threading.Thread(target=copy, args=(hub, self.connection), daemon=True)
             back.start()
             copy(self.connection, hub)
-            back.join(timeout=10)
+            back.join(timeout=60)
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent."""

@@ -103,7 +103,7 @@ def serving(job: Job) -> Iterator[tuple[str, list[str]]]:
 
 
 def ask(address: str, path: str) -> requests.Response:
-    return requests.get(f"{address}{path}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)
+    return requests.get(f"{address}{path}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 def test_one_wrong_record_does_not_stop_the_others(job: Job) -> None:

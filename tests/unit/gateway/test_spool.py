@@ -12,7 +12,7 @@ import pytest
 
 from gateway.spool import Spool, pieces
 
-WAIT_S = 10.0
+WAIT_S = 40.0
 
 
 def tell(count: int) -> bytes:

@@ -16,7 +16,7 @@ FAILED = 'model_cache_phase{phase="failed",repo="o/n",slug="s"} 1.0'
 
 
 def metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         return str(answer.read().decode())
 
 
@@ -38,7 +38,7 @@ def test_a_failure_waits_for_the_scrape_that_tells_of_it() -> None:
     while progress.snapshot().phase != "failed" and run.is_alive():
         time.sleep(0.01)
     told = metrics(ports[0])
-    run.join(timeout=5)
+    run.join(timeout=30)
     assert not run.is_alive()
     assert FAILED in told
     [began] = [line for line in told.splitlines() if line.startswith("model_cache_start_time_seconds{")]
@@ -83,5 +83,5 @@ def test_a_server_that_ends_early_does_not_end_the_run(monkeypatch: pytest.Monke
     monkeypatch.setattr(progress_server.asyncio.Event, "wait", fails)
     with serving(Progress("s", "o/n"), 0, list):
         [thread] = set(threading.enumerate()) - before
-        thread.join(timeout=5)
+        thread.join(timeout=30)
         assert not thread.is_alive()
