@@ -24,9 +24,11 @@ from gateway.origins import Origins
 from gateway.probes import Probes
 from gateway.proxy import Proxy
 from gateway.queues import Queues
+from gateway.record import Recorder
 from gateway.request import ClientRequest
 from gateway.routes import Routes
 from gateway.settings import Settings
+from gateway.shared import Shared
 from gateway.upstream import Upstream
 
 LONGEST_GAP = 3  # probe rounds missed in a row; more mean that the gateway itself slept
@@ -51,7 +53,9 @@ class Gateway:
         self.fleet.observe(self._serve_lines)  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)
         self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
-        self._proxy = Proxy(settings, self.fleet, models, self._upstream, keys, metrics, log, queues)
+        recorder = Recorder(metrics, log, loop)
+        shared = Shared(settings, self.fleet, models, self._upstream, queues, log, recorder)
+        self._proxy = Proxy(shared, keys)
         self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 

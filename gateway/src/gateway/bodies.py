@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from gateway.budget import too_large
 from gateway.cards import Card
 from gateway.errors import InvalidRequest
 from gateway.forms import Form
 from gateway.models import Alias
 from gateway.places import NOTED, Place, places_of
-from gateway.request import too_large
 from gateway.routes import Kind, Route
 from gateway.scan import MOST_DEPTH, Scan
 

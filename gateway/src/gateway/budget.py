@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from gateway.errors import Overloaded, RequestTooLarge
+
 TINY: Final = 64 * 1024  # bytes of a tiny body, as most chats are
 SMALL: Final = 1024 * 1024  # bytes of a small one
 PARTS: Final = 16  # one of them is for tiny bodies alone, and a second for tiny and small ones
@@ -61,3 +63,13 @@ class BodyBudget:
             return self._big == big or self.used + more <= most_big
         filled = min(self._big, most_big) + self._small + self._tiny  # one big body may be beyond its part
         return filled + more <= self.most - (self._kept if size > TINY else 0)
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
+
+
+def no_room() -> Overloaded:
+    return Overloaded(
+        "The gateway holds as many bytes of request bodies as it may: send the request again later"
+    )

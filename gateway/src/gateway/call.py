@@ -336,7 +336,7 @@ class Call:
         self.status, self.ending = self.relay.status, "complete"
         self._release()
         self.relay.close()
-        self._shared.record(self)
+        self._record()
 
     # failures, and what is done once more
 
@@ -393,7 +393,7 @@ class Call:
             self.status, self.ending = self.relay.status, "complete"
         else:
             self.status, self.ending = 499, "client_gone"
-        self._shared.record(self)
+        self._record()
 
     def pause(self) -> None:
         self.pace.paused = True
@@ -467,7 +467,7 @@ class Call:
         else:
             self.status, self.ending = error.status, "refused"
             self.relay.refuse(error)
-        self._shared.record(self)
+        self._record()
 
     def _end_anyway(self) -> None:
         """A fault in the midst of its end may have kept the client from being told."""
@@ -477,6 +477,22 @@ class Call:
     def shut(self) -> None:
         """The gateway ends."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
+
+    def _record(self) -> None:
+        self._shared.recorder.write(
+            ids=(self.id, self.sent_id),
+            route=self.route.name,
+            model=self.model,
+            worker=self.worker,
+            status=self.status,
+            ending=self.ending,
+            code=self.code,
+            attempts=self.attempts,
+            queued=self.queued,
+            stream=self.relay.stream,
+            pace=self.pace,
+            tokens=self.relay.reading.tokens,
+        )
 
     def _release(self) -> None:
         """Gives back what it holds: a place in the line, a turn of the thread that decodes, a worker."""

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from gateway import http1
+from gateway.budget import no_room, too_large
 from gateway.door import Door
 from gateway.errors import GatewayError, GatewayFault, InvalidRequest, RequestTimeout
 from gateway.framing import BadFraming, Chunked, Framing
-from gateway.request import ClientRequest, head_of, no_room, too_large
+from gateway.request import ClientRequest, head_of
 from gateway.routes import Dialect
 from gateway.sockets import has_left, unacknowledged
 from gateway.states import PHASES, Phase, changed

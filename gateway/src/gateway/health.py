@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from gateway.cards import DOWN_S, SUSPECT_S
 from gateway.progress import Progress
 from gateway.vitals import Vitals
 
-SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
 LEAST_SHARE: Final = 0.1  # of the requests that a worker gets just after it became ready
 OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 

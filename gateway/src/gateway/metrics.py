@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
@@ -16,7 +16,6 @@ from gateway.families import Family, counter, gauge, histogram
 from gateway.fleet import Fleet, ModelState
 from gateway.health import WorkerState
 from gateway.logs import EventLog
-from gateway.queues import Queues
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 BOUNDS: Final = (*map(str, SECONDS), "+Inf")
@@ -34,6 +33,14 @@ UNSEEN: Final = {
     (504, "refused"): 0,
 }
 Counts = Mapping[Any, float]  # by the values of the labels, a tuple
+
+
+class Lines(Protocol):
+    """Requests that wait for a worker, by model."""
+
+    def length(self, model: str) -> int: ...
+
+    def waits_since(self, model: str) -> float | None: ...
 
 
 class Spread:
@@ -69,7 +76,7 @@ class Traffic:
 class Metrics:
     """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
 
-    def __init__(self, fleet: Fleet, queues: Queues, log: EventLog, bodies: BodyBudget) -> None:
+    def __init__(self, fleet: Fleet, queues: Lines, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})

@@ -14,8 +14,8 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from gateway import headers
-from gateway.budget import BodyBudget
-from gateway.errors import GatewayError, Overloaded, RequestTooLarge
+from gateway.budget import BodyBudget, no_room, too_large
+from gateway.errors import GatewayError
 from gateway.http1 import Head
 from gateway.outbox import Outbox
 from gateway.routes import Dialect, Route, without_slash
@@ -339,13 +339,3 @@ def head_of(status: int, fields: Headers, framing: bytes = b"") -> bytes:
 def http_date(second: int) -> bytes:
     """The header line `date` of a moment, in seconds since 1970."""
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
-
-
-def too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
-
-
-def no_room() -> Overloaded:
-    return Overloaded(
-        "The gateway holds as many bytes of request bodies as it may: send the request again later"
-    )

@@ -1,9 +1,7 @@
 """The parts that all calls use."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
 
 from gateway.bodies import Reader
 from gateway.desk import Desk
@@ -11,6 +9,7 @@ from gateway.fleet import Fleet
 from gateway.logs import EventLog
 from gateway.models import Models
 from gateway.queues import Queues
+from gateway.record import Recorder
 from gateway.retries import Budget
 from gateway.selection import Selector, selector_for
 from gateway.settings import Settings
@@ -18,22 +17,19 @@ from gateway.stored import Search, Stored
 from gateway.upstream import Upstream
 from gateway.workers import Worker
 
-if TYPE_CHECKING:
-    from gateway.call import Call
-
 
 @dataclass(slots=True)
 class Shared:
-    """What all calls use. record: is told of every call when it is over."""
+    """What all calls use. random: for choices, and for ids, which must be unique, not secret."""
 
     settings: Settings
     fleet: Fleet
     models: Models
     upstream: Upstream
-    random: Random
-    record: "Callable[[Call], None]"
     queues: Queues
     log: EventLog
+    recorder: Recorder
+    random: Random = field(default_factory=Random)
     stored: Stored = field(default_factory=Stored)
     desk: Desk = field(init=False)
     reader: Reader = field(init=False)
