@@ -34,9 +34,9 @@ from bench.answers import MODEL
 from bench.figures import quantile, table
 from bench.processes import end, layout, pinned, program, python_module
 from bench.servers import MAIN_FLEET, BrokenServer, Server, gateway_started, wait_for
-from gateway.bodies import Reader
-from gateway.errors import InvalidRequest
-from gateway.routes import Routes
+from gateway.api.errors import InvalidRequest
+from gateway.api.routes import Routes
+from gateway.body.reader import Reader
 
 STREAMS, INTERVAL_S, SECONDS, MOST_MS = 50, 0.02, 4.0, 50.0
 MIB = 1 << 20

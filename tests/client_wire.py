@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.downstream import ClientConnection
-from gateway.errors import GatewayError, ModelNotFound, Overloaded
-from gateway.request import ClientRequest
+from gateway.api.errors import GatewayError, ModelNotFound, Overloaded
+from gateway.server.connection import ClientConnection
+from gateway.server.request import ClientRequest
 from tests.referee import Attributed, requests_in, statuses
 from tests.simulation import Stage
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.bodies import Asked, Reader
-from gateway.codings import Decoding
-from gateway.models import Alias
-from gateway.routes import Route
+from gateway.api.routes import Route
+from gateway.body.content_coding import Decoding
+from gateway.body.reader import Asked, Reader
+from gateway.config.model_options import Alias
 
 
 def read(

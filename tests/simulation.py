@@ -17,9 +17,9 @@ from types import FrameType
 from typing import Any, cast
 
 from gateway.app import Gateway
-from gateway.logs import EventLog
-from gateway.settings import Settings
-from gateway.workers import Worker
+from gateway.config.settings import Settings
+from gateway.fleet.workers import Worker
+from gateway.telemetry.logs import EventLog
 
 MOST_CPU_S = 0.05  # of one callback or turn of the loop
 ENDLESS_S = 3.0  # of CPU, after which it is ended: it would never be

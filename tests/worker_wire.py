@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from gateway.downstream import ClientConnection
+from gateway.server.connection import ClientConnection
 from tests.referee import Attributed, answer_in
 from tests.simulation import SLUG, Line, Stage
 

@@ -146,7 +146,7 @@ def load_all(row: Row, target: loads.Target, bases: dict[str, str], done: dict[s
 
 def form_of_gateway() -> str:
     """Whether its hot modules are compiled, as in its image."""
-    found = importlib.util.find_spec("gateway.proxy")
+    found = importlib.util.find_spec("gateway.proxy.handler")
     return "compiled" if found and found.origin and found.origin.endswith(".so") else "plain Python"
 
 

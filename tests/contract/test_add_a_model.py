@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.cards import Catalog, load_catalog
-from gateway.errors import ConfigError
-from gateway.settings import Settings
+from gateway.api.errors import ConfigError
+from gateway.config.catalog import Catalog, load_catalog
+from gateway.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "step3p5-fp8", "my-model"  # the page's example

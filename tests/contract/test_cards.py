@@ -13,7 +13,7 @@ import yaml
 
 from cards import card
 from cards.layout import Layout
-from gateway.cards import parse_env
+from gateway.config.catalog import parse_env
 
 ROOT = Path(__file__).resolve().parents[2]
 SLUGS = sorted(path.parent.name for path in ROOT.glob("docker/*/card.yaml"))

@@ -7,13 +7,13 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import errors
-from gateway.budget import BodyBudget
-from gateway.cards import Catalog
-from gateway.fleet import Fleet
-from gateway.logs import EventLog
-from gateway.metrics import Metrics
-from gateway.queues import Queues
+from gateway.api import errors
+from gateway.body.budget import BodyBudget
+from gateway.config.catalog import Catalog
+from gateway.fleet.fleet import Fleet
+from gateway.proxy.queue import Queues
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
 from model_cache.telemetry.progress import Progress
 from model_cache.telemetry.progress_server import ProgressCollector
 

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-from gateway.answers import Document, Edits, Names, Reading, Stream, Tokens
+from gateway.proxy.response_filter import Document, Edits, Names, Reading, Stream, Tokens
 
 END = b"data: [DONE]\n\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from model_cache.settings import ServeSettings
 from model_cache.settings import Settings as JobSettings
 

@@ -120,7 +120,7 @@ def test_worker_and_weights_see_only_what_they_need(stack: Stack) -> None:
 def test_the_gateways_hot_path_is_compiled(stack: Stack) -> None:
     """The image has what the benchmark measures."""
     code, found = stack.run_in(
-        "gateway", "import gateway.call, gateway.exchange as e; print(gateway.call.__file__, e.__file__)"
+        "gateway", "from gateway.proxy import handler as h, relay as r; print(h.__file__, r.__file__)"
     )
     assert (code, found.count(".so")) == (0, 2), found
 

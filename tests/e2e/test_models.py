@@ -13,7 +13,7 @@ import pytest
 import yaml
 from openai import OpenAI
 
-from gateway.cards import parse_env
+from gateway.config.catalog import parse_env
 from tests.e2e.conftest import SLUG
 from tests.e2e.stack import PROJECT, ROOT, Stack, asking, compose_files, wait_for
 from tests.twins.dialogues import Turn

@@ -8,11 +8,11 @@ from contextlib import suppress
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.bodies import ASK_FOR_USAGE, Asked, Reader, remote_media
-    from gateway.codings import DECODERS
-    from gateway.errors import InvalidRequest, RequestTooLarge
-    from gateway.models import Alias
-    from gateway.routes import TABLE, Kind, Route
+    from gateway.api.errors import InvalidRequest, RequestTooLarge
+    from gateway.api.routes import TABLE, Kind, Route
+    from gateway.body.content_coding import DECODERS
+    from gateway.body.reader import ASK_FOR_USAGE, Asked, Reader, remote_media
+    from gateway.config.model_options import Alias
 
 from tests.fuzz.harness import main
 from tests.reading import decoded

@@ -3,7 +3,7 @@
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.framing import BadFraming, Chunked, Sized
+    from gateway.http.framing import BadFraming, Chunked, Sized
 
 from tests.fuzz.harness import main, pieces
 

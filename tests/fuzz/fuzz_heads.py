@@ -4,8 +4,8 @@ import atheris
 import h11
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.errors import GatewayError
-    from gateway.http1 import Head, HeadReader, decoded, is_plain, path_in
+    from gateway.api.errors import GatewayError
+    from gateway.server.request_head import Head, HeadReader, decoded, is_plain, path_in
 
 from tests.fuzz.harness import main, pieces
 

@@ -3,7 +3,7 @@
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.answers import KEY, USAGE_KEY, Document, Edits, Names, Stream
+    from gateway.proxy.response_filter import KEY, USAGE_KEY, Document, Edits, Names, Stream
 
 from tests.fuzz.harness import main, pieces
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack, closing
 
 import uvloop
 
+from gateway.api.errors import ConfigError, PortInUse
 from gateway.app import Gateway
-from gateway.errors import ConfigError, PortInUse
-from gateway.keys import hash_key, new_key
-from gateway.logs import EventLog
+from gateway.config.api_keys import hash_key, new_key
+from gateway.config.settings import Settings, load_settings
 from gateway.processes import serve_all
-from gateway.server import listen, listen_by_several, log_warnings, raise_file_limit, serve
-from gateway.settings import Settings, load_settings
+from gateway.serve import listen, listen_by_several, log_warnings, raise_file_limit, serve
+from gateway.telemetry.logs import EventLog
 
 
 def main() -> int:

@@ -5,31 +5,31 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.bridge import BODY_BYTES, ControlCall
-from gateway.budget import BodyBudget
-from gateway.call import UNKNOWN
-from gateway.cards import load_catalog
-from gateway.control import data_app, ops_app, preflight
-from gateway.door import Door
-from gateway.errors import GatewayError
-from gateway.fleet import Fleet, Transition
-from gateway.health import Rules
-from gateway.hosts import Hosts
-from gateway.keeper import Keeper
-from gateway.keys import KeyRing
-from gateway.logs import EventLog
-from gateway.metrics import Metrics
-from gateway.models import load_models
-from gateway.origins import Origins
-from gateway.probes import Probes
-from gateway.proxy import Proxy
-from gateway.queues import Queues
-from gateway.record import Recorder
-from gateway.request import ClientRequest
-from gateway.routes import Routes
-from gateway.settings import Settings
-from gateway.shared import Shared
-from gateway.upstream import Upstream
+from gateway.api.errors import GatewayError
+from gateway.api.routes import Routes
+from gateway.body.budget import BodyBudget
+from gateway.config.api_keys import KeyRing
+from gateway.config.catalog import load_catalog
+from gateway.config.model_options import load_models
+from gateway.config.settings import Settings
+from gateway.control.api import data_app, ops_app, preflight
+from gateway.discovery.loop import Keeper
+from gateway.discovery.probes import Probes
+from gateway.fleet.fleet import Fleet, Transition
+from gateway.fleet.health import Rules
+from gateway.proxy.admission import Proxy
+from gateway.proxy.context import Shared
+from gateway.proxy.handler import UNKNOWN
+from gateway.proxy.queue import Queues
+from gateway.proxy.record import Recorder
+from gateway.server.asgi_bridge import BODY_BYTES, ControlCall
+from gateway.server.cors import Origins
+from gateway.server.host_check import Hosts
+from gateway.server.listener import Door
+from gateway.server.request import ClientRequest
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.pool import Upstream
 
 LONGEST_GAP = 3  # probe rounds missed in a row; more mean that the gateway itself slept
 

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Sequence
 
 from fastapi import FastAPI, Response
 
-from gateway import merging
+from gateway.api.errors import NoWorkerAvailable
 from gateway.app import Gateway
-from gateway.control import EXPOSITION, bare_app
-from gateway.errors import NoWorkerAvailable
-from gateway.logs import EventLog
-from gateway.pages import PageError, visit
-from gateway.server import address_of, end, ops_server, stop_event, wait_for_any
-from gateway.settings import Settings
+from gateway.config.settings import Settings
+from gateway.control.api import EXPOSITION, bare_app
+from gateway.discovery.probe_client import PageError, visit
+from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
+from gateway.telemetry import merging
+from gateway.telemetry.logs import EventLog
 
 START_AGAIN_S = 1.0  # after a process is lost
 ASK_S = 2.0  # a process may take to answer the parent

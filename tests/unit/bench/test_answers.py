@@ -6,7 +6,7 @@ import pytest
 
 from bench import answers
 from bench.answers import LONG, MODEL, THOUGHTS
-from gateway.answers import Edits, Names
+from gateway.proxy.response_filter import Edits, Names
 
 
 def test_the_loads_are_of_the_sizes_that_peers_were_measured_with() -> None:

@@ -18,7 +18,7 @@ REPEATS = {codes.MAX_REPEAT, codes.MIN_REPEAT}
 
 def patterns() -> dict[str, re.Pattern[Any]]:
     """Every compiled expression of the gateway, by its module and name."""
-    names = [f"gateway.{module.name}" for module in pkgutil.iter_modules(gateway.__path__)]
+    names = [module.name for module in pkgutil.walk_packages(gateway.__path__, "gateway.")]
     modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
     return {
         f"{module.__name__}.{name}": value

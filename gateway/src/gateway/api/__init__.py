@@ -1,0 +1,1 @@
+"""What clients can rely on: the table of routes, and the errors."""

@@ -1,0 +1,191 @@
+"""Errors the gateway itself answers with, and their OpenAI shape.
+
+    GatewayError
+    ├── InvalidRequest       400  invalid_request       the request cannot be routed as it stands
+    ├── InvalidApiKey        401  invalid_api_key
+    ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
+    ├── Misdirected          421  invalid_request       for a host name that is not served
+    ├── RequestTooLarge      413  request_too_large
+    ├── UnsupportedCoding    415  invalid_request       with Accept-Encoding: the body's compression is not taken
+    ├── HeadTooLarge         431  request_too_large     more headers, or bytes of them, than are taken
+    ├── RequestTimeout       408  invalid_request       the client sent its request too slowly
+    ├── QueueFull            429  overloaded            with Retry-After: as many wait as may
+    ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP
+    ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early
+    ├── ModelLoading         503  model_loading         with Retry-After
+    ├── Overloaded           503  overloaded            with Retry-After: the wait for a worker was over
+    ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
+    │   └── WorkerUnreachable                           nothing of the request reached the worker
+    ├── WorkerTimeout        504  worker_timeout
+    └── GatewayFault         500  gateway_error         a fault of the gateway's own; its log has the trace
+
+Told in the words of the route's dialect: OpenAI's object, or Anthropic's.
+A worker's own error response is never turned into one of these: it passes through unchanged.
+`ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2.
+"""
+
+import orjson
+
+from gateway.api.routes import Dialect
+
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error",
+    408: "invalid_request_error", 413: "request_too_large", 415: "invalid_request_error",
+    421: "invalid_request_error", 429: "rate_limit_error", 431: "request_too_large", 503: "overloaded_error",
+    504: "timeout_error",
+}  # fmt: skip
+
+
+def anthropic_type(status: int) -> str:
+    """Anthropic's word for an error of this status."""
+    return ANTHROPIC_TYPES.get(status, "api_error")
+
+
+class ConfigError(Exception):
+    """The operator's input is wrong; the message says what and what to do. Exit code 2."""
+
+
+class PortInUse(Exception):
+    """A listening port is taken; the message names it and the remedy. Exit code 3."""
+
+
+class GatewayError(Exception):
+    """An error the gateway answers with. `message` is for people, `code` is stable for programs."""
+
+    status = 500
+    code = "gateway_error"
+    type = "server_error"
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
+        """The error object as JSON bytes."""
+        if dialect is Dialect.ANTHROPIC:
+            kind = anthropic_type(self.status)
+            return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})
+        return orjson.dumps({"error": self._fields()})
+
+    def sse_event(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
+        """The same object as one server-sent event, for a stream that has already begun."""
+        name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
+        return b"%bdata: %b\n\n" % (name, self.body(dialect))
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers that go with the body; `x-gateway-error` tells our errors from a worker's."""
+        extra = [(b"content-type", b"application/json"), (b"x-gateway-error", self.code.encode())]
+        if self.retry_after_s is not None:
+            extra.append((b"retry-after", str(self.retry_after_s).encode()))
+        return extra
+
+    def _fields(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+class InvalidRequest(GatewayError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class RouteNotFound(InvalidRequest):
+    status = 404
+
+
+class ResponseNotFound(InvalidRequest):
+    status = 404
+
+
+class MethodNotAllowed(InvalidRequest):
+    """allow: the methods that the path takes, as `Allow` lists them."""
+
+    status = 405
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", self.allow.encode())]
+
+
+class Misdirected(InvalidRequest):
+    status = 421
+
+
+class UnsupportedCoding(InvalidRequest):
+    """The body is compressed in a way that is not taken. taken: the ways that are, as Accept-Encoding names them."""
+
+    status, taken = 415, "gzip, deflate, br, zstd"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"accept-encoding", self.taken.encode())]
+
+
+class InvalidApiKey(GatewayError):
+    status, code, type = 401, "invalid_api_key", "invalid_request_error"
+
+
+class ModelNotFound(GatewayError):
+    status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class RequestTooLarge(GatewayError):
+    status, code, type = 413, "request_too_large", "invalid_request_error"
+
+
+class HeadTooLarge(RequestTooLarge):
+    status = 431
+
+
+class RequestTimeout(InvalidRequest):
+    status = 408
+
+
+class Overloaded(GatewayError):
+    status, code, retry_after_s = 503, "overloaded", 2
+
+
+class QueueFull(Overloaded):
+    status = 429
+
+
+class BadWorkerResponse(GatewayError):
+    status, code = 502, "bad_worker_response"
+
+
+class WorkerDisconnected(GatewayError):
+    status, code = 502, "upstream_disconnected"
+
+
+class ModelLoading(GatewayError):
+    status, code, retry_after_s = 503, "model_loading", 15
+
+
+class NoWorkerAvailable(GatewayError):
+    status, code, retry_after_s = 503, "no_worker_available", 5
+
+
+class WorkerUnreachable(NoWorkerAvailable):
+    """The connection could not be made: nothing of the request reached the worker."""
+
+
+class WorkerTimeout(GatewayError):
+    """OpenAI's clients send a request again after a 504 unless they are told not to: the engine is slow already."""
+
+    status, code = 504, "worker_timeout"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
+
+
+class GatewayFault(GatewayError):
+    """A fault of the gateway's own: neither the client nor a worker is to blame."""
+
+    code = "gateway_error"
+
+    def __init__(
+        self, message: str = "The gateway failed at this request; its log says how", param: str | None = None
+    ) -> None:
+        super().__init__(message, param)

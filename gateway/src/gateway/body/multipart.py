@@ -1,0 +1,107 @@
+"""The model that a multipart form names, read in short turns. Pure.
+
+Whatever a worker could take for a field `model` is seen here: with two of them, or one that is spelt in a way of its
+own, the form is refused.
+"""
+
+import re
+from typing import Final
+
+from gateway.api.errors import InvalidRequest
+
+MOST_PARTS: Final = 1000
+MOST_HEAD_BYTES: Final = 8192  # of a part; and of the model's name
+TURN_BYTES: Final = 256 * 1024
+MOST_TYPE_BYTES: Final = 256  # of the header that names the boundary
+TOKEN: Final = (
+    rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which means an encoding of its own (RFC 2231)
+)
+PARAMETER: Final = (
+    rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?'
+)
+FORM_TYPE: Final = re.compile(rb"(?i:[ \t]*+multipart/form-data)((?:" + PARAMETER + rb")*)[ \t]*+")
+PARAMETERS: Final = re.compile(PARAMETER)
+BOUNDARY: Final = re.compile(rb"[!#$%&'()*+,./:=?^_`|~0-9A-Za-z -]{0,69}[!#$%&'()*+,./:=?^_`|~0-9A-Za-z-]")
+IS_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+IS_MODEL: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*=\s*(?:"model"|model\s*(?:;|$))')
+IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^"]*\\)')
+
+
+class Form:
+    """One form."""
+
+    def __init__(self, body: bytes, content_type: bytes) -> None:
+        self._body = body
+        self._mark = b"\r\n--" + boundary_of(content_type)
+        self._part = self._at = 0  # where the part that is read begins, and how far it is read
+        self._parts = 0
+        self._models: list[str] = []
+
+    def advance(self) -> bool:
+        """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest."""
+        stop = self._at + TURN_BYTES
+        while self._at < stop and self._at < len(self._body):
+            self._find_mark(stop)
+        if self._at < len(self._body):
+            return False
+        self._end_part(len(self._body))
+        return True
+
+    def _find_mark(self, stop: int) -> None:
+        if self._at == 0 and self._body.startswith(self._mark[2:]):
+            self._part = self._at = len(self._mark) - 2
+            return
+        at = self._body.find(self._mark, self._at, stop + len(self._mark))
+        if at < 0:
+            self._at = min(stop + 1, len(self._body))
+            return
+        self._end_part(at)
+        self._part = self._at = at + len(self._mark)
+
+    def _end_part(self, end: int) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise InvalidRequest(f"The request body has more than {MOST_PARTS} parts")
+        model = model_in_part(self._body, self._part, end)
+        if model is not None:
+            self._models.append(model)
+
+    def model(self) -> str:
+        """Raises InvalidRequest if there is none, or more than one."""
+        if len(self._models) != 1 or not self._models[0]:
+            raise InvalidRequest(
+                "The request body must have one field `model` with the name of a model", "model"
+            )
+        return self._models[0]
+
+
+def boundary_of(content_type: bytes) -> bytes:
+    """The boundary that a form's head names, once. Raises InvalidRequest."""
+    found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MOST_TYPE_BYTES else None
+    named = PARAMETERS.findall(found[1]) if found is not None else []
+    boundaries = [value for name, value in named if name.lower() == b"boundary"]
+    boundary: bytes = boundaries[0].strip(b'"') if len(boundaries) == 1 else b""
+    if BOUNDARY.fullmatch(boundary) is None:
+        raise InvalidRequest(
+            "The request body must be multipart/form-data, with one boundary of 1 to 70 letters, digits or marks "
+            f"in a Content-Type of at most {MOST_TYPE_BYTES} bytes"
+        )
+    return boundary
+
+
+def model_in_part(body: bytes, start: int, end: int) -> str | None:
+    """The value of a part that is the field `model`. Raises InvalidRequest."""
+    behind = body.find(b"\r\n\r\n", start, min(end, start + MOST_HEAD_BYTES))
+    head = body[start : behind if behind >= 0 else min(end, start + MOST_HEAD_BYTES)]
+    if behind < 0 and end - start > MOST_HEAD_BYTES:
+        raise InvalidRequest(f"The head of a part of the form is longer than {MOST_HEAD_BYTES} bytes")
+    lines = head.split(b"\r\n")
+    if any([IS_CONTROL.search(line) is not None for line in lines]):  # noqa: C419
+        raise InvalidRequest("The head of a part of the form has a control character in it")
+    if any([IS_ODD.match(line) is not None for line in lines]):  # noqa: C419  # mypyc makes a list cheaper
+        raise InvalidRequest('A part of the form must be named as in name="model", without * and backslash')
+    if not any([IS_MODEL.match(line) is not None for line in lines]):  # noqa: C419
+        return None
+    if behind < 0 or end - behind > MOST_HEAD_BYTES:
+        raise InvalidRequest("The form's field `model` is no name of a model", "model")
+    return body[behind + 4 : end].decode(errors="replace")

@@ -1,0 +1,106 @@
+"""API keys: one SHA-256 of a key a line, read again when the file changes. A key itself is never stored or logged.
+
+The keys that `make api-key` writes are 256 random bits, so a fast hash is enough: there is nothing to guess.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.api.errors import ConfigError, InvalidApiKey
+
+LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
+
+
+class KeyRing:
+    """The accepted keys. Without a file every request passes: the bind rule has decided that this is meant."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._digests: frozenset[str] = frozenset()
+        self.refresh()
+        if path is not None and not self._digests:  # later, an emptied file is how the last key is taken back
+            raise ConfigError(
+                f"{path} holds no key: nobody could use the gateway; make api-key prints a line for it"
+            )
+
+    def refresh(self) -> bool:
+        """Reads the file if it has changed; returns whether it had. A bad file raises ConfigError, the keys stay."""
+        if self._path is None:
+            return False
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return False
+        self._digests = parse_keys(_read(self._path), self._path)
+        self._stamp = stamp
+        return True
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises InvalidApiKey unless one of the keys that the request carries is accepted.
+
+        How long that takes says nothing of a key: what is looked up are digests, which nobody can choose.
+        """
+        if self._path is None:
+            return
+        if self._digests.isdisjoint([hash_key(key) for key in offered(headers)]):
+            raise InvalidApiKey("No accepted API key was sent; send `Authorization: Bearer <key>`")
+
+
+def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The keys in a request: as `Authorization: Bearer <key>`, or as Anthropic's clients send it, `x-api-key: <key>`.
+
+    A client may send both, and one of them may be meant for somebody else.
+    """
+    keys = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            keys.append(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                keys.append(key.strip())
+    return keys
+
+
+def hash_key(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
+
+
+def new_key() -> str:
+    """A fresh key of 256 random bits."""
+    return "sk-octet-" + secrets.token_urlsafe(32)
+
+
+def parse_keys(text: str, path: Path) -> frozenset[str]:
+    """The digests in a key file. Raises ConfigError naming the line that is wrong."""
+    digests = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = LINE.fullmatch(line.strip())
+        if match is None:
+            raise ConfigError(
+                f"{path}:{number} is not `sha256:<64 hex digits> [name]`; make api-key prints such a line"
+            )
+        digests.add(match.group(1))
+    return frozenset(digests)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"GATEWAY_API_KEYS_FILE={path}: {error.strerror}; make api-key writes one"
+        ) from error
+    return status.st_mtime_ns, status.st_size
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"GATEWAY_API_KEYS_FILE={path} cannot be read: {error}") from error

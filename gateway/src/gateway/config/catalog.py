@@ -1,0 +1,189 @@
+"""Cards: the declared facts of every slug, read from docker/<slug>/, and the names that clients may send."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gateway.api.errors import ConfigError
+from gateway.config import yaml_file
+
+SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
+LONGEST_S = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the gateway needs to know of one slug."""
+
+    slug: str
+    names: tuple[str, ...]
+    weights_repo: str
+    reasons: bool = False  # vLLM tells its reasoning apart from its answer
+    suspect_s: float = SUSPECT_S  # without progress, while requests run
+    down_s: float = DOWN_S
+    images: bool = False  # it takes images
+    media_domains: frozenset[str] = frozenset()  # from which its workers may fetch media
+    context: int | None = None  # tokens that are served, if the card says so
+    images_per_prompt: int | None = None
+    parsers: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # by what they read: reasoning, tools
+
+    @property
+    def owner(self) -> str:
+        """Whose weights it serves."""
+        return self.weights_repo.partition("/")[0]
+
+    @property
+    def start_command(self) -> str:
+        return f"docker compose up -d {self.slug}"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every card, and by served model name the cards that serve it (a name served by two slugs is one pool)."""
+
+    cards: tuple[Card, ...]
+    by_name: Mapping[str, tuple[Card, ...]]
+
+    def resolve(self, model: str) -> tuple[Card, ...]:
+        """The cards that serve `model`; empty if none is declared."""
+        return self.by_name.get(model, ())
+
+    def same_as(self, model: str) -> list[str]:
+        """The names that stand for the same cards as `model`, itself among them."""
+        cards = self.resolve(model)
+        return [name for name, others in self.by_name.items() if others == cards]
+
+    @cached_property
+    def by_slug(self) -> Mapping[str, Card]:
+        return {card.slug: card for card in self.cards}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.by_name)
+
+
+def load_catalog(directory: Path) -> Catalog:
+    """Reads every `<slug>/` below `directory` that has a card. Raises ConfigError naming the file and what it lacks."""
+    if not directory.is_dir():
+        raise ConfigError(
+            f"GATEWAY_CARDS_DIR={directory} is no directory: mount the repository's docker/ there"
+        )
+    cards = tuple(load_card(path.parent) for path in sorted(directory.glob("*/card.yaml")))
+    if not cards:
+        raise ConfigError(
+            f"GATEWAY_CARDS_DIR={directory} holds no <slug>/card.yaml: mount the repository's docker/ there"
+        )
+    return Catalog(cards, group_by_name(cards))
+
+
+def load_card(directory: Path) -> Card:
+    """Reads one slug's directory. Raises ConfigError naming the file and the value it lacks."""
+    facts = _mapping(directory / "card.yaml")
+    env = parse_env(_text(directory / "model.env"), directory / "model.env")
+    slug = facts.get("slug")
+    if slug != directory.name:
+        raise ConfigError(
+            f"{directory}/card.yaml: slug is {slug!r}; set it to the directory's name, {directory.name!r}"
+        )
+    names = tuple(_required(env, "SERVED_MODEL_NAMES", directory).split())
+    repo, serving = _required(env, "WEIGHTS_REPO", directory), section(facts, "serving")
+    images, parsers = serving.get("images"), section(serving, "parsers")
+    suspect_s, down_s = progress_limits(facts, directory)
+    return Card(
+        directory.name, names, repo, bool(parsers.get("reasoning")), suspect_s, down_s, bool(images),
+        frozenset(map(str, serving.get("media_domains") or ())),
+        context=count(serving, "context", directory),
+        images_per_prompt=count(section(serving, "images"), "per_prompt", directory),
+        parsers={kind: str(parser) for kind, parser in parsers.items() if parser},
+    )  # fmt: skip
+
+
+def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
+    """`progress: {suspect_s, down_s}`: seconds without progress until a worker is suspect, and down."""
+    limits = facts.get("progress", {})
+    if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
+        raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
+    suspect_s, down_s = limits.get("suspect_s", SUSPECT_S), limits.get("down_s", DOWN_S)
+    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s <= LONGEST_S):
+        raise ConfigError(
+            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s <= {LONGEST_S}; "
+            f"it has {suspect_s!r:.80} and {down_s!r:.80}"
+        )
+    return float(suspect_s), float(down_s)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of the card, empty if the card has none."""
+    part = facts.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def count(facts: Mapping[str, Any], name: str, directory: Path) -> int | None:
+    """A whole number above 0, None if the card does not say it. Raises ConfigError."""
+    value = facts.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ConfigError(f"{directory}/card.yaml: {name} is {value!r:.80}; set it to a whole number above 0")
+
+
+def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
+    grouped: dict[str, tuple[Card, ...]] = {}
+    for card in cards:
+        for name in card.names:
+            grouped[name] = (*grouped.get(name, ()), card)
+    return grouped
+
+
+def parse_env(text: str, path: Path) -> dict[str, str]:
+    """Parses an env file's `KEY=value` lines, quotes removed. Raises ConfigError naming the line."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise ConfigError(f"{path}:{number}: {line!r} is not KEY=value")
+        values[key.strip()] = _unquoted(value, f"{path}:{number}")
+    return values
+
+
+def _unquoted(value: str, where: str) -> str:
+    try:
+        return " ".join(shlex.split(value, comments=True))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {value!r} is not a value: {error}") from error
+
+
+def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
+    value = env.get(key, "").strip()
+    if not value:
+        raise ConfigError(
+            f"{directory}/model.env: {key} is missing; docker/README.md lists what a model must declare"
+        )
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return yaml_file.read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def _mapping(path: Path) -> Mapping[str, object]:
+    try:
+        loaded = yaml_file.parse(_text(path), yaml_file.Plain)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must be a mapping of facts")
+    return loaded

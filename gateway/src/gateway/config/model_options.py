@@ -1,0 +1,201 @@
+"""Options per model and aliases, as the operator's file says (GATEWAY_MODELS_FILE, YAML), checked against the cards."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, JsonValue, PositiveInt, ValidationError
+
+from gateway.api.errors import ConfigError
+from gateway.config import yaml_file
+from gateway.config.catalog import Catalog
+from gateway.config.policies import AnyPolicy, LeastInFlight, Part
+from gateway.config.settings import Settings
+
+Seconds = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
+Reasoning = Literal["both", "reasoning", "reasoning_content", "none"]
+P = TypeVar("P", bound=Part)
+
+CLIENTS_OWN = ("model", "stream", "stream_options")  # what the client will read follows from these
+
+
+class Deadlines(Part):
+    """Seconds a request may take: until its first byte, between two chunks, and in all."""
+
+    first_byte_s: Seconds = 600.0
+    idle_s: Seconds = 60.0
+    total_s: Seconds = 3600.0
+
+
+class Queue(Part):
+    """How many requests may wait for a worker, and for how many seconds; 0: none waits."""
+
+    most: int = Field(default=0, ge=0)
+    wait_s: float = Field(default=0.0, ge=0)
+
+
+class Defaults(Part):
+    """What holds for every model that does not say otherwise."""
+
+    policy: AnyPolicy = LeastInFlight()
+    deadlines: Deadlines = Deadlines()
+    queue: Queue = Queue()
+    in_flight_per_worker: PositiveInt | None = None  # no limit
+
+
+class Options(Defaults):
+    """What holds for one model. `split`: each slug's weight."""
+
+    split: Mapping[str, Weight] | None = None
+
+
+class Alias(Part):
+    """Another name for a model: parameters that replace the client's, and others that fill in what it left out."""
+
+    model: str
+    force: Mapping[str, JsonValue] = {}
+    default: Mapping[str, JsonValue] = {}
+    reasoning: Reasoning = "both"
+
+
+class File(Part):
+    """The file as it is written."""
+
+    defaults: Defaults = Defaults()
+    models: Mapping[str, Options] = {}
+    aliases: Mapping[Name, Alias] = {}
+
+
+class UniqueKeys(yaml_file.Bounded):
+    """Refuses a key that stands twice, of which YAML's own loader takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r:.80} stands twice", problem_mark=node.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The options of every served name, and the aliases."""
+
+    options: Mapping[str, Options]
+    aliases: Mapping[str, Alias]
+
+    def model_of(self, name: str) -> str:
+        """The model that `name` stands for: itself, unless it is an alias."""
+        alias = self.aliases.get(name)
+        return name if alias is None else alias.model
+
+    def listed(self, names: Iterable[str]) -> list[str]:
+        """`names`, and the aliases of those models."""
+        listed = list(names)
+        return [*listed, *(name for name, alias in self.aliases.items() if alias.model in listed)]
+
+
+def load_models(settings: Settings, catalog: Catalog) -> Models:
+    """Reads GATEWAY_MODELS_FILE, if there is one. Raises ConfigError naming file, key and what to do."""
+    path = settings.models_file
+    file = File() if path is None else parse(read(path), path)
+    fault = next(faults(file, catalog), None)
+    if fault is not None:
+        raise ConfigError(f"{path}: {fault}")
+    deadlines = Deadlines(
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        total_s=settings.total_timeout_s,
+    )
+    base = Options(deadlines=deadlines)
+    common = over(base, file.defaults)
+    options = {name: over(common, file.models.get(name, Options())) for name in catalog.names}
+    return Models(options, file.aliases)
+
+
+def read(path: Path) -> str:
+    try:
+        return yaml_file.read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"GATEWAY_MODELS_FILE={path} cannot be read: {error}") from error
+
+
+def parse(text: str, path: Path) -> File:
+    """The file's content by itself. Raises ConfigError."""
+    try:
+        written = yaml_file.parse(text, UniqueKeys)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return File.model_validate({} if written is None else written)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_problem(error)}; see docs/configuration.md") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"{key} is no key that is known here"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r:.80}"
+
+
+def over(base: Options, wish: Defaults) -> Options:
+    """`base` with what `wish` says; of deadlines and queue each figure counts by itself."""
+    said = {name: getattr(wish, name) for name in wish.model_fields_set}
+    for name in {"deadlines", "queue"} & said.keys():
+        said[name] = replaced(getattr(base, name), said[name])
+    return base.model_copy(update=said)
+
+
+def replaced(base: P, wish: P) -> P:
+    return base.model_copy(update={name: getattr(wish, name) for name in wish.model_fields_set})
+
+
+def faults(file: File, catalog: Catalog) -> Iterator[str]:
+    """What in the file does not go with the cards: key, fault and remedy."""
+    for name, options in file.models.items():
+        yield from faults_of_model(name, options, file, catalog)
+    for name, alias in file.aliases.items():
+        yield from faults_of_alias(name, alias, file, catalog)
+
+
+def faults_of_model(name: str, options: Options, file: File, catalog: Catalog) -> Iterator[str]:
+    slugs = {card.slug for card in catalog.resolve(name)}
+    if name in file.aliases:
+        yield f"models.{name}: is an alias; set options of {file.aliases[name].model}, which it stands for"
+    elif not slugs:
+        yield f"models.{name}: no card serves it; it must be one of {', '.join(catalog.names)}"
+    elif options.split is not None:
+        yield from (f"models.{name}.split: {fault}" for fault in faults_of_split(options.split, slugs))
+
+
+def faults_of_split(split: Mapping[str, float], slugs: set[str]) -> Iterator[str]:
+    if unknown := split.keys() - slugs:
+        yield f"{min(unknown)} does not serve this model; its slugs are {', '.join(sorted(slugs))}"
+    if missing := slugs - split.keys():
+        yield f"{min(missing)} serves this model too; give it a weight, 0 for no requests"
+    if not any(split.values()):
+        yield "no weight is above 0; give one slug at least a weight"
+
+
+def faults_of_alias(name: str, alias: Alias, file: File, catalog: Catalog) -> Iterator[str]:
+    if catalog.resolve(name):
+        yield f"aliases.{name}: is the name of a model; give the alias a name that no card serves"
+    if alias.model in file.aliases:
+        yield f"aliases.{name}.model: {alias.model} is an alias itself; name {file.aliases[alias.model].model}"
+    elif not catalog.resolve(alias.model):
+        yield f"aliases.{name}.model: no card serves {alias.model}; it must be one of {', '.join(catalog.names)}"
+    for key in CLIENTS_OWN:
+        if key in alias.force or key in alias.default:
+            yield f"aliases.{name}: `{key}` is the client's to say; take it out of force and default"
+    for key in alias.force.keys() & alias.default.keys():
+        yield f"aliases.{name}.default.{key}: is forced as well; take it out of force or default"

@@ -1,0 +1,77 @@
+"""The policies by which a worker is chosen, and what may be set of each. Values only, which balancing/selection.py
+acts on."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """Something an operator writes down: nothing unknown, no type but the right one, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class LeastInFlight(Part):
+    """The least loaded worker."""
+
+    name: Literal["least_in_flight"] = "least_in_flight"
+
+
+class PowerOfTwo(Part):
+    """The less loaded of two workers drawn at random."""
+
+    name: Literal["power_of_two"] = "power_of_two"
+
+
+class RoundRobin(Part):
+    """One worker after another."""
+
+    name: Literal["round_robin"] = "round_robin"
+
+
+class Session(Part):
+    """The same worker for the same session, whatever its load; without a session, the least loaded one."""
+
+    name: Literal["session"] = "session"
+    header: str = Field(default="x-session-id", pattern=r"^[a-z0-9-]+$")
+
+
+class PrefixAffinity(Part):
+    """The worker that has seen most of the prompt's beginning, unless it is overloaded."""
+
+    name: Literal["prefix_affinity"] = "prefix_affinity"
+    block_bytes: int = Field(default=1024, ge=64, le=65536)
+    blocks: int = Field(default=16, ge=1, le=64)
+    entries: int = Field(default=32768, ge=1, le=1 << 20)
+    ttl_s: float = Field(default=600.0, gt=0)
+    slack_requests: float = Field(default=8.0, ge=0)
+    slack_ratio: float = Field(default=0.5, ge=0)
+
+
+POLICIES = {
+    kind.model_fields["name"].default: kind
+    for kind in (LeastInFlight, PowerOfTwo, RoundRobin, Session, PrefixAffinity)
+}
+
+
+def spelt_out(value: object) -> object:
+    """`name` and `{name: settings}`, as operators write a policy, in the form that pydantic tells apart."""
+    if isinstance(value, Part):
+        return value
+    name, settings = value, None
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, settings = next(iter(value.items()))
+    if name not in tuple(POLICIES):
+        raise ValueError(f"must be one of {', '.join(POLICIES)}, or one of them with its settings")
+    if not isinstance(settings, Mapping | None) or "name" in (settings or {}):
+        raise ValueError(f"the settings of {name} are a mapping")
+    return {**(settings or {}), "name": name}
+
+
+AnyPolicy = Annotated[
+    LeastInFlight | PowerOfTwo | RoundRobin | Session | PrefixAffinity,
+    Field(discriminator="name"),
+    BeforeValidator(spelt_out),
+]

@@ -1,0 +1,61 @@
+"""What clients are told of a model: what its workers say of it, as vLLM does, and what its cards say. Pure.
+
+A name may stand for several cards and workers, and a client cannot know which of them will answer: what is told holds
+for all that take its requests.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from gateway.config.catalog import Card
+from gateway.fleet.workers import Served, Worker
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def describe_model(
+    name: str,
+    created: int,
+    model: str,
+    cards: Sequence[Card],
+    workers: Iterable[Worker],
+    names: Iterable[str],
+) -> Json:
+    """OpenAI's object, with vLLM's fields and the cards'. model: what workers call it, where `name` is an alias of it;
+    created: Unix seconds; names: all that it has."""
+    served = [worker.served[model] for worker in workers if model in worker.served]
+    context = least(card.context for card in cards)
+    first = served[0] if served else Served()
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": cards[0].owner,
+        "root": first.root,
+        "parent": first.parent,
+        "max_model_len": least(one.max_model_len for one in served) or context,
+        "context": context,
+        "images": images_of(cards),
+        "parsers": {
+            kind: common(card.parsers.get(kind) for card in cards) for kind in ("reasoning", "tools")
+        },
+        "aliases": [other for other in names if other != name],
+    }
+
+
+def images_of(cards: Sequence[Card]) -> Json | None:
+    """How many images a prompt may have; None if one of the cards takes none."""
+    if not all(card.images for card in cards):
+        return None
+    return {"per_prompt": least(card.images_per_prompt for card in cards)}
+
+
+def least(numbers: Iterable[int | None]) -> int | None:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def common(values: Iterable[T | None]) -> T | None:
+    """The one value, or None where they differ."""
+    first, *others = values
+    return first if all(one == first for one in others) else None

@@ -1,0 +1,185 @@
+"""The keeper: discovery and probes every few seconds, and one log line for every change, whatever its cause."""
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.api.errors import ConfigError
+from gateway.config.api_keys import KeyRing
+from gateway.config.catalog import Card, Catalog
+from gateway.config.settings import Settings
+from gateway.discovery.probes import WORKER_PORT, NamesDiffer, OwnLimit, ProbeFailed, Probes
+from gateway.fleet.fleet import Address, Fleet, Transition
+from gateway.fleet.health import WorkerState
+from gateway.fleet.workers import Worker
+from gateway.telemetry.logs import EventLog
+from gateway.upstream.pool import Upstream
+
+JITTER = 0.1  # of the interval, so that several gateways do not ask in step
+STAGGER_S = 0.002  # between the starts of two probes: a round of many holds no stream up
+ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
+StaticWorkers = Mapping[str, Sequence[Address]]
+
+
+class Keeper:
+    """Keeps the fleet true: who is there, who is ready, what the weights jobs say, which keys are good."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        probes: Probes,
+        upstream: Upstream,
+        keys: KeyRing,
+        log: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._probes = probes
+        self._upstream = upstream
+        self._keys = keys
+        self._log = log
+        self._static = load_static(settings.workers_file, fleet.catalog)
+        self._random = random.Random()  # noqa: S311  # for jitter
+        self._is_limited = False
+        fleet.observe(self._report_state)
+
+    async def look(self) -> None:
+        """Discovery and probes, once, before the first request comes; a resolver that is slow delays no start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.probe_timeout_s):
+                await self.discover()
+                await self.probe()
+
+    async def run(self) -> None:
+        """Discovery and probes, side by side, until cancelled: a slow resolver delays no probe."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.probe))
+            group.create_task(self._repeat(self.discover))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begins `work` every interval, jitter apart, or when the last one is over if it takes longer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            next_at = loop.time() + self._settings.interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
+            await work()
+            await asyncio.sleep(max(0.0, next_at - loop.time()))
+
+    async def discover(self) -> None:
+        """Looks once which workers and weights jobs there are, and which keys are good."""
+        async with asyncio.TaskGroup() as group:
+            for card in self._fleet.catalog.cards:
+                group.create_task(self._look_for(card))
+        self._upstream.sweep()
+        self._refresh_keys()
+
+    async def probe(self) -> None:
+        """Probes every worker once."""
+        self._fleet.tick()
+        cards = self._fleet.catalog.by_slug
+        workers = enumerate(self._fleet.workers())
+        probes = [self._probe(worker, cards[worker.slug], at * STAGGER_S) for at, worker in workers]
+        self._report_limit(not all(await asyncio.gather(*probes)))
+
+    async def _look_for(self, card: Card) -> None:
+        status = self._fleet.slugs[card.slug]
+        joined, left = self._fleet.refresh(card.slug, await self._addresses(card))
+        self._report(joined, left)
+        status.weights = (
+            None if status.workers or not self._settings.dns else await self._probes.weights(card.slug)
+        )
+
+    async def _addresses(self, card: Card) -> list[Address]:
+        found = await self._probes.resolve(card.slug, WORKER_PORT) if self._settings.dns else []
+        found += self._static.get(card.slug, ())
+        return [*found, *await self._still_serving(card, found)]
+
+    async def _still_serving(self, card: Card, found: list[Address]) -> list[Address]:
+        """Workers that the resolver no longer names but that serve on: a resolver that fails takes no model away."""
+        missing = [
+            worker for address, worker in self._fleet.slugs[card.slug].workers.items() if address not in found
+        ]
+        answers = await asyncio.gather(*(self._probes.passes(worker, card) for worker in missing))
+        return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
+
+    async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
+        """Whether the worker could be asked, whatever it said."""
+        await asyncio.sleep(delay_s)
+        try:
+            self._fleet.probe_passed(worker, await self._probes.worker(worker, card))
+        except NamesDiffer as failure:
+            self._fleet.names_differ(worker, str(failure))
+        except ProbeFailed as failure:
+            self._fleet.probe_failed(worker, str(failure), certain=failure.certain)
+            worker.start = await self._probes.launcher(worker) if failure.certain else None
+        except OwnLimit:
+            return False
+        return True
+
+    def _report(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
+        for worker in joined:
+            self._log.info("worker_joined", slug=worker.slug, worker=worker.address)
+        for worker in left:
+            self._upstream.forget(worker)
+            self._log.info("worker_left", slug=worker.slug, worker=worker.address, state=worker.state)
+
+    def _report_state(self, transition: Transition) -> None:
+        worker, after = transition.worker, transition.after
+        level = self._log.info if after in (WorkerState.READY, WorkerState.HALF_OPEN) else self._log.warning
+        states = {"from": transition.before, "to": after}
+        level("worker_state", slug=worker.slug, worker=worker.address, **states, reason=transition.reason)
+
+    def _report_limit(self, is_limited: bool) -> None:
+        """Says when the gateway's own limits keep it from asking, and when that is over."""
+        if is_limited and not self._is_limited:
+            self._log.error(
+                "probes_impossible", message="no file, port or memory left for them: raise the nofile limit"
+            )
+        elif self._is_limited and not is_limited:
+            self._log.info("probes_possible")
+        self._is_limited = is_limited
+
+    def _refresh_keys(self) -> None:
+        try:
+            changed = self._keys.refresh()
+        except ConfigError as error:
+            self._log.error("keys_unreadable", message=f"{error}; the keys read before stay in force")
+        else:
+            if changed:
+                self._log.info("keys_read")
+
+
+def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:
+    """Reads GATEWAY_WORKERS_FILE. Raises ConfigError naming the line that is wrong."""
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"GATEWAY_WORKERS_FILE={path} cannot be read: {error}") from error
+    return parse_static(text, path, {card.slug for card in catalog.cards})
+
+
+def parse_static(text: str, path: Path, slugs: set[str]) -> StaticWorkers:
+    """Lines `<slug> http://host:port`, comments with #. Raises ConfigError naming the line."""
+    workers: dict[str, list[Address]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or words[0] not in slugs:
+            raise ConfigError(
+                f"{path}:{number} is not `<slug> http://host:port` with a declared slug ({', '.join(sorted(slugs))})"
+            )
+        workers.setdefault(words[0], []).append(parse_address(words[1], f"{path}:{number}"))
+    return workers
+
+
+def parse_address(url: str, where: str) -> Address:
+    match = ADDRESS.fullmatch(url)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ConfigError(f"{where}: {url!r} is not http://host:port")
+    return match["host"], int(match["port"])

@@ -1,0 +1,157 @@
+"""What the control side asks of others: DNS, a worker's health, names and vitals, a weights job's progress."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+
+from gateway.config.catalog import Card
+from gateway.discovery.probe_client import Page, PageError, Visit, visit
+from gateway.fleet.engine_metrics import Vitals, read_vitals
+from gateway.fleet.fleet import Address
+from gateway.fleet.health import is_our_limit
+from gateway.fleet.workers import Served, Worker
+
+WORKER_PORT = 8000
+WEIGHTS_PORT = 8002
+LAUNCHER_PORT = 8003
+
+
+class ProbeFailed(Exception):
+    """A probe did not pass; the message says why, in words for a log line.
+
+    certain: nobody listens, or the worker itself says that it is not well. A mere want of time is not certain.
+    """
+
+    def __init__(self, message: str, *, certain: bool = False) -> None:
+        super().__init__(message)
+        self.certain = certain
+
+
+class NamesDiffer(ProbeFailed):
+    """The worker is well and serves other names than its card says."""
+
+
+class OwnLimit(Exception):
+    """The gateway itself has no file, port or memory left for a probe: nothing is known of the worker."""
+
+
+class Probes:
+    """Short questions with a deadline."""
+
+    def __init__(
+        self, timeout_s: float, worker_port: int = WORKER_PORT, launcher_port: int = LAUNCHER_PORT
+    ) -> None:
+        """worker_port: of those that have a launcher beside them."""
+        self._timeout_s = timeout_s
+        self._worker_port = worker_port
+        self._launcher_port = launcher_port
+
+    async def resolve(self, name: str, port: int) -> list[Address]:
+        """The addresses behind a DNS name; none if it does not resolve in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await loop.getaddrinfo(name, port, family=socket.AF_INET, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError):
+            return []
+        return [(str(address[0]), port) for *_, address in found]
+
+    async def worker(self, worker: Worker, card: Card) -> Vitals | None:
+        """Passes if the worker is healthy and serves every name of its card; notes what it says of its models. Returns
+        what it says of itself, None if it does not. Raises ProbeFailed saying why not, OwnLimit if it could not be
+        asked."""
+        async with self._asking(worker.host, worker.port) as open_visit:
+            await get(open_visit, "/health")
+            worker.served = read_models((await get(open_visit, "/v1/models")).body)
+            check_names(worker.served, card)
+            return await self._vitals(open_visit)
+
+    async def _vitals(self, open_visit: Visit) -> Vitals | None:
+        """No condition for taking requests: what cannot be read within half the deadline is done without."""
+        with suppress(ProbeFailed, PageError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s / 2):
+                return read_vitals((await get(open_visit, "/metrics")).body)
+        return None
+
+    async def passes(self, worker: Worker, card: Card) -> bool:
+        """Whether `worker` would pass."""
+        try:
+            await self.worker(worker, card)
+        except (ProbeFailed, OwnLimit):
+            return False
+        return True
+
+    async def weights(self, slug: str) -> Mapping[str, object] | None:
+        """The progress report of `slug`'s weights job, an empty one if it runs but says nothing yet, or None."""
+        for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
+            return await self._report(address, "/progress")
+        return None
+
+    async def launcher(self, worker: Worker) -> Mapping[str, object] | None:
+        """What the launcher beside a worker says of its start; None if there is none that answers."""
+        if worker.port != self._worker_port:
+            return None
+        return await self._report((worker.host, self._launcher_port), "/state") or None
+
+    async def _report(self, address: Address, target: str) -> Mapping[str, object]:
+        """A JSON object, an empty one if there is none to be had."""
+        try:
+            async with self._asking(*address) as source:
+                report = orjson.loads((await get(source, target)).body)
+        except (ProbeFailed, OwnLimit, ValueError):
+            return {}
+        return report if isinstance(report, dict) else {}
+
+    @asynccontextmanager
+    async def _asking(self, host: str, port: int) -> AsyncIterator[Visit]:
+        """A visit with one deadline for all its pages. Raises ProbeFailed or OwnLimit for whatever ends it."""
+        try:
+            async with asyncio.timeout(self._timeout_s), visit(host, port) as open_visit:
+                yield open_visit
+        except TimeoutError as error:
+            raise ProbeFailed(f"no answer of {host}:{port} within {self._timeout_s:g} s") from error
+        except OSError as error:
+            if is_our_limit(error):
+                raise OwnLimit(str(error)) from error
+            raise ProbeFailed(f"{host}:{port}: {error.strerror or error}", certain=True) from error
+        except PageError as error:
+            raise ProbeFailed(f"{host}:{port}: {error}") from error
+
+
+async def get(worker: Visit, target: str) -> Page:
+    """A page with status 200. Raises ProbeFailed for any other."""
+    page = await worker.get(target)
+    if page.status != 200:
+        raise ProbeFailed(f"{target} answered {page.status}", certain=True)
+    return page
+
+
+def read_models(body: bytes) -> dict[str, Served]:
+    """What `/v1/models` lists. Raises ProbeFailed if it is no list of models."""
+    try:
+        return {str(entry["id"]): served_of(entry) for entry in orjson.loads(body)["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProbeFailed("/v1/models is not a list of models") from error
+
+
+def served_of(entry: Mapping[str, object]) -> Served:
+    """One entry; what is of another kind than vLLM's counts as not said."""
+    root, parent, length = (entry.get(name) for name in ("root", "parent", "max_model_len"))
+    return Served(
+        root if isinstance(root, str) else None,
+        parent if isinstance(parent, str) else None,
+        length if isinstance(length, int) and not isinstance(length, bool) else None,
+    )
+
+
+def check_names(served: Mapping[str, Served], card: Card) -> None:
+    """Raises NamesDiffer unless every name of the card is served."""
+    missing = [name for name in card.names if name not in served]
+    if missing:
+        raise NamesDiffer(
+            f"serves {', '.join(sorted(served)) or 'nothing'} but its card says {', '.join(missing)}; "
+            f"check docker/{card.slug}"
+        )

@@ -1,0 +1,300 @@
+"""The fleet: every slug's workers and weights job as last seen, the pools, what clients are told. No I/O.
+
+Every change of a worker's health goes through here, whether a probe or a request is its cause: the pools are made anew,
+and observers hear of the transition.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+from gateway.api.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
+from gateway.config.catalog import Card, Catalog
+from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.health import (
+    TAKES_REQUESTS,
+    Failure,
+    Health,
+    Rules,
+    WorkerState,
+    names_differ,
+    probe_failed,
+    probe_passed,
+    request_completed,
+    request_failed,
+    request_succeeded,
+)
+from gateway.fleet.workers import Worker
+
+Address = tuple[str, int]
+TRUSTED = frozenset({WorkerState.READY, WorkerState.SUSPECT})  # with one of them left, another can be spared
+
+
+class ModelState(IntEnum):
+    """What a client may expect of a model; of several slugs the best one counts."""
+
+    ABSENT = 0
+    DOWN = 1
+    LOADING = 2
+    READY = 3
+
+
+@dataclass(slots=True)
+class SlugStatus:
+    """What was last seen of one slug. `weights` is the weights job's own progress report, or None."""
+
+    workers: dict[Address, Worker] = field(default_factory=dict)
+    weights: Mapping[str, object] | None = None
+
+    @property
+    def state(self) -> ModelState:
+        states = {worker.state for worker in self.workers.values()}
+        if states & TAKES_REQUESTS:
+            return ModelState.READY
+        if WorkerState.STARTING in states:
+            return ModelState.LOADING
+        if states:
+            return ModelState.DOWN
+        return ModelState.LOADING if self.weights is not None else ModelState.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A worker that went from one state to another, and why."""
+
+    worker: Worker
+    before: WorkerState
+    after: WorkerState
+    reason: str
+
+
+Observer = Callable[[Transition], None]
+Clock = Callable[[], float]
+
+
+class Fleet:
+    """The catalog and what is running of it. clock: seconds that never go back."""
+
+    def __init__(self, catalog: Catalog, rules: Rules, clock: Clock) -> None:
+        self.catalog = catalog
+        self.slugs: Mapping[str, SlugStatus] = {card.slug: SlugStatus() for card in catalog.cards}
+        self.transitions: Counter[tuple[str, WorkerState, WorkerState]] = Counter()
+        self.ejections: Counter[str] = Counter({card.slug: 0 for card in catalog.cards})
+        self.failures: Counter[tuple[str, Failure]] = Counter(
+            {(card.slug, failure): 0 for card in catalog.cards for failure in Failure}
+        )
+        self._rules = {card.slug: _rules_of(card, rules) for card in catalog.cards}
+        self._pools: dict[str, tuple[Worker, ...]] = {}
+        self._observers: list[Observer] = []
+        self._clock = clock
+
+    @classmethod
+    def of(cls, catalog: Catalog, rules: Rules | None = None, clock: Clock = time.monotonic) -> "Fleet":
+        return cls(catalog, rules or Rules(), clock)
+
+    def observe(self, observer: Observer) -> None:
+        """Has `observer` called at every transition, in the middle of whatever is its cause."""
+        self._observers.append(observer)
+
+    def workers(self) -> list[Worker]:
+        return [worker for status in self.slugs.values() for worker in status.workers.values()]
+
+    def pool(self, model: str) -> tuple[Worker, ...]:
+        """The workers that take requests for `model`: the same tuple until one of them changes its state."""
+        return self._pools.get(model, ())
+
+    def has(self, worker: Worker) -> bool:
+        """Whether `worker` is still there."""
+        return self.slugs[worker.slug].workers.get((worker.host, worker.port)) is worker
+
+    def models_of(self, worker: Worker) -> tuple[str, ...]:
+        """The names under which `worker` is asked."""
+        return self.catalog.by_slug[worker.slug].names
+
+    def model_state(self, model: str) -> ModelState:
+        return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
+
+    def serving(self, model: str) -> list[Card]:
+        """The cards of `model` of which workers take requests; all of them if there are none."""
+        cards = self.catalog.resolve(model)
+        ready = [card for card in cards if self.slugs[card.slug].state is ModelState.READY]
+        return ready or list(cards)
+
+    def ready_models(self) -> list[str]:
+        return [name for name in self.catalog.names if self.model_state(name) is ModelState.READY]
+
+    # what the data path tells
+
+    def succeeded(self, worker: Worker) -> None:
+        """A good answer of `worker` has begun."""
+        if worker.is_settled:
+            return
+        now = self._clock()
+        self._update(worker, request_succeeded(worker.health, self._rules[worker.slug], now), now)
+
+    def completed(self, worker: Worker) -> None:
+        """A good answer of `worker` has come to its end."""
+        if worker.is_settled:
+            return
+        now = self._clock()
+        self._update(worker, request_completed(worker.health, self._rules[worker.slug], now), now)
+
+    def failed(self, worker: Worker, failure: Failure) -> None:
+        """A request failed at `worker`, by a fault that is neither the client's nor the gateway's own."""
+        self.failures[worker.slug, failure] += 1
+        now, rules = self._clock(), self._rules[worker.slug]
+        spare = self._can_spare(worker)
+        self._update(worker, request_failed(worker.health, failure, rules, now, spare=spare), now)
+
+    # what the keeper tells
+
+    def probe_passed(self, worker: Worker, vitals: Vitals | None) -> None:
+        now, rules = self._clock(), self._rules[worker.slug]
+        worker.waiting, worker.kv_use = (vitals.waiting, vitals.kv_use) if vitals else (0.0, 0.0)
+        worker.start = None
+        self._update(worker, probe_passed(worker.health, vitals, worker.in_flight, rules, now), now)
+        worker.moved = worker.health.progress.moved
+
+    def probe_failed(self, worker: Worker, reason: str, *, certain: bool = False) -> None:
+        health = probe_failed(worker.health, reason, self._rules[worker.slug], certain=certain)
+        self._update(worker, health, self._clock())
+
+    def names_differ(self, worker: Worker, reason: str) -> None:
+        worker.start = None
+        self._update(worker, names_differ(worker.health, reason), self._clock())
+
+    def tick(self) -> None:
+        """Lets time count: ejections end, shares grow."""
+        now = self._clock()
+        for worker in self.workers():
+            self._update(worker, worker.health, now)
+
+    def refresh(self, slug: str, addresses: Iterable[Address]) -> tuple[list[Worker], list[Worker]]:
+        """Makes `slug`'s workers those at `addresses`; returns (joined, left). Known addresses keep their worker."""
+        known, wanted = self.slugs[slug].workers, list(dict.fromkeys(addresses))
+        left = [known.pop(address) for address in list(known) if address not in wanted]
+        joined = [Worker(slug, *address) for address in wanted if address not in known]
+        known.update({(worker.host, worker.port): worker for worker in joined})
+        if left:
+            self._make_pools(slug)
+        return joined, left
+
+    def _update(self, worker: Worker, health: Health, now: float) -> None:
+        rules, before = self._rules[worker.slug], worker.state
+        worker.health, worker.is_settled = health, health.is_settled
+        worker.state, worker.reason = health.state(rules, now), health.reason(rules, now)
+        worker.share = health.share(rules, now)
+        if worker.state is not before:
+            self._change(Transition(worker, before, worker.state, worker.reason))
+
+    def _change(self, transition: Transition) -> None:
+        worker = transition.worker
+        is_on_trial = transition.after is WorkerState.HALF_OPEN
+        worker.trials, worker.on_trial = 0, self._count_trial if is_on_trial else None
+        self.transitions[worker.slug, transition.before, transition.after] += 1
+        self.ejections[worker.slug] += transition.after is WorkerState.EJECTED
+        self._make_pools(worker.slug)
+        for observer in self._observers:
+            observer(transition)
+
+    def _count_trial(self, worker: Worker, change: int) -> None:
+        """A request on trial begins (1) or ends (-1): meanwhile the worker gets no other."""
+        worker.trials = max(0, worker.trials + change)
+        self._make_pools(worker.slug)
+
+    def _can_spare(self, worker: Worker) -> bool:
+        """Whether every pool of `worker` has another one to turn to."""
+        pools = (self._workers_of(name) for name in self.models_of(worker))
+        return all(any(one.state in TRUSTED for one in pool if one is not worker) for pool in pools)
+
+    def _make_pools(self, slug: str) -> None:
+        for name in self.catalog.by_slug[slug].names:
+            self._pools[name] = choose_pool(self._workers_of(name))
+
+    def _workers_of(self, model: str) -> list[Worker]:
+        cards = self.catalog.resolve(model)
+        return [worker for card in cards for worker in self.slugs[card.slug].workers.values()]
+
+    # what clients are told
+
+    def why_unavailable(self, model: str) -> GatewayError:
+        """The error for a request whose model has no pool; says what to do."""
+        cards = self.catalog.resolve(model)
+        if not cards:
+            return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models()}", "model")
+        state = self.model_state(model)
+        if state is ModelState.ABSENT:
+            command = cards[0].start_command
+            return ModelNotFound(f"The model {model!r} is declared but not started: {command}", "model")
+        if state is ModelState.LOADING:
+            progress = self._progress(model, cards)
+            return ModelLoading(
+                f"The model {model!r} is loading{progress}; try again after Retry-After seconds"
+            )
+        return NoWorkerAvailable(self._why_down(model, cards))
+
+    def _why_down(self, model: str, cards: tuple[Card, ...]) -> str:
+        for worker in self._workers_of(model):
+            if worker.state is WorkerState.MISNAMED:
+                return f"A worker of the model {model!r} {worker.reason}"
+        told = next(filter(None, map(describe_start, self._starts(model))), "")
+        return (
+            f"No worker of the model {model!r} answers{told}; on the node: docker compose ps {cards[0].slug}"
+        )
+
+    def _known_models(self) -> str:
+        if ready := self.ready_models():
+            return f"Ready: {', '.join(ready)}"
+        return f"Declared: {', '.join(self.catalog.names)}; none is ready"
+
+    def _progress(self, model: str, cards: Iterable[Card]) -> str:
+        reports = (self.slugs[card.slug].weights for card in cards)
+        weights = (describe_weights(report) for report in reports if report is not None)
+        return next(filter(None, [*weights, *map(describe_start, self._starts(model))]), "")
+
+    def _starts(self, model: str) -> list[Mapping[str, object]]:
+        return [worker.start for worker in self._workers_of(model) if worker.start]
+
+
+def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
+    """Of a model's workers those that take requests: the ready ones, without any the suspect ones, and those free for a
+    trial. Where that is nobody, whoever answers its probes: better a doubtful worker than none."""
+    able = [worker for worker in workers if worker.state in TAKES_REQUESTS]
+    is_any_ready = any(worker.state is WorkerState.READY for worker in able)
+    first = WorkerState.READY if is_any_ready else WorkerState.SUSPECT
+    chosen = tuple(worker for worker in able if worker.state is first or _is_free_for_trial(worker))
+    return chosen or tuple(able)
+
+
+def _is_free_for_trial(worker: Worker) -> bool:
+    return worker.state is WorkerState.HALF_OPEN and worker.trials == 0
+
+
+def _rules_of(card: Card, rules: Rules) -> Rules:
+    return replace(rules, suspect_s=card.suspect_s, down_s=card.down_s)
+
+
+def describe_weights(report: Mapping[str, object]) -> str:
+    """A weights job's progress in words, such as ` (weights 43 %, about 12 min)`; empty if there is nothing to say."""
+    done, total, eta = (report.get(key) for key in ("bytes_done", "bytes_total", "eta_s"))
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
+        return " (weights)"
+    return f" (weights {100 * done / total:.0f} %{in_minutes(eta)})"
+
+
+def describe_start(report: Mapping[str, object]) -> str:
+    """A launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what is in its way; empty without any."""
+    phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
+    if isinstance(trouble, str):
+        return f" ({trouble})"
+    if not isinstance(phase, str) or phase == "ready":
+        return ""
+    done = f" {percent} %" if isinstance(percent, int) else ""
+    return f" ({phase}{done}{in_minutes(report.get('left_s'))})"
+
+
+def in_minutes(seconds: object) -> str:
+    """Such as `, about 12 min`; empty for what is no number."""
+    return f", about {max(1, round(seconds / 60))} min" if isinstance(seconds, int | float) else ""

@@ -1,0 +1,37 @@
+"""Where a request for a proxied route comes in: it gets its handler, or is refused by what its head says."""
+
+from gateway.api.errors import GatewayError, MethodNotAllowed
+from gateway.api.routes import Route
+from gateway.body.content_coding import coding_of
+from gateway.config.api_keys import KeyRing
+from gateway.proxy.context import Shared
+from gateway.proxy.handler import Call
+from gateway.server.request import ClientRequest
+from gateway.server.request_id import ids_of
+
+
+class Proxy:
+    """Makes a call of every request for a proxied route."""
+
+    def __init__(self, shared: Shared, keys: KeyRing) -> None:
+        self._shared = shared
+        self._keys = keys
+
+    def prepare(self, request: ClientRequest, route: Route) -> None:
+        """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
+        request.limit = self._shared.settings.max_body_bytes
+        ids = ids_of(request.headers, b"%032x" % self._shared.random.getrandbits(128))
+        request.handler = Call(self._shared, request, route, ids)
+        try:
+            check_method(request, route)
+            self._keys.check(request.headers)
+            coding_of(request.headers)
+        except GatewayError as error:
+            request.refusal = error.with_traceback(None)  # which knows the request: a circle
+
+
+def check_method(request: ClientRequest, route: Route) -> None:
+    """Raises MethodNotAllowed."""
+    if request.method != route.method:
+        path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
+        raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}", route.method.decode())

@@ -1,0 +1,56 @@
+"""One try at a worker: the lease on it, and the exchange with it."""
+
+from typing import Final
+
+from gateway.api.errors import BadWorkerResponse, WorkerDisconnected, WorkerUnreachable
+from gateway.fleet.health import Failure
+from gateway.fleet.workers import Worker
+from gateway.upstream.connection import Exchange, Receiver
+from gateway.upstream.pool import Upstream
+
+OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it cannot serve
+
+
+class Attempt:
+    """Counts on its worker from the beginning, until `end`. streams: its first piece will be told."""
+
+    __slots__ = ("_exchange", "_lease", "worker")
+
+    def __init__(self, worker: Worker, *, streams: bool) -> None:
+        self.worker = worker
+        self._lease = worker.lease(streams=streams)
+        self._exchange: Exchange | None = None
+
+    def send(self, upstream: Upstream, head: bytes, body: bytes, receiver: Receiver, *, fresh: bool) -> None:
+        self._exchange = upstream.start(self.worker, head, body, receiver, fresh=fresh)
+
+    @property
+    def exchange(self) -> Exchange:
+        assert self._exchange is not None
+        return self._exchange
+
+    def note_first(self) -> None:
+        """The answer's first piece has come."""
+        self._lease.note_first()
+
+    def pause(self) -> None:
+        self.exchange.pause()
+
+    def resume(self) -> None:
+        self.exchange.resume()
+
+    def end(self) -> None:
+        """Giving an exchange up frees the engine."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        self._lease.end()
+
+
+def failure_of(error: Exception, *, answered: bool) -> Failure | None:
+    """What an exchange's failure counts as, or None if it was not the worker's."""
+    if isinstance(error, WorkerUnreachable):
+        return Failure.CONNECT
+    if not isinstance(error, WorkerDisconnected | BadWorkerResponse):
+        return None
+    return Failure.BROKEN if answered else Failure.RESET

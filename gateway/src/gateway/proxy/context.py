@@ -1,0 +1,61 @@
+"""The parts that all calls use."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from gateway.balancing.selection import Selector, selector_for
+from gateway.body.offload import Desk
+from gateway.body.reader import Reader
+from gateway.config.model_options import Models
+from gateway.config.settings import Settings
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.workers import Worker
+from gateway.proxy.queue import Queues
+from gateway.proxy.record import Recorder
+from gateway.proxy.response_affinity import Search, Stored
+from gateway.proxy.retry_budget import Budget
+from gateway.telemetry.logs import EventLog
+from gateway.upstream.pool import Upstream
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all calls use. random: for choices, and for ids, which must be unique, not secret."""
+
+    settings: Settings
+    fleet: Fleet
+    models: Models
+    upstream: Upstream
+    queues: Queues
+    log: EventLog
+    recorder: Recorder
+    random: Random = field(default_factory=Random)
+    stored: Stored = field(default_factory=Stored)
+    desk: Desk = field(init=False)
+    reader: Reader = field(init=False)
+    selectors: dict[str, Selector[Worker]] = field(init=False)
+    budgets: dict[str, Budget] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.desk = Desk(self.upstream.loop)
+        self.reader = Reader(self.models.aliases, self.settings.max_text_bytes)
+        options = self.models.options.items()
+        self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
+        self.budgets = {model: Budget() for model in self.models.options}
+
+    def free(self, model: str) -> tuple[Worker, ...]:
+        """The workers that may get one more request for `model`."""
+        pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
+        return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
+
+    def search(self, response: bytes, model: str | None) -> Search:
+        """For a stored response, among the workers of `model`, or all; if it is known who has made it, there alone."""
+        holder = self.stored.worker_of(response)
+        if holder is not None and self.fleet.has(holder):
+            return Search(response, (holder,))
+        return Search(response, self.fleet.workers() if model is None else self.fleet.pool(model))
+
+    def serve_line(self, worker: Worker | None) -> None:
+        """A request on `worker` is over: who waits for it may go."""
+        if worker is not None:
+            self.queues.serve(self.fleet.models_of(worker))

@@ -1,0 +1,67 @@
+"""What is written down of a request when it is over: one log line, and the metrics."""
+
+import asyncio
+
+from gateway.fleet.workers import Worker
+from gateway.proxy.response_filter import Tokens
+from gateway.proxy.timing import Pace
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import Metrics
+
+
+class Recorder:
+    """Writes down what became of requests. loop: whose clock they are on."""
+
+    def __init__(self, metrics: Metrics, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._loop = loop
+
+    def write(
+        self,
+        *,
+        ids: tuple[bytes, bytes],
+        route: str,
+        model: str,
+        worker: Worker | None,
+        status: int,
+        ending: str,
+        code: str | None,
+        attempts: int,
+        queued: float,
+        stream: bool,
+        pace: Pace,
+        tokens: Tokens | None,
+    ) -> None:
+        """A request is over. code: of the error that the gateway answered with; queued: seconds; stream: whether its
+        answer was one."""
+        seconds, first_byte = self._loop.time() - pace.started, pace.first_byte
+        traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
+        if stream and (gap := pace.between_pieces()) is not None:
+            traffic.between_chunks.add(gap)
+        if tokens is not None:
+            traffic.prompt_tokens += tokens.prompt
+            traffic.completion_tokens += tokens.completion
+        if code is not None:
+            self._metrics.count_error(model, code)
+        if attempts > 1:
+            self._metrics.count_retry()
+        self._log.request(
+            self._loop,
+            id=ids[0].decode(),
+            sent_id=ids[1].decode(),
+            route=route,
+            model=model,
+            slug=worker and worker.slug,
+            worker=worker and worker.address,
+            status=status,
+            ending=ending,
+            code=code,
+            attempts=attempts,
+            queue_ms=round(queued * 1e3, 1),
+            stream=stream,
+            ttfb_ms=first_byte and round(first_byte * 1e3, 1),
+            duration_ms=round(seconds * 1e3, 1),
+            prompt_tokens=tokens and tokens.prompt,
+            completion_tokens=tokens and tokens.completion,
+        )

@@ -1,0 +1,190 @@
+"""Runs the data and ops ports in one event loop, and drains them at SIGTERM.
+
+Drain: /ready turns 503, a short wait lets whoever asks it notice, the listener closes, open requests get `drain_s` to
+finish, what is left gets an error event. The ops port goes last, so that the drain itself can be watched.
+"""
+
+import asyncio
+import errno
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import cast
+
+import uvicorn
+
+from gateway.api.errors import ConfigError, PortInUse
+from gateway.app import Gateway
+from gateway.config.settings import Settings
+from gateway.server.connection import ClientConnection
+from gateway.server.listener import Door
+from gateway.telemetry.logs import EventLog
+
+BACKLOG = 2048
+MOST_UNSENT = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
+UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server whose signals are handled by `serve` below, since two of them share the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    gateway: Gateway,
+    data_socket: socket.socket,
+    ops_socket: socket.socket,
+    log: EventLog,
+    *,
+    child: bool = False,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. child: also when standard input ends, with the parent."""
+    stop = stop_event()
+    if child:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
+    loop = asyncio.get_running_loop()
+    door, ops = gateway.door(), ops_server(gateway.ops)
+    async with gateway.resources():
+        await gateway.keeper.look()
+        keeper = asyncio.create_task(gateway.keeper.run())
+        watch = asyncio.create_task(door.watch())
+        ops_task = asyncio.create_task(ops.serve([ops_socket]))
+        connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, door))
+        listener = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
+        log.info(
+            "process_listening" if child else "listening",
+            data=address_of(data_socket),
+            ops=address_of(ops_socket),
+            models=gateway.fleet.catalog.names,
+        )
+        await wait_for_any(stop, keeper, watch, ops_task)
+        await drain(gateway, door, listener, log)
+        ops.should_exit = True
+        await ops_task
+        await end(keeper)
+        await end(watch)
+
+
+async def drain(gateway: Gateway, door: Door, listener: asyncio.Server, log: EventLog) -> None:
+    """cut, in the log: how many requests had to be ended."""
+    settings = gateway.settings
+    gateway.draining = True
+    log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
+    await asyncio.sleep(settings.drain_delay_s)
+    listener.close()
+    door.close_idle()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_s):
+            await door.empty.wait()
+    gateway.queues.close()  # else what is ended makes room for what is about to be
+    log.info("drained", cut=door.shut())
+    await asyncio.sleep(0)  # the last bytes leave
+
+
+async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio.Task[int]) -> None:
+    """Waits for a signal, or for a task to end, which none should: its error is raised."""
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done:
+        task.result()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def stop_event() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def ops_server(app: object) -> Server:
+    """A uvicorn server for the ops port."""
+    return Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
+            ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
+            proxy_headers=False, timeout_graceful_shutdown=1,
+        )
+    )  # fmt: skip
+
+
+def listen_by_several(settings: Settings) -> list[socket.socket]:
+    """A listening socket of the data port for each process. Raises as `listen` does."""
+    if settings.processes == 1:
+        return [listen(settings, settings.port, "GATEWAY_PORT")]
+    listen(
+        settings, settings.port, "GATEWAY_PORT"
+    ).close()  # nobody else has it: the next ones would share it silently
+    first = listen(settings, settings.port, "GATEWAY_PORT", shared=True)
+    port = first.getsockname()[1]
+    others = [listen(settings, port, "GATEWAY_PORT", shared=True) for _ in range(settings.processes - 1)]
+    return [first, *others]
+
+
+def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket; `shared`: beside others of this port. Raises PortInUse or ConfigError naming the port and
+    what to change.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
+        address = settings.listen_address, port
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
+        notice_the_dead(listener, max(UNHEARD_S, settings.write_timeout_s))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
+        return listener
+    except OSError as error:
+        problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"{problem}: stop what uses it or set {variable}") from error
+        raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
+
+
+def notice_the_dead(listener: socket.socket, unheard_s: float) -> None:
+    """Its connections, which inherit this, find out about a peer that has gone without a word."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
+
+
+def raise_file_limit() -> None:
+    """Takes as many open files as this process may have: every stream needs two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+class ToLog(logging.Handler):
+    """What libraries report, as events: standard error may have no reader either."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        level("library", logger=record.name, message=self.format(record))
+
+
+def log_warnings(log: EventLog) -> None:
+    """Sends the warnings of uvicorn and asyncio to the log."""
+    logging.basicConfig(level=logging.WARNING, handlers=[ToLog(log)])

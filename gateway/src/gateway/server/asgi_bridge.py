@@ -1,0 +1,81 @@
+"""Requests for the control side: its ASGI application answers them, whole, in a task of their own."""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from gateway.api.errors import GatewayError, GatewayFault
+from gateway.server.request import ClientRequest
+
+BODY_BYTES = 64 * 1024  # no page of the control side takes more
+Headers = list[tuple[bytes, bytes]]
+Message = MutableMapping[str, Any]
+
+
+class ControlCall:
+    """One request while its page is made."""
+
+    def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI
+        self._app = app
+        self._request = request
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._parts: list[bytes] = []
+
+    def start(self) -> None:
+        self._task = self._loop.create_task(self._run())
+
+    def on_gone(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def look(self, now: float) -> None:
+        """Pages have no deadline: none of them waits for anything."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def fail(self, error: GatewayError) -> None:
+        self._request.refuse(error, [])
+
+    def shut(self) -> None:
+        self.on_gone()
+
+    async def _run(self) -> None:
+        try:
+            await self._app(scope_of(self._request), self._receive, self._send)
+        finally:
+            self._answer()
+
+    async def _receive(self) -> Message:
+        return {"type": "http.request", "body": self._request.body(), "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status, self._headers = message["status"], list(message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            self._parts.append(message.get("body", b""))
+
+    def _answer(self) -> None:
+        request = self._request
+        if request.over:
+            return
+        if not self._status:
+            request.refuse(GatewayFault(), [])
+            return
+        request.begin(self._status, self._headers)
+        request.write(b"".join(self._parts))
+        request.end()
+
+
+def scope_of(request: ClientRequest) -> Message:
+    """The request in ASGI's terms."""
+    return {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http",
+        "method": request.method.decode("latin-1"), "path": request.path.decode(errors="replace"),
+        "raw_path": request.target.partition(b"?")[0], "query_string": request.target.partition(b"?")[2],
+        "root_path": "", "headers": request.headers, "client": None, "server": None, "state": {},
+    }  # fmt: skip

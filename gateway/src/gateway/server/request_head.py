@@ -1,0 +1,251 @@
+"""A request's head: collected whole, matched against RFC 9112's grammar, and only then taken apart. Pure.
+
+What the grammar does not allow is refused, and so is what two readers could read differently: behind a proxy it could
+carry a second request. Nothing is mended.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from gateway.api.errors import GatewayError, HeadTooLarge, InvalidRequest
+from gateway.http.framing import CRLF, TEXT, TOKEN, Chunked, Framing, Sized
+
+END: Final = b"\r\n\r\n"
+TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that every client encodes: " # < > \
+
+LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
+HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, TEXT))
+FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
+NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
+BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
+MOST_LOOKED_AT: Final = 64  # bytes of a beginning
+
+HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+ABSOLUTE: Final = re.compile(rb"https?://([^/?]++)([^?]*+)(?:\?.*)?", re.IGNORECASE)
+PLAIN: Final = re.compile(rb"[!$&-;=@-\[\]-~]+")  # visible, without ? # %
+MOST_DIGITS: Final = 18  # of a length: more say as much as these
+ENDLESS: Final = 10**MOST_DIGITS
+
+SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+WATCHED: Final = SINGLE | {b"connection", b"expect"}
+Headers = list[tuple[bytes, bytes]]
+
+
+class Head:
+    """A request's head, taken apart. `fields` have lower-case names, and values without white space around them."""
+
+    __slots__ = (
+        "chunked",
+        "expects",
+        "fields",
+        "http_1_0",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "target",
+    )
+
+    def __init__(self, method: bytes, target: bytes, http_1_0: bool, pairs: Headers) -> None:
+        """Of names and values that match the grammar, white space behind these. Raises InvalidRequest."""
+        fields = [(name.lower(), value.rstrip(b"\t ")) for name, value in pairs]
+        known: dict[bytes, bytes] = {}
+        for name, value in fields:
+            if name in WATCHED:
+                known[name] = value if name not in known else joined(name, known[name], value)
+        host = known.get(b"host")
+        check_host(host, http_1_0)
+        self.method = method
+        self.target = target
+        self.http_1_0 = http_1_0
+        self.fields = fields
+        self.path = path_of(method, target, host)
+        self.chunked = is_chunked(known, http_1_0)
+        length = known.get(b"content-length")
+        self.length = 0 if length is None else length_of(length)
+        options = known.get(b"connection")
+        self.keep_alive = not http_1_0 and (options is None or not says_close(options))
+        self.expects = not http_1_0 and b"expect" in known and known[b"expect"].lower() == b"100-continue"
+
+    def framing(self) -> Framing:
+        """How its body is framed."""
+        return Chunked() if self.chunked else Sized(self.length)
+
+
+class HeadReader:
+    """Collects a head of at most `most` bytes and `most_fields` fields. end: where it ends in the data that was fed
+    last; beginning: of one that is refused.
+    """
+
+    __slots__ = ("_kept", "_most", "_most_fields", "beginning", "end")
+
+    def __init__(self, most: int, most_fields: int) -> None:
+        self._most = most
+        self._most_fields = most_fields
+        self._kept = bytearray()
+        self.end = 0
+        self.beginning = b""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of a head has come. One empty line before a head is none."""
+        return len(self._kept) > 0 and self._kept != CRLF
+
+    def feed(self, data: bytes, at: int) -> Head | None:
+        """The head, once it is whole; `data` counts from `at` on. Raises GatewayError."""
+        kept = self._kept
+        if not kept:
+            end = data.find(END, at) + len(END)
+            if len(END) <= end <= at + self._most:
+                self.end = end
+                return self._read(data, at, end)
+        before = len(kept)
+        kept += data[at:]
+        end = kept.find(END, max(0, before - len(END) + 1)) + len(END)
+        if end < len(END) or end > self._most:
+            self.end = len(data)
+            self._check(before)
+            return None
+        head = bytes(kept[:end])
+        kept.clear()
+        self.end = at + end - before
+        return self._read(head, 0, end)
+
+    def _read(self, data: bytes, at: int, end: int) -> Head:
+        match = HEAD.fullmatch(data, at, end)
+        try:
+            if match is None:
+                raise InvalidRequest(what_is_wrong(data[at:end]))
+            method, target, minor, lines = match.groups()
+            pairs = PAIR.findall(lines)
+            if len(pairs) > self._most_fields:
+                raise self._too_large()
+            return Head(method, target, minor == b"0", pairs)
+        except GatewayError:
+            self.beginning = data[at:end]
+            raise
+
+    def _check(self, before: int) -> None:
+        """Raises GatewayError for what is no head, however it goes on; its first `before` bytes were not.
+
+        What it refuses does not depend on how the bytes were cut.
+        """
+        kept, most = self._kept, self._most
+        line_end = kept.find(CRLF, len(CRLF), most)
+        if (
+            NOWHERE.search(kept, max(0, before - 1), most) is not None
+            or BEGINNING.match(kept, 0, min(most, MOST_LOOKED_AT)) is None
+            or (line_end >= max(0, before - 1) and LINE.match(kept) is None)
+        ):
+            problem: GatewayError = InvalidRequest(what_is_wrong(bytes(kept[:most])))
+        elif len(kept) > most:
+            problem = self._too_large()
+        else:
+            return
+        self.beginning = bytes(kept[:most])
+        kept.clear()
+        raise problem
+
+    def _too_large(self) -> GatewayError:
+        return HeadTooLarge(
+            f"The request has more than {self._most_fields} headers or {self._most} bytes of them; "
+            "GATEWAY_MAX_HEADERS and GATEWAY_MAX_HEAD_BYTES set how many are taken"
+        )
+
+
+def what_is_wrong(head: bytes) -> str:
+    """Which line of a head is none of HTTP/1.1, for people."""
+    lines = head.removeprefix(CRLF).split(CRLF)
+    if LINE.match(head) is None:
+        return f"The request does not begin as HTTP/1.1 does: {shown(lines[0])}"
+    wrong = next((line for line in lines[1:] if line and FIELD.fullmatch(line) is None), b"")
+    return f"The request has a line that is no HTTP/1.1 header: {shown(wrong)}"
+
+
+def shown(line: bytes) -> str:
+    return repr(line[:60])[1:]
+
+
+def joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """One list of two fields of a name. Raises InvalidRequest where there may be one alone."""
+    if name in SINGLE:
+        raise InvalidRequest(f"The request has more than one {name.decode()} header")
+    return before + b"," + value
+
+
+def check_host(host: bytes | None, http_1_0: bool) -> None:
+    """Raises InvalidRequest."""
+    if host is None:
+        if not http_1_0:
+            raise InvalidRequest("The request must have a Host header")
+    elif not is_host(host):
+        raise InvalidRequest("The Host header is not a host and port")
+
+
+@lru_cache(maxsize=256)
+def is_host(host: bytes) -> bool:
+    """Kept, since almost all requests name one of a few."""
+    return HOST.fullmatch(host) is not None
+
+
+def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
+    """The target's path as it was sent. Raises InvalidRequest."""
+    if method == b"CONNECT":
+        raise InvalidRequest("The gateway is no proxy: it opens no tunnels")
+    if target.startswith(b"/"):
+        return target.partition(b"?")[0]
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    absolute = ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise InvalidRequest(f"The request's target is no path: {shown(target)}")
+    if host is not None and absolute[1].lower() != host.lower():
+        raise InvalidRequest("The request's target names another host than its Host header")
+    if not is_host(absolute[1]):
+        raise InvalidRequest("The request's target names no host and port")
+    return absolute[2] or b"/"
+
+
+def is_chunked(known: dict[bytes, bytes], http_1_0: bool) -> bool:
+    """Raises InvalidRequest where the body's length could be read in two ways."""
+    coding = known.get(b"transfer-encoding")
+    if coding is None:
+        return False
+    if b"content-length" in known:
+        raise InvalidRequest("The request has both a Content-Length and a Transfer-Encoding header")
+    if http_1_0:
+        raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding")
+    if coding.lower() != b"chunked":
+        raise InvalidRequest("The only Transfer-Encoding that is taken is chunked")
+    return True
+
+
+def length_of(value: bytes) -> int:
+    """Raises InvalidRequest."""
+    if not value.isdigit():
+        raise InvalidRequest("The Content-Length header is no number of bytes")
+    return int(value) if len(value) <= MOST_DIGITS else ENDLESS
+
+
+def says_close(options: bytes) -> bool:
+    """Whether a list of connection options has `close`, after which the client asks no more."""
+    options = options.lower()
+    return b"close" in options and b"close" in [one.strip(b"\t ") for one in options.split(b",")]
+
+
+def decoded(path: bytes) -> bytes:
+    return unquote_to_bytes(path)
+
+
+def is_plain(path: bytes) -> bool:
+    """Whether a decoded path means the same when it is sent on as it is."""
+    return PLAIN.fullmatch(path) is not None
+
+
+def path_in(beginning: bytes) -> bytes:
+    """The path that a refused head seems to ask for, or b""."""
+    words = beginning[:1000].removeprefix(CRLF).split(b" ", 2)
+    return words[1].partition(b"?")[0] if len(words) > 1 else b""

@@ -1,0 +1,100 @@
+"""Structured logs: one JSON object a line on standard output, one shape for every event."""
+
+import asyncio
+import time
+import traceback
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import orjson
+
+from gateway.telemetry.log_writer import Spool
+
+STDOUT: Final = 1
+FLUSH_S: Final = 0.02
+MOST_LINES: Final = 256  # that wait to be handed over
+
+
+def timestamp(milliseconds: int) -> str:
+    """ISO 8601 of a moment since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def line_of(moment: str, level: str, event: str, facts: dict[str, object]) -> bytes:
+    line = {"ts": moment, "level": level, "logger": "gateway", "event": event, **facts}
+    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def dropped_line(count: int) -> bytes:
+    """Says that `count` lines are missing before it."""
+    return line_of(timestamp(int(time.time() * 1000)), "warning", "log_lines_dropped", {"lines": count})
+
+
+class Out(Protocol):
+    """Where lines go."""
+
+    dropped: int
+
+    def put(self, lines: list[bytes]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class EventLog:
+    """Writes events. `event` is a fixed word; the rest are its facts. Never bodies, never keys.
+
+    Lines of requests are handed over together, at most `FLUSH_S` seconds late; any other line at once, behind those
+    that wait. out: None for standard output.
+    """
+
+    def __init__(self, out: Out | None = None) -> None:
+        self._out: Out = Spool(STDOUT, dropped_line) if out is None else out
+        self._lines: list[bytes] = []
+        self._last, self._timestamp = 0, ""  # milliseconds: the second half is worked out once for each
+
+    @property
+    def dropped(self) -> int:
+        """How many lines could not be written."""
+        return self._out.dropped
+
+    def request(self, loop: asyncio.AbstractEventLoop, **facts: object) -> None:
+        if not self._lines:
+            loop.call_later(FLUSH_S, self.flush)
+        self._add("info", "request", facts)
+        if len(self._lines) >= MOST_LINES:
+            self.flush()
+
+    def info(self, event: str, **facts: object) -> None:
+        self._write("info", event, facts)
+
+    def warning(self, event: str, **facts: object) -> None:
+        self._write("warning", event, facts)
+
+    def error(self, event: str, **facts: object) -> None:
+        self._write("error", event, facts)
+
+    def fault(self, error: Exception, **facts: object) -> None:
+        """A fault of the gateway's own, with where it is."""
+        where = "".join(traceback.format_exception(error))
+        self.error("fault", message=f"{type(error).__name__}: {error}", traceback=where, **facts)
+
+    def flush(self) -> None:
+        """Hands over what waits."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._out.put(lines)
+
+    def close(self) -> None:
+        """Writes what waits, as far as somebody takes it in time."""
+        self.flush()
+        self._out.close()
+
+    def _write(self, level: str, event: str, facts: dict[str, object]) -> None:
+        self._add(level, event, facts)
+        self.flush()
+
+    def _add(self, level: str, event: str, facts: dict[str, object]) -> None:
+        milliseconds = int(time.time() * 1000)
+        if milliseconds != self._last:
+            self._last, self._timestamp = milliseconds, timestamp(milliseconds)
+        self._lines.append(line_of(self._timestamp, level, event, facts))

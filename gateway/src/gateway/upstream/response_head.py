@@ -1,0 +1,83 @@
+"""A worker's head: matched whole against RFC 9112's grammar, and only then taken apart. Pure."""
+
+import re
+from typing import Final
+
+from gateway.http.framing import TEXT, TOKEN, BadFraming, Chunked, Framing, Sized, UntilClose
+
+END: Final = b"\r\n\r\n"
+BEGINNING: Final = b"HTTP/1.1 "
+MOST_HEAD_BYTES: Final = 64 * 1024
+MOST_DIGITS: Final = 18  # of a length
+HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: %b)?\r\n((?:%b:%b\r\n)*+)\r\n" % (TEXT, TOKEN, TEXT))
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
+WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+BODILESS: Final = (204, 304)
+SWITCHING: Final = 101
+Headers = list[tuple[bytes, bytes]]
+
+
+class Reply:
+    """A head, taken apart. fields: with lower-case names, and values without white space around them."""
+
+    __slots__ = ("fields", "framing", "keep_alive", "status")
+
+    def __init__(self, status: int, fields: Headers) -> None:
+        """Raises BadFraming where it is ambiguous how its body is framed, or what was asked for is something else."""
+        if status == SWITCHING:
+            raise BadFraming("it changes the protocol, which nobody has asked for")
+        self.status = status
+        self.fields = fields
+        self.keep_alive = True
+        length = coding = None
+        for name, value in fields:
+            if name not in WATCHED:
+                continue
+            if name == b"content-length":
+                length = value if length is None or length == value else b"several"
+            elif name == b"transfer-encoding":
+                coding = value.lower() if coding is None else b"several"
+            elif says_close(value):
+                self.keep_alive = False
+        self.framing = framing_of(status, length, coding)
+
+    @property
+    def is_interim(self) -> bool:
+        return self.status < 200
+
+
+def read_reply(head: bytes) -> Reply:
+    """A head with its last empty line. Raises BadFraming."""
+    match = HEAD.fullmatch(head)
+    if match is None or len(head) > MOST_HEAD_BYTES:
+        raise not_http(head)
+    found = PAIR.findall(match[2])
+    return Reply(int(match[1]), [(name.lower(), value.rstrip(b"\t ")) for name, value in found])
+
+
+def check_beginning(data: bytes) -> None:
+    """Of a head that is not whole. Raises BadFraming if it cannot become one."""
+    if len(data) > MOST_HEAD_BYTES or not BEGINNING.startswith(data[: len(BEGINNING)]):
+        raise not_http(data)
+
+
+def not_http(data: bytes) -> BadFraming:
+    return BadFraming(f"it begins with {data[:40]!r}")
+
+
+def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Framing:
+    """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
+    if coding is not None and (coding != b"chunked" or length is not None):
+        raise BadFraming("its transfer-encoding is not chunked alone")
+    if length is not None and (not length.isdigit() or len(length) > MOST_DIGITS):
+        raise BadFraming("its content-length is no number")
+    if status in BODILESS:
+        return Sized(0)
+    if coding is not None:
+        return Chunked()
+    return UntilClose() if length is None else Sized(int(length))
+
+
+def says_close(options: bytes) -> bool:
+    """Whether the worker ends the connection behind this answer."""
+    return b"close" in [one.strip(b"\t ").lower() for one in options.split(b",")]

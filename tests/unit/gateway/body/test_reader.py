@@ -1,0 +1,584 @@
+"""What a body says: its model, whether it streams, whose usage it wants; and what is refused."""
+
+import json
+import tracemalloc
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from gateway.api.errors import InvalidRequest, RequestTooLarge
+from gateway.api.routes import Route, Routes
+from gateway.body.json_scan import MOST_CONTAINERS, MOST_DEPTH
+from gateway.body.reader import SMALL_BYTES, Asked, Reader, remote_media
+from gateway.config.model_options import Alias
+from tests.reading import read
+
+ROUTES, MIB = Routes(), 1024 * 1024
+READER = Reader({}, MIB)
+
+
+def route(path: str) -> Route:
+    found = ROUTES.find(path.encode())
+    assert found is not None
+    return found
+
+
+CHAT, COMPLETIONS, EMBEDDINGS, SPEECH = (
+    route("/v1/chat/completions"), route("/v1/completions"), route("/v1/embeddings"),
+    route("/v1/audio/transcriptions"),
+)  # fmt: skip
+
+
+def asked(body: object, at: Route = CHAT) -> Asked:
+    return read(json.dumps(body).encode(), b"application/json", at, {}, MIB)
+
+
+anything = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(max_size=5),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(some.dictionaries(some.text(max_size=5), anything), some.text(min_size=1))
+def test_the_model_is_found_in_any_object(rest: dict[str, object], model: str) -> None:
+    """Whatever else a body holds, its model is the one it names."""
+    assert asked(rest | {"model": model}).model == model
+
+
+@given(some.binary(max_size=200))
+def test_no_bytes_break_the_parser(body: bytes) -> None:
+    """Any bytes at all are a model or a refusal, never another error."""
+    with suppress(InvalidRequest):
+        assert read(body, b"application/json", CHAT, {}, MIB).model
+
+
+@given(some.dictionaries(some.text(max_size=5), anything))
+def test_only_the_wish_for_usage_is_added(rest: dict[str, object]) -> None:
+    """A stream's request is the client's own with one field before the others; any other is sent as it came."""
+    body = {name: value for name, value in rest.items() if name != "stream_options"} | {
+        "model": "m",
+        "stream": True,
+    }
+    sent = asked(body)
+    assert json.loads(sent.body) == body | {"stream_options": {"include_usage": True}}
+    assert sent.body.endswith(json.dumps(body).encode()[1:])
+    assert sent.hides_usage
+    assert asked(body | {"stream": False}).body == json.dumps(body | {"stream": False}).encode()
+    assert asked(body, EMBEDDINGS).body == json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "hides"),
+    [
+        ({"include_usage": True}, {"include_usage": True}, False),
+        ({"include_usage": False}, {"include_usage": True}, True),
+        ({}, {"include_usage": True}, True),
+        ({"x": 1}, {"include_usage": True, "x": 1}, True),
+        (
+            {"continuous_usage_stats": True},
+            {"include_usage": True, "continuous_usage_stats": False},
+            True,
+        ),
+        (None, {"include_usage": True}, True),
+        ("nonsense", "nonsense", True),
+    ],
+)
+def test_whose_usage_it_is(options: object, sent: object, hides: bool) -> None:
+    """Who asked for it gets it; nonsense is left to the worker's own words."""
+    found = asked({"model": "m", "stream": True, "stream_options": options})
+    assert (json.loads(found.body)["stream_options"], found.hides_usage) == (sent, hides)
+
+
+def nested(levels: int) -> dict[str, object]:
+    value: object = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"x": value}
+    return {"model": "m", "x": value}
+
+
+def test_a_text_beyond_its_bound_is_not_parsed() -> None:
+    """Only images and sound make a body so large."""
+    text, image = {"role": "user", "content": "x" * MIB}, {"image_url": {"url": "data:,"}}
+    with pytest.raises(RequestTooLarge):
+        asked({"model": "m", "messages": [text]})
+    assert asked({"model": "m", "messages": [text, image]}).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "match"),
+    [
+        (b"[],", MOST_CONTAINERS, "objects"),
+        (b'{"x":{}},', MOST_CONTAINERS, "objects"),
+        (b"0,", 4_000_001, "values"),
+    ],
+)
+def test_values_are_bounded(part: bytes, count: int, match: str) -> None:
+    """A few million small ones would take the memory of gigabytes of a worker, and its loop's time."""
+    body = b'{"model":"m","image_url":[' + part * count + b"0]}"
+    with pytest.raises(InvalidRequest, match=match):
+        read(body, b"application/json", CHAT, {}, MIB)
+
+
+def test_tokens_are_no_containers() -> None:
+    """An array of as many tokens as a context holds is ordinary, and so are brackets in a text."""
+    for prompt in ([123456] * 262_144, "[{" * MOST_CONTAINERS):
+        body = json.dumps({"model": "m", "prompt": prompt}).encode()
+        assert read(body, b"application/json", COMPLETIONS, {}, 10 * MIB).model == "m"
+
+
+def test_depth_is_bounded() -> None:
+    """As deep as allowed passes, one deeper does not; many shallow objects do."""
+    assert asked(nested(MOST_DEPTH - 1)).model == "m"
+    with pytest.raises(InvalidRequest, match="deeper"):
+        asked(nested(MOST_DEPTH))
+    assert asked({"model": "m", "x": [{}] * 1000}).model == "m"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","x":{"model":"y"},"model":"a"}',
+        b'{"model":"a","\\u006dodel":"b"}',
+        b'{"mod\\u0065l":"a","m\\u006Fdel":"b"}',
+    ],
+)
+def test_two_models_are_none(body: bytes) -> None:
+    """Another parser could take the other one."""
+    with pytest.raises(InvalidRequest, match="twice"):
+        read(body, b"application/json", CHAT, {}, MIB)
+
+
+def test_a_model_within_something_else_is_no_second_one() -> None:
+    """Tools and texts may have fields of that name."""
+    assert asked({"model": "m", "tools": [{"model": "x"}], "text": '"model"'}).model == "m"
+
+
+def form(*parts: str, boundary: str = "B") -> bytes:
+    return "".join(f"--{boundary}\r\n{part}\r\n" for part in parts).encode() + f"--{boundary}--\r\n".encode()
+
+
+FIELD = 'Content-Disposition: form-data; name="{}"\r\n\r\n{}'
+FILE = 'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: a/b\r\n\r\nRIFF name="model"'
+
+
+def test_the_model_of_a_form() -> None:
+    """The field of that name, before or behind the file, in quotes or not; the body stays as it is."""
+    for parts in ([FIELD.format("model", "m"), FILE], [FILE, FIELD.format("model", "m")],
+                  [FILE, FIELD.format("model", "m").replace('"', "")]):  # fmt: skip
+        found = read(form(*parts), b'multipart/form-data; boundary="B"', SPEECH, {}, MIB)
+        assert (found.model, found.body) == ("m", form(*parts))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (form(FILE), b"multipart/form-data; boundary=B"),
+        (form(FIELD.format("model", "a"), FIELD.format("model", "b")), b"multipart/form-data; boundary=B"),
+        (form(FIELD.format("model", "a")), b"multipart/form-data"),
+        (form(FIELD.format("model", "a")), b"application/json"),
+        (form(FIELD.format("model", "a")), b""),
+    ],
+)
+def test_a_form_without_one_model(body: bytes, kind: bytes) -> None:
+    """None, two, or no way to tell."""
+    with pytest.raises(InvalidRequest):
+        read(body, kind, SPEECH, {}, MIB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "boundary"),
+    [
+        (b"multipart/form-data; boundary=B", "B"),
+        (b"Multipart/Form-Data;BOUNDARY=B;", "B"),
+        (b'multipart/form-data; charset="a;b=c"; boundary="B C:=?/"', "B C:=?/"),
+        (b"multipart/form-data ; charset=utf-8 ; boundary=----WebKitForm7MA4YWxk", "----WebKitForm7MA4YWxk"),
+        (b"multipart/form-data; boundary====a=/b", "===a=/b"),
+        (b"multipart/form-data; boundary=" + b"x" * 70, "x" * 70),
+    ],
+)  # fmt: skip
+def test_the_boundary_of_a_form(kind: bytes, boundary: str) -> None:
+    """A token or a quoted string, wherever it stands; with or without what else clients write."""
+    assert read(form(FIELD.format("model", "m"), boundary=boundary), kind, SPEECH, {}, MIB).model == "m"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b'multipart/form-data; x="' + b";" * 16_000,
+        b"multipart/form-data; boundary=B" + b"; x=y" * 4_000,
+        b"multipart/form-data; boundary*" + b"9" * 5000 + b"=B",
+        b"multipart/form-data; boundary*" + b"9" * 100 + b"=B",
+        b"multipart/form-data; boundary*0=B",
+        b"multipart/form-data; boundary*=utf-8''B",
+        b"multipart/form-data; boundary=B; boundary=C",
+        b"multipart/form-data; boundary=B; Boundary=B",
+        b'multipart/form-data; boundary="B',
+        b'multipart/form-data; boundary="\\B"',
+        b'multipart/form-data; boundary="B "',
+        b"multipart/form-data; boundary=" + b"x" * 71,
+        b"multipart/form-data; boundary=",
+        b'multipart/form-data; boundary=""',
+        b"multipart/form-data; boundary=\xe9",
+        b"multipart/form-dataX; boundary=B",
+        b"multipart/form-data boundary=B",
+        b"multipart/form-data; boundary=B, text/plain",
+    ],
+)
+def test_a_boundary_that_two_readers_could_take_for_two(kind: bytes) -> None:
+    """It is refused, and however long its header is, in no time: none is taken apart beyond 256 bytes."""
+    with pytest.raises(InvalidRequest, match="boundary"):
+        read(form(FIELD.format("model", "m")), kind, SPEECH, {}, MIB)
+
+
+@given(some.binary(max_size=200), some.binary(max_size=60))
+def test_no_form_breaks_the_parser(body: bytes, kind: bytes) -> None:
+    """Any bytes at all are a model or a refusal."""
+    with suppress(InvalidRequest):
+        assert read(body, b"multipart/form-data; boundary=" + kind, SPEECH, {}, MIB).model
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://x/y.png"}}, "https://x/y.png"),
+        ({"type": "image_url", "image_url": "file:///etc/passwd"}, "file:///etc/passwd"),
+        ({"type": "input_image", "image_url": "HTTP://x"}, "HTTP://x"),
+        ({"type": "video_url", "video_url": {"url": "http://x"}}, "http://x"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, None),
+        ({"type": "text", "text": 'see "image_url": http://x'}, None),
+    ],
+)
+def test_media_that_a_worker_would_fetch(part: dict[str, object], found: str | None) -> None:
+    """Every address but data: URIs, wherever the message has it."""
+    assert remote_media(asked({"model": "m", "messages": [{"role": "user", "content": [part]}]})) == found
+
+
+FAST = {"fast": Alias(model="m", force={"temperature": 0}, default={"max_tokens": 5})}
+
+
+def test_an_alias_is_sent_as_its_model() -> None:
+    """With the parameters it forces, and those it fills in; the worker knows nothing of the alias."""
+    given_body = {"model": "fast", "temperature": 1, "stream": True}
+    sent = read(json.dumps(given_body).encode(), b"application/json", CHAT, FAST, MIB)
+    assert json.loads(sent.body) == {
+        "model": "m", "temperature": 0, "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    assert (sent.model, sent.alias) == ("m", FAST["fast"])
+
+
+def test_an_alias_is_not_for_forms() -> None:
+    """A form is not written anew."""
+    with pytest.raises(InvalidRequest, match="alias"):
+        read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST, MIB)
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://media.example/x.png", False),
+        ("https://MEDIA.example:443/x.png", False),
+        ("https://media.example.evil/x.png", True),
+        ("https://media.example@evil/x.png", True),
+        ("ftp://media.example/x.png", True),
+        ("https://[::1", True),
+    ],
+)
+def test_media_from_where_a_card_allows(url: str, refused: bool) -> None:
+    """The host decides, however the address is dressed up."""
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}],
+    }
+    assert (remote_media(asked(body), {"media.example"}) is not None) is refused
+
+
+CHAT_PART = {
+    "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://h/x"}}]}]
+}
+SOURCE = {"type": "image", "source": {"type": "url", "url": "http://h/x"}}
+FETCHED = [
+    ("/v1/chat/completions", CHAT_PART),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "tool", "content": [{"video_url": {"url": "http://h/x"}}]}]},
+    ),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"audio_url": "http://h/x", "uuid": "1"}]}]},
+    ),
+    (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://h/x"}]}]},
+    ),
+    ("/v1/responses", {"input": [{"type": "function_call_output", "output": [{"image_url": "http://h/x"}]}]}),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [SOURCE]}]}),
+    (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [SOURCE]}]}]},
+    ),
+    ("/v1/embeddings", CHAT_PART),
+    ("/v1/embeddings", {"input": CHAT_PART["messages"]}),
+    ("/v1/embeddings", {"messages": [CHAT_PART["messages"], CHAT_PART["messages"]]}),
+    (
+        "/v1/score",
+        {"data_1": "x", "data_2": {"content": [{"type": "image_url", "image_url": {"url": "http://h/x"}}]}},
+    ),
+    ("/v1/rerank", {"query": "x", "documents": [{"content": [{"image_url": {"url": "http://h/x"}}]}]}),
+    ("/tokenize", CHAT_PART),
+]
+LINK = {
+    "image_url": "http://h/x",
+    "source": {"url": "http://h/x"},
+    "deep": [{"video_url": {"url": "http://h/x"}}],
+}
+SOMEBODYS_TEXT = [
+    (
+        "/v1/messages",
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "input": LINK}]}]},
+    ),
+    ("/v1/messages", {"tools": [{"name": "t", "input_schema": {"properties": LINK, "examples": [LINK]}}]}),
+    ("/v1/messages", {"metadata": LINK}),
+    ("/v1/chat/completions", {"metadata": LINK, "tools": [{"function": {"parameters": {"example": LINK}}}]}),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": LINK}}]}]},
+    ),
+    (
+        "/v1/chat/completions",
+        {"response_format": {"json_schema": {"schema": LINK}}, "chat_template_kwargs": LINK},
+    ),
+    ("/v1/responses", {"metadata": LINK, "tools": [{"parameters": LINK}], "input": "image_url http://h/x"}),
+    ("/v1/responses", {"input": [{"type": "function_call", "arguments": json.dumps(LINK), "action": LINK}]}),
+    ("/v1/completions", {"prompt": "x", "metadata": LINK}),
+    ("/v1/detokenize", LINK),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), FETCHED)
+def test_what_a_worker_would_fetch_is_seen(path: str, body: dict[str, object]) -> None:
+    """In each place of each route's schema, also behind a name that is spelt with escapes."""
+    plain = json.dumps(body | {"model": "m"})
+    hidden = plain.replace("image_url", "im\\u0061ge_\\u0075rl").replace("url", "\\u0075rl")
+    for text in (plain, hidden):
+        found = read(text.encode(), b"application/json", route(path), {}, MIB)
+        assert remote_media(found) == "http://h/x"
+        assert remote_media(found, {"h"}) is None
+
+
+@pytest.mark.parametrize(("path", "body"), SOMEBODYS_TEXT)
+def test_what_no_worker_fetches_is_anybodys_text(path: str, body: dict[str, object]) -> None:
+    """A tool's input, a schema, an example, metadata: whatever their keys are called."""
+    assert remote_media(asked(body | {"model": "m"}, route(path))) is None
+
+
+parameters = some.dictionaries(some.text("abc", max_size=2), some.none() | some.integers(), max_size=5)
+
+
+@given(parameters, parameters, parameters)
+def test_an_alias_forces_fills_in_and_changes_nothing_else(
+    request: dict[str, int | None], force: dict[str, int | None], default: dict[str, int | None]
+) -> None:
+    """Forced ones are the alias's, defaults stand where the client says nothing or null, all else is the client's."""
+    default = {key: value for key, value in default.items() if key not in force}
+    alias = Alias(model="big", force=force, default=default)
+    body = json.dumps({**request, "model": "fast"}).encode()
+    made = json.loads(read(body, b"application/json", EMBEDDINGS, {"fast": alias}, MIB).body)
+    assert made.keys() == request.keys() | force.keys() | default.keys() | {"model"}
+    for key, value in made.items():
+        said = request.get(key)
+        expected = force[key] if key in force else default.get(key) if said is None else said
+        assert value == ("big" if key == "model" else expected)
+
+
+AWKWARD = '"seed" : 12345678901234567890123,"x":[1.0,1E5, 0.1000],  "d":1,"d":2 ,"\\u0065":"\\/"'
+
+
+@pytest.mark.parametrize(
+    ("member", "put"),
+    [
+        ('"stream_options": null', '"stream_options": {"include_usage":true}'),
+        ('"stream_options" : { }', '"stream_options" : {"include_usage":true }'),
+        ('"stream_options":{"z":1e2}', '"stream_options":{"include_usage":true,"z":1e2}'),
+        ('"stream_options":{"include_usage" :false}', '"stream_options":{"include_usage" :true}'),
+        ('"stream_options":{"include_\\u0075sage":null}', '"stream_options":{"include_\\u0075sage":true}'),
+    ],
+)
+def test_what_is_put_in_leaves_every_other_byte_alone(member: str, put: str) -> None:
+    """Numbers, order, blanks, escapes, repeated names."""
+    body = f'{{ "model":"m",{AWKWARD},{member}, "stream":true }}\n'
+    sent = read(body.encode(), b"application/json", CHAT, {}, MIB)
+    assert sent.body.decode() == body.replace(member, put)
+    assert sent.hides_usage
+
+
+def test_an_alias_leaves_every_other_byte_alone() -> None:
+    """Likewise; what it adds comes first."""
+    body = f'{{ {AWKWARD}, "temperature": 1.50,"model" :"fast" }}'
+    sent = read(body.encode(), b"application/json", EMBEDDINGS, FAST, MIB)
+    expected = body.replace("1.50", "0").replace('"fast"', '"m"').replace("{", '{"max_tokens":5,', 1)
+    assert sent.body.decode() == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "stream", "stream_options", "previous_response_id", "user", "temperature"]
+)
+def test_what_the_gateway_acts_on_stands_there_once(name: str) -> None:
+    """Two readers may take two values of what is said twice."""
+    body = f'{{"model":"fast","{name}":null,"x":1,"\\u{ord(name[0]):04x}{name[1:]}":null}}'
+    with pytest.raises(InvalidRequest, match="twice"):
+        read(body.encode(), b"application/json", CHAT, FAST, MIB)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        '[0,0]', '[[0],[0]]', '[{"include_usage":true},{"include_usage":true}]', '[{"x":1,"x":2}]', '[]', '7',
+        '"include_usage"', 'true',
+    ],
+)  # fmt: skip
+def test_options_that_are_no_object_are_the_workers_to_refuse(options: str) -> None:
+    """A list of several values is not a member that stands there several times: the worker says what it wants."""
+    body = f'{{"model":"m","stream":true,"stream_options":{options}}}'
+    assert read(body.encode(), b"application/json", CHAT, {}, MIB).body.decode() == body
+
+
+@pytest.mark.parametrize("body", ['[{"model":"m"}]', '[{"model":"m"},{"model":"m"}]', '[[{"model":"m"}]]'])
+def test_a_list_is_no_body(body: str) -> None:
+    """Whatever the objects in it name."""
+    with pytest.raises(InvalidRequest, match="must be a JSON object"):
+        read(body.encode(), b"application/json", CHAT, {}, MIB)
+
+
+def test_a_list_that_an_alias_sets_may_have_many_elements() -> None:
+    """The addresses of media in it are found all the same."""
+    alias = {"fast": Alias(model="m", force={"messages": []})}
+    url = "https://example.com/a.png"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    body = {
+        "model": "fast",
+        "messages": [{"role": "user", "content": [image]}, {"role": "user", "content": "x"}],
+    }
+    sent = read(json.dumps(body).encode(), b"application/json", CHAT, alias, MIB)
+    assert json.loads(sent.body) == {"model": "m", "messages": []}
+    assert sent.addresses == [url]
+
+
+def test_a_byte_order_mark_is_dropped() -> None:
+    """Some editors and languages write one before any text."""
+    sent = read(b'\xef\xbb\xbf{"model":"m"}', b"application/json", CHAT, {}, MIB)
+    assert sent.body == b'{"model":"m"}'
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_other_unicode_is_told(coding: str) -> None:
+    """A worker might read it, where we do not."""
+    with pytest.raises(InvalidRequest, match="UTF-16 or UTF-32"):
+        read('{"model":"m"}'.encode(coding), b"application/json", CHAT, {}, MIB)
+
+
+@pytest.mark.parametrize("size", [0, 256 * 1024 - 12, 600_000])
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xe4\xbd", b"\xed\xa0\x80", b"\xc0\x80"])
+def test_what_is_no_utf_8_is_told(size: int, wrong: bytes) -> None:
+    """Anywhere in a body."""
+    body = b'{"model":"m","x":"' + "你".encode() * (size // 3) + b"%b" + b'"}'
+    assert read(body % b"", b"application/json", CHAT, {}, MIB).model == "m"
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        read(body % wrong, b"application/json", CHAT, {}, MIB)
+
+
+@pytest.mark.parametrize("offset", range(24))
+def test_media_are_seen_wherever_a_slice_ends(offset: int) -> None:
+    """The mark of media may lie across two of the pieces that a body is sifted in."""
+    body = b'{"model":"m","x":"%b","messages":[{"content":[{"image_url":"http://h/x"}]}]}'
+    body %= b"y" * (256 * 1024 - 60 + offset)
+    assert remote_media(read(body, b"application/json", CHAT, {}, MIB)) == "http://h/x"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "Content-Disposition: form-data; name*=utf-8''model\r\n\r\nother",
+        'Content-Disposition: form-data; name="mod\\el"\r\n\r\nother',
+        'Content-Disposition: form-data\n; name="model"\r\n\r\nother',
+        'Content-Disposition: form-data; x="\r"; name="model"\r\n\r\nother',
+        "Content-Disposition: form-data; x=" + "y" * 9000 + '; name="model"\r\n\r\nother',
+    ],
+)
+def test_a_second_model_of_a_form_cannot_hide(part: str) -> None:
+    """What a worker may take for the field is refused, where it could not be told apart."""
+    body = form(FIELD.format("model", "m"), part)
+    with pytest.raises(InvalidRequest):
+        read(body, b"multipart/form-data; boundary=B", SPEECH, {}, MIB)
+
+
+def test_a_file_may_hold_anything_but_the_boundary_on_a_line_of_its_own() -> None:
+    """Also what looks like it, and brackets and names."""
+    file = FILE + ' --B\r\nContent-Disposition: form-data; name="model"\r\n\r\nother' + "--B" * 2000
+    body = form(FIELD.format("model", "m"), file)
+    assert read(body, b"multipart/form-data; boundary=B", SPEECH, {}, MIB).model == "m"
+    with pytest.raises(InvalidRequest, match="parts"):
+        read(form(*["x"] * 1001), b"multipart/form-data; boundary=B", SPEECH, {}, MIB)
+
+
+@given(
+    some.dictionaries(
+        some.sampled_from(
+            ["model", "stream", "stream_options", "user", "previous_response_id", "x", "messages"]
+        ),
+        some.sampled_from(
+            ["m", "fast", "", True, False, None, 1, {"include_usage": False}, [{"role": "user"}], "é"]
+        ),
+    ),
+    some.booleans(),
+    some.sampled_from([b"", b',"model":"n"}', b',"stream":true}', b',"x":1e400}', b"]", b',"x":"\\ud800"}']),
+)
+def test_small_bodies_are_read_as_large_ones(fields: dict[str, object], compact: bool, end: bytes) -> None:
+    """A parser reads the small ones, a scan the others: of the same text, with blanks behind it, both say the same."""
+    text = json.dumps(fields, separators=(",", ":") if compact else None, ensure_ascii=compact).encode()
+    text = text[:-1] + end if end and fields else text
+    said: list[object] = []
+    for body in (text, text + b" " * SMALL_BYTES):
+        try:
+            one = read(body, b"application/json", CHAT, FAST, MIB)
+        except InvalidRequest as error:
+            said.append(error.message)
+        else:
+            values = {name: one.fields.get(name) for name in ("user", "previous_response_id", "stream")}
+            used = {name: None if isinstance(value, dict | list) else value for name, value in values.items()}
+            said.append(
+                (
+                    one.model,
+                    one.body.rstrip(),
+                    used,
+                    one.stream,
+                    one.hides_usage,
+                    one.alias,
+                    list(one.addresses),
+                )
+            )
+    assert said[0] == said[1] or "byte" in str(said[0])
+
+
+@pytest.mark.parametrize("name", ["user", "previous_response_id", "stream"])
+@pytest.mark.parametrize("value", ["[" + "[]," * 240_000 + "1]", '{"a":' + "[" + "{}," * 240_000 + "1]}"])
+def test_nothing_is_built_of_a_long_value_where_a_short_one_belongs(name: str, value: str) -> None:
+    """It goes to the worker as it is, and to the gateway it is as if nothing were there."""
+    reading = READER.begin(b'{"model":"m","%b":%b}' % (name.encode(), value.encode()), b"", CHAT)
+    while not reading.advance():
+        pass
+    tracemalloc.start()
+    found = reading.asked()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.fields[name], found.stream) == (None, False)
+    assert peak < 64 * 1024
+
+
+def test_long_options_of_a_stream_are_refused() -> None:
+    """They are an object of two members, and read in one go."""
+    body = b'{"model":"m","stream":true,"stream_options":{"a":[' + b"[]," * 5000 + b"[]]}}"
+    with pytest.raises(InvalidRequest, match="longer"):
+        read(body, b"application/json", CHAT, {}, MIB)

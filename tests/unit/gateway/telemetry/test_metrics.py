@@ -1,0 +1,77 @@
+"""What is counted is told in Prometheus' form."""
+
+from hypothesis import given
+from hypothesis import strategies as some
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.body.budget import BodyBudget
+from gateway.config.catalog import Card, Catalog
+from gateway.fleet.fleet import Fleet
+from gateway.proxy.queue import Queues
+from gateway.telemetry.logs import EventLog
+from gateway.telemetry.metrics import SECONDS, Metrics, Spread
+
+CARD = Card("a", ("alpha",), "o/a")
+
+
+def told(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for one in families
+        for sample in one.samples
+    }
+
+
+@given(some.lists(some.floats(0, 1000), max_size=50))
+def test_buckets_hold_all_that_is_not_above_them(values: list[float]) -> None:
+    """Each bucket counts what is at most its bound, the last one everything."""
+    spread = Spread()
+    for value in values:
+        spread.add(value)
+    bounds = [*SECONDS, float("inf")]
+    assert [count for _, count in spread.buckets()] == [
+        sum(value <= bound for value in values) for bound in bounds
+    ]
+
+
+def test_a_request_in_every_metric_of_its_own() -> None:
+    """Its ending, its times and its tokens, by model and route."""
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
+    traffic = metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
+    traffic.prompt_tokens += 3
+    metrics.count("alpha", "chat_completions", 404, "refused", 0.001, None)
+    metrics.count_error("alpha", "model_not_found")
+    metrics.count_retry()
+    found = told(metrics)
+    where = {("model", "alpha"), ("route", "chat_completions")}
+    ended = where | {("status", "200"), ("ending", "complete")}
+    assert found["gateway_requests_total", frozenset(ended)] == 1
+    assert found["gateway_request_duration_seconds_bucket", frozenset(where | {("le", "0.005")})] == 1
+    assert found["gateway_request_duration_seconds_count", frozenset(where)] == 2
+    assert found["gateway_time_to_first_byte_seconds_count", frozenset(where)] == 1
+    assert found["gateway_prompt_tokens_total", frozenset(where)] == 3
+    assert found["gateway_errors_total", frozenset({("model", "alpha"), ("code", "model_not_found")})] == 1
+    assert found["gateway_retries_total", frozenset()] == 1
+    assert found["gateway_queue_length", frozenset({("model", "alpha")})] == 0
+
+
+def test_how_full_the_room_for_bodies_is() -> None:
+    """What is held, and what may be."""
+    budget = BodyBudget(1000)
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), budget)
+    assert budget.take(300, 0, 0)
+    found = told(metrics)
+    assert found["gateway_bodies_bytes", frozenset()] == 300
+    assert found["gateway_bodies_limit_bytes", frozenset()] == 1000
+
+
+def test_failures_are_told_before_the_first_one() -> None:
+    """A series that begins with its first failure has grown by nothing, and no alert would see it."""
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
+    loading = frozenset({"model": "alpha", "code": "model_loading"}.items())
+    assert told(metrics)["gateway_errors_total", loading] == 0
+    metrics.count("alpha", "chat_completions", 200, "complete", 0.2, 0.02)
+    for status, ending in (("200", "broken"), ("502", "refused"), ("503", "refused"), ("504", "refused")):
+        labels = {"model": "alpha", "route": "chat_completions", "status": status, "ending": ending}
+        assert told(metrics)["gateway_requests_total", frozenset(labels.items())] == 0
