@@ -12,7 +12,8 @@ from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import load_catalog
 from gateway.config.model_options import load_models
 from gateway.config.settings import Settings
-from gateway.control.api import data_app, ops_app, preflight
+from gateway.control.api import data_app, preflight
+from gateway.control.ops import ops_app
 from gateway.discovery.loop import Keeper
 from gateway.discovery.probes import Probes
 from gateway.fleet.fleet import Fleet, Transition

@@ -15,7 +15,8 @@ from fastapi import FastAPI, Response
 from gateway.api.errors import NoWorkerAvailable
 from gateway.app import Gateway
 from gateway.config.settings import Settings
-from gateway.control.api import EXPOSITION, bare_app
+from gateway.control.framework import bare_app
+from gateway.control.ops import EXPOSITION
 from gateway.discovery.probe_client import PageError, visit
 from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
 from gateway.telemetry import merging

@@ -1,0 +1,61 @@
+"""What every FastAPI application here has: no pages of its own, errors as OpenAI objects, HEAD where there is GET."""
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import __version__
+from gateway.api.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
+
+
+class Plainly:
+    """HEAD is GET for a page, since whoever sends the answer leaves its body out, and a slash at a path's end does not
+    count, for which the framework would send clients to where `Host` says."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            method, path = scope["method"], scope["path"]
+            scope = {
+                **scope,
+                "method": "GET" if method == "HEAD" else method,
+                "path": path.removesuffix("/") or "/",
+            }
+        await self._app(scope, receive, send)
+
+
+def bare_app(title: str) -> FastAPI:
+    """A FastAPI application without pages, whose errors are OpenAI objects."""
+    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(Plainly)
+    app.add_exception_handler(GatewayError, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+    return app
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return Response(error.body(), error.status, headers=headers)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    allow = with_head((error.headers or {}).get("Allow", ""))
+    return await answer(request, to_gateway_error(request.method, request.url.path, error.status_code, allow))
+
+
+def with_head(allow: str) -> str:
+    """The methods of a page: HEAD is answered wherever GET is."""
+    return "GET, HEAD" if "GET" in allow else allow
+
+
+def to_gateway_error(method: str, path: str, status: int, allow: str) -> GatewayError:
+    """What the framework's own 404 and 405 become; anything else it raises is the request's fault."""
+    if status == 404:
+        return RouteNotFound(f"{method} {path} is no route of this gateway")
+    if status == 405:
+        return MethodNotAllowed(f"{path} does not take {method}", allow)
+    return InvalidRequest(f"The request was refused ({status})")
