@@ -1,4 +1,4 @@
-"""A chat with the OpenAI client: what the model thought, and what it answered."""
+"""A chat with the OpenAI client: the model's reasoning, then its answer."""
 
 from client import clear_errors, connect, expect_choices, options, reasoning_of
 

@@ -1,4 +1,4 @@
-"""Plain completion: the model goes on with a text, without a chat's roles."""
+"""A plain completion: the model continues a text, without the roles of a chat."""
 
 from client import clear_errors, connect, expect_choices, options
 

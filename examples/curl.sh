@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The same with curl alone: the list of models, a chat, a completion. usage: examples/curl.sh [MODEL]
+# The same with curl only: the list of models, a chat, a completion. usage: examples/curl.sh [MODEL]
 # Exit codes are those of the other examples: 3 nothing answers · 4 the model is not ready · 5 the answer is an error.
 set -euo pipefail
 base=${OPENAI_BASE_URL:-http://127.0.0.1:8000/v1}

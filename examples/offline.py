@@ -1,4 +1,4 @@
-"""The same weights without any server: vLLM's own LLM class, with the options that the slug is served with.
+"""The same weights without a server: vLLM's own LLM class, with the options of the slug.
 
 It runs inside a worker image: scripts/in-worker SLUG examples/offline.py [PROMPT ...]
 """

@@ -1,4 +1,4 @@
-"""A chat that is printed while the model writes it: first what it thinks, then what it answers."""
+"""A chat that is printed while the model generates it: first the reasoning, then the answer."""
 
 from client import WRONG_ANSWER, clear_errors, connect, fail, options, reasoning_of
 

@@ -1,4 +1,4 @@
-"""Tool calling in two rounds: the model asks for a function, we call it, the model answers from what it said."""
+"""Tool calling in two rounds: the model asks for a function, we call it, and the model answers with its result."""
 
 import json
 from collections.abc import Callable
