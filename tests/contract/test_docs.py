@@ -1,7 +1,7 @@
 """Docs that a program can check: every metric, error code, target and link is what the code says it is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import Metric
@@ -93,6 +93,58 @@ def anchors_of(text: str) -> set[str]:
     )
     made = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
     return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {"out"}
+ROOMS = {path.parent.name for path in ROOT.glob("gateway/src/gateway/*/__init__.py")}
+PACKAGES = {"launcher": "docker/launcher", "model_cache": "model-cache/src/model_cache"}
+NOT_IN_GIT = {"docker/*/weights.lock", "docker/*.override.yaml"}  # an operator makes them
+PATH = re.compile(r"(?<![\w./-])[\w.<>-]+(?:/[\w.<>-]+)*/?")
+
+
+def test_every_path_that_the_docs_name_exists() -> None:
+    """From the root, or from the gateway's package where rooms are spoken of. The changelog names the past, too."""
+    wrong = {
+        (page.relative_to(ROOT).as_posix(), path)
+        for page in pages()
+        if page.name != "CHANGELOG.md"
+        for path in paths_in(page.read_text())
+        if path not in NOT_IN_GIT and not any(ROOT.glob(path))
+    }
+    assert wrong == set()
+
+
+def paths_in(text: str) -> Iterator[str]:
+    """As patterns: `<slug>`, `SLUG` and the like stand for any name."""
+    for word in PATH.findall(text):
+        first, slash, rest = word.partition("/")
+        path = re.sub(r"<\w+>|\bSLUG\b|\bmy-model\b", "*", word).rstrip("/.")
+        if slash and rest and first in FOLDERS:
+            yield path
+        elif slash and rest.endswith(".py") and first in ROOMS:
+            yield f"gateway/src/gateway/{path}"
+    for package, name in re.findall(r"`(launcher|model_cache)\.([\w.]+)`", text):
+        yield f"{PACKAGES[package]}/{name.replace('.', '/')}*"
+
+
+def test_every_function_that_the_docs_name_exists() -> None:
+    """`path/module.py`, `Class.function`: both are in that module."""
+    named = [(file, name) for page in pages() for file, name in functions_in(page.read_text())]
+    assert named
+    assert [(file, name) for file, name in named if not has(ROOT / file, name)] == []
+
+
+def functions_in(text: str) -> Iterator[tuple[str, str]]:
+    """Of our own modules; docs/network.md names those of others too."""
+    for path, name in re.findall(r"`([\w/-]+\.py)`,\s`(\w+\.\w+)`", text):
+        for file in paths_in(path):
+            yield file, name
+
+
+def has(file: Path, name: str) -> bool:
+    kind, _, function = name.partition(".")
+    text = file.read_text()
+    return re.search(rf"^class {kind}\b", text, re.MULTILINE) is not None and f"def {function}(" in text
 
 
 def test_every_test_of_reliability_is_there() -> None:
