@@ -19,6 +19,7 @@ from gateway.body.members import NOTED, Place, places_of
 from gateway.body.multipart import Form
 from gateway.config.catalog import Card
 from gateway.config.model_options import Alias
+from gateway.http.write_coalescer import Parts
 
 BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 SIFTED_BYTES: Final = 256 * 1024  # at a time
@@ -35,6 +36,9 @@ MOST_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads
 TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
+COPIED_BYTES: Final = (
+    1 << 20
+)  # of a body that is put together anew: a copy of 50 MiB would hold the loop for 60 ms
 Fields = dict[str, object]
 
 
@@ -42,13 +46,14 @@ class Asked:
     """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
 
     alias: what the client's name for the model stands for; addresses: of media, which a worker would fetch.
+    parts: the body as it is sent; body: in one piece, of a large one as the client sent it; size: bytes that are sent.
     """
 
-    __slots__ = ("addresses", "alias", "body", "fields", "hides_usage", "model", "stream")
+    __slots__ = ("addresses", "alias", "body", "fields", "hides_usage", "model", "parts", "size", "stream")
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
-        alias: Alias | None = None, addresses: Collection[str] = (),
+        alias: Alias | None = None, addresses: Collection[str] = (), parts: Parts | None = None,
     ) -> None:  # fmt: skip
         self.model = model
         self.body = body
@@ -57,6 +62,8 @@ class Asked:
         self.hides_usage = hides_usage
         self.alias = alias
         self.addresses = addresses
+        self.parts: Parts = [body] if parts is None else parts
+        self.size = len(body) if parts is None else sum([len(part) for part in parts])
 
 
 class Unread(Protocol):
@@ -194,8 +201,12 @@ class JsonReading:
         hides_usage = stream and self._route.asks_usage and not wants_usage(fields)
         if hides_usage:
             splices += usage_splices(fields, scan)
-        body = spliced(self._body, splices) if splices else self._body
-        return Asked(model, body, fields, stream, hides_usage, alias, scan.addresses)
+        body, parts = self._body, None
+        if splices and len(body) > COPIED_BYTES:
+            parts = spliced(body, splices)
+        elif splices:
+            body = b"".join(spliced(body, splices))
+        return Asked(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
 
 
 def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | None:
@@ -333,18 +344,15 @@ def usage_splices(fields: Fields, scan: Scan) -> list[Splice]:
     return splices
 
 
-def spliced(body: bytes, splices: list[Splice]) -> bytes:
-    """The body with something else in some places."""
-    if len(splices) == 1:
-        start, end, put = splices[0]
-        return b"%b%b%b" % (body[:start], put, body[end:])
-    parts: list[bytes | memoryview] = []
+def spliced(body: bytes, splices: list[Splice]) -> Parts:
+    """The body with something else in some places. In parts, of which none is a copy."""
+    parts: Parts = []
     at, view = 0, memoryview(body)
     for start, end, put in sorted(splices):
         parts += (view[at:start], put)
         at = end
     parts.append(view[at:])
-    return b"".join(parts)
+    return parts
 
 
 # media
@@ -377,5 +385,5 @@ def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
 
 def check_size(asked: Asked, route: Route, cards: tuple[Card, ...], most: int) -> None:
     """Raises RequestTooLarge for a body that only images or sound could fill, of a model that takes neither."""
-    if len(asked.body) > most and route.kind is Kind.JSON and not any(card.images for card in cards):
+    if asked.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
         raise too_large(most)

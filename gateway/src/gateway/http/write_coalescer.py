@@ -9,6 +9,8 @@ from typing import Final
 MOST_WAITING: Final = (
     64 * 1024
 )  # bytes; one turn may bring megabytes of requests, and what is written is what can be bounded
+Bytes = bytes | memoryview
+Parts = list[Bytes]  # of one message
 
 
 class Outbox:
@@ -19,16 +21,16 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._size = 0
-        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+        self._waiting: list[tuple[asyncio.Transport, Bytes]] = []
 
-    def send(self, transport: asyncio.Transport, data: bytes) -> None:
+    def send(self, transport: asyncio.Transport, data: Bytes) -> None:
         """Writes `data` soon, in the order of the calls."""
         waiting = self._waiting
         self._size += len(data)
         if not waiting:
             self._loop.call_soon(self.flush)
         elif waiting[-1][0] is transport and len(data) <= MOST_WAITING:
-            data = waiting.pop()[1] + data
+            data = b"".join((waiting.pop()[1], data))
         waiting.append((transport, data))
         if self._size > MOST_WAITING:
             self.flush()
@@ -41,7 +43,7 @@ class Outbox:
                 write(transport, data)
 
 
-def write(transport: asyncio.Transport, data: bytes) -> None:
+def write(transport: asyncio.Transport, data: Bytes) -> None:
     """Writes, or breaks the connection off: one that cannot be written to costs no other its bytes."""
     try:
         transport.write(data)

@@ -5,6 +5,7 @@ from typing import Final
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected, WorkerUnreachable
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
+from gateway.http.write_coalescer import Parts
 from gateway.upstream.connection import Exchange, Receiver
 from gateway.upstream.pool import Upstream
 
@@ -21,7 +22,7 @@ class Attempt:
         self._lease = worker.lease(streams=streams)
         self._exchange: Exchange | None = None
 
-    def send(self, upstream: Upstream, head: bytes, body: bytes, receiver: Receiver, *, fresh: bool) -> None:
+    def send(self, upstream: Upstream, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool) -> None:
         self._exchange = upstream.start(self.worker, head, body, receiver, fresh=fresh)
 
     @property

@@ -10,6 +10,7 @@ from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.workers import Worker
+from gateway.http.turns import Turns
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
 from gateway.proxy.response_affinity import Search, Stored
@@ -32,12 +33,14 @@ class Shared:
     random: Random = field(default_factory=Random)
     stored: Stored = field(default_factory=Stored)
     desk: Desk = field(init=False)
+    turns: Turns = field(init=False)  # of reading large bodies
     reader: Reader = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
     budgets: dict[str, Budget] = field(init=False)
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.upstream.loop)
+        self.turns = Turns(self.upstream.loop)
         self.reader = Reader(self.models.aliases, self.settings.max_text_bytes)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}

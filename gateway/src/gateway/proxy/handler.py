@@ -131,7 +131,7 @@ class Call:
         else:
             self._unread = unread
             self._become(Step.READING)
-            self._shared.desk.read(self._take_reading_turn)
+            self._shared.turns.take(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
         """Whether there is more to read."""
@@ -257,12 +257,12 @@ class Call:
         assert asked is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
-            self.route.method, target, worker.host_header, request.headers, len(asked.body), self.sent_id
+            self.route.method, target, worker.host_header, request.headers, asked.size, self.sent_id
         )
         self._become(Step.SENT)
         self.worker, self.pace.heard = worker, upstream.loop.time()
         self._attempt = Attempt(worker, streams=self.stream_is_asked)
-        self._attempt.send(upstream, head, asked.body, self, fresh=fresh)
+        self._attempt.send(upstream, head, asked.parts, self, fresh=fresh)
 
     # the way back
 
@@ -292,7 +292,7 @@ class Call:
         """Whether a worker has taken a large body and keeps it: one that refuses a request does so at once, and nobody
         else need be asked."""
         asked, attempt, search = self._asked, self._attempt, self._search
-        if asked is None or attempt is None or len(asked.body) <= KEPT_BYTES:
+        if asked is None or attempt is None or asked.size <= KEPT_BYTES:
             return False
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
@@ -432,8 +432,8 @@ class Call:
         if now - self._started > longest:
             self.fail(
                 Overloaded(
-                    f"The request's body was not decoded and read within {longest:g} s: send it again later, "
-                    "without compression if that is possible"
+                    f"The request's body was not put together and read within {longest:g} s, since many large ones "
+                    "came before it: send it again later"
                 )
             )
 

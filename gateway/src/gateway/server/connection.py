@@ -20,7 +20,7 @@ from gateway.server.request import ClientRequest, head_of
 
 WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel holds
 LEAST_TAKEN: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
-TURN_BYTES: Final = 32 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
+TURN_BYTES: Final = 16 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
 SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
 MOST_DROPPED: Final = (
     2  # times as much as a body may have is read behind the last request, so that its answer can be
@@ -54,6 +54,7 @@ class ClientConnection:
         self._heads = request_head.HeadReader(settings.max_head_bytes, settings.max_headers)
         self._data = b""  # what has been read
         self._at = 0  # how far it is taken apart
+        self._has_turn = False  # for the rest of it to be taken apart
         self._request: ClientRequest | None = None  # whose body comes, or whose answer is due
         self._framing: Framing | None = None  # of its body
         self._dropped = 0  # bytes behind the last request
@@ -190,9 +191,8 @@ class ClientConnection:
         request, framing = self._request, self._framing
         assert request is not None
         assert framing is not None
-        data = self._data[self._at :] if self._at else self._data
-        if len(data) > TURN_BYTES and isinstance(framing, Chunked):
-            data = data[:TURN_BYTES]
+        stop = self._at + TURN_BYTES if isinstance(framing, Chunked) else len(self._data)
+        data = self._data[self._at : stop]
         try:
             payload = framing.feed(data)
             self._at += len(data) - framing.surplus
@@ -206,14 +206,20 @@ class ClientConnection:
                 self._run(request)
             elif self._at < len(self._data):
                 self.transport.pause_reading()
-                self._loop.call_soon(self._read_on)
+                if not self._has_turn:
+                    self._has_turn = True
+                    self._door.turns.take(self._read_on)
 
-    def _read_on(self) -> None:
-        """With what is left of chunks that have come."""
+    def _read_on(self) -> bool:
+        """With what is left of chunks that have come, in turn with other connections; returns whether there is more."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
             if self._phase is BODY:
                 self._safely(self._read)
+        self._has_turn = (
+            self._phase is BODY and self._at < len(self._data) and not self.transport.is_closing()
+        )
+        return self._has_turn
 
     def _hold(self) -> None:
         """Nothing is read behind a request that is not answered, or for a client that does not take its answers."""
@@ -382,8 +388,10 @@ class ClientConnection:
         if self._untaken():
             self._since = now
             self._look_at_writing(self._stuck or (self._untaken(), now), now)
-        elif now - self._since > MOST_LINGER_S or now - max(self._since, self._dropped_at) > LINGER_S:
-            self.transport.abort()
+        else:
+            most = LINGER_S if self._door.closing else MOST_LINGER_S
+            if now - self._since > most or now - max(self._since, self._dropped_at) > LINGER_S:
+                self.transport.abort()
 
     def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:
         """A client that has taken next to nothing for too long is cut off."""

@@ -13,6 +13,7 @@ from gateway.api.errors import GatewayError
 from gateway.api.routes import Routes
 from gateway.body.budget import BodyBudget
 from gateway.config.settings import Settings
+from gateway.http.turns import Turns
 from gateway.http.write_coalescer import Outbox
 from gateway.server.request import ClientRequest
 
@@ -66,6 +67,10 @@ class Door:
     empty: asyncio.Event = field(
         default_factory=asyncio.Event
     )  # set once it closes and the last connection has gone
+    turns: Turns = field(init=False)  # of taking many small chunks apart
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.loop)
 
     async def watch(self) -> None:
         """Looks at every connection again and again, at a part of them at a time, until cancelled."""

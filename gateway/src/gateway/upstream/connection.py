@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.http.framing import BadFraming, Chunked, Framing
 from gateway.http.states import ANSWERS, LINES, Answer, Line, changed
-from gateway.http.write_coalescer import Outbox
+from gateway.http.write_coalescer import Outbox, Parts
 from gateway.upstream.response_head import END, Headers, Reply, check_beginning, read_reply
 
 RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
@@ -174,17 +174,17 @@ class Connection:
         """Of the request that runs."""
         return self._is_sent() and self._clock() - self._started >= STALE_S
 
-    def start(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def start(self, exchange: Exchange, head: bytes, body: Parts) -> None:
         """Sends a request. The connection must be open and idle."""
         assert self._transport is not None
         self._become(Line.ASKED)
         self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
         exchange.run_on(self)
-        if len(body) < JOINED_BYTES:
-            self._outbox.send(self._transport, head + body)
+        if len(body) == 1 and len(body[0]) < JOINED_BYTES:
+            self._outbox.send(self._transport, head + body[0])
         else:
-            self._outbox.send(self._transport, head)
-            self._outbox.send(self._transport, body)
+            for part in (head, *body):
+                self._outbox.send(self._transport, part)
 
     def drop(self) -> None:
         """Closes; whoever waits for the exchange is not told."""

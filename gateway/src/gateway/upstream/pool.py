@@ -12,7 +12,7 @@ from typing import cast
 from gateway.api.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Worker
-from gateway.http.write_coalescer import Outbox
+from gateway.http.write_coalescer import Outbox, Parts
 from gateway.upstream.connection import Connection, Exchange, Receiver
 
 
@@ -64,7 +64,7 @@ class Upstream:
         self._connecting: set[asyncio.Task[None]] = set()
 
     def start(
-        self, worker: Worker, head: bytes, body: bytes, receiver: Receiver, *, fresh: bool = False
+        self, worker: Worker, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool = False
     ) -> Exchange:
         """Sends a request to `worker`; `receiver` is told of the answer, never before this returns.
 
@@ -81,14 +81,14 @@ class Upstream:
         return exchange
 
     async def _connect_and_start(
-        self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: bytes
+        self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
         try:
             await self._send(worker, pool, exchange, head, body)
         except Exception as fault:  # noqa: BLE001  # the boundary of one request
             exchange.fault(fault)
 
-    async def _send(self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: bytes) -> None:
+    async def _send(self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: Parts) -> None:
         try:
             connection = await self._connect(worker, pool)
         except GatewayError as error:

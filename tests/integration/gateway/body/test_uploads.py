@@ -75,6 +75,16 @@ def held(size: int, **script: object) -> bytes:
     return start + b"x" * (size - len(start) - 2) + b'"}'
 
 
+def test_a_large_body_that_asks_for_a_stream(start_gateway: StartGateway, own_worker: FakeWorker) -> None:
+    """The gateway's wish for usage is put in between its bytes, and nothing else changes."""
+    gateway = start_gateway()
+    body = held(8 * MIB, do="sse")[:-1] + b', "seed": 12345678901234567890123}'
+    with gateway.connect(post(body)):
+        seen = own_worker.next()
+    assert seen.body.replace(b'"stream_options":{"include_usage":true},', b"", 1) == body
+    assert b"include_usage" in seen.body
+
+
 @pytest.mark.parametrize("script", [{"do": "json"}, {"do": "sse", "hold": -1}], ids=["whole", "stream"])
 def test_what_a_worker_has_taken_makes_room(
     start_gateway: StartGateway, own_worker: FakeWorker, script: dict[str, object]

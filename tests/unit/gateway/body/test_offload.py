@@ -60,6 +60,37 @@ async def test_a_short_body_overtakes_long_ones() -> None:
     assert max(grown) < 2 * TURN_BYTES
 
 
+async def test_neither_a_fault_nor_a_thread_that_cannot_start_stops_the_desk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who meets it is told, and the next body is decoded."""
+    loop, faults = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    desk, told = Desk(loop), asyncio.Queue[BaseException | None]()
+    no_thread, wrong = RuntimeError("can't start new thread"), ZeroDivisionError()
+
+    def decode(fault: Exception | None = None) -> None:
+        def tell(error: BaseException | None) -> bool:
+            told.put_nowait(error)
+            if fault is not None:
+                raise fault
+            return False
+
+        desk.decode(Decoding([b"{}"], None, MIB), tell)
+
+    def refuse(*_: object) -> None:
+        raise no_thread
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk._executor, "submit", refuse)
+        decode()
+    assert await asyncio.wait_for(told.get(), 30) is no_thread
+    decode(wrong)
+    decode()
+    assert [await asyncio.wait_for(told.get(), 30) for _ in range(2)] == [None, None]
+    assert faults == [wrong]
+
+
 def test_what_is_decoded_counts_as_it_grows() -> None:
     """Where others hold what there is, it is refused before it is whole; and all is given back."""
     stage = Stage()

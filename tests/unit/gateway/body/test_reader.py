@@ -582,3 +582,15 @@ def test_long_options_of_a_stream_are_refused() -> None:
     body = b'{"model":"m","stream":true,"stream_options":{"a":[' + b"[]," * 5000 + b"[]]}}"
     with pytest.raises(InvalidRequest, match="longer"):
         read(body, b"application/json", CHAT, {}, MIB)
+
+
+def test_a_large_body_is_not_copied() -> None:
+    """What is put in between its bytes goes with them in parts: each is what the client has sent, or small."""
+    body = b'{"model":"m","stream":true,"messages":[],"x":"%b","stream_options":{}}' % (b"x" * 3 * MIB)
+    found = read(body, b"application/json", CHAT, {}, 4 * MIB)
+    assert b"".join(found.parts) == body.replace(b"{}}", b'{"include_usage":true}}')
+    assert found.size == sum(map(len, found.parts))
+    assert found.body is body
+    views = [part.obj for part in found.parts if isinstance(part, memoryview)]
+    assert views == [body] * len(views)
+    assert len(b"".join(part for part in found.parts if isinstance(part, bytes))) < 100

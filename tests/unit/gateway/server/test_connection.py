@@ -250,6 +250,25 @@ def test_a_body_of_many_small_chunks_takes_many_turns(uploader: Client) -> None:
     assert uploader.line.out.startswith(b"HTTP/1.1 200 ")
 
 
+def test_small_chunks_of_many_clients_have_one_turn_at_a_time(stage: Scene) -> None:
+    """However many clients send them: behind the beginning of each, one turn of the loop takes one part of one."""
+    clients = [Client(stage) for _ in range(5)]
+    for client in clients:
+        client.limit = MUCH
+        client.connection._door.turns = clients[
+            0
+        ].connection._door.turns  # as all connections of a gateway do
+        client.send(CHUNKED)
+    for client in clients:
+        client.line.send(SMALL_CHUNKS)
+    parts = 0
+    while any(client.line.stands_still for client in clients):
+        stage.loop.turn()
+        parts += 1
+    each = -(-len(SMALL_CHUNKS) // connections.TURN_BYTES)
+    assert parts == len(clients) * (each - 1)
+
+
 @pytest.mark.parametrize("before", [b"", LATER], ids=["alone", "behind another"])
 def test_what_comes_behind_many_small_chunks_has_its_turn(uploader: Client, before: bytes) -> None:
     """In the same read: the requests are answered one after another, and the connection goes on."""
@@ -287,6 +306,17 @@ def test_the_end_between_two_turns(uploader: Client, end: Callable[[Client], Non
     assert not uploader.line.stands_still
     uploader.look(connections.LINGER_S + 1)
     assert (uploader.phase, uploader.door.budget.used, uploader.reported) == (Phase.CLOSED, 0, [])
+
+
+def test_a_refused_client_does_not_hold_up_the_end(uploader: Client) -> None:
+    """Once the gateway ends, what it still sends is read for as long as a silence would be borne, and no longer."""
+    uploader.send(HEAD % b"later" + b"Content-Length: %d\r\n\r\n" % (2 * MUCH))
+    uploader.connection._door.closing = True
+    for _ in range(3):
+        assert not uploader.line.closed
+        uploader.send(b"x")
+        uploader.look(connections.LINGER_S * 0.4)
+    assert uploader.line.closed
 
 
 def test_who_sends_all_before_it_looks_gets_its_refusal(uploader: Client) -> None:
