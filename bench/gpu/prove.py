@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from bench.gpu import chat, checkpoint, facts, front, loads, recipe
+from bench.gpu import chat, checkpoint, facts, front, loads, recipe, shards
 from bench.gpu.rows import Row, row
 from bench.gpu.worker import started
 
@@ -61,6 +61,8 @@ def prove(plan: Plan) -> dict[str, Any]:
     record = heading(plan)
     place = plan.out / "files" / plan.row.key
     checkpoint.write(place, plan.row)
+    if plan.row.files:
+        shards.write(place)
     config = place / "serve.yaml"
     config.write_text(yaml.safe_dump(recipe.options(plan.row)))
     words = recipe.command(place, config, plan.row.slug, plan.port)
@@ -111,8 +113,8 @@ def heading(plan: Plan) -> dict[str, Any]:
     return {
         "row": plan.row.key, "slug": plan.row.slug, "title": plan.row.title, "date": now, "vllm": version("vllm"),
         "gpus": gpus(),
-        "used_gpus": plan.row.gpus, "layers": plan.row.layers, "caches": plan.state_of_caches,
-        "config": dict(plan.row.config),
+        "used_gpus": plan.row.gpus, "layers": plan.row.layers, "files": plan.row.files,
+        "caches": plan.state_of_caches, "config": dict(plan.row.config),
     }  # fmt: skip
 
 

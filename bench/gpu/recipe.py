@@ -16,10 +16,10 @@ CONTAINER_ONLY = {"PATH", "PYTHONPATH", "HOME", "PIP_DISABLE_PIP_VERSION_CHECK"}
 
 
 def options(row: Row) -> dict[str, Any]:
-    """The slug's serve.yaml with the row's differences, on the row's cards, weights made up at the start."""
+    """The slug's serve.yaml with the row's differences, on the row's cards; weights made up, unless from files."""
     shipped = yaml.safe_load((DOCKER / row.slug / "serve.yaml").read_text())
     scaled = {"tensor-parallel-size": row.gpus} if "tensor-parallel-size" in shipped else {}
-    loading = {"load-format": "dummy", "safetensors-load-strategy": None}
+    loading = {} if row.files else {"load-format": "dummy", "safetensors-load-strategy": None}
     merged = shipped | scaled | loading | dict(row.options)
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -56,7 +56,7 @@ def command(checkpoint: Path, config: Path, slug: str, port: int) -> list[str]:
 
 def differences(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """By what a recorded start differs from the slug's own files as they are today; null: it went without."""
-    plain = Row("", record["slug"], record["used_gpus"], "")
+    plain = Row("", record["slug"], record["used_gpus"], "", files=record.get("files", False))
     ours = environment(plain, Path("CACHES")) | {"VLLM_SERVER_DEV_MODE": "1"}
     parts = {
         "options": changed(options(plain), record["options"]),

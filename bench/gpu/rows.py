@@ -14,7 +14,8 @@ class Row:
 
     `layers`: as many of the model's instead of all. `config`: fields of its configuration that differ, `options` those
     of serve.yaml (None: left out), `environment` those of the image. `ready_within_s`: after that it counts as hung.
-    `images`: whether it is shown some. `loads`: concurrencies to measure.
+    `images`: whether it is shown some. `files`: random weights are written to the disk and read from there (of a Qwen2
+    alone, `shards`), else vLLM makes them up. `loads`: concurrencies to measure.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Row:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_within_s: float = 300
     images: bool = False
+    files: bool = False
     loads: tuple[int, ...] = (32,)
 
 
@@ -37,6 +39,7 @@ NO_MULTICAST = {
     "NCCL_NVLS_ENABLE": "0",
 }
 FORKED = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
+SPAWNED = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 TENSOR_ONLY: dict[str, Any] = {"enable-expert-parallel": None}
 KIMI_EAGER: dict[str, Any] = {
     "enforce-eager": True,
@@ -46,7 +49,8 @@ KIMI_EAGER: dict[str, Any] = {
 
 ROWS = (
     Row("r1-7b", R1, 1, "as shipped", loads=(1, 32, 256)),
-    Row("r1-7b-forked", R1, 1, "processes forked", environment=FORKED),
+    Row("r1-7b-files", R1, 1, "as shipped, weights from files", files=True, loads=(256,)),
+    Row("r1-7b-files-spawned", R1, 1, "processes spawned, weights from files", environment=SPAWNED, files=True),
     Row("fp8", STEP_FP8, 2, "as shipped", environment=NO_MULTICAST),
     Row("fp8-forked", STEP_FP8, 2, "processes forked", environment=NO_MULTICAST | FORKED),
     Row("fp8-tp", STEP_FP8, 2, "processes forked, without expert parallelism", options=TENSOR_ONLY,

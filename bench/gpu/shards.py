@@ -1,9 +1,9 @@
-"""Random weights of a Qwen2 model as real files, so that a start reads from a disk what it would read of the model's own.
+"""Random weights of a Qwen2 model as real files, so that a start reads from a disk as much as of the model's own.
 
 usage: python -m bench.gpu.shards FOLDER     FOLDER has the model's config.json; made on the GPU, in seconds
 
-Shards have the size of those on the hub. Matrices are drawn from a normal distribution and norms are ones, as in a model
-before its training: no value overflows, and each prompt has an answer of its own.
+Shards have the size of those on the hub. Matrices are drawn from a normal distribution and norms are ones, as in a
+model before its training: no value overflows, and each prompt has an answer of its own.
 """
 
 import json

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import served
-from bench.gpu import chat, checkpoint, facts, page, recipe
+from bench.gpu import chat, checkpoint, facts, page, recipe, shards
 from bench.gpu.rows import NOT_ATTEMPTED, ROWS, Row, row
 
 LOG = Path(__file__).parent / "vllm-gpu.log"
@@ -22,7 +22,7 @@ LOG = Path(__file__).parent / "vllm-gpu.log"
 def test_rows_are_of_slugs_and_scaled_to_their_cards(one: Row) -> None:
     assert (recipe.DOCKER / one.slug / "card.yaml").is_file()
     options = recipe.options(one)
-    assert options["load-format"] == "dummy"
+    assert options.get("load-format") == (None if one.files else "dummy")
     assert options.get("tensor-parallel-size", 1) == one.gpus
     assert None not in options.values()
 
@@ -197,3 +197,29 @@ def test_a_failed_round_counts_nowhere() -> None:
     good = {"concurrency": 1, "way": "direct", "failed": 0}
     loads = [good, good | {"failed": 3}, {"concurrency": 1, "way": "direct", "failure": "x"}]
     assert served.by_way({"loads": loads}) == {1: {"direct": [good]}}
+
+
+def test_files_of_random_weights_are_the_model_s_own_in_names_and_bytes() -> None:
+    """As the hub lists the 7B: two files, 15.23 GB in all, every tensor in one of them."""
+    config = checkpoint.shape_of(row("r1-7b-files"))
+    files = shards.named(shards.shards(config))
+    listed = shards.index(files)
+    assert list(files) == ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"]
+    assert listed["metadata"]["total_size"] == 15_231_233_024
+    assert listed["weight_map"].keys() == dict(shards.tensors(config)).keys()
+    assert listed["weight_map"]["lm_head.weight"] == list(files)[1]
+    assert all(sum(map(shards.size, part.values())) <= shards.SHARD_BYTES for part in files.values())
+
+
+def test_a_start_from_files_differs_by_nothing_for_that() -> None:
+    one = row("r1-7b-files")
+    environment = recipe.environment(one, Path("CACHES")) | {"VLLM_SERVER_DEV_MODE": "1"}
+    record = {
+        "slug": one.slug,
+        "used_gpus": 1,
+        "files": True,
+        "options": recipe.options(one),
+        "environment": environment,
+        "config": {},
+    }
+    assert recipe.differences(record) == {}
