@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs the vLLM and torch that a slug pins, with all they need, for a bare Hopper host without a network.
 # usage: pack.sh SLUG PARTS [CACHE]     PARTS becomes p00, p01, ...: one xz tar of a site directory, split at PART_BYTES
-#   (49000000). CACHE keeps the wheels. About seven minutes on two cores; unpack.sh is its other half.
+#   (49000000). CACHE keeps the wheels, of other builds too. About seven minutes on two cores; unpack.sh is its other half.
 # The host has Python 3.12, a CUDA 13 driver and toolkit, and NVIDIA's libraries, numpy, numba and OpenCV in its own
 # site-packages: those are left out, and so is machine code for other GPUs (bench/gpu/slim.py), FlashAttention 2 (Hopper
 # uses 3) and what no recipe needs. Every wheel is the lock's or the card's, by hash.
@@ -23,7 +23,8 @@ if ! fetch "$wanted/all" 2>/dev/null; then   # some of the lock has no wheel for
   done
 fi
 
-for wheel in "$cache"/*.whl; do
+PYTHONPATH=docker "$python" -m bench.gpu.wanted "$slug" --of "$cache" > "$wanted/wheels"
+while read -r wheel; do
   case $(basename "$wheel") in
     torch-*) without=('torch/bin/protoc*' 'torch/include/ATen/ops/*') ;;
     triton-*) without=('triton/plugins/*' 'triton/instrumentation/*' 'triton/FileCheck' 'triton/profiler/*' 'triton/_C/libproton.so'
@@ -32,7 +33,7 @@ for wheel in "$cache"/*.whl; do
     *) without=() ;;
   esac
   unzip -q -o -d "$site" "$wheel" ${without[@]:+-x "${without[@]}"} || [ $? = 11 ]   # 11: a pattern that this version has no file for
-done
+done < "$wanted/wheels"
 rm -rf "$site"/pycountry/locales "$site"/mistral_common/data/tekken*
 find "$site"/torch/lib "$site"/nvidia/nccl "$site"/vllm -name '*.so*' -size +1M -print0 | xargs -0 "$python" -m bench.gpu.slim 90
 tar -C "$site" -c . | xz -T0 -3 | split -b "${PART_BYTES:-49000000}" -d -a 2 - "$parts/p"

@@ -1,6 +1,7 @@
-"""Writes what a bare GPU host lacks of a slug's pins and lock: a requirements file with hashes for each distribution.
+"""What a bare GPU host lacks of a slug's pins and lock.
 
-usage: python -m bench.gpu.wanted SLUG FOLDER
+usage: python -m bench.gpu.wanted SLUG FOLDER     writes a requirements file with hashes for each distribution
+       python -m bench.gpu.wanted SLUG --of CACHE  prints the wheels in CACHE that are of these versions
 """
 
 import re
@@ -38,10 +39,36 @@ def wanted(slug: str, docker: Path = DOCKER) -> dict[str, str]:
     return needs | gateway | {wheel.distribution: wheel.requirement for wheel in (vllm, torch)}
 
 
+def chosen(cache: Path, needs: dict[str, str]) -> list[Path]:
+    """The wheels of these requirements: a cache that served another build has others too."""
+    versions = {(plain(name), version) for name, version in map(pinned, needs.values())}
+    return [wheel for wheel in sorted(cache.glob("*.whl")) if named(wheel) in versions]
+
+
+def pinned(requirement: str) -> tuple[str, str]:
+    """Name and version of a requirement that names one version."""
+    name, _, version = requirement.split()[0].partition("==")
+    return name.partition("[")[0], version
+
+
+def named(wheel: Path) -> tuple[str, str]:
+    """Name and version of a wheel, by its file's name."""
+    name, version = wheel.name.split("-")[:2]
+    return plain(name), version
+
+
+def plain(name: str) -> str:
+    """A distribution's name as all ways to write it have it in common."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def main(words: list[str]) -> int:
-    slug, folder = words[0], Path(words[1])
-    for name, text in wanted(slug).items():
-        (folder / f"{name}.txt").write_text(text + "\n")
+    needs = wanted(words[0])
+    if words[1] == "--of":
+        print(*chosen(Path(words[2]), needs), sep="\n")
+        return 0
+    for name, text in needs.items():
+        (Path(words[1]) / f"{name}.txt").write_text(text + "\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,19 @@ def test_every_proof_s_slug_has_what_it_needs_by_hash(slug: str) -> None:
     assert not {"numpy", "nvidia-cublas", "tilelang"} & found.keys()
     assert [name for name, text in found.items() if "--hash=sha256:" not in text] == []
     assert [name for name, text in found.items() if " ; " in text] == []
+
+
+def test_a_cache_that_served_another_build_is_not_mixed_into_this_one(tmp_path: Path) -> None:
+    needs = {
+        "vllm": "vllm==0.32.0 --hash=sha256:0",
+        "typing-extensions": "typing-extensions==4.16.0 \\\n    --hash=sha256:0",
+    }
+    mine = ["typing_extensions-4.16.0-py3-none-any.whl", "vllm-0.32.0-cp38-abi3-manylinux_2_28_x86_64.whl"]
+    others = [
+        "vllm-0.33.0-cp38-abi3-manylinux_2_28_x86_64.whl",
+        "torch-2.13.0-cp312-cp312-linux_x86_64.whl",
+        "wanted",
+    ]
+    for name in mine + others:
+        (tmp_path / name).touch()
+    assert [wheel.name for wheel in wanted.chosen(tmp_path, needs)] == mine
