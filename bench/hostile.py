@@ -36,11 +36,11 @@ from bench.processes import end, layout, pinned, program, python_module
 from bench.servers import MAIN_FLEET, BrokenServer, Server, gateway_started, wait_for
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Routes
-from gateway.body.reader import Reader
+from gateway.body.reader import BodyReader
 
 STREAMS, INTERVAL_S, SECONDS, MOST_MS = 50, 0.02, 4.0, 50.0
 MIB = 1 << 20
-MOST = 10 * MIB - 200  # bytes of a JSON body without media, and a little for what is around
+MAX = 10 * MIB - 200  # bytes of a JSON body without media, and a little for what is around
 PATIENT = 10  # niceness of the hostile client, which shares a core with those who measure
 IDLE = "idle"
 CHAT = "/v1/chat/completions"
@@ -48,13 +48,13 @@ CHAT = "/v1/chat/completions"
 
 def list_of(part: bytes, count: int | None = None) -> bytes:
     """A member that nobody reads, as large as it may be."""
-    return b'{"model":"%b","x":[%b0]}' % (MODEL.encode(), part * (count or MOST // len(part)))
+    return b'{"model":"%b","x":[%b0]}' % (MODEL.encode(), part * (count or MAX // len(part)))
 
 
 def in_messages(part: bytes, count: int | None = None) -> bytes:
     """A message whose parts are looked at for media."""
     head = b'{"model":"%b","image_url":0,"messages":[{"content":[' % MODEL.encode()
-    return head + part * (count or MOST // len(part)) + b"0]}]}"
+    return head + part * (count or MAX // len(part)) + b"0]}]}"
 
 
 def numbers() -> bytes:
@@ -72,15 +72,15 @@ BODIES: Mapping[str, Callable[[], bytes]] = {
     "floats with exponents": lambda: list_of(b"-1.25e-7,"),
     "short strings": lambda: list_of(b'"ab",'),
     "strings of escapes": lambda: list_of(b'"\\u4f60\\n\\"",'),
-    "one string of backslashes": lambda: list_of(b'"%b",' % (b"\\\\" * (MOST // 2 - 10)), 1),
-    "one string of Chinese": lambda: list_of('"{}",'.format("你" * (MOST // 3 - 10)).encode(), 1),
+    "one string of backslashes": lambda: list_of(b'"%b",' % (b"\\\\" * (MAX // 2 - 10)), 1),
+    "one string of Chinese": lambda: list_of('"{}",'.format("你" * (MAX // 3 - 10)).encode(), 1),
     "different names": lambda: list_of(b'{%b"z":0},' % b"".join(b'"%x":0,' % at for at in range(900_000)), 1),
     "249,000 objects": lambda: list_of(b'{"a":0},', 249_000),
     "900,000 objects, refused": lambda: list_of(b'{"a":0},', 900_000),
     "60 levels deep": lambda: list_of(b"[" * 60 + b"]" * 60 + b",", 4000),
-    "blanks": lambda: list_of(b" " * (MOST - 10), 1),
+    "blanks": lambda: list_of(b" " * (MAX - 10), 1),
     "media of no address": lambda: in_messages(b'{"image_url":{"url":"data:"}},', 120_000),
-    "names with escapes": lambda: in_messages(b'{%b"z":0},' % (b'"im\\u0061ge_url":0,' * (MOST // 20)), 1),
+    "names with escapes": lambda: in_messages(b'{%b"z":0},' % (b'"im\\u0061ge_url":0,' * (MAX // 20)), 1),
     "a 50 MiB image": lambda: in_messages(
         b'{"image_url":{"url":"data:image/png;base64,%b"}},' % (b"A" * (49 * MIB)), 1
     ),
@@ -202,14 +202,14 @@ async def read_stream(port: int, until: float, lags: list[float]) -> None:
 async def ask_health(port: int, until: float, lags: list[float]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while time.monotonic() < until:
-        asked = time.monotonic()
+        parsed = time.monotonic()
         writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(
             int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
         )
         await reader.readexactly(length)
-        lags.append((time.monotonic() - asked) * 1e3)
+        lags.append((time.monotonic() - parsed) * 1e3)
         await asyncio.sleep(0.005)
     writer.close()
 
@@ -257,11 +257,11 @@ def longest_turn(name: str) -> float:
     route = Routes().find(path)
     assert route is not None
     kind = b"multipart/form-data; boundary=B" if "form" in name else b"application/json"
-    unread, longest, over = Reader({}, 10 * MIB).begin(BODIES[name](), kind, route), 0.0, False
+    reading, longest, over = BodyReader({}, 10 * MIB).begin(BODIES[name](), kind, route), 0.0, False
     while not over:
         began = time.thread_time()
         try:
-            over = unread.advance()
+            over = reading.advance()
         except InvalidRequest:
             over = True
         longest = max(longest, time.thread_time() - began)

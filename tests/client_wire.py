@@ -103,8 +103,8 @@ class Client:
         self.answers: list[Answer] = []
         self.refused = self.gone = 0
         self.sent = b""
-        self.door = replace(stage.door, prepare=self._prepare)
-        self.connection = ClientConnection(self.door)
+        self.listener = replace(stage.listener, prepare=self._prepare)
+        self.connection = ClientConnection(self.listener)
         self.line = stage.connect(self.connection)
 
     def _prepare(self, request: ClientRequest) -> None:
@@ -142,14 +142,14 @@ class Client:
 
     def close_door(self) -> None:
         """The gateway ends, and waits for what runs."""
-        self.door.close_idle()
+        self.listener.close_idle()
         self.stage.loop.settle()
         self.check()
 
     def shut_door(self) -> None:
         """The gateway ends, and waits no longer."""
-        self.door.close_idle()
-        self.door.shut()
+        self.listener.close_idle()
+        self.listener.shut()
         self.stage.loop.settle()
         self.check()
 
@@ -157,7 +157,7 @@ class Client:
         """In steps, as the door looks at a connection several times a second."""
         for _ in range(4):
             self.stage.loop.pass_time(seconds / 4)
-            for visitor in self.door.connections:
+            for visitor in self.listener.connections:
                 with self.stage.watch("look"):
                     visitor.look(self.stage.loop.time())
             self.stage.loop.settle()
@@ -170,10 +170,10 @@ class Client:
                 self.wait(PATIENCE_S)
         self.check()
         assert self.line.closed, "nobody closes the connection"
-        assert self.connection not in self.door.connections
+        assert self.connection not in self.listener.connections
         assert not self.connection.busy
         self._check_attribution(requests_in(self.sent))
-        assert self.door.budget.used == 0, "bytes of a body are held"
+        assert self.listener.budget.used == 0, "bytes of a body are held"
         kept = [request.target for request in self.prepared if request.handler is not None]
         assert not kept, f"still with a handler: {kept}"
 
@@ -183,7 +183,7 @@ class Client:
         self.stage.watch.judge()
         assert self.stage.log.faults == []
         if self.line.closed:
-            assert self.connection not in self.door.connections
+            assert self.connection not in self.listener.connections
         elif self.line.takes_more:
             assert not any(answer.is_paused for answer in self.answers), "an answer is paused for ever"
         if self.line.stands_still:

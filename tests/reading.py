@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from gateway.api.routes import Route
 from gateway.body.content_coding import Decoding
-from gateway.body.reader import Asked, Reader
+from gateway.body.reader import BodyReader, ParsedBody
 from gateway.config.model_options import Alias
 
 
 def read(
     body: bytes, content_type: bytes, route: Route, aliases: Mapping[str, Alias], most_text: int
-) -> Asked:
+) -> ParsedBody:
     """What is asked. Raises as the reader does."""
-    unread = Reader(aliases, most_text).begin(body, content_type, route)
-    while not unread.advance():
+    reading = BodyReader(aliases, most_text).begin(body, content_type, route)
+    while not reading.advance():
         pass
-    return unread.asked()
+    return reading.parsed()
 
 
 def decoded(coded: bytes, coding: str, most: int) -> bytes:

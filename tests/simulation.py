@@ -325,7 +325,7 @@ class Stage:
         self.log = Log()
         with tempfile.TemporaryDirectory() as folder:
             self.gateway = self.loop.run_until_complete(self._build(Path(folder), models))
-        self.door = self.gateway.door()
+        self.listener = self.gateway.listener()
         fleet = self.gateway.fleet
         fleet.refresh(SLUG, [("127.0.0.1", 9)])
         self.worker: Worker = fleet.workers()[0]
@@ -349,7 +349,7 @@ class Stage:
     def look(self, seconds: float) -> None:
         """Time goes on by so much, and every connection is looked at."""
         self.loop.pass_time(seconds)
-        for connection in self.door.connections:
+        for connection in self.listener.connections:
             with self.watch("look"):
                 connection.look(self.loop.time())
         self.loop.settle()

@@ -32,7 +32,7 @@ class Asking:
         self.line = self._connect()
 
     def _connect(self) -> Line:
-        return self.stage.connect(ClientConnection(self.stage.door))
+        return self.stage.connect(ClientConnection(self.stage.listener))
 
     def ask(self, *, stream: bool, http_1_0: bool = False) -> Exchange:
         """A chat request; the worker has it."""
@@ -56,13 +56,13 @@ class Asking:
         """Within all deadlines everything is over: nothing is in flight, and no connection is paused."""
         self.stage.loop.settle()
         for _ in range(40):
-            if self.stage.door.connections:
+            if self.stage.listener.connections:
                 self.stage.look(100)
         self.stage.watch.judge()
         assert self.line.closed, "the client is left without an end"
         assert self.stage.worker.in_flight == 0
-        assert self.stage.door.budget.used == 0, "bytes of a body are held"
-        assert not self.stage.door.connections
+        assert self.stage.listener.budget.used == 0, "bytes of a body are held"
+        assert not self.stage.listener.connections
         assert self.stage.log.faults == []
         for line in self.stage.loop.lines:
             assert not line.stands_still, "a worker's connection is paused for ever"

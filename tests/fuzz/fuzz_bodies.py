@@ -11,14 +11,14 @@ with atheris.instrument_imports(include=["gateway"]):
     from gateway.api.errors import InvalidRequest, RequestTooLarge
     from gateway.api.routes import TABLE, Kind, Route
     from gateway.body.content_coding import DECODERS
-    from gateway.body.reader import ASK_FOR_USAGE, Asked, Reader, remote_media
+    from gateway.body.reader import ASK_FOR_USAGE, BodyReader, ParsedBody, remote_media
     from gateway.config.model_options import Alias
 
 from tests.fuzz.harness import main
 from tests.reading import decoded
 
 ALIASES = {"fast": Alias(model="m", force={"temperature": 0}, default={"top_p": 1})}
-MOST = 1 << 20
+MAX = 1 << 20
 FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
 SEEDS = (
     b'\x00application/json\n{"model":"m","messages":[{"role":"user","content":"x"}]}',
@@ -87,22 +87,22 @@ def value(dice: atheris.FuzzedDataProvider, levels: int) -> str:
 def check(first: bytes, content_type: bytes, body: bytes) -> None:
     """first: which route it is."""
     route = TABLE[first[0] % len(TABLE)] if first else TABLE[0]
-    unread = None
+    reading = None
     try:
-        unread = Reader(ALIASES, MOST).begin(body, content_type, route)
-        while not unread.advance():
+        reading = BodyReader(ALIASES, MAX).begin(body, content_type, route)
+        while not reading.advance():
             pass
-        asked = unread.asked()
+        parsed = reading.parsed()
     except InvalidRequest:
         return
-    remote_media(asked)
+    remote_media(parsed)
     if route.kind is Kind.JSON:
-        compare(asked, body.removeprefix(b"\xef\xbb\xbf"), route)
+        compare(parsed, body.removeprefix(b"\xef\xbb\xbf"), route)
     else:
-        assert asked.body == body
+        assert parsed.body == body
 
 
-def compare(asked: Asked, body: bytes, route: Route) -> None:
+def compare(parsed: ParsedBody, body: bytes, route: Route) -> None:
     """Where a parser takes it, the parser reads the same model; and what is sent is the body with a few splices."""
     try:
         pairs = json.loads(body, object_pairs_hook=list)
@@ -110,16 +110,16 @@ def compare(asked: Asked, body: bytes, route: Route) -> None:
     except ValueError:
         return  # the worker refuses it
     assert [name for name, _ in pairs].count("model") == 1
-    sent = json.loads(asked.body)
-    assert sent["model"] == asked.model
-    if asked.alias is None:
-        assert said["model"] == asked.model
-        assert asked.hides_usage or asked.body == body
-    put_in = {"stream_options"} if asked.hides_usage else set()
-    put_in |= {"model", "temperature", "top_p"} if asked.alias is not None else set()
+    sent = json.loads(parsed.body)
+    assert sent["model"] == parsed.model
+    if parsed.alias is None:
+        assert said["model"] == parsed.model
+        assert parsed.hides_usage or parsed.body == body
+    put_in = {"stream_options"} if parsed.hides_usage else set()
+    put_in |= {"model", "temperature", "top_p"} if parsed.alias is not None else set()
     assert rest(said, put_in) == rest(sent, put_in)
-    if asked.alias is None and "stream_options" not in said:
-        assert asked.body.replace(ASK_FOR_USAGE, b"", 1) == body
+    if parsed.alias is None and "stream_options" not in said:
+        assert parsed.body.replace(ASK_FOR_USAGE, b"", 1) == body
     if said.get("stream") is True and route.asks_usage and isinstance(sent.get("stream_options"), dict):
         assert sent["stream_options"]["include_usage"] is True
 

@@ -9,7 +9,7 @@ with atheris.instrument_imports(include=["gateway"]):
 
 from tests.fuzz.harness import main, pieces
 
-MOST = 600
+MAX = 600
 SEEDS = (
     b"\x00GET /v1/models HTTP/1.1\r\nhost: gateway:8000\r\n\r\n",
     b"\x02\x05\x20POST /v1/chat%2fcompletions?x HTTP/1.1\r\nHost: [::1]\r\ncontent-length: 3 \r\n\r\nabc",
@@ -21,7 +21,7 @@ SEEDS = (
 
 def read(parts: list[bytes]) -> tuple[Head | None, int]:
     """The head, or the status of its refusal, 0 while more must come."""
-    reader = HeadReader(MOST, 8)
+    reader = HeadReader(MAX, 8)
     try:
         for part in parts:
             if (head := reader.feed(part, 0)) is not None:
@@ -43,7 +43,7 @@ def target(data: bytes) -> None:
 
 
 def compare(head: Head, data: bytes) -> None:
-    referee = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MOST)
+    referee = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX)
     referee.receive_data(data.removeprefix(b"\r\n"))
     seen = referee.next_event()
     assert isinstance(seen, h11.Request)

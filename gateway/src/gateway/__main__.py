@@ -65,11 +65,11 @@ async def run_gateway(
     settings: Settings, log: EventLog, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
 ) -> None:
     gateway = Gateway(settings, log)
-    spare_the_collector()
+    tune_garbage_collector()
     await serve(gateway, data_socket, ops_socket, log, child=child)
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collector() -> None:
     """What is loaded by now stays, and requests leave hardly a cycle: the collector need not look every moment."""
     gc.collect()
     gc.freeze()

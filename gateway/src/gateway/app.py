@@ -14,25 +14,25 @@ from gateway.config.model_options import load_models
 from gateway.config.settings import Settings
 from gateway.control.api import data_app, preflight
 from gateway.control.ops import ops_app
-from gateway.discovery.loop import Keeper
+from gateway.discovery.loop import DiscoveryLoop
 from gateway.discovery.probes import Probes
 from gateway.fleet.fleet import Fleet, Transition
 from gateway.fleet.health import Rules
-from gateway.proxy.admission import Proxy
-from gateway.proxy.context import Shared
+from gateway.proxy.admission import Admission
+from gateway.proxy.context import Context
 from gateway.proxy.handler import UNKNOWN
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
-from gateway.server.asgi_bridge import BODY_BYTES, ControlCall
-from gateway.server.cors import Origins
-from gateway.server.host_check import Hosts
-from gateway.server.listener import Door
+from gateway.server.asgi_bridge import BODY_BYTES, AsgiHandler
+from gateway.server.cors import Cors
+from gateway.server.host_check import HostCheck
+from gateway.server.listener import Listener
 from gateway.server.request import ClientRequest
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
 
-LONGEST_GAP = 3  # probe rounds missed in a row; more mean that the gateway itself slept
+MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gateway itself slept
 
 
 class Gateway:
@@ -46,42 +46,42 @@ class Gateway:
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
-        self._hosts = hosts_of(settings)
-        self._origins = Origins(settings.cors_origins.split())
+        self._host_check = host_check_of(settings)
+        self._cors = Cors(settings.cors_origins.split())
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)
         self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
         self.queues = queues
-        self.fleet.observe(self._serve_lines)  # a worker that has joined has room
+        self.fleet.observe(self._serve_queues)  # a worker that has joined has room
         models = load_models(settings, self.fleet.catalog)
-        self.keeper = Keeper(settings, self.fleet, probes, self._upstream, keys, log)
+        self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log)
         recorder = Recorder(metrics, log, loop)
-        shared = Shared(settings, self.fleet, models, self._upstream, queues, log, recorder)
-        self._proxy = Proxy(shared, keys)
+        context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder)
+        self._admission = Admission(context, keys)
         self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self.ops = ops_app(self.fleet, metrics)
 
-    def door(self) -> Door:
+    def listener(self) -> Listener:
         """The data port's side for clients."""
         loop = self._upstream.loop
 
         def prepare(request: ClientRequest) -> None:
-            request.added = self._origins.fields(request.headers)
-            if self._origins.is_preflight(request.method, request.headers):
-                request.limit, request.handler = BODY_BYTES, ControlCall(preflight, request, loop)
+            request.added = self._cors.fields(request.headers)
+            if self._cors.is_preflight(request.method, request.headers):
+                request.limit, request.handler = BODY_BYTES, AsgiHandler(preflight, request, loop)
             elif request.route is not None:
-                self._proxy.prepare(request, request.route)
+                self._admission.prepare(request, request.route)
             else:
-                request.limit, request.handler = BODY_BYTES, ControlCall(self._data, request, loop)
+                request.limit, request.handler = BODY_BYTES, AsgiHandler(self._data, request, loop)
             self._check_host(request)
 
-        return Door(
+        return Listener(
             Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
-            self._upstream.outbox, self._bodies,
+            self._upstream.coalescer, self._bodies,
         )  # fmt: skip
 
     def _check_host(self, request: ClientRequest) -> None:
         try:
-            self._hosts.check(request.headers)
+            self._host_check.check(request.headers)
         except GatewayError as error:
             request.refusal = error.with_traceback(None)  # which knows the request: a circle
 
@@ -90,7 +90,7 @@ class Gateway:
         self.metrics.count_error(UNKNOWN, error.code)
         self._log.info("refused", status=error.status, code=error.code, message=error.message)
 
-    def _serve_lines(self, transition: Transition) -> None:
+    def _serve_queues(self, transition: Transition) -> None:
         self.queues.serve(self.fleet.models_of(transition.worker))
 
     @asynccontextmanager
@@ -102,9 +102,9 @@ class Gateway:
             self._upstream.close()
 
 
-def hosts_of(settings: Settings) -> Hosts:
+def host_check_of(settings: Settings) -> HostCheck:
     """The names that are served."""
-    return Hosts(
+    return HostCheck(
         settings.bind, settings.allowed_hosts.split(),
         is_open=settings.open, has_keys=settings.api_keys_file is not None,
     )  # fmt: skip
@@ -114,6 +114,6 @@ def rules_of(settings: Settings) -> Rules:
     """What the settings say of a worker's health; its card says the rest."""
     return Rules(
         rise=settings.probe_rise, fall=settings.probe_fall, failures=settings.eject_after,
-        ejection_s=settings.ejection_s, ejection_max_s=settings.ejection_max_s, ramp_s=settings.slow_start_s,
-        longest_gap_s=LONGEST_GAP * settings.interval_s,
+        ejection_s=settings.ejection_s, ejection_max_s=settings.ejection_max_s, slow_start_s=settings.slow_start_s,
+        longest_gap_s=MAX_MISSED_ROUNDS * settings.interval_s,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from gateway.app import Gateway
 from gateway.config.settings import Settings
 from gateway.control.framework import bare_app
 from gateway.control.ops import EXPOSITION
-from gateway.discovery.probe_client import PageError, visit
+from gateway.discovery.probe_client import ResponseError, connect
 from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
 from gateway.telemetry import merging
 from gateway.telemetry.logs import EventLog
@@ -64,9 +64,9 @@ class Child:
     async def page(self, target: str) -> bytes | None:
         """A page of its ops port, or None where it does not answer."""
         try:
-            async with asyncio.timeout(ASK_S), visit(*self._ops.getsockname()) as connection:
+            async with asyncio.timeout(ASK_S), connect(*self._ops.getsockname()) as connection:
                 found = await connection.get(target)
-        except (OSError, PageError, TimeoutError):
+        except (OSError, ResponseError, TimeoutError):
             return None
         return found.body if found.status == 200 else None
 

@@ -22,11 +22,11 @@ from gateway.api.errors import ConfigError, PortInUse
 from gateway.app import Gateway
 from gateway.config.settings import Settings
 from gateway.server.connection import ClientConnection
-from gateway.server.listener import Door
+from gateway.server.listener import Listener
 from gateway.telemetry.logs import EventLog
 
 BACKLOG = 2048
-MOST_UNSENT = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
+MAX_UNSENT_BYTES = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
 UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
 
 
@@ -51,41 +51,41 @@ async def serve(
     if child:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     loop = asyncio.get_running_loop()
-    door, ops = gateway.door(), ops_server(gateway.ops)
+    listener, ops = gateway.listener(), ops_server(gateway.ops)
     async with gateway.resources():
-        await gateway.keeper.look()
-        keeper = asyncio.create_task(gateway.keeper.run())
-        watch = asyncio.create_task(door.watch())
+        await gateway.discovery.look()
+        discovery = asyncio.create_task(gateway.discovery.run())
+        watch = asyncio.create_task(listener.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
-        connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, door))
-        listener = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
+        connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, listener))
+        data_server = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
         log.info(
             "process_listening" if child else "listening",
             data=address_of(data_socket),
             ops=address_of(ops_socket),
             models=gateway.fleet.catalog.names,
         )
-        await wait_for_any(stop, keeper, watch, ops_task)
-        await drain(gateway, door, listener, log)
+        await wait_for_any(stop, discovery, watch, ops_task)
+        await drain(gateway, listener, data_server, log)
         ops.should_exit = True
         await ops_task
-        await end(keeper)
+        await end(discovery)
         await end(watch)
 
 
-async def drain(gateway: Gateway, door: Door, listener: asyncio.Server, log: EventLog) -> None:
+async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Server, log: EventLog) -> None:
     """cut, in the log: how many requests had to be ended."""
     settings = gateway.settings
     gateway.draining = True
     log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
     await asyncio.sleep(settings.drain_delay_s)
-    listener.close()
-    door.close_idle()
+    data_server.close()
+    listener.close_idle()
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_s):
-            await door.empty.wait()
+            await listener.empty.wait()
     gateway.queues.close()  # else what is ended makes room for what is about to be
-    log.info("drained", cut=door.shut())
+    log.info("drained", cut=listener.shut())
     await asyncio.sleep(0)  # the last bytes leave
 
 
@@ -143,10 +143,10 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
         address = settings.listen_address, port
-        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
-        notice_the_dead(listener, max(UNHEARD_S, settings.write_timeout_s))
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
-        return listener
+        data_server = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
+        notice_the_dead(data_server, max(UNHEARD_S, settings.write_timeout_s))
+        data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+        return data_server
     except OSError as error:
         problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
         if error.errno == errno.EADDRINUSE:
@@ -154,12 +154,12 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
         raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
 
 
-def notice_the_dead(listener: socket.socket, unheard_s: float) -> None:
+def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
     """Its connections, which inherit this, find out about a peer that has gone without a word."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
+    data_server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
 
 
 def raise_file_limit() -> None:
@@ -168,8 +168,8 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def address_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+def address_of(data_server: socket.socket) -> str:
+    host, port = data_server.getsockname()[:2]
     return f"{host}:{port}"
 
 

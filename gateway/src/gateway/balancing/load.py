@@ -16,7 +16,7 @@ class Candidate(Protocol):
         """`host:port`, by which a worker is known again."""
 
     @property
-    def burden(self) -> int:
+    def weighted_in_flight(self) -> int:
         """Requests of this gateway that are with the worker now; a stream counts more until its first token."""
 
     @property
@@ -28,7 +28,7 @@ class Candidate(Protocol):
         """How much of its KV cache is in use, 0 to 1, likewise."""
 
     @property
-    def share(self) -> float:
+    def slow_start_factor(self) -> float:
         """What part of a full worker's requests it takes: below 1 while it starts slowly, never 0."""
 
 
@@ -36,25 +36,25 @@ W = TypeVar("W", bound=Candidate)
 T = TypeVar("T")
 Figures = tuple[
     list[float], list[float]
-]  # per worker: what a request of its burden weighs, and the load without any
+]  # per worker: what one request in flight weighs, and the load without any
 
 
 def load(worker: Candidate) -> float:
     """How loaded a worker would be with one request more, in requests; the lower, the better.
 
-    `burden` counts at once while `waiting` and `kv_use` are seconds old, so the queue counts half: between two
-    readings it draws or keeps off at most half as many requests as it says, and what it overdoes dies out, not grows.
+    The requests in flight are counted as they come and go; what the metrics say is seconds old. So the worker's own
+    queue counts half: in full, all requests between two readings would run to the same worker, then away from it.
     """
-    return (worker.burden + 1 + worker.waiting / 2) * weight(worker)
+    return (worker.weighted_in_flight + 1 + worker.waiting / 2) * weight(worker)
 
 
 def weight(worker: Candidate) -> float:
     """What one request weighs there: up to twice as much as the KV cache fills, more while the worker starts slowly."""
-    return (1 + worker.kv_use * worker.kv_use) / worker.share
+    return (1 + worker.kv_use * worker.kv_use) / worker.slow_start_factor
 
 
 def figures_of(pool: tuple[Candidate, ...]) -> Figures:
-    """The parts of every worker's load that change only with its metrics: load = burden * weight + rest."""
+    """The parts of every worker's load that change only with its metrics: load = weighted_in_flight * weight + rest."""
     weights = [weight(worker) for worker in pool]
     rests = [(1 + worker.waiting / 2) * of_one for worker, of_one in zip(pool, weights, strict=True)]
     return weights, rests
@@ -64,7 +64,7 @@ def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
     """The worker with the least load; `turn`, a running number, breaks ties in rotation. `pool` is not empty."""
     least, equals = float("inf"), [pool[0]]
     for worker, of_one, rest in zip(pool, *figures):  # noqa: B905  # strict would cost a tenth of the loop
-        now = worker.burden * of_one + rest
+        now = worker.weighted_in_flight * of_one + rest
         if now > least:
             continue
         if now < least:
@@ -76,8 +76,6 @@ def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
 
 class OfPool(Generic[W, T]):
     """What was worked out for the last pool, kept until another one is asked for. A pool is known by its identity."""
-
-    __slots__ = ("_make", "_pool", "_value")
 
     def __init__(self, make: Callable[[tuple[W, ...]], T]) -> None:
         self._make = make
@@ -92,8 +90,6 @@ class OfPool(Generic[W, T]):
 
 class FreshFigures:
     """A pool's figures, read again for another pool and every FRESH_S seconds: they themselves are seconds old."""
-
-    __slots__ = ("_figures", "_pool", "_until")
 
     def __init__(self) -> None:
         self._pool: tuple[Candidate, ...] = ()

@@ -33,8 +33,6 @@ def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
 class PrefixTable:
     """By prefix, the workers that got it last; bounded by entries, and by the seconds since one was last used."""
 
-    __slots__ = ("_entries", "_most", "_ttl_s")
-
     def __init__(self, most: int, ttl_s: float) -> None:
         self._most = most
         self._ttl_s = ttl_s

@@ -20,7 +20,7 @@ from gateway.http import headers
 
 
 @dataclass(slots=True)
-class Asked:
+class RequestView:
     """A request, for the policies that look at it; making one copies nothing."""
 
     headers: headers.Headers
@@ -31,7 +31,7 @@ class Asked:
 class Selector(Protocol[W]):
     """Chooses workers for one model."""
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         """One of `pool`, which is not empty. now: seconds of a clock that does not go back."""
 
 
@@ -39,7 +39,7 @@ def selector_for(options: Options, random: Random) -> Selector[W]:
     """A model's selector. `random` also sets where its turns begin, so that several processes do not act alike."""
     if options.split is None:
         return policy_for(options.policy, random)
-    return Split(options.split, options.policy, random)
+    return SplitSelector(options.split, options.policy, random)
 
 
 def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
@@ -47,92 +47,86 @@ def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
     turn = random.getrandbits(32)
     match policy:
         case PowerOfTwo():
-            return TwoDrawn(random)
+            return PowerOfTwoSelector(random)
         case RoundRobin():
-            return Rotation(turn)
+            return RoundRobinSelector(turn)
         case Session():
-            return Sessions(policy.header, turn)
+            return SessionSelector(policy.header, turn)
         case PrefixAffinity():
-            return Affinity(policy, PrefixTable(policy.entries, policy.ttl_s), turn)
-    return LeastLoaded(turn)
+            return PrefixAffinitySelector(policy, PrefixTable(policy.entries, policy.ttl_s), turn)
+    return LeastLoadedSelector(turn)
 
 
-class LeastLoaded(Generic[W]):
+class LeastLoadedSelector(Generic[W]):
     """`least_in_flight`."""
-
-    __slots__ = ("_figures", "_turn")
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
         self._figures = FreshFigures()
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
             return pool[0]
         self._turn += 1
         return least_loaded(pool, self._figures.of(pool, now), self._turn)
 
 
-class TwoDrawn(Generic[W]):
+class PowerOfTwoSelector(Generic[W]):
     """`power_of_two`."""
-
-    __slots__ = ("_random",)
 
     def __init__(self, random: Random) -> None:
         self._random = random
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
             return pool[0]
         return min(self._random.sample(pool, 2), key=load)
 
 
-class Rotation(Generic[W]):
+class RoundRobinSelector(Generic[W]):
     """`round_robin`."""
-
-    __slots__ = ("_turn",)
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         self._turn += 1
-        return in_rotation(pool, self._turn)
+        return round_robin(pool, self._turn)
 
 
-def in_rotation(pool: tuple[W, ...], turn: int) -> W:
+def round_robin(pool: tuple[W, ...], turn: int) -> W:
     """The worker whose turn it is; one that starts slowly leaves part of its turns to the others, each in turn."""
-    lap, place = divmod(turn, len(pool))
-    if len(pool) == 1 or fraction(lap) < pool[place].share:
-        return pool[place]
-    return pool[(place + 1 + lap % (len(pool) - 1)) % len(pool)]
+    lap, index = divmod(turn, len(pool))
+    if len(pool) == 1 or fraction(lap) < pool[index].slow_start_factor:
+        return pool[index]
+    return pool[(index + 1 + lap % (len(pool) - 1)) % len(pool)]
 
 
-class Sessions(Generic[W]):
+class SessionSelector(Generic[W]):
     """`session`."""
-
-    __slots__ = ("_header", "_least", "_numbers")
 
     def __init__(self, header: str, turn: int) -> None:
         self._header = header.encode()
         self._numbers: OfPool[W, list[int]] = OfPool(numbers_of)
-        self._least: LeastLoaded[W] = LeastLoaded(turn)
+        self._least: LeastLoadedSelector[W] = LeastLoadedSelector(turn)
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
             return pool[0]
-        session = session_of(asked, self._header)
+        session = session_of(request, self._header)
         if session is None:
-            return self._least.choose(pool, asked, now)
-        return pool[preferred(number_of(session), self._numbers(pool), [worker.share for worker in pool])]
+            return self._least.choose(pool, request, now)
+        return pool[
+            preferred(number_of(session), self._numbers(pool), [worker.slow_start_factor for worker in pool])
+        ]
 
 
-def session_of(asked: Asked, header: bytes) -> bytes | None:
+def session_of(request: RequestView, header: bytes) -> bytes | None:
     """What tells a session apart: the header, else the body's `user`; None if there is neither."""
-    value = headers.get(asked.headers, header)
+    value = headers.get(request.headers, header)
     if value:
         return value
-    user = asked.fields.get("user")
+    user = request.fields.get("user")
     return user.encode(errors="surrogatepass") if isinstance(user, str) and user else None
 
 
@@ -140,22 +134,20 @@ def numbers_of(pool: tuple[Candidate, ...]) -> list[int]:
     return [number_of(worker.address.encode()) for worker in pool]
 
 
-class Affinity(Generic[W]):
+class PrefixAffinitySelector(Generic[W]):
     """`prefix_affinity`."""
-
-    __slots__ = ("_by_address", "_least", "_settings", "_table")
 
     def __init__(self, settings: PrefixAffinity, table: PrefixTable, turn: int) -> None:
         self._settings = settings
         self._table = table
-        self._least: LeastLoaded[W] = LeastLoaded(turn)
+        self._least: LeastLoadedSelector[W] = LeastLoadedSelector(turn)
         self._by_address: OfPool[W, dict[str, W]] = OfPool(by_address)
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
             return pool[0]
-        settings, least = self._settings, self._least.choose(pool, asked, now)
-        prefixes = prefixes_of(asked.body, settings.block_bytes, settings.blocks)
+        settings, least = self._settings, self._least.choose(pool, request, now)
+        prefixes = prefixes_of(request.body, settings.block_bytes, settings.blocks)
         known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))
         chosen = holder(self._by_address(pool), known, least, most_load(load(least), settings))
         self._table.remember(prefixes, chosen.address, now)
@@ -197,13 +189,11 @@ class Parts(Generic[W]):
     numbers: list[int]
 
 
-class Split(Generic[W]):
+class SplitSelector(Generic[W]):
     """Divides requests among the slugs of a name by weight; the policy then chooses among the slug's workers.
 
     With `session` a session stays with its slug; otherwise the slugs take turns.
     """
-
-    __slots__ = ("_header", "_parts", "_policies", "_turn")
 
     def __init__(self, weights: Mapping[str, float], policy: AnyPolicy, random: Random) -> None:
         self._turn = random.getrandbits(32)
@@ -211,13 +201,13 @@ class Split(Generic[W]):
         self._parts: OfPool[W, Parts[W]] = OfPool(lambda pool: parts_of(pool, weights))
         self._policies: dict[str, Selector[W]] = {slug: policy_for(policy, random) for slug in weights}
 
-    def choose(self, pool: tuple[W, ...], asked: Asked, now: float) -> W:
+    def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         parts = self._parts(pool)
-        at = self._place(parts, asked) if len(parts.slugs) > 1 else 0
-        return self._policies[parts.slugs[at]].choose(parts.pools[at], asked, now)
+        at = self._place(parts, request) if len(parts.slugs) > 1 else 0
+        return self._policies[parts.slugs[at]].choose(parts.pools[at], request, now)
 
-    def _place(self, parts: Parts[W], asked: Asked) -> int:
-        session = session_of(asked, self._header) if self._header else None
+    def _place(self, parts: Parts[W], request: RequestView) -> int:
+        session = session_of(request, self._header) if self._header else None
         if session is not None:
             return preferred(number_of(session), parts.numbers, parts.weights)
         self._turn += 1

@@ -15,14 +15,14 @@ import zstandard
 
 from gateway.api.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedCoding
 
-MOST_TIMES: Final = 200  # the size of what came; text that repeats itself a lot reaches a hundred
+MAX_EXPANSION: Final = 200  # the size of what came; text that repeats itself a lot reaches a hundred
 FREE_BYTES: Final = 1 << 20  # which any body may have, however small it came
-MOST_FRAMES: Final = 1000  # one behind the other
+MAX_FRAMES: Final = 1000  # one behind the other
 FED_BYTES: Final = 256  # at a time
 PIECE_BYTES: Final = 256 * 1024  # of what comes out of brotli at a time
 TURN_BYTES: Final = 1 << 20  # of what comes out
 TURN_PIECES: Final = 1024
-MOST_WINDOW_BYTES: Final = 8 << 20  # of zstd: what RFC 9659 allows on the web
+MAX_WINDOW_BYTES: Final = 8 << 20  # of zstd: what RFC 9659 allows on the web
 ENDS_EARLY: Final = "it ends too early"
 
 
@@ -65,7 +65,7 @@ class Decoding:
         self._parts = parts
         self._coding = coding
         self._most = most
-        self._bound = min(most, max(FREE_BYTES, MOST_TIMES * sum(map(len, parts))))
+        self._bound = min(most, max(FREE_BYTES, MAX_EXPANSION * sum(map(len, parts))))
         self._pieces: Iterator[bytes] | None = None
         self._found: list[bytes] = []
         self._size = 0  # of these
@@ -114,7 +114,7 @@ class Decoding:
     def _too_large(self) -> RequestTooLarge:
         if self._bound < self._most:
             return RequestTooLarge(
-                f"The decoded request body is more than {MOST_TIMES} times as large as what was sent"
+                f"The decoded request body is more than {MAX_EXPANSION} times as large as what was sent"
             )
         return RequestTooLarge(
             f"The decoded request body is larger than {self._most} bytes, the most that is taken"
@@ -136,8 +136,8 @@ def framed(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
         while fed:
             if decoder.eof:
                 decoder, frames = start(), frames + 1
-            if frames > MOST_FRAMES:
-                raise EOFError(f"it has more than {MOST_FRAMES} parts")
+            if frames > MAX_FRAMES:
+                raise EOFError(f"it has more than {MAX_FRAMES} parts")
             yield decoder.decompress(fed)
             fed = decoder.unused_data if decoder.eof else b""
     if not decoder.eof:
@@ -165,7 +165,7 @@ def unbrotlied(coded: bytes) -> Iterator[bytes]:
 
 
 def zstd_decoder() -> Decoder:
-    return zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).decompressobj()
+    return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
 
 
 DECODERS: Final[Mapping[str, Callable[[bytes], Iterator[bytes]]]] = {

@@ -1,7 +1,7 @@
 """A JSON text read in short turns: where the members stand that somebody looks for. Nothing is built of the rest. Pure.
 
 A parser makes objects of a whole text: ten megabytes take half a second and a hundred megabytes of memory, and nothing
-else runs meanwhile. This one goes from bracket to bracket, and takes apart only what lies on the way to a `Place`.
+else runs meanwhile. This one goes from bracket to bracket, and takes apart only what lies on the way to a `Member`.
 There it keeps to the grammar. Elsewhere it checks words and brackets, and leaves what else may be wrong to the worker,
 which refuses what is no JSON: what both take, both read the same.
 """
@@ -12,13 +12,13 @@ from typing import Final
 import orjson
 
 from gateway.api.errors import InvalidRequest
-from gateway.body.members import Place
+from gateway.body.members import Member
 
-MOST_DEPTH: Final = 64
-MOST_CONTAINERS: Final = 250_000  # objects and lists: far more than any context holds
-MOST_ADDRESSES: Final = 1000
-MOST_ADDRESS_BYTES: Final = 8192
-MOST_NAME_BYTES: Final = 1024  # as it is written; a longer name is none that is looked for
+MAX_DEPTH: Final = 64
+MAX_CONTAINERS: Final = 250_000  # objects and lists: far more than any context holds
+MAX_ADDRESSES: Final = 1000
+MAX_ADDRESS_BYTES: Final = 8192
+MAX_NAME_BYTES: Final = 1024  # as it is written; a longer name is none that is looked for
 SLICE_BYTES: Final = 16 * 1024  # what one expression reads at a time: at most a millisecond
 TURN_BYTES: Final = 64 * 1024
 TURN_STEPS: Final = 4096
@@ -45,11 +45,11 @@ BETWEEN_BRACKETS: Final = re.compile(
 )
 
 
-class Scan:
+class JsonScan:
     """One text. spans: of what was looked for, first and behind last byte; twice: what of it stands there again;
     addresses: of media, as they are read, but data: URIs."""
 
-    def __init__(self, text: bytes, root: Place) -> None:
+    def __init__(self, text: bytes, root: Member) -> None:
         self.text = text
         self.spans: dict[str, tuple[int, int]] = {}
         self.twice: set[str] = set()
@@ -58,12 +58,12 @@ class Scan:
         self._at = 0
         self._next = VALUE
         self._root = root
-        self._place: Place | None = None  # of the value that comes or is read
+        self._member: Member | None = None  # of the value that comes or is read
         self._start = 0  # of the value, or of a name
         self._behind = AFTER  # a long string: what comes next
         self._skipped = 0  # levels of a value in which nothing is looked for
         self._containers = 0
-        self._open: list[Place] = []  # the objects and lists around, from the outside
+        self._open: list[Member] = []  # the objects and lists around, from the outside
         self._starts: list[int] = []
         self._lists: list[bool] = []
 
@@ -117,7 +117,7 @@ class Scan:
 
     def _read_value(self, byte: int) -> None:
         if not self._open:
-            self._place = self._root if byte == OPEN_OBJECT else None
+            self._member = self._root if byte == OPEN_OBJECT else None
         self._start = self._at
         if byte == QUOTE:
             found = SHORT.match(self.text, self._at, self._at + SLICE_BYTES)
@@ -125,7 +125,7 @@ class Scan:
                 self._begin_string(AFTER)
             else:
                 self._at = found.end()
-                self._end_value(self._place, self._start)
+                self._end_value(self._member, self._start)
         elif byte in (OPEN_OBJECT, OPEN_LIST):
             self._enter(byte == OPEN_LIST)
         else:
@@ -133,26 +133,26 @@ class Scan:
             if scalar is None:
                 raise self._unexpected()
             self._at = scalar.end()
-            self._end_value(self._place, self._start)
+            self._end_value(self._member, self._start)
 
-    def _end_value(self, place: Place | None, start: int) -> None:
+    def _end_value(self, member: Member | None, start: int) -> None:
         self._next = AFTER
-        if place is None:
+        if member is None:
             return
-        if place.is_address and self.text[start] == QUOTE:
+        if member.is_address and self.text[start] == QUOTE:
             self._take_address(start)
-        if place.noted is not None:
-            if place.noted in self.spans:
-                self.twice.add(place.noted)
-            self.spans[place.noted] = start, self._at
+        if member.noted is not None:
+            if member.noted in self.spans:
+                self.twice.add(member.noted)
+            self.spans[member.noted] = start, self._at
 
     def _take_address(self, start: int) -> None:
         if self.text[start + 1 : start + 6].lower() == b"data:":
             return
-        if len(self.addresses) >= MOST_ADDRESSES or self._at - start > MOST_ADDRESS_BYTES:
+        if len(self.addresses) >= MAX_ADDRESSES or self._at - start > MAX_ADDRESS_BYTES:
             raise InvalidRequest(
-                f"The request body has more than {MOST_ADDRESSES} addresses of media, or one of more than "
-                f"{MOST_ADDRESS_BYTES} bytes: send media as data: URIs"
+                f"The request body has more than {MAX_ADDRESSES} addresses of media, or one of more than "
+                f"{MAX_ADDRESS_BYTES} bytes: send media as data: URIs"
             )
         self.addresses.append(text_of(self.text[start : self._at]))
 
@@ -161,21 +161,21 @@ class Scan:
     def _enter(self, is_list: bool) -> None:
         self._count(len(self._open) + 1)
         self._at += 1
-        place = self._place
-        if place is None or not place.inner:
+        member = self._member
+        if member is None or not member.inner:
             self._next, self._skipped = SKIP, 1
             return
-        self._open.append(place)
+        self._open.append(member)
         self._starts.append(self._start)
         self._lists.append(is_list)
         self._next = FIRST
 
     def _count(self, depth: int) -> None:
         self._containers += 1
-        if depth > MOST_DEPTH:
-            raise InvalidRequest(f"The request body is nested deeper than {MOST_DEPTH} levels")
-        if self._containers > MOST_CONTAINERS:
-            raise InvalidRequest(f"The request body has more than {MOST_CONTAINERS} objects and lists")
+        if depth > MAX_DEPTH:
+            raise InvalidRequest(f"The request body is nested deeper than {MAX_DEPTH} levels")
+        if self._containers > MAX_CONTAINERS:
+            raise InvalidRequest(f"The request body has more than {MAX_CONTAINERS} objects and lists")
 
     def _read_first(self, byte: int) -> None:
         if byte == (CLOSE_LIST if self._lists[-1] else CLOSE_OBJECT):
@@ -185,7 +185,7 @@ class Scan:
 
     def _expect_member(self) -> None:
         if self._lists[-1]:
-            self._next, self._place = VALUE, self._open[-1].element
+            self._next, self._member = VALUE, self._open[-1].element
         else:
             self._next = NAME
 
@@ -221,7 +221,7 @@ class Scan:
             self._skipped -= 1
             self._at = end + 1
             if not self._skipped:
-                self._end_value(self._place, self._start)
+                self._end_value(self._member, self._start)
         elif byte == QUOTE:
             self._at = end
             self._begin_string(SKIP)
@@ -240,13 +240,13 @@ class Scan:
             self._start = self._at
             self._begin_string(COLON)
             return
-        place = self._open[-1].inner.get(found[1])
+        member = self._open[-1].inner.get(found[1])
         start = found.start(2)
         if start < 0:
-            self._place, self._next = place, VALUE
+            self._member, self._next = member, VALUE
         else:
             self._at = found.end(2)
-            self._end_value(place, start)
+            self._end_value(member, start)
             if found.start(3) >= 0:
                 self._next = NAME
         self._at = found.end()
@@ -289,11 +289,11 @@ class Scan:
     def _end_string(self) -> None:
         self._next = self._behind
         if self._behind == AFTER:
-            self._end_value(self._place, self._start)
+            self._end_value(self._member, self._start)
         elif self._behind == COLON:
             written = self.text[self._start : self._at]
-            name = text_of(written).encode() if len(written) <= MOST_NAME_BYTES else b""
-            self._place = self._open[-1].inner.get(name)
+            name = text_of(written).encode() if len(written) <= MAX_NAME_BYTES else b""
+            self._member = self._open[-1].inner.get(name)
 
     def _unexpected(self) -> InvalidRequest:
         return wrong(f"unexpected {chr(self.text[self._at])!r}", self._at)

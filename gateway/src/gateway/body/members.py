@@ -46,46 +46,44 @@ SOURCES: Final = {
 }  # Anthropic's images, in messages and tools' results
 
 
-class Place:
-    """A place in a body. noted: the name under which its value's position is kept; is_address: of media; element: the
-    place of each element, if its value is a list."""
-
-    __slots__ = ("element", "inner", "is_address", "noted")
+class Member:
+    """A member that is looked for. noted: the name under which its value's position is kept; is_address: of media;
+    element: what is looked for in each element, if its value is a list."""
 
     def __init__(self) -> None:
         self.element = self
-        self.inner: dict[bytes, Place] = {}
+        self.inner: dict[bytes, Member] = {}
         self.is_address = False
         self.noted: str | None = None
 
-    def at(self, path: str) -> "Place":
-        """The place behind a path of names with dots between them."""
-        place = self
+    def at(self, path: str) -> "Member":
+        """The member at a path of names with dots between them."""
+        member = self
         for name in path.split("."):
-            place = place.inner.setdefault(name.encode(), Place())
-        return place
+            member = member.inner.setdefault(name.encode(), Member())
+        return member
 
-    def unnoted(self) -> "Place":
-        """The same place, and those in it, where no position is kept."""
-        place = Place()
-        place.is_address = self.is_address
-        place.inner = {name: inner.unnoted() for name, inner in self.inner.items()}
-        return place
+    def unnoted(self) -> "Member":
+        """The same member, and those in it, where no position is kept."""
+        member = Member()
+        member.is_address = self.is_address
+        member.inner = {name: inner.unnoted() for name, inner in self.inner.items()}
+        return member
 
 
-def places_of(route: str, others: Iterable[str], *, media: bool) -> Place:
+def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
     """What is looked for in a body of a route. others: more members whose position is wanted."""
-    root = Place()
+    root = Member()
     for path in NOTED:
         root.at(path).noted = path
     for name in others:
-        place = root.inner.setdefault(name.encode(), Place())
-        place.noted = name
+        member = root.inner.setdefault(name.encode(), Member())
+        member.noted = name
     for path in addresses_of(route) if media else ():
         root.at(path).is_address = True
-    for place in root.inner.values():
-        if place.noted is not None:  # what is in a list is not that member, and may be there many times
-            place.element = place.unnoted()
+    for member in root.inner.values():
+        if member.noted is not None:  # what is in a list is not that member, and may be there many times
+            member.element = member.unnoted()
     return root
 
 

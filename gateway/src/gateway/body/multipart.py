@@ -9,10 +9,10 @@ from typing import Final
 
 from gateway.api.errors import InvalidRequest
 
-MOST_PARTS: Final = 1000
-MOST_HEAD_BYTES: Final = 8192  # of a part; and of the model's name
+MAX_PARTS: Final = 1000
+MAX_HEAD_BYTES: Final = 8192  # of a part; and of the model's name
 TURN_BYTES: Final = 256 * 1024
-MOST_TYPE_BYTES: Final = 256  # of the header that names the boundary
+MAX_TYPE_BYTES: Final = 256  # of the header that names the boundary
 TOKEN: Final = (
     rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which means an encoding of its own (RFC 2231)
 )
@@ -27,7 +27,7 @@ IS_MODEL: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*=\s*(?:"mod
 IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^"]*\\)')
 
 
-class Form:
+class MultipartForm:
     """One form."""
 
     def __init__(self, body: bytes, content_type: bytes) -> None:
@@ -60,8 +60,8 @@ class Form:
 
     def _end_part(self, end: int) -> None:
         self._parts += 1
-        if self._parts > MOST_PARTS:
-            raise InvalidRequest(f"The request body has more than {MOST_PARTS} parts")
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"The request body has more than {MAX_PARTS} parts")
         model = model_in_part(self._body, self._part, end)
         if model is not None:
             self._models.append(model)
@@ -77,24 +77,24 @@ class Form:
 
 def boundary_of(content_type: bytes) -> bytes:
     """The boundary that a form's head names, once. Raises InvalidRequest."""
-    found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MOST_TYPE_BYTES else None
+    found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MAX_TYPE_BYTES else None
     named = PARAMETERS.findall(found[1]) if found is not None else []
     boundaries = [value for name, value in named if name.lower() == b"boundary"]
     boundary: bytes = boundaries[0].strip(b'"') if len(boundaries) == 1 else b""
     if BOUNDARY.fullmatch(boundary) is None:
         raise InvalidRequest(
             "The request body must be multipart/form-data, with one boundary of 1 to 70 letters, digits or marks "
-            f"in a Content-Type of at most {MOST_TYPE_BYTES} bytes"
+            f"in a Content-Type of at most {MAX_TYPE_BYTES} bytes"
         )
     return boundary
 
 
 def model_in_part(body: bytes, start: int, end: int) -> str | None:
     """The value of a part that is the field `model`. Raises InvalidRequest."""
-    behind = body.find(b"\r\n\r\n", start, min(end, start + MOST_HEAD_BYTES))
-    head = body[start : behind if behind >= 0 else min(end, start + MOST_HEAD_BYTES)]
-    if behind < 0 and end - start > MOST_HEAD_BYTES:
-        raise InvalidRequest(f"The head of a part of the form is longer than {MOST_HEAD_BYTES} bytes")
+    behind = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD_BYTES))
+    head = body[start : behind if behind >= 0 else min(end, start + MAX_HEAD_BYTES)]
+    if behind < 0 and end - start > MAX_HEAD_BYTES:
+        raise InvalidRequest(f"The head of a part of the form is longer than {MAX_HEAD_BYTES} bytes")
     lines = head.split(b"\r\n")
     if any([IS_CONTROL.search(line) is not None for line in lines]):  # noqa: C419
         raise InvalidRequest("The head of a part of the form has a control character in it")
@@ -102,6 +102,6 @@ def model_in_part(body: bytes, start: int, end: int) -> str | None:
         raise InvalidRequest('A part of the form must be named as in name="model", without * and backslash')
     if not any([IS_MODEL.match(line) is not None for line in lines]):  # noqa: C419
         return None
-    if behind < 0 or end - behind > MOST_HEAD_BYTES:
+    if behind < 0 or end - behind > MAX_HEAD_BYTES:
         raise InvalidRequest("The form's field `model` is no name of a model", "model")
     return body[behind + 4 : end].decode(errors="replace")

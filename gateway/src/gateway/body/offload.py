@@ -11,12 +11,12 @@ from gateway.body.content_coding import Decoding
 Tell = Callable[[BaseException | None], bool]
 
 
-class Desk:
+class Offload:
     """One thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self._decodings: OrderedDict[Decoding, Tell] = OrderedDict()  # that wait for their next turn
         self._is_decoding = False
 

@@ -14,16 +14,16 @@ import orjson
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Kind, Route
 from gateway.body.budget import too_large
-from gateway.body.json_scan import MOST_DEPTH, Scan
-from gateway.body.members import NOTED, Place, places_of
-from gateway.body.multipart import Form
+from gateway.body.json_scan import MAX_DEPTH, JsonScan
+from gateway.body.members import NOTED, Member, members_of
+from gateway.body.multipart import MultipartForm
 from gateway.config.catalog import Card
 from gateway.config.model_options import Alias
 from gateway.http.write_coalescer import Parts
 
 BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 SIFTED_BYTES: Final = 256 * 1024  # at a time
-MOST_VALUES: Final = 4_000_000
+MAX_VALUES: Final = 4_000_000
 SMALL_BYTES: Final = 16 * 1024  # of a body that a parser reads in less time than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
 ADDRESS_MARKS: Final = (b'_url"', b'"source"')  # without these, no address of media is in a body
@@ -31,8 +31,8 @@ BACKSLASH: Final = b"\\"
 ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
 OVERLAP: Final = 16  # bytes: longer than a mark
 USED: Final = frozenset(name for name in NOTED if "." not in name)
-MOST_USED_BYTES: Final = 1 << 20  # of such a field
-MOST_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads it in one go
+MAX_USED_BYTES: Final = 1 << 20  # of such a field
+MAX_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads it in one go
 TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
@@ -42,14 +42,12 @@ COPIED_BYTES: Final = (
 Fields = dict[str, object]
 
 
-class Asked:
+class ParsedBody:
     """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
 
     alias: what the client's name for the model stands for; addresses: of media, which a worker would fetch.
     parts: the body as it is sent; body: in one piece, of a large one as the client sent it; size: bytes that are sent.
     """
-
-    __slots__ = ("addresses", "alias", "body", "fields", "hides_usage", "model", "parts", "size", "stream")
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
@@ -66,38 +64,38 @@ class Asked:
         self.size = len(body) if parts is None else sum([len(part) for part in parts])
 
 
-class Unread(Protocol):
+class BodyReading(Protocol):
     """A body that is being read."""
 
     def advance(self) -> bool:
         """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest, or RequestTooLarge."""
         ...
 
-    def asked(self) -> Asked:
+    def parsed(self) -> ParsedBody:
         """What was read, once that is all. Raises InvalidRequest."""
         ...
 
 
-class Reader:
+class BodyReader:
     """Begins to read bodies. most_text: bytes of a body with neither images nor sound in it."""
 
     def __init__(self, aliases: Mapping[str, Alias], most_text: int) -> None:
         self.aliases = aliases
         self.most_text = most_text
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
-        self._places: dict[tuple[str, bool], Place] = {}
+        self._members: dict[tuple[str, bool], Member] = {}
 
-    def begin(self, body: bytes, content_type: bytes, route: Route) -> Unread:
+    def begin(self, body: bytes, content_type: bytes, route: Route) -> BodyReading:
         if route.kind is Kind.STORED:
             return NoBody(body)
         if route.kind is Kind.FORM:
             return FormReading(self, body, content_type)
         return JsonReading(self, body, route)
 
-    def places(self, route: str, media: bool) -> Place:
-        found = self._places.get((route, media))
+    def members(self, route: str, media: bool) -> Member:
+        found = self._members.get((route, media))
         if found is None:
-            found = self._places[route, media] = places_of(route, self._others, media=media)
+            found = self._members[route, media] = members_of(route, self._others, media=media)
         return found
 
 
@@ -110,41 +108,41 @@ class NoBody:
     def advance(self) -> bool:
         return True
 
-    def asked(self) -> Asked:
-        return Asked("", self._body, {})
+    def parsed(self) -> ParsedBody:
+        return ParsedBody("", self._body, {})
 
 
 class FormReading:
     """A form, of which nothing is changed."""
 
-    def __init__(self, reader: Reader, body: bytes, content_type: bytes) -> None:
+    def __init__(self, reader: BodyReader, body: bytes, content_type: bytes) -> None:
         self._reader = reader
         self._body = body
-        self._form = Form(body, content_type)
+        self._form = MultipartForm(body, content_type)
 
     def advance(self) -> bool:
         return self._form.advance()
 
-    def asked(self) -> Asked:
+    def parsed(self) -> ParsedBody:
         model = self._form.model()
         alias = self._reader.aliases.get(model)
         if alias is not None:
             raise InvalidRequest(f"{model!r} is an alias; here, name {alias.model!r}", "model")
-        return Asked(model, self._body, {})
+        return ParsedBody(model, self._body, {})
 
 
 class JsonReading:
     """A JSON body: first it is sifted for what its bytes alone tell, then its members are looked for."""
 
-    def __init__(self, reader: Reader, body: bytes, route: Route) -> None:
+    def __init__(self, reader: BodyReader, body: bytes, route: Route) -> None:
         self._reader = reader
         self._body = body if body.startswith(b'{"') else without_mark(body)
         self._route = route
         self._sifted = 0
         self._values = 0
         self._has_media = self._has_escapes = False
-        self._scan: Scan | None = None
-        self._plain: Asked | None = None
+        self._scan: JsonScan | None = None
+        self._plain: ParsedBody | None = None
 
     def advance(self) -> bool:
         if self._scan is None:
@@ -157,8 +155,8 @@ class JsonReading:
                 return False
             if len(self._body) > self._reader.most_text and not self._has_media:
                 raise too_large(self._reader.most_text)
-            places = self._reader.places(self._route.name, self._has_media or self._has_escapes)
-            self._scan = Scan(self._body, places)
+            members = self._reader.members(self._route.name, self._has_media or self._has_escapes)
+            self._scan = JsonScan(self._body, members)
             if self._sifted > SIFTED_BYTES:
                 return False
         return self._scan.advance()
@@ -171,15 +169,15 @@ class JsonReading:
         if not piece.isascii():
             self._sifted -= cut_off(piece, begin, at_end=self._sifted == len(self._body))
         self._values += piece.count(b",")
-        if self._values > MOST_VALUES:
-            raise InvalidRequest(f"The request body has more than {MOST_VALUES} values")
+        if self._values > MAX_VALUES:
+            raise InvalidRequest(f"The request body has more than {MAX_VALUES} values")
         if begin:
             piece = self._body[begin - OVERLAP : begin] + piece
         for mark in MEDIA_MARKS:
             self._has_media = self._has_media or mark in piece
         self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
 
-    def asked(self) -> Asked:
+    def parsed(self) -> ParsedBody:
         if self._plain is not None:
             return self._plain
         scan = self._scan
@@ -206,17 +204,17 @@ class JsonReading:
             parts = spliced(body, splices)
         elif splices:
             body = b"".join(spliced(body, splices))
-        return Asked(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
+        return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
 
 
-def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | None:
+def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody | None:
     """What a small body asks, where no more than that is to be known of it; None leaves it to the scan, errors too."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
     for mark in ADDRESS_MARKS:
         if mark in body:
             return None
-    if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MOST_DEPTH:
+    if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
         return None
     try:
         fields = orjson.loads(body)
@@ -228,14 +226,14 @@ def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Asked | No
     if not isinstance(model, str) or not model or model in aliases:
         return None
     if "stream" not in fields:
-        return Asked(model, body, fields)
+        return ParsedBody(model, body, fields)
     if body.count(b'"stream"') > 1:
         return None
     stream = fields["stream"] is True
     if not stream or not route.asks_usage:
-        return Asked(model, body, fields, stream)
+        return ParsedBody(model, body, fields, stream)
     start = body.index(b"{") + 1
-    return Asked(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
+    return ParsedBody(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
 
 
 def without_mark(body: bytes) -> bytes:
@@ -260,7 +258,7 @@ def cut_off(piece: bytes, begin: int, *, at_end: bool) -> int:
     return 0
 
 
-def fields_of(scan: Scan) -> Fields:
+def fields_of(scan: JsonScan) -> Fields:
     """The values of the members that the gateway itself uses. Raises InvalidRequest if one stands there twice: two
     readers may take two values, and then neither is right."""
     for name in scan.twice:
@@ -269,14 +267,14 @@ def fields_of(scan: Scan) -> Fields:
     return {name: value_of(name, scan) for name in USED if name in scan.spans}
 
 
-def value_of(name: str, scan: Scan) -> object:
+def value_of(name: str, scan: JsonScan) -> object:
     """An object or a list counts as null where neither has a meaning: it may be long, and nothing is built of it."""
     start, end = scan.spans[name]
     is_options = name == "stream_options"
     is_container = scan.text[start] in b"{["
     if is_container and not is_options:
         return None
-    most = MOST_OPTIONS_BYTES if is_container else MOST_USED_BYTES
+    most = MAX_OPTIONS_BYTES if is_container else MAX_USED_BYTES
     if end - start > most:
         raise InvalidRequest(f"`{name}` is longer than {most} bytes", name)
     try:
@@ -290,7 +288,7 @@ def value_of(name: str, scan: Scan) -> object:
 Splice = tuple[int, int, bytes]
 
 
-def changes_of(alias: Alias, scan: Scan) -> dict[str, object]:
+def changes_of(alias: Alias, scan: JsonScan) -> dict[str, object]:
     """The members that an alias sets: what it forces, and a default where the client says nothing, or null. A member
     counts as a whole: objects are not merged. Raises InvalidRequest for one that stands there twice."""
     changes: dict[str, object] = {"model": alias.model, **alias.force}
@@ -309,7 +307,7 @@ def written(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def splice_of(name: str, value: bytes, scan: Scan) -> Splice:
+def splice_of(name: str, value: bytes, scan: JsonScan) -> Splice:
     """A member's value in place of the client's, or a member before all others."""
     span = scan.spans.get(name)
     if span is not None:
@@ -323,7 +321,7 @@ def wants_usage(fields: Fields) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def usage_splices(fields: Fields, scan: Scan) -> list[Splice]:
+def usage_splices(fields: Fields, scan: JsonScan) -> list[Splice]:
     """`stream_options.include_usage`, and no usage but at the end; what is no object is left to the worker's words."""
     options = fields.get("stream_options")
     if "stream_options" not in fields:
@@ -358,9 +356,9 @@ def spliced(body: bytes, splices: list[Splice]) -> Parts:
 # media
 
 
-def remote_media(asked: Asked, allowed: Collection[str] = ()) -> str | None:
+def remote_media(parsed: ParsedBody, allowed: Collection[str] = ()) -> str | None:
     """The first address of media in a request that is neither a data: URI nor of an allowed host, or None."""
-    return next((url for url in asked.addresses if not is_allowed(url, allowed)), None)
+    return next((url for url in parsed.addresses if not is_allowed(url, allowed)), None)
 
 
 def is_allowed(url: str, allowed: Collection[str]) -> bool:
@@ -372,18 +370,18 @@ def is_allowed(url: str, allowed: Collection[str]) -> bool:
         return False
 
 
-def check_media(asked: Asked, cards: tuple[Card, ...]) -> None:
+def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
     """Raises InvalidRequest if a worker would have to fetch media from where no card allows it."""
-    if not asked.addresses:
+    if not parsed.addresses:
         return
-    url = remote_media(asked, frozenset.union(*(card.media_domains for card in cards)))
+    url = remote_media(parsed, frozenset.union(*(card.media_domains for card in cards)))
     if url is not None:
         raise InvalidRequest(
             f"No worker may fetch {url[:100]!r}: send media as data: URIs, such as data:image/png;base64,..."
         )
 
 
-def check_size(asked: Asked, route: Route, cards: tuple[Card, ...], most: int) -> None:
+def check_size(parsed: ParsedBody, route: Route, cards: tuple[Card, ...], most: int) -> None:
     """Raises RequestTooLarge for a body that only images or sound could fill, of a model that takes neither."""
-    if asked.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
+    if parsed.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
         raise too_large(most)

@@ -11,7 +11,7 @@ from gateway.api.errors import ConfigError
 from gateway.config import yaml_file
 
 SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
-LONGEST_S = 10**9
+MAX_PROGRESS_S = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float
     if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
         raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
     suspect_s, down_s = limits.get("suspect_s", SUSPECT_S), limits.get("down_s", DOWN_S)
-    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s <= LONGEST_S):
+    if not (_is_number(suspect_s) and _is_number(down_s) and 0 < suspect_s <= down_s <= MAX_PROGRESS_S):
         raise ConfigError(
-            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s <= {LONGEST_S}; "
+            f"{directory}/card.yaml: progress must have 0 < suspect_s <= down_s <= {MAX_PROGRESS_S}; "
             f"it has {suspect_s!r:.80} and {down_s!r:.80}"
         )
     return float(suspect_s), float(down_s)

@@ -11,19 +11,19 @@ from pydantic import Field, JsonValue, PositiveInt, ValidationError
 from gateway.api.errors import ConfigError
 from gateway.config import yaml_file
 from gateway.config.catalog import Catalog
-from gateway.config.policies import AnyPolicy, LeastInFlight, Part
+from gateway.config.policies import AnyPolicy, LeastInFlight, StrictModel
 from gateway.config.settings import Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 Reasoning = Literal["both", "reasoning", "reasoning_content", "none"]
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=StrictModel)
 
 CLIENTS_OWN = ("model", "stream", "stream_options")  # what the client will read follows from these
 
 
-class Deadlines(Part):
+class Deadlines(StrictModel):
     """Seconds a request may take: until its first byte, between two chunks, and in all."""
 
     first_byte_s: Seconds = 600.0
@@ -31,14 +31,14 @@ class Deadlines(Part):
     total_s: Seconds = 3600.0
 
 
-class Queue(Part):
+class Queue(StrictModel):
     """How many requests may wait for a worker, and for how many seconds; 0: none waits."""
 
     most: int = Field(default=0, ge=0)
     wait_s: float = Field(default=0.0, ge=0)
 
 
-class Defaults(Part):
+class Defaults(StrictModel):
     """What holds for every model that does not say otherwise."""
 
     policy: AnyPolicy = LeastInFlight()
@@ -53,7 +53,7 @@ class Options(Defaults):
     split: Mapping[str, Weight] | None = None
 
 
-class Alias(Part):
+class Alias(StrictModel):
     """Another name for a model: parameters that replace the client's, and others that fill in what it left out."""
 
     model: str
@@ -62,7 +62,7 @@ class Alias(Part):
     reasoning: Reasoning = "both"
 
 
-class File(Part):
+class File(StrictModel):
     """The file as it is written."""
 
     defaults: Defaults = Defaults()
@@ -148,16 +148,16 @@ def first_problem(error: ValidationError) -> str:
     return f"{key}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r:.80}"
 
 
-def over(base: Options, wish: Defaults) -> Options:
-    """`base` with what `wish` says; of deadlines and queue each figure counts by itself."""
-    said = {name: getattr(wish, name) for name in wish.model_fields_set}
+def over(base: Options, given: Defaults) -> Options:
+    """`base` with what is given; of deadlines and queue each figure counts by itself."""
+    said = {name: getattr(given, name) for name in given.model_fields_set}
     for name in {"deadlines", "queue"} & said.keys():
         said[name] = replaced(getattr(base, name), said[name])
     return base.model_copy(update=said)
 
 
-def replaced(base: P, wish: P) -> P:
-    return base.model_copy(update={name: getattr(wish, name) for name in wish.model_fields_set})
+def replaced(base: P, given: P) -> P:
+    return base.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
 
 
 def faults(file: File, catalog: Catalog) -> Iterator[str]:

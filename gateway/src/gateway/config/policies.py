@@ -7,38 +7,38 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """Something an operator writes down: nothing unknown, no type but the right one, never changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class LeastInFlight(Part):
+class LeastInFlight(StrictModel):
     """The least loaded worker."""
 
     name: Literal["least_in_flight"] = "least_in_flight"
 
 
-class PowerOfTwo(Part):
+class PowerOfTwo(StrictModel):
     """The less loaded of two workers drawn at random."""
 
     name: Literal["power_of_two"] = "power_of_two"
 
 
-class RoundRobin(Part):
+class RoundRobin(StrictModel):
     """One worker after another."""
 
     name: Literal["round_robin"] = "round_robin"
 
 
-class Session(Part):
+class Session(StrictModel):
     """The same worker for the same session, whatever its load; without a session, the least loaded one."""
 
     name: Literal["session"] = "session"
     header: str = Field(default="x-session-id", pattern=r"^[a-z0-9-]+$")
 
 
-class PrefixAffinity(Part):
+class PrefixAffinity(StrictModel):
     """The worker that has seen most of the prompt's beginning, unless it is overloaded."""
 
     name: Literal["prefix_affinity"] = "prefix_affinity"
@@ -58,7 +58,7 @@ POLICIES = {
 
 def spelt_out(value: object) -> object:
     """`name` and `{name: settings}`, as operators write a policy, in the form that pydantic tells apart."""
-    if isinstance(value, Part):
+    if isinstance(value, StrictModel):
         return value
     name, settings = value, None
     if isinstance(value, Mapping) and len(value) == 1:

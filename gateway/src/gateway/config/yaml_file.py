@@ -4,9 +4,9 @@ from pathlib import Path
 
 import yaml
 
-MOST_BYTES = 256 * 1024
-DEEPEST = 20
-LONGEST_NUMBER = 30
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+MAX_NUMBER_LENGTH = 30
 
 
 class Bounded(yaml.SafeLoader):
@@ -23,14 +23,14 @@ class Bounded(yaml.SafeLoader):
 
     def check_event_at_hand(self, event: yaml.Event) -> None:
         """Raises YAMLError for what is not taken."""
-        if self._depth >= DEEPEST:
-            raise refused(event, f"it is nested more than {DEEPEST} deep")
+        if self._depth >= MAX_DEPTH:
+            raise refused(event, f"it is nested more than {MAX_DEPTH} deep")
         if getattr(event, "tag", None):  # PyYAML fails in ways of its own at a wrong value behind one
             raise refused(event, "tags are not taken")
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         is_number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
-        if is_number and len(node.value) > LONGEST_NUMBER:
+        if is_number and len(node.value) > MAX_NUMBER_LENGTH:
             return node.value
         return super().construct_object(node, deep=deep)
 
@@ -52,9 +52,9 @@ def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
 def read(path: Path) -> str:
     """A file's text. Raises OSError, or UnicodeDecodeError."""
     with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(f"it is larger than {MOST_BYTES} bytes")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"it is larger than {MAX_BYTES} bytes")
     return content.decode()
 
 

@@ -8,7 +8,7 @@ from gateway import __version__
 from gateway.api.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
 
 
-class Plainly:
+class PlainPaths:
     """HEAD is GET for a page, since whoever sends the answer leaves its body out, and a slash at a path's end does not
     count, for which the framework would send clients to where `Host` says."""
 
@@ -29,7 +29,7 @@ class Plainly:
 def bare_app(title: str) -> FastAPI:
     """A FastAPI application without pages, whose errors are OpenAI objects."""
     app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Plainly)
+    app.add_middleware(PlainPaths)
     app.add_exception_handler(GatewayError, answer)
     app.add_exception_handler(HTTPException, answer_http)
     return app

@@ -73,8 +73,8 @@ def describe_worker(worker: Worker) -> Json:
         "in_flight": worker.in_flight,
         "waiting": worker.waiting,
         "kv_use": worker.kv_use,
-        "share": round(worker.share, 2),
+        "share": round(worker.slow_start_factor, 2),
         "start": worker.start,
         "failed_probes": worker.health.failed_probes,
-        "failed_requests": worker.health.misfortunes,
+        "failed_requests": worker.health.consecutive_failures,
     }

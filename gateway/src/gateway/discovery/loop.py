@@ -1,4 +1,4 @@
-"""The keeper: discovery and probes every few seconds, and one log line for every change, whatever its cause."""
+"""Discovery and probes every few seconds, and one log line for every change, whatever its cause."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 StaticWorkers = Mapping[str, Sequence[Address]]
 
 
-class Keeper:
+class DiscoveryLoop:
     """Keeps the fleet true: who is there, who is ready, what the weights jobs say, which keys are good."""
 
     def __init__(

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 import httptools
 
 READ_BYTES = 256 * 1024
-LONGEST_BYTES = 256 * 1024  # of a page of JSON, which is read at once
-LONGEST_METRICS_BYTES = 8 * 1024 * 1024  # 100 KB an engine
+MAX_BYTES = 256 * 1024  # of a page of JSON, which is read at once
+MAX_METRICS_BYTES = 8 * 1024 * 1024  # 100 KB an engine
 
 
 METRICS = "/metrics"
 
 
-class PageError(Exception):
+class ResponseError(Exception):
     """A page cannot be had; the message says why, in words for a log line."""
 
 
 @dataclass(slots=True)
-class Page:
+class Response:
     """A page as the parser puts it together."""
 
     status: int = 0
@@ -41,7 +41,7 @@ class Page:
         self.is_complete = True
 
 
-class Visit:
+class ProbeConnection:
     """One connection to a worker."""
 
     def __init__(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,18 +49,18 @@ class Visit:
         self._reader = reader
         self._writer = writer
 
-    async def get(self, target: str) -> Page:
+    async def get(self, target: str) -> Response:
         """Asks for one page. Raises PageError, or OSError where the connection fails."""
         self._writer.write(f"GET {target} HTTP/1.1\r\nhost: {self._host}\r\naccept: */*\r\n\r\n".encode())
-        page, longest = Page(), LONGEST_METRICS_BYTES if target == METRICS else LONGEST_BYTES
+        page, longest = Response(), MAX_METRICS_BYTES if target == METRICS else MAX_BYTES
         parser = httptools.HttpResponseParser(page)
         while not page.is_complete:
             data = await self._reader.read(READ_BYTES)
             if not data:
-                raise PageError(f"the connection ended before {target} was complete")
+                raise ResponseError(f"the connection ended before {target} was complete")
             feed(parser, data, target)
             if len(page.content) > longest:
-                raise PageError(f"{target} is longer than {longest} bytes")
+                raise ResponseError(f"{target} is longer than {longest} bytes")
         page.status = parser.get_status_code()
         return page
 
@@ -69,14 +69,14 @@ def feed(parser: httptools.HttpResponseParser, data: bytes, target: str) -> None
     try:
         parser.feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-        raise PageError(f"{target} is not HTTP/1.1: {error}") from error
+        raise ResponseError(f"{target} is not HTTP/1.1: {error}") from error
 
 
 @asynccontextmanager
-async def visit(host: str, port: int) -> AsyncIterator[Visit]:
+async def connect(host: str, port: int) -> AsyncIterator[ProbeConnection]:
     """A connection, closed at the end. Raises OSError if it cannot be made."""
     reader, writer = await asyncio.open_connection(host, port, limit=READ_BYTES)
     try:
-        yield Visit(f"{host}:{port}", reader, writer)
+        yield ProbeConnection(f"{host}:{port}", reader, writer)
     finally:
         writer.transport.abort()

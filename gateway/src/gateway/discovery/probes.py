@@ -1,4 +1,4 @@
-"""What the control side asks of others: DNS, a worker's health, names and vitals, a weights job's progress."""
+"""What the control side asks of others: DNS, a worker's health, names and metrics, a weights job's progress."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import orjson
 
 from gateway.config.catalog import Card
-from gateway.discovery.probe_client import Page, PageError, Visit, visit
+from gateway.discovery.probe_client import ProbeConnection, Response, ResponseError, connect
 from gateway.fleet.engine_metrics import Vitals, read_vitals
 from gateway.fleet.fleet import Address
 from gateway.fleet.health import is_our_limit
@@ -63,17 +63,17 @@ class Probes:
         """Passes if the worker is healthy and serves every name of its card; notes what it says of its models. Returns
         what it says of itself, None if it does not. Raises ProbeFailed saying why not, OwnLimit if it could not be
         asked."""
-        async with self._asking(worker.host, worker.port) as open_visit:
-            await get(open_visit, "/health")
-            worker.served = read_models((await get(open_visit, "/v1/models")).body)
+        async with self._asking(worker.host, worker.port) as connection:
+            await get(connection, "/health")
+            worker.served = read_models((await get(connection, "/v1/models")).body)
             check_names(worker.served, card)
-            return await self._vitals(open_visit)
+            return await self._vitals(connection)
 
-    async def _vitals(self, open_visit: Visit) -> Vitals | None:
+    async def _vitals(self, connection: ProbeConnection) -> Vitals | None:
         """No condition for taking requests: what cannot be read within half the deadline is done without."""
-        with suppress(ProbeFailed, PageError, OSError, TimeoutError):
+        with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
-                return read_vitals((await get(open_visit, "/metrics")).body)
+                return read_vitals((await get(connection, "/metrics")).body)
         return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:
@@ -106,22 +106,22 @@ class Probes:
         return report if isinstance(report, dict) else {}
 
     @asynccontextmanager
-    async def _asking(self, host: str, port: int) -> AsyncIterator[Visit]:
-        """A visit with one deadline for all its pages. Raises ProbeFailed or OwnLimit for whatever ends it."""
+    async def _asking(self, host: str, port: int) -> AsyncIterator[ProbeConnection]:
+        """A connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit for whatever ends it."""
         try:
-            async with asyncio.timeout(self._timeout_s), visit(host, port) as open_visit:
-                yield open_visit
+            async with asyncio.timeout(self._timeout_s), connect(host, port) as connection:
+                yield connection
         except TimeoutError as error:
             raise ProbeFailed(f"no answer of {host}:{port} within {self._timeout_s:g} s") from error
         except OSError as error:
             if is_our_limit(error):
                 raise OwnLimit(str(error)) from error
             raise ProbeFailed(f"{host}:{port}: {error.strerror or error}", certain=True) from error
-        except PageError as error:
+        except ResponseError as error:
             raise ProbeFailed(f"{host}:{port}: {error}") from error
 
 
-async def get(worker: Visit, target: str) -> Page:
+async def get(worker: ProbeConnection, target: str) -> Response:
     """A page with status 200. Raises ProbeFailed for any other."""
     page = await worker.get(target)
     if page.status != 200:

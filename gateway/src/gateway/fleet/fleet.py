@@ -148,7 +148,7 @@ class Fleet:
         spare = self._can_spare(worker)
         self._update(worker, request_failed(worker.health, failure, rules, now, spare=spare), now)
 
-    # what the keeper tells
+    # what discovery and probes tell
 
     def probe_passed(self, worker: Worker, vitals: Vitals | None) -> None:
         now, rules = self._clock(), self._rules[worker.slug]
@@ -166,7 +166,7 @@ class Fleet:
         self._update(worker, names_differ(worker.health, reason), self._clock())
 
     def tick(self) -> None:
-        """Lets time count: ejections end, shares grow."""
+        """Lets time count: ejections end, slow starts go on."""
         now = self._clock()
         for worker in self.workers():
             self._update(worker, worker.health, now)
@@ -185,7 +185,7 @@ class Fleet:
         rules, before = self._rules[worker.slug], worker.state
         worker.health, worker.is_settled = health, health.is_settled
         worker.state, worker.reason = health.state(rules, now), health.reason(rules, now)
-        worker.share = health.share(rules, now)
+        worker.slow_start_factor = health.slow_start_factor(rules, now)
         if worker.state is not before:
             self._change(Transition(worker, before, worker.state, worker.reason))
 

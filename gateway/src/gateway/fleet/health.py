@@ -19,7 +19,7 @@ from gateway.config.catalog import DOWN_S, SUSPECT_S
 from gateway.fleet.engine_metrics import Vitals
 from gateway.fleet.progress import Progress
 
-LEAST_SHARE: Final = 0.1  # of the requests that a worker gets just after it became ready
+MIN_SLOW_START_FACTOR: Final = 0.1  # of the requests that a worker gets just after it became ready
 OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
@@ -59,7 +59,7 @@ class Rules:
     failures: int = 5
     ejection_s: float = 30.0
     ejection_max_s: float = 300.0
-    ramp_s: float = 60.0
+    slow_start_s: float = 60.0
     suspect_s: float = SUSPECT_S
     down_s: float = DOWN_S
     longest_gap_s: float = 6.0  # between two readings; more means that the gateway slept
@@ -85,7 +85,7 @@ class Health:
     spared: bool = False  # it was to be ejected, but for want of another worker it is suspect so long
     readmitted: float = 0.0
     progress: Progress = Progress()  # noqa: RUF009  # frozen
-    ramp_from: float = 0.0
+    slow_start_from: float = 0.0
 
     @property
     def is_settled(self) -> bool:
@@ -93,7 +93,7 @@ class Health:
         return not (self.failures or self.broken or self.doubt) and self.ejected_until is None
 
     @property
-    def misfortunes(self) -> int:
+    def consecutive_failures(self) -> int:
         return max(self.failures, self.broken)
 
     def state(self, rules: Rules, now: float) -> WorkerState:
@@ -122,14 +122,15 @@ class Health:
             return f"its requests have not moved for {self.progress.hung_s:.0f} s"
         return self._suspicion(rules) if state is WorkerState.SUSPECT else self.probed
 
-    def share(self, rules: Rules, now: float) -> float:
+    def slow_start_factor(self, rules: Rules, now: float) -> float:
         """The part of a worker's due that it gets, from LEAST_SHARE to 1 over `ramp_s` after it became ready.
 
         On trial it is whole: the trial is limited by count, and must come about.
         """
-        if not rules.ramp_s or self.ejected_until is not None:
+        if not rules.slow_start_s or self.ejected_until is not None:
             return 1.0
-        return min(1.0, LEAST_SHARE + (1 - LEAST_SHARE) * (now - self.ramp_from) / rules.ramp_s)
+        grown = (now - self.slow_start_from) / rules.slow_start_s
+        return min(1.0, MIN_SLOW_START_FACTOR + (1 - MIN_SLOW_START_FACTOR) * grown)
 
     def _suspicion(self, rules: Rules) -> str:
         if self.doubt:
@@ -141,7 +142,7 @@ class Health:
         return ""
 
     def _told(self) -> str:
-        return f"{self.misfortunes} failed requests in a row, the last: {self.last_failure}"
+        return f"{self.consecutive_failures} failed requests in a row, the last: {self.last_failure}"
 
 
 def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: Rules, now: float) -> Health:
@@ -152,11 +153,11 @@ def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: R
         health, alive=alive, started=health.started or alive, misnamed=False,
         probed="" if alive else f"{passed} of {rules.rise} probes have passed", passed_probes=passed, failed_probes=0,
         doubt="", unreachable=0, progress=_progress(health.progress, vitals, in_flight, rules, now),
-        ramp_from=health.ramp_from if health.alive and not hung else _ramp_from(health, now),
+        slow_start_from=health.slow_start_from if health.alive and not hung else _slow_start_from(health, now),
     )  # fmt: skip
 
 
-def _ramp_from(health: Health, now: float) -> float:
+def _slow_start_from(health: Health, now: float) -> float:
     """When a worker that is ready now began to be. One that was so at the first look is as old as it likes: the gateway
     may be the newcomer."""
     return now if health.started or health.failed_probes else -math.inf
@@ -194,9 +195,14 @@ def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
     if health.ejected_until is not None:
         if health.state(rules, now) is WorkerState.EJECTED:
             return health
-        ramp_from = health.ramp_from if health.spared else now
+        slow_start_from = health.slow_start_from if health.spared else now
         health = replace(
-            health, ejected_until=None, spared=False, readmitted=now, ramp_from=ramp_from, broken=0
+            health,
+            ejected_until=None,
+            spared=False,
+            readmitted=now,
+            slow_start_from=slow_start_from,
+            broken=0,
         )
     return replace(health, failures=0, doubt="", unreachable=0)
 
@@ -210,14 +216,14 @@ def request_completed(health: Health, rules: Rules, now: float) -> Health:
 def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *, spare: bool) -> Health:
     """A request failed. spare: whether every pool of the worker has another; without, it is suspect and never ejected.
 
-    News of a worker that gets no requests is old news, and changes nothing.
+    A worker that gets no requests any more is not judged by those that it had: such late failures change nothing.
     """
     state = health.state(rules, now)
     if state not in TAKES_REQUESTS or state is WorkerState.EJECTED:
         return health
     health = _count(health, failure, rules)
     on_trial = state is WorkerState.HALF_OPEN
-    if not on_trial and (health.misfortunes < rules.failures or (health.spared and not spare)):
+    if not on_trial and (health.consecutive_failures < rules.failures or (health.spared and not spare)):
         return health
     return _eject(health, rules, now, spared=not spare)
 

@@ -23,9 +23,10 @@ class Served:
 class Worker:
     """One running vLLM server. Identity is the object: an address that comes back is a new worker.
 
-    The data path only reads; the fleet writes all but `in_flight` and `burden`. burden: the requests in flight, of
+    The data path only reads; the fleet writes all but `in_flight` and `weighted_in_flight`: the requests in flight, of
     which a stream without its first token counts as PREFILL; waiting: requests in the worker's own queue; kv_use: of
-    its KV cache, 0 to 1; share: the part of a worker's due that it gets, below 1 while it is new; start: what its
+    its KV cache, 0 to 1; slow_start_factor: its part of a full worker's
+    requests, below 1 while it is new; start: what its
     launcher says while it is not up, or None.
     """
 
@@ -34,11 +35,11 @@ class Worker:
     port: int
     state: WorkerState = WorkerState.STARTING
     in_flight: int = 0
-    burden: int = 0
+    weighted_in_flight: int = 0
     waiting: float = 0.0
     kv_use: float = 0.0
     moved: float = -math.inf
-    share: float = 1.0
+    slow_start_factor: float = 1.0
     start: Mapping[str, object] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)  # by name, as it last told
     reason: str = "not probed yet"
@@ -61,13 +62,11 @@ class Worker:
 class Lease:
     """One request's hold on a worker."""
 
-    __slots__ = ("_burden", "_on_trial", "_worker")
-
-    def __init__(self, worker: Worker, burden: int) -> None:
+    def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
         self._worker = worker
         self._on_trial = worker.on_trial
-        self._burden = burden
-        worker.burden += burden
+        self._weight = weighted_in_flight
+        worker.weighted_in_flight += weighted_in_flight
         self._count(1)
 
     def __enter__(self) -> None: ...
@@ -77,11 +76,11 @@ class Lease:
 
     def note_first(self) -> None:
         """The first token has come."""
-        self._worker.burden += 1 - self._burden
-        self._burden = 1
+        self._worker.weighted_in_flight += 1 - self._weight
+        self._weight = 1
 
     def end(self) -> None:
-        self._worker.burden -= self._burden
+        self._worker.weighted_in_flight -= self._weight
         self._count(-1)
 
     def _count(self, change: int) -> None:

@@ -17,11 +17,11 @@ SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
 FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # fields that no trailer may be
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
-MOST_DIGITS: Final = 16  # of a chunk's size
-MOST_LINE_BYTES: Final = 4096  # of a size line or a trailer
-MOST_EXTENSION_BYTES: Final = 64 * 1024  # of all chunks of a body
-MOST_TRAILERS: Final = 64
-MOST_TRAILER_BYTES: Final = 16 * 1024
+MAX_DIGITS: Final = 16  # of a chunk's size
+MAX_LINE_BYTES: Final = 4096  # of a size line or a trailer
+MAX_EXTENSION_BYTES: Final = 64 * 1024  # of all chunks of a body
+MAX_TRAILERS: Final = 64
+MAX_TRAILER_BYTES: Final = 16 * 1024
 CRLF: Final = b"\r\n"
 
 
@@ -51,8 +51,6 @@ class Framing(Protocol):
 class Sized:
     """A body with a length in bytes."""
 
-    __slots__ = ("_left", "complete", "surplus")
-
     def __init__(self, length: int) -> None:
         self._left = length
         self.complete = length == 0
@@ -71,8 +69,6 @@ class Sized:
 
 class UntilClose:
     """A body that ends with its connection."""
-
-    __slots__ = ("complete", "surplus")
 
     def __init__(self) -> None:
         self.complete, self.surplus = False, 0
@@ -101,10 +97,6 @@ NEXT_TRAILER: Final = Part.TRAILER
 
 class Chunked:
     """A chunked body. `between`: the next byte begins a chunk."""
-
-    __slots__ = (
-        "_extensions", "_kept", "_left", "_part", "_trailer_bytes", "_trailers", "between", "complete", "surplus",
-    )  # fmt: skip
 
     def __init__(self) -> None:
         self._part: Part = SIZE
@@ -147,7 +139,7 @@ class Chunked:
                 at = self._payload(data, at, payload)
             elif self._part is CHUNK_END:
                 at = self._chunk_end(data, at)
-            elif (end := data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))) < 0:
+            elif (end := data.find(CRLF, at, at + MAX_LINE_BYTES + len(CRLF))) < 0:
                 self._keep(data[at:])
                 at = size
             elif self._part is SIZE:
@@ -161,7 +153,7 @@ class Chunked:
         """From a size's line, which ends at `end`, on to what is no whole chunk: there may be many small ones."""
         while end >= 0:
             line = data[at:end]
-            left = (len(line) <= MOST_DIGITS and simple_size(line)) or self._size_of(line)
+            left = (len(line) <= MAX_DIGITS and simple_size(line)) or self._size_of(line)
             at = end + len(CRLF)
             end = at + left
             if not left or not data.startswith(CRLF, end):
@@ -170,7 +162,7 @@ class Chunked:
                 break
             payload.append(data[at:end])
             at = end + len(CRLF)
-            end = data.find(CRLF, at, at + MOST_LINE_BYTES + len(CRLF))
+            end = data.find(CRLF, at, at + MAX_LINE_BYTES + len(CRLF))
         return at
 
     def _payload(self, data: bytes, at: int, payload: list[bytes]) -> int:
@@ -199,9 +191,9 @@ class Chunked:
         self._trailer_bytes += len(line) + len(CRLF)
         if TRAILER.fullmatch(line) is None:
             raise BadFraming(f"{line[:40]!r} is no field behind the last chunk")
-        if self._trailers > MOST_TRAILERS or self._trailer_bytes > MOST_TRAILER_BYTES:
+        if self._trailers > MAX_TRAILERS or self._trailer_bytes > MAX_TRAILER_BYTES:
             raise BadFraming(
-                f"there are more than {MOST_TRAILERS} fields or {MOST_TRAILER_BYTES} bytes behind the last chunk"
+                f"there are more than {MAX_TRAILERS} fields or {MAX_TRAILER_BYTES} bytes behind the last chunk"
             )
 
     def _size_of(self, line: bytes) -> int:
@@ -209,13 +201,13 @@ class Chunked:
         if match is None:
             raise BadFraming(f"{line[:40]!r} is no chunk size")
         self._extensions += len(line) - match.end(1)
-        if self._extensions > MOST_EXTENSION_BYTES:
-            raise BadFraming(f"the chunks have more than {MOST_EXTENSION_BYTES} bytes of extensions")
+        if self._extensions > MAX_EXTENSION_BYTES:
+            raise BadFraming(f"the chunks have more than {MAX_EXTENSION_BYTES} bytes of extensions")
         return int(match[1], 16)
 
     def _keep(self, line: bytes) -> None:
         """Keeps the beginning of a line, if it can become one."""
-        if len(line) > MOST_LINE_BYTES + 1:  # one byte of its end may have come
+        if len(line) > MAX_LINE_BYTES + 1:  # one byte of its end may have come
             raise BadFraming("a line between chunks is too long")
         if (SIZE_LINE_BEGUN if self._part is SIZE else TRAILER_BEGUN).fullmatch(line) is None:
             raise BadFraming(f"{line[:40]!r} is no beginning of a line between chunks")

@@ -1,4 +1,4 @@
-"""The states of a client's connection and a request on it, of a call, of its exchanges with workers and of their
+"""The states of a client's connection and a request on it, of its handler, of its exchanges with workers and of their
 connections; and which may follow which."""
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Stage(Numbered):
 
 
 class Step(Numbered):
-    """Of a call: how far it has come."""
+    """Of a proxied request: how far it has come."""
 
     NEW = 0
     DECODING = 1  # its body is, in a thread, or is put together there
@@ -125,12 +125,12 @@ LINES: Final[Mapping[Line, tuple[Line, ...]]] = {
 State = TypeVar("State", bound=Numbered)
 
 
-class WrongChange(Exception):
+class InvalidTransition(Exception):
     """A change that the table does not allow: a fault of the gateway's own."""
 
 
 def changed(table: Mapping[State, tuple[State, ...]], old: State, new: State) -> State:
     """`new`, if it may follow `old`. Raises WrongChange."""
     if new not in table[old]:
-        raise WrongChange(f"{old!r} cannot become {new!r}")
+        raise InvalidTransition(f"{old!r} cannot become {new!r}")
     return new

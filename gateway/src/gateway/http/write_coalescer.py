@@ -1,22 +1,20 @@
 """Bytes on their way out, written together once everything that has come in this turn of the loop is dealt with.
 
-A write whose receiver sleeps costs several times one that finds it awake: one right behind the other, most find it so.
+Waking a sleeping receiver makes a write several times as dear; of writes made back to back, most find theirs awake.
 """
 
 import asyncio
 from typing import Final
 
-MOST_WAITING: Final = (
+MAX_WAITING_BYTES: Final = (
     64 * 1024
 )  # bytes; one turn may bring megabytes of requests, and what is written is what can be bounded
 Bytes = bytes | memoryview
 Parts = list[Bytes]  # of one message
 
 
-class Outbox:
+class WriteCoalescer:
     """What is to be written in this turn."""
-
-    __slots__ = ("_loop", "_size", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -29,10 +27,10 @@ class Outbox:
         self._size += len(data)
         if not waiting:
             self._loop.call_soon(self.flush)
-        elif waiting[-1][0] is transport and len(data) <= MOST_WAITING:
+        elif waiting[-1][0] is transport and len(data) <= MAX_WAITING_BYTES:
             data = b"".join((waiting.pop()[1], data))
         waiting.append((transport, data))
-        if self._size > MOST_WAITING:
+        if self._size > MAX_WAITING_BYTES:
             self.flush()
 
     def flush(self) -> None:

@@ -4,24 +4,24 @@ from gateway.api.errors import GatewayError, MethodNotAllowed
 from gateway.api.routes import Route
 from gateway.body.content_coding import coding_of
 from gateway.config.api_keys import KeyRing
-from gateway.proxy.context import Shared
-from gateway.proxy.handler import Call
+from gateway.proxy.context import Context
+from gateway.proxy.handler import ProxyHandler
 from gateway.server.request import ClientRequest
-from gateway.server.request_id import ids_of
+from gateway.server.request_id import request_ids
 
 
-class Proxy:
-    """Makes a call of every request for a proxied route."""
+class Admission:
+    """Gives every request for a proxied route its handler."""
 
-    def __init__(self, shared: Shared, keys: KeyRing) -> None:
-        self._shared = shared
+    def __init__(self, context: Context, keys: KeyRing) -> None:
+        self._context = context
         self._keys = keys
 
     def prepare(self, request: ClientRequest, route: Route) -> None:
-        """Gives a request whose head has come its call, and refuses it if the head is enough for that."""
-        request.limit = self._shared.settings.max_body_bytes
-        ids = ids_of(request.headers, b"%032x" % self._shared.random.getrandbits(128))
-        request.handler = Call(self._shared, request, route, ids)
+        """Of a request whose head has come; refuses it if the head is enough for that."""
+        request.limit = self._context.settings.max_body_bytes
+        ids = request_ids(request.headers, b"%032x" % self._context.random.getrandbits(128))
+        request.handler = ProxyHandler(self._context, request, route, ids)
         try:
             check_method(request, route)
             self._keys.check(request.headers)

@@ -15,8 +15,6 @@ OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it
 class Attempt:
     """Counts on its worker from the beginning, until `end`. streams: its first piece will be told."""
 
-    __slots__ = ("_exchange", "_lease", "worker")
-
     def __init__(self, worker: Worker, *, streams: bool) -> None:
         self.worker = worker
         self._lease = worker.lease(streams=streams)

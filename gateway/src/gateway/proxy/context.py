@@ -1,11 +1,11 @@
-"""The parts that all calls use."""
+"""The parts that all proxied requests use."""
 
 from dataclasses import dataclass, field
 from random import Random
 
 from gateway.balancing.selection import Selector, selector_for
-from gateway.body.offload import Desk
-from gateway.body.reader import Reader
+from gateway.body.offload import Offload
+from gateway.body.reader import BodyReader
 from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
@@ -13,15 +13,15 @@ from gateway.fleet.workers import Worker
 from gateway.http.turns import Turns
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
-from gateway.proxy.response_affinity import Search, Stored
-from gateway.proxy.retry_budget import Budget
+from gateway.proxy.response_affinity import ResponseAffinity, Search
+from gateway.proxy.retry_budget import RetryBudget
 from gateway.telemetry.logs import EventLog
 from gateway.upstream.pool import Upstream
 
 
 @dataclass(slots=True)
-class Shared:
-    """What all calls use. random: for choices, and for ids, which must be unique, not secret."""
+class Context:
+    """What all proxied requests use. random: for choices, and for ids, which must be unique, not secret."""
 
     settings: Settings
     fleet: Fleet
@@ -31,20 +31,20 @@ class Shared:
     log: EventLog
     recorder: Recorder
     random: Random = field(default_factory=Random)
-    stored: Stored = field(default_factory=Stored)
-    desk: Desk = field(init=False)
+    affinity: ResponseAffinity = field(default_factory=ResponseAffinity)
+    offload: Offload = field(init=False)
     turns: Turns = field(init=False)  # of reading large bodies
-    reader: Reader = field(init=False)
+    reader: BodyReader = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
-    budgets: dict[str, Budget] = field(init=False)
+    retry_budgets: dict[str, RetryBudget] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.desk = Desk(self.upstream.loop)
+        self.offload = Offload(self.upstream.loop)
         self.turns = Turns(self.upstream.loop)
-        self.reader = Reader(self.models.aliases, self.settings.max_text_bytes)
+        self.reader = BodyReader(self.models.aliases, self.settings.max_text_bytes)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
-        self.budgets = {model: Budget() for model in self.models.options}
+        self.retry_budgets = {model: RetryBudget() for model in self.models.options}
 
     def free(self, model: str) -> tuple[Worker, ...]:
         """The workers that may get one more request for `model`."""
@@ -53,12 +53,12 @@ class Shared:
 
     def search(self, response: bytes, model: str | None) -> Search:
         """For a stored response, among the workers of `model`, or all; if it is known who has made it, there alone."""
-        holder = self.stored.worker_of(response)
+        holder = self.affinity.worker_of(response)
         if holder is not None and self.fleet.has(holder):
             return Search(response, (holder,))
         return Search(response, self.fleet.workers() if model is None else self.fleet.pool(model))
 
-    def serve_line(self, worker: Worker | None) -> None:
+    def serve_queue(self, worker: Worker | None) -> None:
         """A request on `worker` is over: who waits for it may go."""
         if worker is not None:
             self.queues.serve(self.fleet.models_of(worker))

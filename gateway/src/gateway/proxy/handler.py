@@ -23,18 +23,18 @@ from gateway.api.routes import Kind, Route, stored_id
 from gateway.balancing import selection
 from gateway.body import content_coding, reader
 from gateway.body.content_coding import Decoding
-from gateway.body.reader import Asked, Unread
+from gateway.body.reader import BodyReading, ParsedBody
 from gateway.config.model_options import Options
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
 from gateway.http import headers
 from gateway.http.states import STEPS, Step, changed
 from gateway.proxy.attempt import OWN_FAILURES, Attempt, failure_of
-from gateway.proxy.context import Shared
+from gateway.proxy.context import Context
 from gateway.proxy.relay import Relay
 from gateway.proxy.response_affinity import Search
 from gateway.proxy.response_filter import Edits, Names
-from gateway.proxy.timing import Pace
+from gateway.proxy.timing import Timing
 from gateway.server.request import ClientRequest
 from gateway.upstream.connection import StaleConnection
 
@@ -45,35 +45,29 @@ JOINED_AT_ONCE: Final = 1 << 20  # bytes of a body; a larger one is put together
 KEPT_BYTES: Final = 64 * 1024  # of a body that is kept for a retry however long its worker is silent
 
 
-class Call:
+class ProxyHandler:
     """One request while it runs. Times are of the loop's clock, in seconds."""
 
-    __slots__ = (
-        "_asked", "_attempt", "_decoding", "_hides_usage", "_may_go_elsewhere", "_names", "_options",
-        "_request", "_search", "_shared", "_started", "_unread", "attempts", "code", "ending", "id", "model", "pace",
-        "queued", "relay", "route", "sent_id", "status", "step", "stream_is_asked", "waits_since", "worker",
-    )  # fmt: skip
-
     def __init__(
-        self, shared: Shared, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
+        self, context: Context, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
     ) -> None:
-        self._shared = shared
+        self._context = context
         self._request = request
         self.step: Step = Step.NEW
-        self.relay = Relay(request, route, shared.stored, ids[0])
-        self._asked: Asked | None = None  # until a head has come, or a large body is let go
+        self.relay = Relay(request, route, context.affinity, ids[0])
+        self._parsed: ParsedBody | None = None  # until a head has come, or a large body is let go
         self._options = NO_OPTIONS
         self._names = Names.REASONING
         self._started = 0.0  # when its body was whole
         self._decoding: Decoding | None = None
-        self._unread: Unread | None = None  # the body, while it is read
+        self._reading: BodyReading | None = None  # the body, while it is read
         self._attempt: Attempt | None = None
         self._search: Search | None = None  # for the stored response that it names
         self._may_go_elsewhere = True  # once
-        self._hides_usage = self.stream_is_asked = False
+        self._hides_usage = self.wants_stream = False
         self.id, self.sent_id = ids
         self.route = route
-        self.pace = Pace(request.arrived)
+        self.timing = Timing(request.arrived)
         self.model = UNKNOWN
         self.worker: Worker | None = None
         self.waits_since: float | None = None  # in the queue
@@ -92,15 +86,15 @@ class Call:
         self._safely(self._start)
 
     def _start(self) -> None:
-        self._started = self._shared.upstream.loop.time()
+        self._started = self._context.upstream.loop.time()
         coding = content_coding.coding_of(self._request.headers)
         if coding is None and self._request.size <= JOINED_AT_ONCE:
             self._read(self._request.body())
         else:
             self._become(Step.DECODING)
-            most = self._shared.settings.max_body_bytes
+            most = self._context.settings.max_body_bytes
             self._decoding = Decoding(self._request.body_parts(), coding, most)
-            self._shared.desk.decode(self._decoding, self._take_decoding_turn)
+            self._context.offload.decode(self._decoding, self._take_decoding_turn)
 
     def _take_decoding_turn(self, error: BaseException | None) -> bool:
         """A part is decoded, or cannot be; returns whether there is more to decode."""
@@ -125,34 +119,34 @@ class Call:
     def _read(self, body: bytes) -> None:
         """At once if it is small."""
         content_type = headers.get(self._request.headers, b"content-type") or b""
-        unread = self._shared.reader.begin(body, content_type, self.route)
-        if unread.advance():
-            self._route(unread.asked())
+        reading = self._context.reader.begin(body, content_type, self.route)
+        if reading.advance():
+            self._route(reading.parsed())
         else:
-            self._unread = unread
+            self._reading = reading
             self._become(Step.READING)
-            self._shared.turns.take(self._take_reading_turn)
+            self._context.turns.take(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
         """Whether there is more to read."""
         if self.step is Step.READING:
             self._safely(self._read_on)
-        return self.step is Step.READING and self._unread is not None
+        return self.step is Step.READING and self._reading is not None
 
     def _read_on(self) -> None:
-        unread = self._unread
-        if unread is not None and unread.advance():
-            self._unread = None
-            self._route(unread.asked())
+        reading = self._reading
+        if reading is not None and reading.advance():
+            self._reading = None
+            self._route(reading.parsed())
 
-    def _route(self, asked: Asked) -> None:
-        self._asked, self._hides_usage = asked, asked.hides_usage
-        self.stream_is_asked = asked.stream and self.route.streams
+    def _route(self, parsed: ParsedBody) -> None:
+        self._parsed, self._hides_usage = parsed, parsed.hides_usage
+        self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
             self._look_for(stored_id(self.route, self._request.path) or b"", None)
         else:
-            self._look_up(asked)
-            self._dispatch(asked)
+            self._look_up(parsed)
+            self._dispatch(parsed)
 
     def _safely(self, step: Callable[[], None]) -> None:
         """An error, and any fault of the gateway's own, ends this request and no other."""
@@ -165,80 +159,80 @@ class Call:
 
     def on_fault(self, fault: Exception) -> None:
         """The gateway itself has failed at this request: no worker is to blame, and the client is told what can be."""
-        self._shared.log.fault(fault, id=self.id.decode())
+        self._context.log.fault(fault, id=self.id.decode())
         try:
             self.fail(GatewayFault())
         except Exception as again:  # noqa: BLE001  # the same boundary: what is left to do is to end the connection
-            self._shared.log.fault(again, id=self.id.decode())
+            self._context.log.fault(again, id=self.id.decode())
             self._end_anyway()
 
-    def _look_up(self, asked: Asked) -> None:
+    def _look_up(self, parsed: ParsedBody) -> None:
         """What is declared of the model."""
-        cards = self._shared.fleet.catalog.resolve(asked.model)
+        cards = self._context.fleet.catalog.resolve(parsed.model)
         if not cards:
-            raise self._shared.fleet.why_unavailable(asked.model)
-        self.model, self._options = asked.model, self._shared.models.options[asked.model]
+            raise self._context.fleet.why_unavailable(parsed.model)
+        self.model, self._options = parsed.model, self._context.models.options[parsed.model]
         if self.route.reasons and any(card.reasons for card in cards):
-            self._names = Names(asked.alias.reasoning) if asked.alias is not None else Names.BOTH
-        reader.check_media(asked, cards)
-        reader.check_size(asked, self.route, cards, self._shared.settings.max_text_bytes)
+            self._names = Names(parsed.alias.reasoning) if parsed.alias is not None else Names.BOTH
+        reader.check_media(parsed, cards)
+        reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
-    def _dispatch(self, asked: Asked) -> None:
+    def _dispatch(self, parsed: ParsedBody) -> None:
         """Sends the request to a worker, or puts it in line for one. Raises GatewayError."""
-        shared = self._shared
-        if not shared.fleet.pool(self.model):
-            raise shared.fleet.why_unavailable(self.model)
-        previous = asked.fields.get("previous_response_id") if self.route.stores else None
+        context = self._context
+        if not context.fleet.pool(self.model):
+            raise context.fleet.why_unavailable(self.model)
+        previous = parsed.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
             self._look_for(previous.encode(errors="replace"), self.model)
-        elif free := self._free_behind_the_line():
-            self._send(self._choose(free, asked))
-        elif shared.queues.enter(self.model, self, self._options.queue.most):
+        elif free := self._free_after_queue():
+            self._send(self._choose(free, parsed))
+        elif context.queues.enter(self.model, self, self._options.queue.most):
             self._become(Step.QUEUED)
-            self.waits_since = shared.upstream.loop.time()
+            self.waits_since = context.upstream.loop.time()
         else:
             raise QueueFull(
                 f"Every worker of {self.model!r} has as many requests as it takes, and the queue is full"
             )
 
     def has_room(self) -> bool:
-        return bool(self._shared.free(self.model))
+        return bool(self._context.free(self.model))
 
     def take_turn(self) -> None:
-        """The call has left the line, and a worker has room."""
+        """The request has left the queue, and a worker has room."""
         self._note_wait()
         self._safely(self._go)
 
     def _go(self) -> None:
-        assert self._asked is not None
-        self._send(self._choose(self._shared.free(self.model), self._asked))
+        assert self._parsed is not None
+        self._send(self._choose(self._context.free(self.model), self._parsed))
 
     def _note_wait(self) -> None:
         if self.waits_since is not None:
-            self.queued, self.waits_since = self._shared.upstream.loop.time() - self.waits_since, None
+            self.queued, self.waits_since = self._context.upstream.loop.time() - self.waits_since, None
 
-    def _free_behind_the_line(self) -> tuple[Worker, ...]:
+    def _free_after_queue(self) -> tuple[Worker, ...]:
         """A worker may have become ready since: whoever waits goes first."""
-        self._shared.queues.serve((self.model,))
-        return self._shared.free(self.model)
+        self._context.queues.serve((self.model,))
+        return self._context.free(self.model)
 
-    def _choose(self, pool: tuple[Worker, ...], asked: Asked) -> Worker:
+    def _choose(self, pool: tuple[Worker, ...], parsed: ParsedBody) -> Worker:
         if len(pool) == 1:
             return pool[0]
-        shown = selection.Asked(self._request.headers, asked.fields, asked.body)
-        return self._shared.selectors[self.model].choose(pool, shown, self._shared.upstream.loop.time())
+        view = selection.RequestView(self._request.headers, parsed.fields, parsed.body)
+        return self._context.selectors[self.model].choose(pool, view, self._context.upstream.loop.time())
 
     def _look_for(self, response: bytes, model: str | None) -> None:
         """Sends the request to the worker that has a stored response. Raises GatewayError."""
-        self._search = self._shared.search(response, model)
+        self._search = self._context.search(response, model)
         self._send(self._searched(self._search))
 
     def _searched(self, search: Search) -> Worker:
         """Whom to ask next. Raises GatewayError."""
         worker = search.next()
         if self.route.kind is Kind.STORED:
-            self.model = self._shared.fleet.models_of(worker)[0]
-            self._options = self._shared.models.options[self.model]
+            self.model = self._context.fleet.models_of(worker)[0]
+            self._options = self._context.models.options[self.model]
         return worker
 
     def _search_on(self, search: Search, why: GatewayError | None) -> None:
@@ -248,21 +242,21 @@ class Call:
 
     def _send(self, worker: Worker) -> None:
         """For the first time."""
-        self._shared.budgets[self.model].earn()
+        self._context.retry_budgets[self.model].earn()
         self.attempts = 1
         self._ask(worker)
 
     def _ask(self, worker: Worker, *, fresh: bool = False) -> None:
-        upstream, request, asked = self._shared.upstream, self._request, self._asked
-        assert asked is not None
+        upstream, request, parsed = self._context.upstream, self._request, self._parsed
+        assert parsed is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
-            self.route.method, target, worker.host_header, request.headers, asked.size, self.sent_id
+            self.route.method, target, worker.host_header, request.headers, parsed.size, self.sent_id
         )
         self._become(Step.SENT)
-        self.worker, self.pace.heard = worker, upstream.loop.time()
-        self._attempt = Attempt(worker, streams=self.stream_is_asked)
-        self._attempt.send(upstream, head, asked.parts, self, fresh=fresh)
+        self.worker, self.timing.heard = worker, upstream.loop.time()
+        self._attempt = Attempt(worker, streams=self.wants_stream)
+        self._attempt.send(upstream, head, parsed.parts, self, fresh=fresh)
 
     # the way back
 
@@ -270,14 +264,14 @@ class Call:
         assert self._attempt is not None
         exchange, worker = self._attempt.exchange, self._attempt.worker
         if exchange.status in OWN_FAILURES:
-            self._shared.fleet.failed(worker, Failure.UNAVAILABLE)
+            self._context.fleet.failed(worker, Failure.UNAVAILABLE)
             if exchange.status == UNAVAILABLE and self._goes_elsewhere():
                 return
         elif exchange.status < 400:
-            self._shared.fleet.succeeded(worker)
+            self._context.fleet.succeeded(worker)
         if self._search is not None and not self._is_found(self._search, exchange.status, worker):
             return
-        self.pace.heard = self._shared.upstream.loop.time()
+        self.timing.heard = self._context.upstream.loop.time()
         self._become(Step.ANSWERED)
         self._let_body_go()
         if not self.relay.open(exchange, worker, Edits(self._names, self._hides_usage), alone=alone):
@@ -285,14 +279,14 @@ class Call:
 
     def _let_body_go(self) -> None:
         """It will not be sent again."""
-        self._asked = None
+        self._parsed = None
         self._request.let_go()
 
     def _is_body_done(self) -> bool:
         """Whether a worker has taken a large body and keeps it: one that refuses a request does so at once, and nobody
         else need be asked."""
-        asked, attempt, search = self._asked, self._attempt, self._search
-        if asked is None or attempt is None or asked.size <= KEPT_BYTES:
+        parsed, attempt, search = self._parsed, self._attempt, self._search
+        if parsed is None or attempt is None or parsed.size <= KEPT_BYTES:
             return False
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
@@ -306,7 +300,7 @@ class Call:
             )
         else:
             if status < 400:
-                self._shared.stored.note(search.response, worker)
+                self._context.affinity.note(search.response, worker)
             return True
         return False
 
@@ -319,18 +313,18 @@ class Call:
         self.relay.payload(data)
 
     def _note_piece(self) -> None:
-        if self.pace.note(self._shared.upstream.loop.time()) and self._attempt is not None:
+        if self.timing.note(self._context.upstream.loop.time()) and self._attempt is not None:
             self._attempt.note_first()
 
     def on_end(self) -> None:
         worker = self.worker
         assert worker is not None
         if not self.relay.rest():
-            self._shared.fleet.failed(worker, Failure.BROKEN)
+            self._context.fleet.failed(worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
             return
         if self.relay.status < 400:
-            self._shared.fleet.completed(worker)
+            self._context.fleet.completed(worker)
         self._complete()
 
     def _complete(self) -> None:
@@ -347,7 +341,8 @@ class Call:
         worker = self.worker
         assert worker is not None
         if isinstance(error, StaleConnection):
-            self._shared.budgets[self.model].spend()  # or not: a harmless race would be the client's error
+            # Counted, but sent again even with no retry left: a stale connection is not the client's fault.
+            self._context.retry_budgets[self.model].spend()
             self._retry(worker)
             return
         if self.relay.is_told:
@@ -355,7 +350,7 @@ class Call:
             return
         failure = failure_of(error, answered=self.step is Step.ANSWERED)
         if failure is not None:
-            self._shared.fleet.failed(worker, failure)
+            self._context.fleet.failed(worker, failure)
         assert isinstance(error, GatewayError)
         if self._search is not None and self.step is Step.SENT:
             self._search_on(self._search, error)
@@ -364,14 +359,14 @@ class Call:
 
     def _goes_elsewhere(self) -> bool:
         """Sends the request to another worker, once, if there is one and a retry is left."""
-        asked, free = self._asked, () if self._search is not None else self._shared.free(self.model)
+        parsed, free = self._parsed, () if self._search is not None else self._context.free(self.model)
         others = tuple(worker for worker in free if worker is not self.worker)
-        if not others or asked is None or not self._may_go_elsewhere:
+        if not others or parsed is None or not self._may_go_elsewhere:
             return False
-        if not self._shared.budgets[self.model].spend():
+        if not self._context.retry_budgets[self.model].spend():
             return False
         self._may_go_elsewhere = False
-        self._retry(self._choose(others, asked))
+        self._retry(self._choose(others, parsed))
         return True
 
     def _retry(self, worker: Worker) -> None:
@@ -380,7 +375,7 @@ class Call:
         self._move(worker, fresh=True)
 
     def _move(self, worker: Worker, *, fresh: bool = False) -> None:
-        place = worker.lease(streams=self.stream_is_asked)  # which nobody in the line takes meanwhile
+        place = worker.lease(streams=self.wants_stream)  # which nobody in the line takes meanwhile
         self._release()
         place.end()
         self._ask(worker, fresh=fresh)
@@ -398,12 +393,12 @@ class Call:
         self._record()
 
     def pause(self) -> None:
-        self.pace.paused = True
+        self.timing.paused = True
         if self._attempt is not None:
             self._attempt.pause()
 
     def resume(self) -> None:
-        self.pace.resume(self._shared.upstream.loop.time())
+        self.timing.resume(self._context.upstream.loop.time())
         if self._attempt is not None:
             self._attempt.resume()
 
@@ -414,21 +409,21 @@ class Call:
         if self.step is Step.SENT and self._is_body_done():
             self._let_body_go()
         if self.step is Step.DECODING or self.step is Step.READING:
-            self._look_at_desk(now)
+            self._check_reading_time(now)
         elif self.waits_since is not None:
-            self._look_in_line(now, self.waits_since)
+            self._check_queue_time(now, self.waits_since)
         elif (worker := self.worker) is not None and (
-            why := self.pace.overdue(self._options.deadlines, worker.moved, now)
+            why := self.timing.overdue(self._options.deadlines, worker.moved, now)
         ):
             self._blame(worker, now)
             self.fail(WorkerTimeout(f"A worker of {worker.slug} was too slow: {why}"))
-        elif self.stream_is_asked and self.pace.is_silent(self._shared.settings.comment_s, now):
-            self.pace.commented = now
+        elif self.wants_stream and self.timing.is_silent(self._context.settings.comment_s, now):
+            self.timing.commented = now
             self.relay.comment()
 
-    def _look_at_desk(self, now: float) -> None:
+    def _check_reading_time(self, now: float) -> None:
         """Its body may take long to decode and to read, or those of many others do that came before."""
-        longest = self._shared.settings.body_timeout_s
+        longest = self._context.settings.body_timeout_s
         if now - self._started > longest:
             self.fail(
                 Overloaded(
@@ -437,21 +432,21 @@ class Call:
                 )
             )
 
-    def _look_in_line(self, now: float, since: float) -> None:
+    def _check_queue_time(self, now: float, since: float) -> None:
         wait = self._options.queue.wait_s
         if now - since > wait:
             self.fail(Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s"))
         else:
-            self._shared.queues.serve((self.model,))
+            self._context.queues.serve((self.model,))
 
     def _blame(self, worker: Worker, now: float) -> None:
         """Silence counts against a worker; a long answer does not, nor one that may just have much before it."""
-        if now - self.pace.started > self._options.deadlines.total_s:
+        if now - self.timing.started > self._options.deadlines.total_s:
             return
-        if self.pace.first_byte is not None:
-            self._shared.fleet.failed(worker, Failure.BROKEN)
-        elif self.stream_is_asked:
-            self._shared.fleet.failed(worker, Failure.FIRST_BYTE)
+        if self.timing.first_byte is not None:
+            self._context.fleet.failed(worker, Failure.BROKEN)
+        elif self.wants_stream:
+            self._context.fleet.failed(worker, Failure.FIRST_BYTE)
 
     # the end
 
@@ -481,7 +476,7 @@ class Call:
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _record(self) -> None:
-        self._shared.recorder.write(
+        self._context.recorder.write(
             ids=(self.id, self.sent_id),
             route=self.route.name,
             model=self.model,
@@ -492,7 +487,7 @@ class Call:
             attempts=self.attempts,
             queued=self.queued,
             stream=self.relay.stream,
-            pace=self.pace,
+            timing=self.timing,
             tokens=self.relay.reading.tokens,
         )
 
@@ -500,12 +495,12 @@ class Call:
         """Gives back what it holds: a place in the line, a turn of the thread that decodes, a worker."""
         if self.waits_since is not None:
             self._note_wait()
-            self._shared.queues.leave(self.model, self)
-        self._unread = None
+            self._context.queues.leave(self.model, self)
+        self._reading = None
         decoding, self._decoding = self._decoding, None
         attempt, self._attempt = self._attempt, None
         if decoding is not None:
-            self._shared.desk.forget(decoding)
+            self._context.offload.forget(decoding)
         if attempt is not None:
             attempt.end()
-            self._shared.serve_line(attempt.worker)
+            self._context.serve_queue(attempt.worker)

@@ -11,11 +11,11 @@ import orjson
 from gateway.api.errors import anthropic_type
 from gateway.api.routes import Dialect
 
-MOST_HELD: Final = 64 * 1024  # bytes of an error
-MOST_QUOTED: Final = 1000  # characters of one that is no JSON
+MAX_HELD_BYTES: Final = 64 * 1024  # bytes of an error
+MAX_QUOTED_CHARACTERS: Final = 1000  # characters of one that is no JSON
 
 
-class Told:
+class LateError:
     """An error's body, held until it is whole; a `Reading`."""
 
     whole = True
@@ -30,7 +30,7 @@ class Told:
         return False
 
     def feed(self, data: bytes) -> bytes:
-        if len(self._body) < MOST_HELD:
+        if len(self._body) < MAX_HELD_BYTES:
             self._body += data
         return b""
 
@@ -79,4 +79,7 @@ def message_of(told: dict[str, object], body: bytes, status: int) -> str:
     ):
         if isinstance(words, str) and words:
             return words
-    return body.decode(errors="replace").strip()[:MOST_QUOTED] or f"The worker answered with status {status}"
+    return (
+        body.decode(errors="replace").strip()[:MAX_QUOTED_CHARACTERS]
+        or f"The worker answered with status {status}"
+    )

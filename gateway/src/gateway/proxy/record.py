@@ -4,7 +4,7 @@ import asyncio
 
 from gateway.fleet.workers import Worker
 from gateway.proxy.response_filter import Tokens
-from gateway.proxy.timing import Pace
+from gateway.proxy.timing import Timing
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 
@@ -30,14 +30,14 @@ class Recorder:
         attempts: int,
         queued: float,
         stream: bool,
-        pace: Pace,
+        timing: Timing,
         tokens: Tokens | None,
     ) -> None:
         """A request is over. code: of the error that the gateway answered with; queued: seconds; stream: whether its
         answer was one."""
-        seconds, first_byte = self._loop.time() - pace.started, pace.first_byte
+        seconds, first_byte = self._loop.time() - timing.started, timing.first_byte
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
-        if stream and (gap := pace.between_pieces()) is not None:
+        if stream and (gap := timing.between_pieces()) is not None:
             traffic.between_chunks.add(gap)
         if tokens is not None:
             traffic.prompt_tokens += tokens.prompt

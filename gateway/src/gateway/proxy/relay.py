@@ -10,8 +10,8 @@ from gateway.api.errors import GatewayError
 from gateway.api.routes import Route
 from gateway.fleet.workers import Worker
 from gateway.http import headers
-from gateway.proxy.late_error import Told
-from gateway.proxy.response_affinity import Stored
+from gateway.proxy.late_error import LateError
+from gateway.proxy.response_affinity import ResponseAffinity
 from gateway.proxy.response_filter import Edits, Opaque, Reading, Stream, reading_of
 from gateway.server.request import ClientRequest
 from gateway.upstream.connection import Exchange
@@ -22,22 +22,12 @@ COMMENT: Final = b": keep-alive\n\n"
 class Relay:
     """Of one request. status: the answer's, as the worker or we have said it; stream: whether it is one."""
 
-    __slots__ = (
-        "_fields",
-        "_id",
-        "_learning",
-        "_request",
-        "_route",
-        "_stored",
-        "reading",
-        "status",
-        "stream",
-    )
-
-    def __init__(self, request: ClientRequest, route: Route, stored: Stored, call_id: bytes) -> None:
+    def __init__(
+        self, request: ClientRequest, route: Route, affinity: ResponseAffinity, call_id: bytes
+    ) -> None:
         self._request = request
         self._route = route
-        self._stored = stored
+        self._affinity = affinity
         self._id = call_id
         self._fields: headers.Headers | None = None  # of the worker's head, once it has come
         self._learning: Worker | None = None  # whose response's id is looked for
@@ -53,7 +43,7 @@ class Relay:
     @property
     def is_an_error(self) -> bool:
         """Whether it is a worker's error behind a comment of ours."""
-        return isinstance(self.reading, Told)
+        return isinstance(self.reading, LateError)
 
     def open(self, exchange: Exchange, worker: Worker, edits: Edits, *, alone: bool) -> bool:
         """The worker's head has come; alone: no byte of the body with it. Returns whether it can be an answer to what
@@ -62,7 +52,7 @@ class Relay:
         if request.begun and not isinstance(reading, Stream):  # with a comment: its status was 200
             if exchange.status < 400:
                 return False
-            reading = Told(exchange.status, self._route.dialect)
+            reading = LateError(exchange.status, self._route.dialect)
         self._fields, self._learning = exchange.headers, worker if self._route.stores else None
         self.status, self.reading = exchange.status, reading
         self.stream = request.begun or isinstance(reading, Stream)
@@ -87,7 +77,7 @@ class Relay:
             self.payload(framed[framed.index(b"\r\n") + 2 : -2])
 
     def payload(self, data: bytes) -> None:
-        if self._learning is not None and self._stored.learn(data, self._learning):
+        if self._learning is not None and self._affinity.learn(data, self._learning):
             self._learning = None
         data = self.reading.feed(data)
         if data and not self._request.begun:

@@ -15,13 +15,13 @@ from gateway.fleet.health import TAKES_REQUESTS
 from gateway.fleet.workers import Worker
 
 ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
-MOST: Final = 10_000  # responses; the oldest are forgotten first
+MAX_RESPONSES: Final = 10_000  # responses; the oldest are forgotten first
 
 
-class Stored:
+class ResponseAffinity:
     """The workers of the newest stored responses, by id."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MAX_RESPONSES) -> None:
         self._most = most
         self._workers: OrderedDict[bytes, Worker] = OrderedDict()
 
@@ -43,8 +43,6 @@ class Stored:
 
 class Search:
     """For one response, among the workers that may have it."""
-
-    __slots__ = ("_left", "_unheard", "response")
 
     def __init__(self, response: bytes, workers: Iterable[Worker]) -> None:
         self.response = response

@@ -21,7 +21,7 @@ COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,
 USAGE_EVENT: Final = re.compile(
     rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
-MOST_HELD: Final = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
+MAX_HELD_BYTES: Final = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
 TAIL_BYTES: Final = 4096  # of an answer, where its usage is looked for
 FRAGMENT_BYTES: Final = 64  # of an unfinished line: longer than any end's mark
 
@@ -50,8 +50,6 @@ class Tokens(NamedTuple):
 
 class Edits:
     """What is changed. hide_usage: the event with it, in a stream."""
-
-    __slots__ = ("any", "hide_usage", "names", "renames")
 
     def __init__(self, names: Names = Names.REASONING, hide_usage: bool = False) -> None:
         self.names = names
@@ -129,7 +127,7 @@ class Stream:
             return self._read(data)
         data = self._held + data if self._held else data
         end = event_end(data)
-        if len(data) - end > MOST_HELD:
+        if len(data) - end > MAX_HELD_BYTES:
             end = len(data)
         self._held = data[end:]
         return self._edits.apply(self._read(data[:end]))
@@ -179,7 +177,7 @@ class Document:
             return data
         self._parts.append(data)
         self._size += len(data)
-        return self._taken(self._parts) if self._size > MOST_HELD else b""
+        return self._taken(self._parts) if self._size > MAX_HELD_BYTES else b""
 
     def rest(self) -> bytes:
         return self._edits.apply(self._taken(self._parts)) if self._parts is not None else b""

@@ -6,20 +6,18 @@ SHARE: Final = 0.2  # of the requests
 RESERVE: Final = (
     10.0  # retries that a quiet model may begin with: more than a worker may fail before it is ejected
 )
-MOST: Final = 100.0  # retries saved up at most
+MAX_BALANCE: Final = 100.0  # retries saved up at most
 
 
-class Budget:
+class RetryBudget:
     """Of one model: every request earns a share of a retry. What fails for one model costs no other its retries."""
-
-    __slots__ = ("_balance",)
 
     def __init__(self) -> None:
         self._balance = RESERVE
 
     def earn(self) -> None:
         """A request has been sent for the first time."""
-        self._balance = min(self._balance + SHARE, MOST)
+        self._balance = min(self._balance + SHARE, MAX_BALANCE)
 
     def spend(self) -> bool:
         """Takes one retry, if there is one."""

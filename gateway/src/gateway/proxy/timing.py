@@ -3,13 +3,11 @@
 from gateway.config.model_options import Deadlines
 
 
-class Pace:
+class Timing:
     """Of one request. vLLM sends a stream's head at once, so that the first byte is the first of the body.
 
     heard: when the worker was last heard; first_byte: seconds from the start; paused: the client does not keep up.
     """
-
-    __slots__ = ("commented", "first_byte", "heard", "paused", "pieces", "started")
 
     def __init__(self, started: float) -> None:
         self.started = started

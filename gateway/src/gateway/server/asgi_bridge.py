@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 Message = MutableMapping[str, Any]
 
 
-class ControlCall:
+class AsgiHandler:
     """One request while its page is made."""
 
     def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI

@@ -15,18 +15,18 @@ from gateway.http.framing import BadFraming, Chunked, Framing
 from gateway.http.sockets import has_left, unacknowledged
 from gateway.http.states import PHASES, Phase, changed
 from gateway.server import request_head
-from gateway.server.listener import Door
+from gateway.server.listener import Listener
 from gateway.server.request import ClientRequest, head_of
 
 WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel holds
-LEAST_TAKEN: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
+MIN_TAKEN_BYTES: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
 TURN_BYTES: Final = 16 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
-SLOWEST_BODY: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
-MOST_DROPPED: Final = (
+MIN_BODY_RATE: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
+MAX_DROPPED_BYTES: Final = (
     2  # times as much as a body may have is read behind the last request, so that its answer can be
 )
 LINGER_S: Final = 2.0  # how long nothing of it may come once the answer is taken
-MOST_LINGER_S: Final = 30.0  # how long it is read at most
+MAX_LINGER_S: Final = 30.0  # how long it is read at most
 FIRST_S: Final = (
     1.0  # what a new connection gets for its first request, or a body to go on, when the gateway ends
 )
@@ -46,10 +46,10 @@ CLOSED: Final = Phase.CLOSED
 class ClientConnection:
     """One client's connection: an asyncio.Protocol in all but name, which would keep it from being compiled whole."""
 
-    def __init__(self, door: Door) -> None:
-        settings = door.settings
-        self._door = door
-        self._loop = door.loop
+    def __init__(self, listener: Listener) -> None:
+        settings = listener.settings
+        self._listener = listener
+        self._loop = listener.loop
         self._phase: Phase = NEW
         self._heads = request_head.HeadReader(settings.max_head_bytes, settings.max_headers)
         self._data = b""  # what has been read
@@ -59,7 +59,7 @@ class ClientConnection:
         self._framing: Framing | None = None  # of its body
         self._dropped = 0  # bytes behind the last request
         self._dropped_at = 0.0  # when the last of them came
-        self._since = door.loop.time()  # when the head, the body or the silence began
+        self._since = listener.loop.time()  # when the head, the body or the silence began
         self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
         self._quiet: tuple[int, float, int] | None = (
             None  # bytes of a body, since when, and refusals for room then
@@ -94,7 +94,7 @@ class ClientConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._door.enter(self)
+        self._listener.enter(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -103,14 +103,14 @@ class ClientConnection:
             self._give_up(fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.forget(self)
+        self._listener.forget(self)
         self._become(CLOSED)
         request, self._request, self._framing, self._data = self._request, None, None, b""
         try:
             if request is not None:
                 request.leave()
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
-            self._door.report(fault)
+            self._listener.report(fault)
 
     def eof_received(self) -> None:
         """The client has left, also if it closes its sending side alone: the connection ends."""
@@ -131,11 +131,11 @@ class ClientConnection:
             self._give_up(fault)
 
     def _give_up(self, fault: Exception) -> None:
-        self._door.report(fault)
+        self._listener.report(fault)
         try:
             self._tell_fault()
         except Exception as another:  # noqa: BLE001  # the boundary of one connection
-            self._door.report(another)
+            self._listener.report(another)
             self.transport.abort()
 
     def _tell_fault(self) -> None:
@@ -198,7 +198,7 @@ class ClientConnection:
             self._at += len(data) - framing.surplus
             request.take(payload)
         except BadFraming as wrong:
-            self._refuse_early(request, unread(request, wrong))
+            self._refuse_early(request, framing_error(request, wrong))
         except GatewayError as error:
             self._refuse_early(request, error)
         else:
@@ -208,7 +208,7 @@ class ClientConnection:
                 self.transport.pause_reading()
                 if not self._has_turn:
                     self._has_turn = True
-                    self._door.turns.take(self._read_on)
+                    self._listener.turns.take(self._read_on)
 
     def _read_on(self) -> bool:
         """With what is left of chunks that have come, in turn with other connections; returns whether there is more."""
@@ -231,7 +231,7 @@ class ClientConnection:
         """Bytes behind the last request: they are read, so that no reset takes its answer away."""
         self._dropped += count
         self._dropped_at = self._loop.time()
-        if self._dropped > MOST_DROPPED * self._door.settings.max_body_bytes:
+        if self._dropped > MAX_DROPPED_BYTES * self._listener.settings.max_body_bytes:
             self.transport.abort()
 
     def _take_no_more(self) -> None:
@@ -250,8 +250,8 @@ class ClientConnection:
         self._quiet = None
         request = self._request_of(head)
         self._request, self._framing = request, head.framing()
-        self._door.prepare(request)
-        if self._door.closing:
+        self._listener.prepare(request)
+        if self._listener.closing:
             request.keep_alive = False
         problem = request.refusal or self._no_room_for(request)
         if self._framing.complete:
@@ -264,20 +264,27 @@ class ClientConnection:
                 request.expect()
 
     def _request_of(self, head: request_head.Head) -> ClientRequest:
-        door, path = self._door, head.path
-        route = door.routes.find(path)
+        listener, path = self._listener, head.path
+        route = listener.routes.find(path)
         if route is None:
             path = request_head.decoded(path)
-            route = door.routes.find(path) if request_head.is_plain(path) else None
+            route = listener.routes.find(path) if request_head.is_plain(path) else None
         return ClientRequest(
-            self.transport, door.outbox, door.budget, self._finished, head, route, path, self._since
+            self.transport,
+            listener.coalescer,
+            listener.budget,
+            self._finished,
+            head,
+            route,
+            path,
+            self._since,
         )
 
     def _no_room_for(self, request: ClientRequest) -> GatewayError | None:
         """By the length that its head declares. It holds room for what comes, as it comes."""
         if request.length > request.limit:
             return too_large(request.limit)
-        return None if self._door.budget.fits(request.length) else no_room()
+        return None if self._listener.budget.fits(request.length) else no_room()
 
     def _run(self, request: ClientRequest) -> None:
         """It is whole."""
@@ -302,7 +309,7 @@ class ClientConnection:
         self._since = self._loop.time()
         if request is None or self.transport.is_closing():
             return
-        if self._phase is LAST or not request.keep_alive or self._door.closing:
+        if self._phase is LAST or not request.keep_alive or self._listener.closing:
             self._linger()
         elif self._phase is SERVING:
             self._become(IDLE)
@@ -323,11 +330,11 @@ class ClientConnection:
 
     def _refuse(self, error: GatewayError) -> None:
         """Answers what is no request, and reads no more."""
-        self._door.refused(error)
-        route = self._door.routes.find(request_head.path_in(self._heads.beginning))
+        self._listener.refused(error)
+        route = self._listener.routes.find(request_head.path_in(self._heads.beginning))
         body = error.body(Dialect.OPENAI if route is None else route.dialect)
         fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        self._door.outbox.send(self.transport, head_of(error.status, fields) + body)
+        self._listener.coalescer.send(self.transport, head_of(error.status, fields) + body)
         self._take_no_more()
         self._linger()
 
@@ -336,12 +343,12 @@ class ClientConnection:
         self._take_no_more()
         self._become(LINGERING)
         self._since = self._loop.time()
-        self._door.outbox.flush()
+        self._listener.coalescer.flush()
         if not self.transport.is_closing():
             self.transport.write_eof()
 
     def _close(self) -> None:
-        self._door.outbox.flush()
+        self._listener.coalescer.flush()
         self.transport.close()
 
     def _shut(self) -> None:
@@ -389,7 +396,7 @@ class ClientConnection:
             self._since = now
             self._look_at_writing(self._stuck or (self._untaken(), now), now)
         else:
-            most = LINGER_S if self._door.closing else MOST_LINGER_S
+            most = LINGER_S if self._listener.closing else MAX_LINGER_S
             if now - self._since > most or now - max(self._since, self._dropped_at) > LINGER_S:
                 self.transport.abort()
 
@@ -397,9 +404,9 @@ class ClientConnection:
         """A client that has taken next to nothing for too long is cut off."""
         self._stuck = stuck
         size = self._untaken()
-        if stuck[0] - size >= LEAST_TAKEN:
+        if stuck[0] - size >= MIN_TAKEN_BYTES:
             self._stuck = size, now
-        elif now - stuck[1] > self._door.settings.write_timeout_s:
+        elif now - stuck[1] > self._listener.settings.write_timeout_s:
             self.transport.abort()
 
     def _untaken(self) -> int:
@@ -415,7 +422,7 @@ class ClientConnection:
             self.transport.abort()
 
     def _look_at_reading(self, now: float) -> None:
-        settings, request, seconds = self._door.settings, self._request, now - self._since
+        settings, request, seconds = self._listener.settings, self._request, now - self._since
         if self._phase is HEAD:
             if seconds > settings.head_timeout_s:
                 self._refuse(
@@ -424,18 +431,18 @@ class ClientConnection:
         elif request is not None:
             if request.awaits_body and (late := self._why_late(request, now)):
                 self._refuse_early(request, RequestTimeout(late))
-        elif seconds > (FIRST_S if self._door.closing else settings.keep_alive_s):
+        elif seconds > (FIRST_S if self._listener.closing else settings.keep_alive_s):
             self._close()
 
     def _why_late(self, request: ClientRequest, now: float) -> str:
         """Why its body is not waited for any longer, or ""."""
-        longest, refusals = self._door.settings.body_timeout_s, self._door.budget.refusals
-        if now - self._since > longest + request.size / SLOWEST_BODY:
+        longest, refusals = self._listener.settings.body_timeout_s, self._listener.budget.refusals
+        if now - self._since > longest + request.size / MIN_BODY_RATE:
             return f"The request's body took more than {longest:g} s"
         if self._quiet is None or self._quiet[0] != request.size:
             self._quiet = request.size, now, refusals
         _, since, before = self._quiet
-        if self._door.closing and now - since > FIRST_S:
+        if self._listener.closing and now - since > FIRST_S:
             return (
                 f"The gateway ends, and no more of the request's body came for {FIRST_S:g} s: send it again"
             )
@@ -444,7 +451,7 @@ class ClientConnection:
         return ""
 
 
-def unread(request: ClientRequest, wrong: BadFraming) -> GatewayError:
+def framing_error(request: ClientRequest, wrong: BadFraming) -> GatewayError:
     """Why a body is refused that is not framed as its head had said."""
     if request.size + wrong.before > request.limit:
         return too_large(request.limit)

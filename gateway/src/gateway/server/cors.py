@@ -11,7 +11,7 @@ MAX_AGE_S: Final = 600  # that a browser keeps what a preflight told
 Headers = list[tuple[bytes, bytes]]
 
 
-class Origins:
+class Cors:
     """The origins of the pages that may read answers."""
 
     def __init__(self, allowed: Iterable[str]) -> None:

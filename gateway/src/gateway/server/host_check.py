@@ -12,10 +12,10 @@ from gateway.api.errors import Misdirected
 from gateway.http.headers import get
 
 EVERY: Final = b"*"
-MOST_SPELLINGS: Final = 64  # that are kept
+MAX_SPELLINGS: Final = 64  # that are kept
 
 
-class Hosts:
+class HostCheck:
     """The names that are served: this host's own, and those that the operator lists.
 
     bind: the address under which clients reach the gateway; is_open: whoever reaches it may use it, under any address
@@ -42,7 +42,7 @@ class Hosts:
                 f"The gateway is not served under the name {name[:80].decode('latin-1')!r}; if clients reach it by "
                 "that name, add it to GATEWAY_ALLOWED_HOSTS"
             )
-        if len(self._served) < MOST_SPELLINGS:
+        if len(self._served) < MAX_SPELLINGS:
             self._served.add(host)
 
     def _is_our_address(self, name: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The data port's door: every connection of a client, looked at several times a second, and shut at the end.
+"""The data port: every client's connection, whose deadlines are checked several times a second, and their end.
 
 So deadlines cost nothing per request.
 """
@@ -14,7 +14,7 @@ from gateway.api.routes import Routes
 from gateway.body.budget import BodyBudget
 from gateway.config.settings import Settings
 from gateway.http.turns import Turns
-from gateway.http.write_coalescer import Outbox
+from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
 LOOK_S: Final = 0.25  # between two looks at every connection
@@ -23,7 +23,7 @@ PARTS: Final = (
 )
 
 
-class Visitor(Protocol):
+class Connection(Protocol):
     """A client's connection."""
 
     @property
@@ -47,7 +47,7 @@ class Visitor(Protocol):
 
 
 @dataclass(slots=True)
-class Door:
+class Listener:
     """What all connections of the data port share. prepare: gives a request its limit, handler or refusal;
     count_lag: is told how late the loop comes to its looks, in seconds; refused: is told of what is no request;
     report: of faults of the gateway's own.
@@ -60,9 +60,9 @@ class Door:
     refused: Callable[[GatewayError], None]
     report: Callable[[Exception], None]
     loop: asyncio.AbstractEventLoop
-    outbox: Outbox
+    coalescer: WriteCoalescer
     budget: BodyBudget
-    parts: tuple[set[Visitor], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
+    parts: tuple[set[Connection], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
     closing: bool = False
     empty: asyncio.Event = field(
         default_factory=asyncio.Event
@@ -82,7 +82,7 @@ class Door:
             for connection in list(part):
                 self._look_at(connection, now)
 
-    def _look_at(self, connection: Visitor, now: float) -> None:
+    def _look_at(self, connection: Connection, now: float) -> None:
         try:
             connection.look(now)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
@@ -90,16 +90,16 @@ class Door:
             connection.abort()
 
     @property
-    def connections(self) -> list[Visitor]:
+    def connections(self) -> list[Connection]:
         return [connection for part in self.parts for connection in part]
 
-    def enter(self, connection: Visitor) -> None:
-        """A connection has come; while the door closes it is too late for that."""
+    def enter(self, connection: Connection) -> None:
+        """A connection has come; while the port closes it is too late for that."""
         self._part_of(connection).add(connection)
         if self.closing:
             connection.close_when_idle()
 
-    def _part_of(self, connection: Visitor) -> set[Visitor]:
+    def _part_of(self, connection: Connection) -> set[Connection]:
         return self.parts[id(connection) // 64 % PARTS]
 
     def close_idle(self) -> None:
@@ -109,7 +109,7 @@ class Door:
             connection.close_when_idle()
         self.forget(None)
 
-    def forget(self, connection: Visitor | None) -> None:
+    def forget(self, connection: Connection | None) -> None:
         """A connection has gone."""
         if connection is not None:
             self._part_of(connection).discard(connection)

@@ -18,7 +18,7 @@ from gateway.api.routes import Dialect, Route, without_slash
 from gateway.body.budget import BodyBudget, no_room, too_large
 from gateway.http import headers
 from gateway.http.states import STAGES, Stage, changed
-from gateway.http.write_coalescer import Outbox
+from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request_head import Head
 
 Headers = list[tuple[bytes, bytes]]
@@ -78,8 +78,6 @@ class Handler(Protocol):
 class Body:
     """A body in few pieces, however small those are in which it comes."""
 
-    __slots__ = ("_block", "_pieces")
-
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._block: bytearray | None = None
@@ -115,18 +113,12 @@ class ClientRequest:
     have come; refusal: why it is refused, which its handler tells when its turn has come.
     """
 
-    __slots__ = (
-        "_body", "_budget", "_finished", "_head", "_held", "_outbox", "_stage", "_transport", "added", "arrived",
-        "chunked", "handler", "headers", "http_1_0", "keep_alive", "length", "limit", "method", "path", "refusal",
-        "route", "size", "target",
-    )  # fmt: skip
-
     def __init__(
-        self, transport: asyncio.Transport, outbox: Outbox, budget: BodyBudget, finished: Callable[[], None],
+        self, transport: asyncio.Transport, coalescer: WriteCoalescer, budget: BodyBudget, finished: Callable[[], None],
         head: Head, route: Route | None, path: bytes, arrived: float,
     ) -> None:  # fmt: skip
         self._transport = transport
-        self._outbox = outbox
+        self._coalescer = coalescer
         self._budget = budget
         self._finished = finished
         self._stage: Stage = EXPECTING if head.expects else ARRIVING
@@ -180,7 +172,7 @@ class ClientRequest:
         """Has the client send the body that it holds back until it is asked for it."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
-            self._outbox.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._coalescer.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def claim(self, more: int) -> None:
         """Takes `more` bytes of what all bodies may hold, until `let_go`. Raises Overloaded."""
@@ -315,10 +307,10 @@ class ClientRequest:
         if self._head:
             data, self._head = self._head + data, b""
         if not self._transport.is_closing():
-            self._outbox.send(self._transport, data)
+            self._coalescer.send(self._transport, data)
 
     def _reset(self) -> None:
-        self._outbox.flush()
+        self._coalescer.flush()
         if not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER

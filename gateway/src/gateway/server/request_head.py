@@ -21,13 +21,13 @@ FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
 PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
 NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
-MOST_LOOKED_AT: Final = 64  # bytes of a beginning
+MAX_BEGINNING_BYTES: Final = 64  # bytes of a beginning
 
 HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 ABSOLUTE: Final = re.compile(rb"https?://([^/?]++)([^?]*+)(?:\?.*)?", re.IGNORECASE)
 PLAIN: Final = re.compile(rb"[!$&-;=@-\[\]-~]+")  # visible, without ? # %
-MOST_DIGITS: Final = 18  # of a length: more say as much as these
-ENDLESS: Final = 10**MOST_DIGITS
+MAX_DIGITS: Final = 18  # of a length: more say as much as these
+ENDLESS: Final = 10**MAX_DIGITS
 
 SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 WATCHED: Final = SINGLE | {b"connection", b"expect"}
@@ -36,18 +36,6 @@ Headers = list[tuple[bytes, bytes]]
 
 class Head:
     """A request's head, taken apart. `fields` have lower-case names, and values without white space around them."""
-
-    __slots__ = (
-        "chunked",
-        "expects",
-        "fields",
-        "http_1_0",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "target",
-    )
 
     def __init__(self, method: bytes, target: bytes, http_1_0: bool, pairs: Headers) -> None:
         """Of names and values that match the grammar, white space behind these. Raises InvalidRequest."""
@@ -79,8 +67,6 @@ class HeadReader:
     """Collects a head of at most `most` bytes and `most_fields` fields. end: where it ends in the data that was fed
     last; beginning: of one that is refused.
     """
-
-    __slots__ = ("_kept", "_most", "_most_fields", "beginning", "end")
 
     def __init__(self, most: int, most_fields: int) -> None:
         self._most = most
@@ -137,7 +123,7 @@ class HeadReader:
         line_end = kept.find(CRLF, len(CRLF), most)
         if (
             NOWHERE.search(kept, max(0, before - 1), most) is not None
-            or BEGINNING.match(kept, 0, min(most, MOST_LOOKED_AT)) is None
+            or BEGINNING.match(kept, 0, min(most, MAX_BEGINNING_BYTES)) is None
             or (line_end >= max(0, before - 1) and LINE.match(kept) is None)
         ):
             problem: GatewayError = InvalidRequest(what_is_wrong(bytes(kept[:most])))
@@ -227,7 +213,7 @@ def length_of(value: bytes) -> int:
     """Raises InvalidRequest."""
     if not value.isdigit():
         raise InvalidRequest("The Content-Length header is no number of bytes")
-    return int(value) if len(value) <= MOST_DIGITS else ENDLESS
+    return int(value) if len(value) <= MAX_DIGITS else ENDLESS
 
 
 def says_close(options: bytes) -> bool:

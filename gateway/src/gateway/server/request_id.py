@@ -11,7 +11,7 @@ TAIL: Final = 12  # hex digits of our own behind a client's id
 Headers = list[tuple[bytes, bytes]]
 
 
-def ids_of(headers: Headers, own: bytes) -> tuple[bytes, bytes]:
+def request_ids(headers: Headers, own: bytes) -> tuple[bytes, bytes]:
     """The id that client and log are told, and the one that the worker is sent: by the request's `x-request-id` if that
     is short and plain, else `own`."""
     given = get(headers, b"x-request-id")

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from select import PIPE_BUF
 from typing import Final
 
-MOST_BYTES: Final = 4 * 1024 * 1024  # that wait, some ten thousand lines
+MAX_BYTES: Final = 4 * 1024 * 1024  # that wait, some ten thousand lines
 CLOSE_S: Final = 2.0  # that the end of the process waits for a reader
 
 
-class Spool:
+class LogWriter:
     """The lines for one descriptor. tell: makes the line that says how many were dropped."""
 
-    def __init__(self, descriptor: int, tell: Callable[[int], bytes], most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, descriptor: int, tell: Callable[[int], bytes], most_bytes: int = MAX_BYTES) -> None:
         self._descriptor = descriptor
         self._tell = tell
         self._most_bytes = most_bytes

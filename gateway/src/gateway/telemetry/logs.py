@@ -8,11 +8,11 @@ from typing import Final, Protocol
 
 import orjson
 
-from gateway.telemetry.log_writer import Spool
+from gateway.telemetry.log_writer import LogWriter
 
 STDOUT: Final = 1
 FLUSH_S: Final = 0.02
-MOST_LINES: Final = 256  # that wait to be handed over
+MAX_LINES: Final = 256  # that wait to be handed over
 
 
 def timestamp(milliseconds: int) -> str:
@@ -48,7 +48,7 @@ class EventLog:
     """
 
     def __init__(self, out: Out | None = None) -> None:
-        self._out: Out = Spool(STDOUT, dropped_line) if out is None else out
+        self._out: Out = LogWriter(STDOUT, dropped_line) if out is None else out
         self._lines: list[bytes] = []
         self._last, self._timestamp = 0, ""  # milliseconds: the second half is worked out once for each
 
@@ -61,7 +61,7 @@ class EventLog:
         if not self._lines:
             loop.call_later(FLUSH_S, self.flush)
         self._add("info", "request", facts)
-        if len(self._lines) >= MOST_LINES:
+        if len(self._lines) >= MAX_LINES:
             self.flush()
 
     def info(self, event: str, **facts: object) -> None:

@@ -35,7 +35,7 @@ UNSEEN: Final = {
 Counts = Mapping[Any, float]  # by the values of the labels, a tuple
 
 
-class Lines(Protocol):
+class QueueLengths(Protocol):
     """Requests that wait for a worker, by model."""
 
     def length(self, model: str) -> int: ...
@@ -43,10 +43,8 @@ class Lines(Protocol):
     def waits_since(self, model: str) -> float | None: ...
 
 
-class Spread:
+class Histogram:
     """How often values fell into each of the buckets of SECONDS. A fifth of the cost of the library's histogram."""
-
-    __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(SECONDS) + 1)
@@ -66,9 +64,9 @@ class Traffic:
     """Of one model and route."""
 
     endings: Counter[tuple[int, str]] = field(default_factory=lambda: Counter(UNSEEN))  # by status and ending
-    duration: Spread = field(default_factory=Spread)
-    first_byte: Spread = field(default_factory=Spread)
-    between_chunks: Spread = field(default_factory=Spread)
+    duration: Histogram = field(default_factory=Histogram)
+    first_byte: Histogram = field(default_factory=Histogram)
+    between_chunks: Histogram = field(default_factory=Histogram)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -76,12 +74,12 @@ class Traffic:
 class Metrics:
     """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
 
-    def __init__(self, fleet: Fleet, queues: Lines, log: EventLog, bodies: BodyBudget) -> None:
+    def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})
         self._retries = 0
-        self._loop_lag = Spread()
+        self._loop_lag = Histogram()
         self._fleet = fleet
         self._fleet_metrics = FleetMetrics(fleet)
         self._queues = queues
@@ -163,8 +161,8 @@ class Metrics:
     def _times(self, which: str, name: str, what: str) -> Family:
         family = histogram(name, f"Seconds {what}.", ["model", "route"])
         for labels, traffic in self._traffic.items():
-            spread: Spread = getattr(traffic, which)
-            family.add_spread(labels, spread.buckets(), spread.total)
+            spread: Histogram = getattr(traffic, which)
+            family.add_histogram(labels, spread.buckets(), spread.total)
         return family
 
     def _tokens(self, which: str) -> Family:
@@ -188,7 +186,7 @@ class Metrics:
 
     def _lag(self) -> Family:
         family = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
-        family.add_spread([], self._loop_lag.buckets(), self._loop_lag.total)
+        family.add_histogram([], self._loop_lag.buckets(), self._loop_lag.total)
         return family
 
 

@@ -22,7 +22,7 @@ class Family:
         braces = f"{{{labels}}}" if labels else ""
         self._lines.append(f"{self._name}{braces} {float(number)!r}\n")
 
-    def add_spread(self, values: Sequence[str], buckets: Iterable[tuple[str, int]], total: float) -> None:
+    def add_histogram(self, values: Sequence[str], buckets: Iterable[tuple[str, int]], total: float) -> None:
         """A histogram's samples. `buckets`: each bound, and how many values are at most that."""
         name, labels, count = self._name, self.labelled(values), 0
         more = f",{labels}" if labels else ""

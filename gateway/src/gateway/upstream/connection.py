@@ -12,11 +12,11 @@ from typing import Final, Protocol, cast
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.http.framing import BadFraming, Chunked, Framing
 from gateway.http.states import ANSWERS, LINES, Answer, Line, changed
-from gateway.http.write_coalescer import Outbox, Parts
-from gateway.upstream.response_head import END, Headers, Reply, check_beginning, read_reply
+from gateway.http.write_coalescer import Parts, WriteCoalescer
+from gateway.upstream.response_head import END, Headers, ResponseHead, check_beginning, read_response_head
 
 RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
-MOST_INTERIMS: Final = 16  # before an answer
+MAX_INTERIMS: Final = 16  # before an answer
 STALE_S: Final = 1.0  # a connection that the worker had closed is known for it within a round trip
 JOINED_BYTES: Final = (
     64 * 1024
@@ -53,8 +53,6 @@ class Receiver(Protocol):
 
 class Exchange:
     """One request and its answer on one connection."""
-
-    __slots__ = ("_connection", "_paused", "_receiver", "answer", "framing", "headers", "status")
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -127,9 +125,9 @@ class Exchange:
             self._become(Answer.COMPLETE)
             self._receiver.on_end()
 
-    def tell_head(self, reply: Reply, *, alone: bool) -> None:
+    def tell_head(self, head: ResponseHead, *, alone: bool) -> None:
         self._become(Answer.BEGUN)
-        self.status, self.headers, self.framing = reply.status, reply.fields, reply.framing
+        self.status, self.headers, self.framing = head.status, head.fields, head.framing
         self._receiver.on_head(alone=alone)
 
     def tell_chunk(self, framed: bytes) -> None:
@@ -145,10 +143,10 @@ class Connection:
     """
 
     def __init__(
-        self, keep: "Callable[[Connection], None]", outbox: Outbox, clock: Callable[[], float]
+        self, keep: "Callable[[Connection], None]", coalescer: WriteCoalescer, clock: Callable[[], float]
     ) -> None:
         self._keep = keep
-        self._outbox = outbox
+        self._coalescer = coalescer
         self._clock = clock
         self._started = 0.0
         self._exchange: Exchange | None = None
@@ -181,10 +179,10 @@ class Connection:
         self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
         exchange.run_on(self)
         if len(body) == 1 and len(body[0]) < JOINED_BYTES:
-            self._outbox.send(self._transport, head + body[0])
+            self._coalescer.send(self._transport, head + body[0])
         else:
             for part in (head, *body):
-                self._outbox.send(self._transport, part)
+                self._coalescer.send(self._transport, part)
 
     def drop(self) -> None:
         """Closes; whoever waits for the exchange is not told."""
@@ -270,35 +268,35 @@ class Connection:
         if self.line is Line.ASKED:
             self._become(Line.HEAD)
         try:
-            reply, rest = self._read_head(self._head + data if self._head else data)
+            head, rest = self._read_head(self._head + data if self._head else data)
         except BadFraming as error:
             exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
             return
-        if reply is not None:
-            self._go_on(exchange, reply, rest)
+        if head is not None:
+            self._go_on(exchange, head, rest)
 
-    def _read_head(self, data: bytes) -> tuple[Reply | None, bytes]:
+    def _read_head(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
         """A head that is none of an interim answer, which are passed over, and what came behind it; None until that has
         come. Raises BadFraming."""
         while (end := data.find(END) + len(END)) >= len(END):
-            reply, data = read_reply(data[:end]), data[end:]
-            if not reply.is_interim:
-                return reply, data
+            head, data = read_response_head(data[:end]), data[end:]
+            if not head.is_interim:
+                return head, data
             self._interims += 1
-            if self._interims > MOST_INTERIMS:
+            if self._interims > MAX_INTERIMS:
                 raise BadFraming("interim answers come and come")
         check_beginning(data)
         self._head = data
         return None, b""
 
-    def _go_on(self, exchange: Exchange, reply: Reply, rest: bytes) -> None:
+    def _go_on(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         """After a head, with the bytes that came behind it."""
         self._become(Line.BODY)
-        self._keep_alive = reply.keep_alive
-        self._chunks = reply.framing if isinstance(reply.framing, Chunked) else None
-        exchange.tell_head(reply, alone=not rest)
+        self._keep_alive = head.keep_alive
+        self._chunks = head.framing if isinstance(head.framing, Chunked) else None
+        exchange.tell_head(head, alone=not rest)
         if not exchange.over:
-            self._feed_body(exchange, reply.framing, rest)
+            self._feed_body(exchange, head.framing, rest)
 
     def _feed_body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
         try:

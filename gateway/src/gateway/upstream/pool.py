@@ -12,7 +12,7 @@ from typing import cast
 from gateway.api.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Worker
-from gateway.http.write_coalescer import Outbox, Parts
+from gateway.http.write_coalescer import Parts, WriteCoalescer
 from gateway.upstream.connection import Connection, Exchange, Receiver
 
 
@@ -57,7 +57,7 @@ class Upstream:
 
     def __init__(self, connect_timeout_s: float, pool_idle_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop  # kept, since asking for it is a system call on Python 3.11
-        self.outbox = Outbox(loop)  # where everything that leaves the gateway is put together
+        self.coalescer = WriteCoalescer(loop)  # where everything that leaves the gateway is put together
         self._connect_timeout_s = connect_timeout_s
         self._pool_idle_s = pool_idle_s
         self._pools: dict[Worker, Pool] = {}
@@ -103,7 +103,7 @@ class Upstream:
 
     async def _connect(self, worker: Worker, pool: Pool) -> Connection:
         """Raises WorkerUnreachable, or Overloaded if the gateway itself has no file or memory left for it."""
-        connection = Connection(pool.put, self.outbox, self.loop.time)
+        connection = Connection(pool.put, self.coalescer, self.loop.time)
         protocol = cast(asyncio.Protocol, connection)
         try:
             async with asyncio.timeout(self._connect_timeout_s):

@@ -7,8 +7,8 @@ from gateway.http.framing import TEXT, TOKEN, BadFraming, Chunked, Framing, Size
 
 END: Final = b"\r\n\r\n"
 BEGINNING: Final = b"HTTP/1.1 "
-MOST_HEAD_BYTES: Final = 64 * 1024
-MOST_DIGITS: Final = 18  # of a length
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_DIGITS: Final = 18  # of a length
 HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: %b)?\r\n((?:%b:%b\r\n)*+)\r\n" % (TEXT, TOKEN, TEXT))
 PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
 WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -17,10 +17,8 @@ SWITCHING: Final = 101
 Headers = list[tuple[bytes, bytes]]
 
 
-class Reply:
+class ResponseHead:
     """A head, taken apart. fields: with lower-case names, and values without white space around them."""
-
-    __slots__ = ("fields", "framing", "keep_alive", "status")
 
     def __init__(self, status: int, fields: Headers) -> None:
         """Raises BadFraming where it is ambiguous how its body is framed, or what was asked for is something else."""
@@ -46,18 +44,18 @@ class Reply:
         return self.status < 200
 
 
-def read_reply(head: bytes) -> Reply:
+def read_response_head(head: bytes) -> ResponseHead:
     """A head with its last empty line. Raises BadFraming."""
     match = HEAD.fullmatch(head)
-    if match is None or len(head) > MOST_HEAD_BYTES:
+    if match is None or len(head) > MAX_HEAD_BYTES:
         raise not_http(head)
     found = PAIR.findall(match[2])
-    return Reply(int(match[1]), [(name.lower(), value.rstrip(b"\t ")) for name, value in found])
+    return ResponseHead(int(match[1]), [(name.lower(), value.rstrip(b"\t ")) for name, value in found])
 
 
 def check_beginning(data: bytes) -> None:
     """Of a head that is not whole. Raises BadFraming if it cannot become one."""
-    if len(data) > MOST_HEAD_BYTES or not BEGINNING.startswith(data[: len(BEGINNING)]):
+    if len(data) > MAX_HEAD_BYTES or not BEGINNING.startswith(data[: len(BEGINNING)]):
         raise not_http(data)
 
 
@@ -69,7 +67,7 @@ def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Frami
     """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
     if coding is not None and (coding != b"chunked" or length is not None):
         raise BadFraming("its transfer-encoding is not chunked alone")
-    if length is not None and (not length.isdigit() or len(length) > MOST_DIGITS):
+    if length is not None and (not length.isdigit() or len(length) > MAX_DIGITS):
         raise BadFraming("its content-length is no number")
     if status in BODILESS:
         return Sized(0)

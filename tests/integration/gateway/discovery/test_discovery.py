@@ -13,7 +13,7 @@ from gateway.app import rules_of
 from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import Card, load_catalog
 from gateway.config.settings import Settings
-from gateway.discovery.loop import Keeper
+from gateway.discovery.loop import DiscoveryLoop
 from gateway.discovery.probes import ProbeFailed, Probes
 from gateway.fleet.fleet import Address, Fleet, ModelState
 from gateway.fleet.workers import Worker
@@ -60,14 +60,16 @@ class Watch:
         self.probes = NamedProbes(worker_port, launcher_port)
         self.log = Lines()
         upstream = Upstream(1, 1, asyncio.get_running_loop())
-        self.keeper = Keeper(settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log))
+        self.discovery = DiscoveryLoop(
+            settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log)
+        )
 
     async def state(self, **names: FakeWorker | list[FakeWorker]) -> ModelState:
         """The model's state after a round in which these names resolve (`_` stands for `-`)."""
         lists = {name: found if isinstance(found, list) else [found] for name, found in names.items()}
         self.probes.names = {name.replace("_", "-"): found for name, found in lists.items()}
-        await self.keeper.discover()
-        await self.keeper.probe()
+        await self.discovery.discover()
+        await self.discovery.probe()
         return self.fleet.model_state("alpha")
 
     def events(self) -> list[str]:

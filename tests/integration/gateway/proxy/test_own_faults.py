@@ -34,7 +34,7 @@ def break_at(owner, name):
 for name in ("open", "payload", "rest", "comment"):
     break_at(gateway.proxy.relay.Relay, name)
 for name in ("_read", "on_head", "on_failure", "look"):
-    break_at(gateway.proxy.handler.Call, name)
+    break_at(gateway.proxy.handler.ProxyHandler, name)
 """
 DOCUMENT = ask("alpha")
 STREAM = ask("alpha", "sse", chunks=3) | {"stream": True, "stream_options": {"include_usage": True}}
@@ -103,7 +103,7 @@ def broken(self, transition):
     if transition.after == "suspect":
         raise RuntimeError("planted in an observer")
 
-gateway.discovery.loop.Keeper._report_state = broken
+gateway.discovery.loop.DiscoveryLoop._report_state = broken
 """
 
 

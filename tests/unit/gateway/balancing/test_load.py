@@ -16,23 +16,26 @@ class Worker:
 
     slug: str = "a"
     address: str = "10.0.0.1:8000"
-    burden: int = 0
+    weighted_in_flight: int = 0
     waiting: float = 0.0
     kv_use: float = 0.0
-    share: float = 1.0
+    slow_start_factor: float = 1.0
 
 
 workers = some.builds(
     Worker,
-    burden=some.integers(0, 50),
+    weighted_in_flight=some.integers(0, 50),
     waiting=some.floats(0, 200),
     kv_use=some.floats(0, 1),
-    share=some.floats(0.1, 1),
+    slow_start_factor=some.floats(0.1, 1),
 )
 pools = some.lists(workers, min_size=1, max_size=8).map(tuple)
 
 
-@pytest.mark.parametrize("busier", [{"burden": 1}, {"waiting": 1.0}, {"kv_use": 0.5}, {"share": 0.9}])
+@pytest.mark.parametrize(
+    "busier",
+    [{"weighted_in_flight": 1}, {"waiting": 1.0}, {"kv_use": 0.5}, {"slow_start_factor": 0.9}],
+)
 def test_each_figure_makes_a_worker_busier(busier: dict[str, float]) -> None:
     """More in flight, a longer queue, a fuller cache and a slow start each count."""
     assert load(Worker(**busier)) > load(Worker())
@@ -41,8 +44,8 @@ def test_each_figure_makes_a_worker_busier(busier: dict[str, float]) -> None:
 def test_an_idle_worker_has_the_load_of_the_request_to_come() -> None:
     """The unit of load is a request."""
     assert load(Worker()) == 1
-    assert load(Worker(burden=3)) == 4
-    assert load(Worker(share=0.1)) == pytest.approx(10)
+    assert load(Worker(weighted_in_flight=3)) == 4
+    assert load(Worker(slow_start_factor=0.1)) == pytest.approx(10)
 
 
 @given(pools, some.integers(0, 1000))
@@ -55,8 +58,8 @@ def test_nobody_is_less_loaded_than_the_one_chosen(pool: tuple[Worker, ...], tur
 @given(some.lists(some.integers(0, 2), min_size=1, max_size=8), some.integers(0, 1000))
 def test_equals_take_turns(loads: list[int], turn: int) -> None:
     """As many turns as there are equals choose each of them once."""
-    pool = tuple(Worker(burden=load) for load in loads)
-    figures, equals = figures_of(pool), [one for one in pool if one.burden == min(loads)]
+    pool = tuple(Worker(weighted_in_flight=load) for load in loads)
+    figures, equals = figures_of(pool), [one for one in pool if one.weighted_in_flight == min(loads)]
     chosen = {id(least_loaded(pool, figures, turn + number)) for number in range(len(equals))}
     assert chosen == {id(one) for one in equals}
 
@@ -67,8 +70,8 @@ def test_requests_that_stay_spread_evenly(count: int, requests: int) -> None:
     pool = tuple(Worker() for _ in range(count))
     figures = figures_of(pool)
     for turn in range(requests):
-        least_loaded(pool, figures, turn).burden += 1
-    loads = [one.burden for one in pool]
+        least_loaded(pool, figures, turn).weighted_in_flight += 1
+    loads = [one.weighted_in_flight for one in pool]
     assert max(loads) - min(loads) <= 1
 
 
@@ -78,24 +81,27 @@ def test_a_stale_queue_draws_at_most_half_of_what_it_says(queues: list[int], req
     pool = tuple(Worker(waiting=queue) for queue in queues)
     figures = figures_of(pool)
     for turn in range(requests):
-        least_loaded(pool, figures, turn).burden += 1
+        least_loaded(pool, figures, turn).weighted_in_flight += 1
     for one in pool:
         for other in pool:
-            assert one.burden - other.burden <= max(0, other.waiting - one.waiting) / 2 + 1
+            assert (
+                one.weighted_in_flight - other.weighted_in_flight
+                <= max(0, other.waiting - one.waiting) / 2 + 1
+            )
 
 
 @given(some.integers(0, 200))
 def test_what_a_correction_overdoes_dies_out(excess: int) -> None:
     """Two equal workers that are read only between two floods: each reading at least halves what sets them apart."""
-    pool = Worker(burden=100 + excess), Worker(burden=100)
+    pool = Worker(weighted_in_flight=100 + excess), Worker(weighted_in_flight=100)
     apart = [excess]
     for _ in range(12):
         for worker in pool:
-            worker.waiting = worker.burden - 50  # it can run 50 at a time
+            worker.waiting = worker.weighted_in_flight - 50  # it can run 50 at a time
         flood(pool, 4 * excess)
-        apart.append(abs(pool[0].burden - pool[1].burden))
+        apart.append(abs(pool[0].weighted_in_flight - pool[1].weighted_in_flight))
         for worker in pool:
-            worker.burden -= 2 * excess  # and finishes as many as came
+            worker.weighted_in_flight -= 2 * excess  # and finishes as many as came
     assert all(after <= before / 2 + 1 for before, after in pairwise(apart))
     assert apart[-1] <= 2
 
@@ -104,7 +110,7 @@ def flood(pool: tuple[Worker, ...], requests: int) -> None:
     """This many requests come before the figures are read again."""
     figures = figures_of(pool)
     for turn in range(requests):
-        least_loaded(pool, figures, turn).burden += 1
+        least_loaded(pool, figures, turn).weighted_in_flight += 1
 
 
 def test_what_is_worked_out_for_a_pool_is_kept_for_that_pool_alone() -> None:

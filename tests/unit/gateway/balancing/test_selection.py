@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.balancing.load import load
-from gateway.balancing.selection import Asked, Selector, in_rotation, most_load, selector_for, session_of
+from gateway.balancing.selection import (
+    RequestView,
+    Selector,
+    most_load,
+    round_robin,
+    selector_for,
+    session_of,
+)
 from gateway.config.model_options import Options
 from gateway.config.policies import (
     POLICIES,
@@ -24,7 +31,7 @@ from gateway.config.policies import (
 )
 
 ALL = [kind() for kind in POLICIES.values()]
-NOTHING = Asked([], {}, b"")
+NOTHING = RequestView([], {}, b"")
 
 
 @dataclass(eq=False)
@@ -33,10 +40,10 @@ class Worker:
 
     address: str = "10.0.0.1:8000"
     slug: str = "a"
-    burden: int = 0
+    weighted_in_flight: int = 0
     waiting: float = 0.0
     kv_use: float = 0.0
-    share: float = 1.0
+    slow_start_factor: float = 1.0
 
 
 Pool = tuple[Worker, ...]
@@ -44,26 +51,26 @@ Pool = tuple[Worker, ...]
 
 def pool_of(*in_flight: int, slug: str = "a") -> Pool:
     """One worker for each figure."""
-    return tuple(Worker(f"10.0.{slug}.{at}:8000", slug, burden=figure) for at, figure in enumerate(in_flight))
+    return tuple(Worker(f"10.0.{slug}.{at}:8000", slug, figure) for at, figure in enumerate(in_flight))
 
 
 def selector(policy: AnyPolicy, split: dict[str, float] | None = None, seed: int = 0) -> Selector[Worker]:
     return selector_for(Options(policy=policy, split=split), Random(seed))
 
 
-def asked(prompt: str = "", session: str = "", user: object = None) -> Asked:
+def request(prompt: str = "", session: str = "", user: object = None) -> RequestView:
     """A request for a completion."""
     fields = {"prompt": prompt, "user": user}
-    return Asked([(b"x-session-id", session.encode())] if session else [], fields, orjson.dumps(fields))
+    return RequestView([(b"x-session-id", session.encode())] if session else [], fields, orjson.dumps(fields))
 
 
 pools = some.lists(some.integers(0, 40), min_size=1, max_size=8).map(lambda figures: pool_of(*figures))
-requests = some.builds(asked, some.text("ab", max_size=4000), some.text("xyz", max_size=3))
+requests = some.builds(request, some.text("ab", max_size=4000), some.text("xyz", max_size=3))
 policies = some.sampled_from(ALL)
 
 
 @given(policies, some.lists(some.tuples(pools, requests), max_size=12))
-def test_the_chosen_one_is_of_the_pool(policy: AnyPolicy, turns: list[tuple[Pool, Asked]]) -> None:
+def test_the_chosen_one_is_of_the_pool(policy: AnyPolicy, turns: list[tuple[Pool, RequestView]]) -> None:
     """Whatever pools follow one another, nobody outside the one offered is chosen."""
     choice = selector(policy)
     for now, (pool, request) in enumerate(turns):
@@ -72,7 +79,7 @@ def test_the_chosen_one_is_of_the_pool(policy: AnyPolicy, turns: list[tuple[Pool
 
 @given(policies, pools, requests, some.integers())
 def test_a_worker_already_tried_is_not_chosen_again(
-    policy: AnyPolicy, pool: Pool, request: Asked, seed: int
+    policy: AnyPolicy, pool: Pool, request: RequestView, seed: int
 ) -> None:
     """Choosing from a pool without a worker is how a retry goes elsewhere, whatever is remembered."""
     choice = selector(policy, seed=seed)
@@ -83,10 +90,10 @@ def test_a_worker_already_tried_is_not_chosen_again(
 
 
 @given(pools, requests, some.integers())
-def test_least_in_flight_is_the_least_loaded(pool: Pool, request: Asked, seed: int) -> None:
+def test_least_in_flight_is_the_least_loaded(pool: Pool, request: RequestView, seed: int) -> None:
     """The default policy, at any turn."""
     chosen = selector(LeastInFlight(), seed=seed).choose(pool, request, 0.0)
-    assert chosen.burden == min(worker.burden for worker in pool)
+    assert chosen.weighted_in_flight == min(worker.weighted_in_flight for worker in pool)
 
 
 def test_the_queue_counts_as_soon_as_the_figures_are_read_again() -> None:
@@ -101,13 +108,14 @@ def test_the_queue_counts_as_soon_as_the_figures_are_read_again() -> None:
 def test_power_of_two_never_takes_the_most_loaded(pool: Pool, seed: int) -> None:
     """Of two workers the less loaded one: the busiest of all is left alone."""
     chosen = selector(PowerOfTwo(), seed=seed).choose(pool, NOTHING, 0.0)
-    assert len(pool) == 1 or any(worker.burden >= chosen.burden for worker in pool if worker is not chosen)
+    others = [worker.weighted_in_flight for worker in pool if worker is not chosen]
+    assert not others or max(others) >= chosen.weighted_in_flight
 
 
 def test_power_of_two_draws_every_pair() -> None:
     """Each worker but the busiest is chosen at some time; the idle one most often."""
     choice, pool = selector(PowerOfTwo()), pool_of(0, 1, 2, 3)
-    chosen = Counter(choice.choose(pool, NOTHING, 0.0).burden for _ in range(400))
+    chosen = Counter(choice.choose(pool, NOTHING, 0.0).weighted_in_flight for _ in range(400))
     assert set(chosen) == {0, 1, 2}
     assert chosen[0] > chosen[1] > chosen[2]
 
@@ -123,8 +131,8 @@ def test_round_robin_takes_each_in_turn(pool: Pool, seed: int, laps: int) -> Non
 def test_round_robin_spares_a_slow_starter() -> None:
     """It gets its share of its turns, and all the others get some of the rest."""
     pool = pool_of(0, 0, 0, 0)
-    pool[1].share = 0.25
-    chosen = Counter(in_rotation(pool, turn) for turn in range(4000))
+    pool[1].slow_start_factor = 0.25
+    chosen = Counter(round_robin(pool, turn) for turn in range(4000))
     assert abs(chosen[pool[1]] - 250) < 10
     assert all(1200 < chosen[other] < 1300 for other in (pool[0], pool[2], pool[3]))
 
@@ -132,18 +140,18 @@ def test_round_robin_spares_a_slow_starter() -> None:
 @given(some.text("xyz", min_size=1), pools, some.data())
 def test_a_session_stays_until_its_worker_leaves(session: str, pool: Pool, data: some.DataObject) -> None:
     """Another worker's leaving does not move it, nor does another process, another order or any load."""
-    before = selector(Session()).choose(pool, asked(session=session), 0.0)
+    before = selector(Session()).choose(pool, request(session=session), 0.0)
     gone = data.draw(some.sampled_from(pool))
     others = tuple(worker for worker in reversed(pool) if worker is not gone)
-    before.burden += 100
+    before.weighted_in_flight += 100
     if gone is not before:
-        assert selector(Session(), seed=1).choose(others, asked(session=session), 0.0) is before
+        assert selector(Session(), seed=1).choose(others, request(session=session), 0.0) is before
 
 
 def test_sessions_spread() -> None:
     """Many sessions fall on all workers, none of which gets twice its part."""
     choice, pool = selector(Session()), pool_of(0, 0, 0, 0)
-    chosen = Counter(choice.choose(pool, asked(session=str(at)), 0.0) for at in range(400))
+    chosen = Counter(choice.choose(pool, request(session=str(at)), 0.0) for at in range(400))
     assert len(chosen) == 4
     assert max(chosen.values()) < 200
 
@@ -151,10 +159,10 @@ def test_sessions_spread() -> None:
 def test_a_slow_starter_takes_its_own_sessions_little_by_little() -> None:
     """While its share grows, sessions move to it from the others, and none moves between the others."""
     pool, homes = pool_of(0, 0, 0), []
-    for share in (0.1, 0.5, 1.0):
-        pool[0].share = share
+    for slow_start_factor in (0.1, 0.5, 1.0):
+        pool[0].slow_start_factor = slow_start_factor
         choice = selector(Session())
-        homes.append([choice.choose(pool, asked(session=str(at)), 0.0) for at in range(300)])
+        homes.append([choice.choose(pool, request(session=str(at)), 0.0) for at in range(300)])
     for earlier, later in pairwise(homes):
         assert all(after in (before, pool[0]) for before, after in zip(earlier, later, strict=True))
         assert earlier.count(pool[0]) < later.count(pool[0])
@@ -163,16 +171,16 @@ def test_a_slow_starter_takes_its_own_sessions_little_by_little() -> None:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (asked(session="s", user="u"), b"s"),
-        (asked(user="u"), b"u"),
-        (Asked([], {"user": "\ud800"}, b""), b"\xed\xa0\x80"),
-        (asked(user=""), None),
-        (asked(user=7), None),
-        (asked(), None),
+        (request(session="s", user="u"), b"s"),
+        (request(user="u"), b"u"),
+        (RequestView([], {"user": "\ud800"}, b""), b"\xed\xa0\x80"),
+        (request(user=""), None),
+        (request(user=7), None),
+        (request(), None),
     ],
     ids=str,
 )
-def test_what_tells_a_session_apart(request_: Asked, expected: bytes | None) -> None:
+def test_what_tells_a_session_apart(request_: RequestView, expected: bytes | None) -> None:
     """The header, else the body's `user`, if it is a text with something in it."""
     assert session_of(request_, b"x-session-id") == expected
 
@@ -181,7 +189,7 @@ def test_without_a_session_the_least_loaded_is_taken() -> None:
     """So with `prefix_affinity`, for a prompt that nobody has seen."""
     pool = pool_of(3, 0, 3)
     for policy in (Session(), PrefixAffinity()):
-        assert selector(policy).choose(pool, asked("x" * 2000), 0.0) is pool[1]
+        assert selector(policy).choose(pool, request("x" * 2000), 0.0) is pool[1]
 
 
 def conversation(name: str) -> str:
@@ -191,34 +199,34 @@ def conversation(name: str) -> str:
 def test_a_prompt_goes_where_its_beginning_is() -> None:
     """Each further turn of a conversation goes to the worker that had the first, though others have less to do."""
     choice, pool = selector(PrefixAffinity()), pool_of(0, 0, 0)
-    home = choice.choose(pool, asked(conversation("a")), 0.0)
-    home.burden += 3
+    home = choice.choose(pool, request(conversation("a")), 0.0)
+    home.weighted_in_flight += 3
     for _ in range(3):
-        assert choice.choose(pool, asked(conversation("a") + "more"), 1.0) is home
-    assert choice.choose(pool, asked(conversation("b")), 1.0) is not home
+        assert choice.choose(pool, request(conversation("a") + "more"), 1.0) is home
+    assert choice.choose(pool, request(conversation("b")), 1.0) is not home
 
 
 def test_the_longest_known_prefix_wins() -> None:
     """Of two workers that know a prompt's beginning, the one that knows more of it, though it has more to do."""
     choice, pool = selector(PrefixAffinity()), pool_of(0, 9)
     system, tail = "s" * 3000, "t" * 3000
-    assert choice.choose(pool, asked(system), 0.0) is pool[0]
-    pool[0].burden, pool[1].burden = 9, 0
-    assert choice.choose(pool, asked(system + tail), 1.0) is pool[1]
-    pool[0].burden, pool[1].burden = 0, 2
-    assert choice.choose(pool, asked(system + tail), 2.0) is pool[1]
-    assert choice.choose(pool, asked(system), 2.0) is pool[0]
+    assert choice.choose(pool, request(system), 0.0) is pool[0]
+    pool[0].weighted_in_flight, pool[1].weighted_in_flight = 9, 0
+    assert choice.choose(pool, request(system + tail), 1.0) is pool[1]
+    pool[0].weighted_in_flight, pool[1].weighted_in_flight = 0, 2
+    assert choice.choose(pool, request(system + tail), 2.0) is pool[1]
+    assert choice.choose(pool, request(system), 2.0) is pool[0]
 
 
 def test_a_shorter_prefix_elsewhere_counts_where_the_longest_is_overloaded() -> None:
     """Before a worker that knows nothing is taken, one that knows part of the prompt is."""
     choice, pool = selector(PrefixAffinity()), pool_of(0, 9, 9)
     system, tail = "s" * 3000, "t" * 3000
-    choice.choose(pool, asked(system), 0.0)
-    pool[0].burden, pool[1].burden = 9, 0
-    choice.choose(pool, asked(system + tail), 1.0)
-    pool[0].burden, pool[1].burden, pool[2].burden = 3, 40, 0
-    assert choice.choose(pool, asked(system + tail), 2.0) is pool[0]
+    choice.choose(pool, request(system), 0.0)
+    pool[0].weighted_in_flight, pool[1].weighted_in_flight = 9, 0
+    choice.choose(pool, request(system + tail), 1.0)
+    pool[0].weighted_in_flight, pool[1].weighted_in_flight, pool[2].weighted_in_flight = 3, 40, 0
+    assert choice.choose(pool, request(system + tail), 2.0) is pool[0]
 
 
 def test_workers_that_know_as_much_take_turns() -> None:
@@ -226,30 +234,30 @@ def test_workers_that_know_as_much_take_turns() -> None:
     choice, pool = selector(PrefixAffinity()), pool_of(0, 0, 0)
     for idle in pool:
         for worker in pool:
-            worker.burden = 0 if worker is idle else 99
-        assert choice.choose(pool, asked(conversation("a")), 0.0) is idle
+            worker.weighted_in_flight = 0 if worker is idle else 99
+        assert choice.choose(pool, request(conversation("a")), 0.0) is idle
     for worker in pool:
-        worker.burden = 0
-    chosen = [choice.choose(pool, asked(conversation("a")), 1.0) for _ in range(6)]
+        worker.weighted_in_flight = 0
+    chosen = [choice.choose(pool, request(conversation("a")), 1.0) for _ in range(6)]
     assert [chosen.count(worker) for worker in pool] == [2, 2, 2]
 
 
 def test_a_prefix_is_not_followed_past_its_time() -> None:
     """A worker's own cache has other prompts in it by then."""
     choice, pool = selector(PrefixAffinity(ttl_s=60)), pool_of(0, 0)
-    home = choice.choose(pool, asked(conversation("a")), 0.0)
-    home.burden += 1
-    assert choice.choose(pool, asked(conversation("a")), 61.0) is not home
+    home = choice.choose(pool, request(conversation("a")), 0.0)
+    home.weighted_in_flight += 1
+    assert choice.choose(pool, request(conversation("a")), 61.0) is not home
 
 
 def test_a_worker_that_has_left_is_not_followed() -> None:
     """What is known of it does no harm; should its address come back, it is followed again."""
     choice, pool = selector(PrefixAffinity()), pool_of(0, 5, 5)
-    home = choice.choose(pool, asked(conversation("a")), 0.0)
+    home = choice.choose(pool, request(conversation("a")), 0.0)
     rest = tuple(worker for worker in pool if worker is not home)
-    assert choice.choose(rest, asked(conversation("a")), 1.0) in rest
+    assert choice.choose(rest, request(conversation("a")), 1.0) in rest
     returned = Worker(home.address)
-    assert choice.choose((*rest, returned), asked(conversation("a")), 2.0) is returned
+    assert choice.choose((*rest, returned), request(conversation("a")), 2.0) is returned
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 9), (8, 16), (16, 24), (20, 30)])
@@ -274,8 +282,8 @@ def test_affinity_is_never_much_worse_than_least_in_flight(
     choice, pool = selector(policy), pool_of(0, 0, 0)
     for now, (name, figures) in enumerate(turns):
         for worker, its in zip(pool, figures, strict=True):
-            worker.burden, worker.waiting, worker.kv_use, worker.share = its
-        chosen = choice.choose(pool, asked(conversation(name)), float(now))
+            worker.weighted_in_flight, worker.waiting, worker.kv_use, worker.slow_start_factor = its
+        chosen = choice.choose(pool, request(conversation(name)), float(now))
         least = min(load(worker) for worker in pool)
         assert load(chosen) <= most_load(least, policy) * (1 + 1e-9)
 
@@ -286,7 +294,7 @@ def test_slugs_get_requests_by_weight(policy: AnyPolicy, weights: dict[str, floa
     """Exact within a few requests of 1,000, whatever the policy and however many workers a slug has."""
     pool = pool_of(0, 0, 0, slug="a") + pool_of(0, slug="b")
     choice = selector(policy, weights)
-    chosen = Counter(choice.choose(pool, asked(conversation("x")), 0.0).slug for _ in range(1000))
+    chosen = Counter(choice.choose(pool, request(conversation("x")), 0.0).slug for _ in range(1000))
     assert abs(chosen["a"] - 1000 * weights["a"] / sum(weights.values())) < 6
 
 
@@ -301,8 +309,8 @@ def test_a_session_stays_with_its_slug() -> None:
     """Sessions divide by weight, about, and each keeps its worker."""
     choice = selector(Session(), {"a": 3, "b": 1})
     pool = pool_of(0, 0) + pool_of(0, 0, slug="b")
-    homes = [choice.choose(pool, asked(session=str(at)), 0.0) for at in range(400)]
-    assert homes == [choice.choose(pool, asked(session=str(at)), 0.0) for at in range(400)]
+    homes = [choice.choose(pool, request(session=str(at)), 0.0) for at in range(400)]
+    assert homes == [choice.choose(pool, request(session=str(at)), 0.0) for at in range(400)]
     assert 40 < sum(home.slug == "b" for home in homes) < 160
 
 
@@ -316,7 +324,7 @@ def test_who_gets_nothing_and_when(weights: dict[str, int], ready: set[str], pol
     weights = dict.fromkeys("abc", 0) | weights
     pool = tuple(worker for slug in sorted(ready) for worker in pool_of(0, 0, slug=slug))
     choice = selector(policy, {slug: float(weight) for slug, weight in weights.items()})
-    chosen = {choice.choose(pool, asked(session=str(at)), 0.0).slug for at in range(120)}
+    chosen = {choice.choose(pool, request(session=str(at)), 0.0).slug for at in range(120)}
     assert chosen == ({slug for slug in ready if weights[slug]} or ready)
 
 
@@ -324,4 +332,4 @@ def test_the_policy_chooses_within_the_slug() -> None:
     """The least loaded worker of the slug, not of the pool."""
     choice = selector(LeastInFlight(), {"a": 1, "b": 1})
     pool = pool_of(0, 1) + pool_of(7, 6, slug="b")
-    assert {choice.choose(pool, NOTHING, 0.0).burden for _ in range(20)} == {0, 6}
+    assert {choice.choose(pool, NOTHING, 0.0).weighted_in_flight for _ in range(20)} == {0, 6}

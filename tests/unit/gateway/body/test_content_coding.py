@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.api.errors import InvalidRequest, RequestTooLarge, UnsupportedCoding
-from gateway.body.content_coding import DECODERS, FREE_BYTES, MOST_FRAMES, MOST_TIMES, Decoding, coding_of
+from gateway.body.content_coding import DECODERS, FREE_BYTES, MAX_EXPANSION, MAX_FRAMES, Decoding, coding_of
 from tests.reading import decoded
 
 MIB = 1 << 20
@@ -92,7 +92,7 @@ def test_the_ratio_is_bounded(name: str) -> None:
     """A few kilobytes do not become as many megabytes as a body may have."""
     coding, encode = ENCODERS[name]
     bomb = encode(b"0" * 40 * MIB)
-    assert max(FREE_BYTES, MOST_TIMES * len(bomb)) < 40 * MIB
+    assert max(FREE_BYTES, MAX_EXPANSION * len(bomb)) < 40 * MIB
     with pytest.raises(RequestTooLarge, match="times"):
         decoded(bomb, coding, 50 * MIB)
 
@@ -113,7 +113,7 @@ def test_several_frames_are_one_body(name: str) -> None:
     coding, encode = ENCODERS[name]
     assert decoded(encode(b"one ") + encode(b"two"), coding, MIB) == b"one two"
     with pytest.raises(InvalidRequest, match="parts"):
-        decoded(encode(b"") * (MOST_FRAMES + 1), coding, MIB)
+        decoded(encode(b"") * (MAX_FRAMES + 1), coding, MIB)
 
 
 def test_a_window_beyond_the_webs_is_refused() -> None:

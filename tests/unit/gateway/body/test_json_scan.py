@@ -12,8 +12,8 @@ from hypothesis import strategies as some
 
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import TABLE, Kind
-from gateway.body.json_scan import MOST_ADDRESSES, SLICE_BYTES, TURN_BYTES, Scan
-from gateway.body.members import NOTED, PART_KEYS, PARTS, SOURCES, Place, addresses_of, places_of
+from gateway.body.json_scan import MAX_ADDRESSES, SLICE_BYTES, TURN_BYTES, JsonScan
+from gateway.body.members import NOTED, PART_KEYS, PARTS, SOURCES, Member, addresses_of, members_of
 
 NAMES = (
     "model",
@@ -27,12 +27,12 @@ NAMES = (
     "x",
     "",
 )
-ROOT = places_of("chat_completions", ("", "x"), media=True)
+ROOT = members_of("chat_completions", ("", "x"), media=True)
 LONG = (SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 3 * TURN_BYTES + 7)
 
 
-def scanned(text: bytes, root: Place = ROOT) -> Scan:
-    scan = Scan(text, root)
+def scanned(text: bytes, root: Member = ROOT) -> JsonScan:
+    scan = JsonScan(text, root)
     while not scan.advance():
         pass
     return scan
@@ -166,7 +166,7 @@ def test_addresses_are_bounded() -> None:
     """As many as nobody asks for, or one as long as none is."""
     part = '{"image_url":"http://x"},'
     with pytest.raises(InvalidRequest, match="addresses"):
-        scanned(f'{{"messages":[{{"content":[{part * (MOST_ADDRESSES + 1)}0]}}]}}'.encode())
+        scanned(f'{{"messages":[{{"content":[{part * (MAX_ADDRESSES + 1)}0]}}]}}'.encode())
     with pytest.raises(InvalidRequest, match="addresses"):
         scanned(part.replace("x", "x" * 10_000).join(['{"messages":[{"content":[', "0]}]}"]).encode())
 
@@ -186,6 +186,6 @@ def test_each_place_of_the_table_is_looked_at(route: str) -> None:
                 body: object = {key: value}
                 for name in reversed(path.split(".")):
                     body = {name: [body]}
-                assert scanned(json.dumps(body).encode(), places_of(route, (), media=True)).addresses == [
+                assert scanned(json.dumps(body).encode(), members_of(route, (), media=True)).addresses == [
                     "http://h/x"
                 ]

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.body.budget import BodyBudget
 from gateway.body.content_coding import TURN_BYTES, Decoding
-from gateway.body.offload import Desk
+from gateway.body.offload import Offload
 from gateway.server.connection import ClientConnection
 from tests.simulation import SLUG, Line, Stage
 
@@ -27,14 +27,19 @@ def zipped(padding: str = "") -> bytes:
 
 
 def ask(stage: Stage, request: bytes) -> Line:
-    line = stage.connect(ClientConnection(stage.door))
+    line = stage.connect(ClientConnection(stage.listener))
     line.send(request)
     return line
 
 
 async def test_a_short_body_overtakes_long_ones() -> None:
     """It waits for one turn of each that came before it, and a turn makes little more than its bound."""
-    desk, ended, grown, done = Desk(asyncio.get_running_loop()), list[str](), list[int](), asyncio.Event()
+    offload, ended, grown, done = (
+        Offload(asyncio.get_running_loop()),
+        list[str](),
+        list[int](),
+        asyncio.Event(),
+    )
 
     def decode(name: str, content: bytes) -> None:
         decoding = Decoding([gzip.compress(content, 1)], "gzip", 50 * MIB)
@@ -50,7 +55,7 @@ async def test_a_short_body_overtakes_long_ones() -> None:
                 done.set()
             return False
 
-        desk.decode(decoding, tell)
+        offload.decode(decoding, tell)
 
     for _ in range(4):
         decode("long", os.urandom(2 * MIB).hex().encode())
@@ -66,7 +71,7 @@ async def test_neither_a_fault_nor_a_thread_that_cannot_start_stops_the_desk(
     """Who meets it is told, and the next body is decoded."""
     loop, faults = asyncio.get_running_loop(), list[object]()
     loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
-    desk, told = Desk(loop), asyncio.Queue[BaseException | None]()
+    offload, told = Offload(loop), asyncio.Queue[BaseException | None]()
     no_thread, wrong = RuntimeError("can't start new thread"), ZeroDivisionError()
 
     def decode(fault: Exception | None = None) -> None:
@@ -76,13 +81,13 @@ async def test_neither_a_fault_nor_a_thread_that_cannot_start_stops_the_desk(
                 raise fault
             return False
 
-        desk.decode(Decoding([b"{}"], None, MIB), tell)
+        offload.decode(Decoding([b"{}"], None, MIB), tell)
 
     def refuse(*_: object) -> None:
         raise no_thread
 
     with monkeypatch.context() as patched:
-        patched.setattr(desk._executor, "submit", refuse)
+        patched.setattr(offload._executor, "submit", refuse)
         decode()
     assert await asyncio.wait_for(told.get(), 30) is no_thread
     decode(wrong)
@@ -94,13 +99,13 @@ async def test_neither_a_fault_nor_a_thread_that_cannot_start_stops_the_desk(
 def test_what_is_decoded_counts_as_it_grows() -> None:
     """Where others hold what there is, it is refused before it is whole; and all is given back."""
     stage = Stage()
-    stage.door.budget = BodyBudget(8 * MIB)
-    assert stage.door.budget.take(3 * MIB, 0, 0)
+    stage.listener.budget = BodyBudget(8 * MIB)
+    assert stage.listener.budget.take(3 * MIB, 0, 0)
     line = ask(stage, zipped(os.urandom(3 * MIB).hex()))
     stage.loop.settle()
     assert line.out.startswith(b"HTTP/1.1 503 ")
     assert b'"overloaded"' in line.out
-    assert (stage.door.budget.used, stage.log.faults) == (3 * MIB, [])
+    assert (stage.listener.budget.used, stage.log.faults) == (3 * MIB, [])
     stage.close()
 
 
@@ -131,7 +136,7 @@ def test_who_leaves_when_decoding_has_just_ended_is_not_served(monkeypatch: pyte
         line.reset()
         held.end()
         stage.loop.settle()
-    assert (stage.log.faults, stage.door.budget.used, stage.loop.lines) == ([], 0, [])
+    assert (stage.log.faults, stage.listener.budget.used, stage.loop.lines) == ([], 0, [])
     stage.close()
 
 
@@ -164,7 +169,7 @@ def test_a_body_whose_turn_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatc
         assert line.out.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nretry-after: " in line.out
         assert b'"overloaded"' in line.out
-    assert (stage.door.budget.used, stage.log.faults) == (0, [])
+    assert (stage.listener.budget.used, stage.log.faults) == (0, [])
     stage.close()
 
 
@@ -174,9 +179,9 @@ def test_a_body_that_is_read_for_too_long_is_given_up() -> None:
     body = json.dumps({"model": SLUG, "messages": [], "padding": "x" * MIB}).encode()
     line = ask(stage, HEAD.replace(b"content-encoding: gzip\r\n", b"") % len(body) + body)
     assert stage.loop.turn(after=61)
-    for connection in stage.door.connections:
+    for connection in stage.listener.connections:
         connection.look(stage.loop.time())
     stage.loop.settle()
     assert line.out.startswith(b"HTTP/1.1 503 ")
-    assert (stage.door.budget.used, stage.loop.lines, stage.log.faults) == (0, [], [])
+    assert (stage.listener.budget.used, stage.loop.lines, stage.log.faults) == (0, [], [])
     stage.close()

@@ -10,13 +10,13 @@ from hypothesis import strategies as some
 
 from gateway.api.errors import InvalidRequest, RequestTooLarge
 from gateway.api.routes import Route, Routes
-from gateway.body.json_scan import MOST_CONTAINERS, MOST_DEPTH
-from gateway.body.reader import SMALL_BYTES, Asked, Reader, remote_media
+from gateway.body.json_scan import MAX_CONTAINERS, MAX_DEPTH
+from gateway.body.reader import SMALL_BYTES, BodyReader, ParsedBody, remote_media
 from gateway.config.model_options import Alias
 from tests.reading import read
 
 ROUTES, MIB = Routes(), 1024 * 1024
-READER = Reader({}, MIB)
+READER = BodyReader({}, MIB)
 
 
 def route(path: str) -> Route:
@@ -31,7 +31,7 @@ CHAT, COMPLETIONS, EMBEDDINGS, SPEECH = (
 )  # fmt: skip
 
 
-def asked(body: object, at: Route = CHAT) -> Asked:
+def parsed(body: object, at: Route = CHAT) -> ParsedBody:
     return read(json.dumps(body).encode(), b"application/json", at, {}, MIB)
 
 
@@ -44,7 +44,7 @@ anything = some.recursive(
 @given(some.dictionaries(some.text(max_size=5), anything), some.text(min_size=1))
 def test_the_model_is_found_in_any_object(rest: dict[str, object], model: str) -> None:
     """Whatever else a body holds, its model is the one it names."""
-    assert asked(rest | {"model": model}).model == model
+    assert parsed(rest | {"model": model}).model == model
 
 
 @given(some.binary(max_size=200))
@@ -61,12 +61,12 @@ def test_only_the_wish_for_usage_is_added(rest: dict[str, object]) -> None:
         "model": "m",
         "stream": True,
     }
-    sent = asked(body)
+    sent = parsed(body)
     assert json.loads(sent.body) == body | {"stream_options": {"include_usage": True}}
     assert sent.body.endswith(json.dumps(body).encode()[1:])
     assert sent.hides_usage
-    assert asked(body | {"stream": False}).body == json.dumps(body | {"stream": False}).encode()
-    assert asked(body, EMBEDDINGS).body == json.dumps(body).encode()
+    assert parsed(body | {"stream": False}).body == json.dumps(body | {"stream": False}).encode()
+    assert parsed(body, EMBEDDINGS).body == json.dumps(body).encode()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_only_the_wish_for_usage_is_added(rest: dict[str, object]) -> None:
 )
 def test_whose_usage_it_is(options: object, sent: object, hides: bool) -> None:
     """Who asked for it gets it; nonsense is left to the worker's own words."""
-    found = asked({"model": "m", "stream": True, "stream_options": options})
+    found = parsed({"model": "m", "stream": True, "stream_options": options})
     assert (json.loads(found.body)["stream_options"], found.hides_usage) == (sent, hides)
 
 
@@ -102,15 +102,15 @@ def test_a_text_beyond_its_bound_is_not_parsed() -> None:
     """Only images and sound make a body so large."""
     text, image = {"role": "user", "content": "x" * MIB}, {"image_url": {"url": "data:,"}}
     with pytest.raises(RequestTooLarge):
-        asked({"model": "m", "messages": [text]})
-    assert asked({"model": "m", "messages": [text, image]}).model == "m"
+        parsed({"model": "m", "messages": [text]})
+    assert parsed({"model": "m", "messages": [text, image]}).model == "m"
 
 
 @pytest.mark.parametrize(
     ("part", "count", "match"),
     [
-        (b"[],", MOST_CONTAINERS, "objects"),
-        (b'{"x":{}},', MOST_CONTAINERS, "objects"),
+        (b"[],", MAX_CONTAINERS, "objects"),
+        (b'{"x":{}},', MAX_CONTAINERS, "objects"),
         (b"0,", 4_000_001, "values"),
     ],
 )
@@ -123,17 +123,17 @@ def test_values_are_bounded(part: bytes, count: int, match: str) -> None:
 
 def test_tokens_are_no_containers() -> None:
     """An array of as many tokens as a context holds is ordinary, and so are brackets in a text."""
-    for prompt in ([123456] * 262_144, "[{" * MOST_CONTAINERS):
+    for prompt in ([123456] * 262_144, "[{" * MAX_CONTAINERS):
         body = json.dumps({"model": "m", "prompt": prompt}).encode()
         assert read(body, b"application/json", COMPLETIONS, {}, 10 * MIB).model == "m"
 
 
 def test_depth_is_bounded() -> None:
     """As deep as allowed passes, one deeper does not; many shallow objects do."""
-    assert asked(nested(MOST_DEPTH - 1)).model == "m"
+    assert parsed(nested(MAX_DEPTH - 1)).model == "m"
     with pytest.raises(InvalidRequest, match="deeper"):
-        asked(nested(MOST_DEPTH))
-    assert asked({"model": "m", "x": [{}] * 1000}).model == "m"
+        parsed(nested(MAX_DEPTH))
+    assert parsed({"model": "m", "x": [{}] * 1000}).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_two_models_are_none(body: bytes) -> None:
 
 def test_a_model_within_something_else_is_no_second_one() -> None:
     """Tools and texts may have fields of that name."""
-    assert asked({"model": "m", "tools": [{"model": "x"}], "text": '"model"'}).model == "m"
+    assert parsed({"model": "m", "tools": [{"model": "x"}], "text": '"model"'}).model == "m"
 
 
 def form(*parts: str, boundary: str = "B") -> bytes:
@@ -253,7 +253,7 @@ def test_no_form_breaks_the_parser(body: bytes, kind: bytes) -> None:
 )
 def test_media_that_a_worker_would_fetch(part: dict[str, object], found: str | None) -> None:
     """Every address but data: URIs, wherever the message has it."""
-    assert remote_media(asked({"model": "m", "messages": [{"role": "user", "content": [part]}]})) == found
+    assert remote_media(parsed({"model": "m", "messages": [{"role": "user", "content": [part]}]})) == found
 
 
 FAST = {"fast": Alias(model="m", force={"temperature": 0}, default={"max_tokens": 5})}
@@ -292,7 +292,7 @@ def test_media_from_where_a_card_allows(url: str, refused: bool) -> None:
         "model": "m",
         "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}],
     }
-    assert (remote_media(asked(body), {"media.example"}) is not None) is refused
+    assert (remote_media(parsed(body), {"media.example"}) is not None) is refused
 
 
 CHAT_PART = {
@@ -371,7 +371,7 @@ def test_what_a_worker_would_fetch_is_seen(path: str, body: dict[str, object]) -
 @pytest.mark.parametrize(("path", "body"), SOMEBODYS_TEXT)
 def test_what_no_worker_fetches_is_anybodys_text(path: str, body: dict[str, object]) -> None:
     """A tool's input, a schema, an example, metadata: whatever their keys are called."""
-    assert remote_media(asked(body | {"model": "m"}, route(path))) is None
+    assert remote_media(parsed(body | {"model": "m"}, route(path))) is None
 
 
 parameters = some.dictionaries(some.text("abc", max_size=2), some.none() | some.integers(), max_size=5)
@@ -570,7 +570,7 @@ def test_nothing_is_built_of_a_long_value_where_a_short_one_belongs(name: str, v
     while not reading.advance():
         pass
     tracemalloc.start()
-    found = reading.asked()
+    found = reading.parsed()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (found.fields[name], found.stream) == (None, False)

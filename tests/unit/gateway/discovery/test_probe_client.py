@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.discovery.probe_client import LONGEST_BYTES, LONGEST_METRICS_BYTES, PageError, visit
+from gateway.discovery.probe_client import MAX_BYTES, MAX_METRICS_BYTES, ResponseError, connect
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
@@ -26,8 +26,8 @@ async def worker(answer: bytes) -> AsyncIterator[int]:
 
 
 async def page(target: str, answer: bytes) -> bytes:
-    async with worker(answer) as port, visit("127.0.0.1", port) as open_visit:
-        return (await open_visit.get(target)).body
+    async with worker(answer) as port, connect("127.0.0.1", port) as connection:
+        return (await connection.get(target)).body
 
 
 def chunked(body: bytes) -> bytes:
@@ -41,18 +41,16 @@ async def test_a_page_is_what_the_worker_sends(frame: Callable[[bytes], bytes]) 
     assert await page("/v1/models", frame(b"{}" * 500)) == b"{}" * 500
 
 
-@pytest.mark.parametrize(
-    ("target", "most"), [("/v1/models", LONGEST_BYTES), ("/metrics", LONGEST_METRICS_BYTES)]
-)
+@pytest.mark.parametrize(("target", "most"), [("/v1/models", MAX_BYTES), ("/metrics", MAX_METRICS_BYTES)])
 async def test_a_page_without_an_end_is_given_up(target: str, most: int) -> None:
     """One of JSON much earlier than metrics, of which a worker may have many."""
     assert len(await page(target, HEAD % most + b" " * most)) == most
-    with pytest.raises(PageError, match=f"{target} is longer than {most} bytes"):
+    with pytest.raises(ResponseError, match=f"{target} is longer than {most} bytes"):
         await page(target, HEAD % (most * 2) + b" " * (most * 2))
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0\r\n", HEAD % 9, b"HTTP/1.1 200 OK\r\ncontent-le"])
 async def test_what_is_no_page(answer: bytes) -> None:
     """Garbage, and what ends too early."""
-    with pytest.raises(PageError):
+    with pytest.raises(ResponseError):
         await page("/health", answer)

@@ -268,7 +268,7 @@ def test_shares_grow_with_time() -> None:
     fleet.probe_passed(worker, None)
     clock.now += 30
     fleet.tick()
-    assert worker.share == pytest.approx(0.55)
+    assert worker.slow_start_factor == pytest.approx(0.55)
 
 
 def test_an_unknown_model_is_told_the_others() -> None:

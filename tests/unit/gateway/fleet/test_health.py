@@ -10,7 +10,7 @@ from gateway.config.catalog import Card, Catalog, group_by_name
 from gateway.fleet.engine_metrics import Vitals
 from gateway.fleet.fleet import Fleet, Transition
 from gateway.fleet.health import (
-    LEAST_SHARE,
+    MIN_SLOW_START_FACTOR,
     Failure,
     Health,
     Rules,
@@ -29,7 +29,7 @@ from gateway.fleet.workers import Worker
 RULES = Rules()
 NOW = 1000.0
 BUSY = Vitals(running=1, finished=1, marks=(1.0,))
-READY = Health(started=True, alive=True, probed="", ramp_from=NOW - 100)
+READY = Health(started=True, alive=True, probed="", slow_start_from=NOW - 100)
 EJECTED = request_failed(
     Health(started=True, alive=True, probed="", failures=4), Failure.RESET, RULES, NOW, spare=True
 )
@@ -163,7 +163,8 @@ def test_after_an_ejection_one_answer_decides() -> None:
     over = NOW + 30
     assert [state(EJECTED, NOW + 29.9), state(EJECTED, over)] == ["ejected", "half_open"]
     back = request_succeeded(EJECTED, RULES, over)
-    assert (state(back, over), back.failures, back.share(RULES, over)) == ("ready", 0, LEAST_SHARE)
+    assert (state(back, over), back.failures) == ("ready", 0)
+    assert back.slow_start_factor(RULES, over) == MIN_SLOW_START_FACTOR
     again = failed(EJECTED, Failure.RESET, now=over)
     assert [state(again, over + 59.9), state(again, over + 60)] == ["ejected", "half_open"]
     assert "on trial" in EJECTED.reason(RULES, over)
@@ -176,7 +177,7 @@ def test_a_spared_worker_is_not_forgotten() -> None:
     worse = failed(spared, *[Failure.FIRST_BYTE] * 9, spare=False, now=NOW + 20)
     assert state(worse, NOW + 30) == "half_open"
     back = request_succeeded(spared, RULES, NOW + 30)
-    assert (state(back, NOW + 30), back.share(RULES, NOW + 30)) == ("ready", 1.0)
+    assert (state(back, NOW + 30), back.slow_start_factor(RULES, NOW + 30)) == ("ready", 1.0)
 
 
 def test_the_last_worker_on_trial_is_not_ejected_again() -> None:
@@ -271,7 +272,7 @@ def test_only_progress_brings_it_back() -> None:
     assert state(passed(hung, 50, Vitals(running=0, finished=1, marks=(1.0,)))) == "down"
     for vitals in (Vitals(running=1, finished=1, marks=(2.0,)), Vitals(marks=(0.0,))):
         back = passed(hung, 1, vitals)
-        assert (state(back), back.share(RULES, NOW)) == ("ready", LEAST_SHARE)
+        assert (state(back), back.slow_start_factor(RULES, NOW)) == ("ready", MIN_SLOW_START_FACTOR)
 
 
 def test_our_own_requests_alone_take_nobody_down() -> None:
@@ -287,14 +288,14 @@ def test_the_share_grows_after_a_start_and_a_recovery() -> None:
 
     A worker that is ready at the first look has been so for longer than the gateway knows.
     """
-    assert passed(Health()).share(RULES, NOW) == 1.0
+    assert passed(Health()).slow_start_factor(RULES, NOW) == 1.0
     first = passed(unanswered(Health()))
-    shares = [round(first.share(RULES, NOW + seconds), 3) for seconds in (0, 30, 60, 1000)]
+    shares = [round(first.slow_start_factor(RULES, NOW + seconds), 3) for seconds in (0, 30, 60, 1000)]
     assert shares == [0.1, 0.55, 1.0, 1.0]
-    assert passed(unanswered(READY)).share(RULES, NOW) == 1.0
-    assert passed(unanswered(READY, 3), 2).share(RULES, NOW) == LEAST_SHARE
-    assert first.share(Rules(ramp_s=0), NOW) == 1.0
-    assert EJECTED.share(RULES, NOW + 30) == 1.0
+    assert passed(unanswered(READY)).slow_start_factor(RULES, NOW) == 1.0
+    assert passed(unanswered(READY, 3), 2).slow_start_factor(RULES, NOW) == MIN_SLOW_START_FACTOR
+    assert first.slow_start_factor(Rules(slow_start_s=0), NOW) == 1.0
+    assert EJECTED.slow_start_factor(RULES, NOW + 30) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ class Storms(RuleBasedStateMachine):
     def whoever_is_not_ready_has_a_reason(self) -> None:
         for worker in self.fleet.workers():
             assert bool(worker.reason) == (worker.state is not WorkerState.READY)
-            assert LEAST_SHARE <= worker.share <= 1
+            assert MIN_SLOW_START_FACTOR <= worker.slow_start_factor <= 1
 
 
 def takes_requests(worker: Worker) -> bool:

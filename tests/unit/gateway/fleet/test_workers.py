@@ -17,13 +17,13 @@ def test_a_stream_is_a_burden_until_its_first_token() -> None:
     """From then on it counts like any other request; whenever it ends, nothing of it stays."""
     one = Worker("a", "10.0.0.1", 8000)
     plain, begun, silent = one.lease(), one.lease(streams=True), one.lease(streams=True)
-    assert (one.in_flight, one.burden) == (3, 1 + 2 * PREFILL)
+    assert (one.in_flight, one.weighted_in_flight) == (3, 1 + 2 * PREFILL)
     begun.note_first()
     begun.note_first()
-    assert one.burden == 2 + PREFILL
+    assert one.weighted_in_flight == 2 + PREFILL
     for lease in (plain, begun, silent):
         lease.end()
-    assert (one.in_flight, one.burden) == (0, 0)
+    assert (one.in_flight, one.weighted_in_flight) == (0, 0)
 
 
 def test_a_worker_on_trial_counts_its_trials() -> None:

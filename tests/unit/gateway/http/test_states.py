@@ -11,11 +11,11 @@ from gateway.http.states import (
     STAGES,
     STEPS,
     Answer,
+    InvalidTransition,
     Line,
     Phase,
     Stage,
     Step,
-    WrongChange,
     changed,
 )
 
@@ -50,6 +50,6 @@ def test_changes(table: dict, first: IntEnum, last: IntEnum) -> None:  # type: i
             if new in table[old]:
                 assert changed(table, old, new) is new
             else:
-                with pytest.raises(WrongChange, match=f"{old.name}.* cannot become .*{new.name}"):
+                with pytest.raises(InvalidTransition, match=f"{old.name}.* cannot become .*{new.name}"):
                     changed(table, old, new)
     assert {state for state, after in table.items() if state in after} <= AGAIN

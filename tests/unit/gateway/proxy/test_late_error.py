@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.api.routes import Dialect
-from gateway.proxy.late_error import MOST_HELD, Told, event_of
+from gateway.proxy.late_error import MAX_HELD_BYTES, LateError, event_of
 
 
 @given(some.binary(max_size=300) | some.recursive(
@@ -36,7 +36,7 @@ def test_an_error_without_words(status: int) -> None:
 
 def test_an_endless_error_is_cut() -> None:
     """No more of it is held than is told."""
-    told = Told(500, Dialect.OPENAI)
+    told = LateError(500, Dialect.OPENAI)
     for _ in range(100):
-        assert told.feed(b"x" * MOST_HELD) == b""
+        assert told.feed(b"x" * MAX_HELD_BYTES) == b""
     assert len(told.rest()) < 2000

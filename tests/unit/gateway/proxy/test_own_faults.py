@@ -43,7 +43,7 @@ def plant(stage: Stage, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def ask(stage: Stage) -> Line:
-    client = stage.connect(ClientConnection(stage.door))
+    client = stage.connect(ClientConnection(stage.listener))
     client.send(ASK)
     stage.loop.settle()
     return client
@@ -100,7 +100,7 @@ def test_a_fault_at_a_look(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Non
     client = ask(stage)
     stage.loop.pass_time(700)
     plant(stage, monkeypatch, 0)
-    for connection in stage.door.connections:
+    for connection in stage.listener.connections:
         connection.look(1700.0)
     stage.loop.settle()
     assert stage.worker.in_flight == 0

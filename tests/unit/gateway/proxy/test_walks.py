@@ -38,7 +38,7 @@ class Site:
 
     def ask(self, body: bytes = BODY, *fields: str) -> Line:
         """A client that has sent a request, over a connection of its own."""
-        line = self.stage.connect(ClientConnection(self.stage.door))
+        line = self.stage.connect(ClientConnection(self.stage.listener))
         head = [
             "POST /v1/chat/completions HTTP/1.1",
             "host: localhost",
@@ -241,7 +241,7 @@ def test_a_walk_is_one_the_tables_allow(walk: Walk, seen: Changes) -> None:
             site.stage.look(100)
         assert site.stage.log.faults == []
         assert site.stage.worker.in_flight == 0
-        assert not site.stage.door.connections
+        assert not site.stage.listener.connections
 
 
 def test_every_change_comes_about(seen: Changes) -> None:

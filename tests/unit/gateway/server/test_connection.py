@@ -12,7 +12,7 @@ from gateway.api.errors import GatewayError, GatewayFault, ModelNotFound
 from gateway.http.states import PHASES, STAGES, Phase, Stage, changed
 from gateway.server import connection as connections
 from gateway.server import request as requests
-from gateway.server.listener import Door
+from gateway.server.listener import Listener
 from gateway.server.request import ClientRequest
 from tests.simulation import Line
 from tests.simulation import Stage as Scene
@@ -94,9 +94,9 @@ class Client:
         self.reported: list[Exception] = []
         self.handlers: list[Answer] = []
         self.limit = 100
-        self.door: Door = replace(stage.door, prepare=self._prepare, report=self.reported.append)
-        self.door.closing = False
-        self.connection = connections.ClientConnection(self.door)
+        self.listener: Listener = replace(stage.listener, prepare=self._prepare, report=self.reported.append)
+        self.listener.closing = False
+        self.connection = connections.ClientConnection(self.listener)
         self.line: Line = stage.connect(self.connection)
 
     def _prepare(self, request: ClientRequest) -> None:
@@ -124,7 +124,7 @@ class Client:
 
     def look(self, seconds: float) -> None:
         self.stage.loop.pass_time(seconds)
-        for connection in self.door.connections:
+        for connection in self.listener.connections:
             connection.look(self.stage.loop.time())
         self.stage.loop.settle()
 
@@ -216,7 +216,7 @@ def test_every_change_of_phase_happens(stage: Scene, monkeypatch: pytest.MonkeyP
         client.leave()
         client.look(1)
         assert client.reported == []
-        assert (client.phase, client.line.closed, client.door.budget.used) == (Phase.CLOSED, True, 0)
+        assert (client.phase, client.line.closed, client.listener.budget.used) == (Phase.CLOSED, True, 0)
     Client(stage).send(HEAD % b"faulty-prepare" + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
     assert (
         {one for one in changes(PHASES, STAGES) if not one.endswith(ENDS)} <= seen <= changes(PHASES, STAGES)
@@ -255,9 +255,9 @@ def test_small_chunks_of_many_clients_have_one_turn_at_a_time(stage: Scene) -> N
     clients = [Client(stage) for _ in range(5)]
     for client in clients:
         client.limit = MUCH
-        client.connection._door.turns = clients[
+        client.connection._listener.turns = clients[
             0
-        ].connection._door.turns  # as all connections of a gateway do
+        ].connection._listener.turns  # as all connections of a gateway do
         client.send(CHUNKED)
     for client in clients:
         client.line.send(SMALL_CHUNKS)
@@ -305,13 +305,13 @@ def test_the_end_between_two_turns(uploader: Client, end: Callable[[Client], Non
     uploader.stage.loop.settle()
     assert not uploader.line.stands_still
     uploader.look(connections.LINGER_S + 1)
-    assert (uploader.phase, uploader.door.budget.used, uploader.reported) == (Phase.CLOSED, 0, [])
+    assert (uploader.phase, uploader.listener.budget.used, uploader.reported) == (Phase.CLOSED, 0, [])
 
 
 def test_a_refused_client_does_not_hold_up_the_end(uploader: Client) -> None:
     """Once the gateway ends, what it still sends is read for as long as a silence would be borne, and no longer."""
     uploader.send(HEAD % b"later" + b"Content-Length: %d\r\n\r\n" % (2 * MUCH))
-    uploader.connection._door.closing = True
+    uploader.connection._listener.closing = True
     for _ in range(3):
         assert not uploader.line.closed
         uploader.send(b"x")
@@ -332,7 +332,7 @@ def test_who_sends_all_before_it_looks_gets_its_refusal(uploader: Client) -> Non
     assert uploader.line.closed
 
 
-@pytest.mark.parametrize(("bytes_a_second", "seconds"), [(100 * MUCH, 1), (1000, connections.MOST_LINGER_S)])
+@pytest.mark.parametrize(("bytes_a_second", "seconds"), [(100 * MUCH, 1), (1000, connections.MAX_LINGER_S)])
 def test_who_never_stops_is_cut_off(uploader: Client, bytes_a_second: int, seconds: float) -> None:
     """After twice as many bytes as a body may have, or after a time."""
     uploader.send(HEAD % b"later" + b"Content-Length: %d\r\n\r\n" % (1 << 40))
@@ -351,13 +351,13 @@ def test_a_body_that_stands_still_while_others_find_no_room(stage: Scene) -> Non
     client.look(1)
     client.look(connections.QUIET_S + 1)
     assert client.line.out == b""
-    client.door.budget.take(1 << 40, 0, 0)  # a big one, which is always taken
-    assert not client.door.budget.fits(1 << 40)
+    client.listener.budget.take(1 << 40, 0, 0)  # a big one, which is always taken
+    assert not client.listener.budget.fits(1 << 40)
     client.send(b"c")
     for _ in range(2):
         client.look(connections.QUIET_S + 1)
     assert client.line.out == b""
-    assert not client.door.budget.fits(1 << 40)
+    assert not client.listener.budget.fits(1 << 40)
     client.look(1)
     assert client.line.out.startswith(b"HTTP/1.1 408 ")
 
@@ -368,21 +368,21 @@ def test_a_body_that_stands_still_at_the_end(stage: Scene, sent: bytes) -> None:
     client = Client(stage)
     client.send(SIZED + sent)
     client.look(10)
-    client.door.close_idle()
+    client.listener.close_idle()
     client.look(0.1)
     client.look(connections.FIRST_S / 2)
     assert client.line.out == b""
     client.look(connections.FIRST_S)
     assert client.line.out.startswith(b"HTTP/1.1 408 ")
     client.leave()
-    assert client.door.empty.is_set()
+    assert client.listener.empty.is_set()
 
 
 def test_a_body_that_goes_on_at_the_end(stage: Scene) -> None:
     """Is waited for."""
     client = Client(stage)
     client.send(SIZED)
-    client.door.close_idle()
+    client.listener.close_idle()
     for byte in (b"a", b"b", b"c", b"d"):
         client.look(connections.FIRST_S)
         client.send(byte)
@@ -429,6 +429,6 @@ def test_a_fault_of_ours_at_the_end(stage: Scene, where: str) -> None:
         client.look(1000)
     client.shut() if where == "shut" else client.leave()
     client.look(3)
-    assert (client.phase, client.line.closed, client.door.budget.used) == (Phase.CLOSED, True, 0)
+    assert (client.phase, client.line.closed, client.listener.budget.used) == (Phase.CLOSED, True, 0)
     assert [str(fault) for fault in client.reported][:1] == ([where] if where != "fail" else [])
-    assert client.connection not in client.door.connections
+    assert client.connection not in client.listener.connections

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.server.cors import Origins
+from gateway.server.cors import Cors
 
 PAGE = [(b"host", b"a"), (b"origin", b"https://app.example")]
 ASKED = (b"access-control-request-method", b"POST")
-LISTED = Origins(["http://localhost:3000", "https://app.example"])
+LISTED = Cors(["http://localhost:3000", "https://app.example"])
 OTHERS = [
     b"https://evil.example",
     b"https://app.example.evil",
@@ -18,8 +18,8 @@ OTHERS = [
 
 def test_by_default_nothing_is_said() -> None:
     """Answers are what they were, and a preflight is a request like any other."""
-    assert Origins([]).fields(PAGE) == b""
-    assert not Origins([]).is_preflight(b"OPTIONS", [*PAGE, ASKED])
+    assert Cors([]).fields(PAGE) == b""
+    assert not Cors([]).is_preflight(b"OPTIONS", [*PAGE, ASKED])
 
 
 def test_a_page_of_a_listed_origin_may_read() -> None:
@@ -42,7 +42,7 @@ def test_a_page_of_another_origin_may_not(origin: bytes) -> None:
 @pytest.mark.parametrize("headers", [[], PAGE, [(b"origin", b"https://evil.example")]])
 def test_a_star_is_any_page(headers: list[tuple[bytes, bytes]]) -> None:
     """The same for all, so that caches need not tell them apart."""
-    anybody = Origins(["*"])
+    anybody = Cors(["*"])
     assert anybody.fields(headers).startswith(b"access-control-allow-origin: *\r\n")
     assert anybody.is_preflight(b"OPTIONS", [*headers, ASKED])
 

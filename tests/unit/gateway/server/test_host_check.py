@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.api.errors import Misdirected
-from gateway.server.host_check import Hosts
+from gateway.server.host_check import HostCheck
 
 OWN = [
     b"localhost",
@@ -24,7 +24,7 @@ FOREIGN = [
 ]
 
 
-def serves(hosts: Hosts, host: bytes) -> bool:
+def serves(hosts: HostCheck, host: bytes) -> bool:
     try:
         hosts.check([(b"accept", b"*/*"), (b"host", host)])
     except Misdirected:
@@ -32,8 +32,8 @@ def serves(hosts: Hosts, host: bytes) -> bool:
     return True
 
 
-def hosts(bind: str = "127.0.0.1", *allowed: str, is_open: bool = False, has_keys: bool = False) -> Hosts:
-    return Hosts(bind, allowed, is_open=is_open, has_keys=has_keys)
+def hosts(bind: str = "127.0.0.1", *allowed: str, is_open: bool = False, has_keys: bool = False) -> HostCheck:
+    return HostCheck(bind, allowed, is_open=is_open, has_keys=has_keys)
 
 
 @pytest.mark.parametrize("host", OWN)

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from gateway.api.errors import GatewayError
 from gateway.server.request_head import Head, HeadReader, decoded, is_plain, path_in
 
-MOST, MOST_FIELDS = 2000, 64
+MAX, MOST_FIELDS = 2000, 64
 LINE, HOST, END = b"POST /v1/x?a HTTP/1.1\r\n", b"Host: gateway:8000\r\n", b"\r\n"
 RIGHT = {
     "plain": LINE + HOST + END,
@@ -30,7 +30,7 @@ RIGHT = {
     "a method of its own": b"BREW / HTTP/1.1\r\n" + HOST + END,
     "what browsers leave as it is": b"GET /a|b?c[]={d}^` HTTP/1.1\r\n" + HOST + END,
     "as many fields as may be": LINE + HOST + b"x: y\r\n" * (MOST_FIELDS - 1) + END,
-    "as long as it may be": LINE + HOST + b"x: " + b"y" * (MOST - len(LINE + HOST) - 7) + b"\r\n\r\n",
+    "as long as it may be": LINE + HOST + b"x: " + b"y" * (MAX - len(LINE + HOST) - 7) + b"\r\n\r\n",
 }
 WRONG = {
     "HTTP/0.9": b"GET /\r\n\r\n",
@@ -90,19 +90,19 @@ WRONG = {
     "a user in the target": b"GET http://u@gateway:8000/ HTTP/1.1\r\n" + HOST + END,
 }  # fmt: skip
 TOO_LARGE = {
-    "a long line": LINE.replace(b"?a", b"?" + b"a" * MOST) + HOST + END,
-    "a long field": LINE + HOST + b"x: " + b"y" * MOST + b"\r\n\r\n",
-    "one byte too many": LINE + HOST + b"x: " + b"y" * (MOST - len(LINE + HOST) - 6) + b"\r\n\r\n",
+    "a long line": LINE.replace(b"?a", b"?" + b"a" * MAX) + HOST + END,
+    "a long field": LINE + HOST + b"x: " + b"y" * MAX + b"\r\n\r\n",
+    "one byte too many": LINE + HOST + b"x: " + b"y" * (MAX - len(LINE + HOST) - 6) + b"\r\n\r\n",
     "many fields": LINE + HOST + b"x: y\r\n" * MOST_FIELDS + END,
-    "a field without an end": LINE + HOST + b"x: " + b"y" * MOST,
-    "a line without an end": b"GET /" + b"y" * MOST,
-    "a method without an end": b"G" * MOST + b"y",
+    "a field without an end": LINE + HOST + b"x: " + b"y" * MAX,
+    "a line without an end": b"GET /" + b"y" * MAX,
+    "a method without an end": b"G" * MAX + b"y",
 }
 
 
 def read(pieces: list[bytes]) -> tuple[Head | int, bytes]:
     """The head, or the status that refuses it, and what is behind it."""
-    reader = HeadReader(MOST, MOST_FIELDS)
+    reader = HeadReader(MAX, MOST_FIELDS)
     for number, piece in enumerate(pieces):
         try:
             head = reader.feed(piece, 0)
@@ -157,7 +157,7 @@ def test_what_cannot_become_a_head_is_not_waited_for(data: bytes) -> None:
 
 def test_an_empty_line_is_no_beginning() -> None:
     """A client may send one behind a body; no head has begun then."""
-    reader = HeadReader(MOST, MOST_FIELDS)
+    reader = HeadReader(MAX, MOST_FIELDS)
     assert reader.feed(b"\r\n", 0) is None
     assert not reader.begun
     assert reader.feed(b"G", 0) is None

@@ -10,7 +10,7 @@ from select import PIPE_BUF
 
 import pytest
 
-from gateway.telemetry.log_writer import Spool, pieces
+from gateway.telemetry.log_writer import LogWriter, pieces
 
 WAIT_S = 40.0
 
@@ -55,7 +55,7 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 def test_lines_go_out_whole_and_in_order(pipe: Pipe) -> None:
     """However they are handed over; the end waits for the last of them."""
-    spool, lines = Spool(pipe.end, tell), numbered(1000)
+    spool, lines = LogWriter(pipe.end, tell), numbered(1000)
     pipe.read()
     for at in range(0, 1000, 7):
         spool.put(lines[at : at + 7])
@@ -66,7 +66,7 @@ def test_lines_go_out_whole_and_in_order(pipe: Pipe) -> None:
 
 def test_nobody_reads(pipe: Pipe) -> None:
     """Handing over never blocks; what has no room is dropped and counted, and told once somebody reads."""
-    spool, lines = Spool(pipe.end, tell, most_bytes=40_000), numbered(1000)
+    spool, lines = LogWriter(pipe.end, tell, most_bytes=40_000), numbered(1000)
     start = time.monotonic()
     for line in lines:
         spool.put([line])
@@ -83,7 +83,7 @@ def test_nobody_reads(pipe: Pipe) -> None:
 
 def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
     """Lines behind the gap come behind the line that tells of it."""
-    spool = Spool(pipe.end, tell, most_bytes=40_000)
+    spool = LogWriter(pipe.end, tell, most_bytes=40_000)
     spool.put(numbered(150))
     spool.put(numbered(100))
     pipe.read()
@@ -100,7 +100,7 @@ def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
 
 def test_the_end_is_not_held_up_for_ever(pipe: Pipe) -> None:
     """By a reader that never comes."""
-    spool = Spool(pipe.end, tell)
+    spool = LogWriter(pipe.end, tell)
     spool.put(numbered(1000))
     start = time.monotonic()
     spool.close(0.05)
@@ -113,7 +113,7 @@ def test_the_end_is_not_held_up_for_ever(pipe: Pipe) -> None:
 def test_lines_that_cannot_be_written_are_counted() -> None:
     """A full disk costs lines, and nothing else."""
     with Path("/dev/full").open("wb") as full:
-        spool = Spool(full.fileno(), tell)
+        spool = LogWriter(full.fileno(), tell)
         spool.put(numbered(100))
         spool.close(WAIT_S)
     assert spool.dropped == 100
@@ -122,7 +122,7 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
 def test_a_descriptor_that_does_not_block(pipe: Pipe) -> None:
     """Whoever shares it may have made it so: all is written even then."""
     os.set_blocking(pipe.end, False)
-    spool, lines = Spool(pipe.end, tell), numbered(300)
+    spool, lines = LogWriter(pipe.end, tell), numbered(300)
     spool.put(lines)
     pipe.read()
     spool.close(WAIT_S)

@@ -9,7 +9,7 @@ from gateway.config.catalog import Card, Catalog
 from gateway.fleet.fleet import Fleet
 from gateway.proxy.queue import Queues
 from gateway.telemetry.logs import EventLog
-from gateway.telemetry.metrics import SECONDS, Metrics, Spread
+from gateway.telemetry.metrics import SECONDS, Histogram, Metrics
 
 CARD = Card("a", ("alpha",), "o/a")
 
@@ -26,7 +26,7 @@ def told(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float
 @given(some.lists(some.floats(0, 1000), max_size=50))
 def test_buckets_hold_all_that_is_not_above_them(values: list[float]) -> None:
     """Each bucket counts what is at most its bound, the last one everything."""
-    spread = Spread()
+    spread = Histogram()
     for value in values:
         spread.add(value)
     bounds = [*SECONDS, float("inf")]

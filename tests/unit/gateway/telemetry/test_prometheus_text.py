@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from gateway.telemetry.metrics import SECONDS, Spread
+from gateway.telemetry.metrics import SECONDS, Histogram
 from gateway.telemetry.prometheus_text import counter, gauge, histogram
 
 LABELS = ["slug", "from", "to"]
@@ -58,11 +58,11 @@ def test_gauges_and_counters_are_written_as_by_the_library(labels: list[str], nu
 @given(some.lists(some.floats(0, 1000), max_size=20), some.booleans())
 def test_histograms_are_written_as_by_the_library(seconds: list[float], is_labelled: bool) -> None:
     """With labels and without."""
-    labels, spread = ["model", "route"] if is_labelled else [], Spread()
+    labels, spread = ["model", "route"] if is_labelled else [], Histogram()
     for one in seconds:
         spread.add(one)
     ours, theirs = histogram("h", "Seconds.", labels), HistogramMetricFamily("h", "Seconds.", labels=labels)
-    ours.add_spread(labels, spread.buckets(), spread.total)
+    ours.add_histogram(labels, spread.buckets(), spread.total)
     theirs.add_metric(labels, [(bound, count) for bound, count in spread.buckets()], spread.total)
     assert ours.text() == library(theirs)
     assert len(spread.buckets()) == len(SECONDS) + 1

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.http.write_coalescer import Outbox
+from gateway.http.write_coalescer import WriteCoalescer
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 
@@ -28,7 +28,7 @@ class Line:
         self.peers.append(self._stack.enter_context(theirs))
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(self.pool.put, Outbox(loop), loop.time), sock=ours
+            lambda: Connection(self.pool.put, WriteCoalescer(loop), loop.time), sock=ours
         )
         self.pool.put(connection)
         connection.idle_since = moment

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gateway.http.framing import BadFraming, Chunked, Sized, UntilClose
-from gateway.upstream.response_head import MOST_HEAD_BYTES, check_beginning, read_reply
+from gateway.upstream.response_head import MAX_HEAD_BYTES, check_beginning, read_response_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -26,7 +26,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )
 def test_how_a_body_is_framed(head: bytes, framing: type, keeps: bool) -> None:
     """By its length, in chunks, or by the connection's end; a status without a body has none, whatever it says."""
-    reply = read_reply(head)
+    reply = read_response_head(head)
     assert (type(reply.framing), reply.keep_alive) == (framing, keeps)
 
 
@@ -50,7 +50,7 @@ WRONG = [
     OK + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
     OK + b"transfer-encoding: gzip, chunked\r\n\r\n",
     OK + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
-    OK + b"a: " + b"b" * MOST_HEAD_BYTES + b"\r\n\r\n",
+    OK + b"a: " + b"b" * MAX_HEAD_BYTES + b"\r\n\r\n",
 ]
 
 
@@ -58,14 +58,14 @@ WRONG = [
 def test_what_is_refused(head: bytes) -> None:
     """It is no HTTP/1.1, or two readers could read it differently."""
     with pytest.raises(BadFraming):
-        read_reply(head)
+        read_response_head(head)
 
 
 def test_a_beginning() -> None:
     """Is waited for as long as it can become a head."""
     for at in range(len(OK)):
         check_beginning(OK[:at])
-    for wrong in (b"SSH-", b"HTTP/1.0", b"HTTP/1.1 " + b"2" * MOST_HEAD_BYTES):
+    for wrong in (b"SSH-", b"HTTP/1.0", b"HTTP/1.1 " + b"2" * MAX_HEAD_BYTES):
         with pytest.raises(BadFraming):
             check_beginning(wrong)
 
@@ -86,7 +86,7 @@ def test_what_is_taken_h11_takes_too(first: bytes, lines: list[bytes]) -> None:
     if head.find(b"\r\n\r\n") + 4 != len(head):
         return
     try:
-        reply = read_reply(head)
+        reply = read_response_head(head)
     except BadFraming:
         return
     referee = h11.Connection(h11.CLIENT)
