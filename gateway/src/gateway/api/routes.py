@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-PREFIX = b"/v1"
-
 
 class Dialect(Enum):
     """Whose words errors are told in."""

@@ -34,9 +34,8 @@ class Candidate(Protocol):
 
 W = TypeVar("W", bound=Candidate)
 T = TypeVar("T")
-Figures = tuple[
-    list[float], list[float]
-]  # per worker: what one request in flight weighs, and the load without any
+# Per worker: what one request in flight weighs, and the load without any.
+Figures = tuple[list[float], list[float]]
 
 
 def load(worker: Candidate) -> float:

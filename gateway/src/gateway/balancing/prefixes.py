@@ -4,9 +4,8 @@ import re
 from collections import OrderedDict
 from typing import Final
 
-PROMPT: Final = re.compile(
-    rb'"(?:messages|prompt|input|system)"\s*:'
-)  # a key: in a string its quotes would be escaped
+# Keys: in a string their quotes would be escaped.
+PROMPT: Final = re.compile(rb'"(?:messages|prompt|input|system)"\s*:')
 LOOKED_THROUGH: Final = 1 << 16  # bytes of a body in which the prompt must begin
 HOLDERS: Final = 4  # workers remembered of one prefix
 SWEPT: Final = 64  # prefixes past their time that one request drops at most

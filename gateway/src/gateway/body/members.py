@@ -17,11 +17,8 @@ NOTED: Final = (
     "previous_response_id",
     "user",
 )
-PART_KEYS: Final = (
-    "image_url",
-    "video_url",
-    "audio_url",
-)  # of a content part: an address, or an object with `url`
+# Of a content part: an address, or an object with `url`.
+PART_KEYS: Final = ("image_url", "video_url", "audio_url")
 CHAT: Final = ("messages.content",)
 POOLING: Final = ("messages.content", "input.content")
 SCORED: Final = ("queries", "documents", "items", "text_1", "text_2", "data_1", "data_2", "query")

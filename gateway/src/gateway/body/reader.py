@@ -36,9 +36,7 @@ MAX_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads 
 TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
-COPIED_BYTES: Final = (
-    1 << 20
-)  # of a body that is put together anew: a copy of 50 MiB would hold the loop for 60 ms
+COPIED_BYTES: Final = 1 << 20  # of a body that is put together anew: a copy of 50 MiB takes 60 ms
 Fields = dict[str, object]
 
 

@@ -28,9 +28,7 @@ class Card:
     media_domains: frozenset[str] = frozenset()  # from which its workers may fetch media
     context: int | None = None  # tokens that are served, if the card says so
     images_per_prompt: int | None = None
-    parsers: Mapping[str, str] = field(
-        default_factory=dict, hash=False
-    )  # by what they read: reasoning, tools
+    parsers: Mapping[str, str] = field(default_factory=dict, hash=False)  # of `reasoning` and `tools`
 
     @property
     def owner(self) -> str:
@@ -84,7 +82,7 @@ def load_catalog(directory: Path) -> Catalog:
 def load_card(directory: Path) -> Card:
     """Reads one slug's directory. Raises ConfigError naming the file and the value it lacks."""
     facts = _mapping(directory / "card.yaml")
-    env = parse_env(_text(directory / "model.env"), directory / "model.env")
+    env = parse_env(yaml_file.read(directory / "model.env"), directory / "model.env")
     slug = facts.get("slug")
     if slug != directory.name:
         raise ConfigError(
@@ -172,18 +170,8 @@ def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
     return value
 
 
-def _text(path: Path) -> str:
-    try:
-        return yaml_file.read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-
-
 def _mapping(path: Path) -> Mapping[str, object]:
-    try:
-        loaded = yaml_file.parse(_text(path), yaml_file.Plain)
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    loaded = yaml_file.parse(yaml_file.read(path), path, yaml_file.Plain)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must be a mapping of facts")
     return loaded

@@ -106,7 +106,7 @@ class Models:
 def load_models(settings: Settings, catalog: Catalog) -> Models:
     """Reads GATEWAY_MODELS_FILE, if there is one. Raises ConfigError naming file, key and what to do."""
     path = settings.models_file
-    file = File() if path is None else parse(read(path), path)
+    file = File() if path is None else read(path)
     fault = next(faults(file, catalog), None)
     if fault is not None:
         raise ConfigError(f"{path}: {fault}")
@@ -121,19 +121,9 @@ def load_models(settings: Settings, catalog: Catalog) -> Models:
     return Models(options, file.aliases)
 
 
-def read(path: Path) -> str:
-    try:
-        return yaml_file.read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"GATEWAY_MODELS_FILE={path} cannot be read: {error}") from error
-
-
-def parse(text: str, path: Path) -> File:
-    """The file's content by itself. Raises ConfigError."""
-    try:
-        written = yaml_file.parse(text, UniqueKeys)
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+def read(path: Path) -> File:
+    """The file by itself. Raises ConfigError."""
+    written = yaml_file.parse(yaml_file.read(path, "GATEWAY_MODELS_FILE"), path, UniqueKeys)
     try:
         return File.model_validate({} if written is None else written)
     except ValidationError as error:

@@ -1,8 +1,9 @@
-"""Settings of the gateway: the only reader of its environment. Every field is documented in docs/configuration.md."""
+"""Settings of the gateway: the only reader of its environment. docs/configuration.md has a row for each."""
 
 import ipaddress
 import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +13,12 @@ from gateway.api.errors import ConfigError
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@,A-Z]+")
 HOST = re.compile(r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+MaybeNoSeconds = Annotated[float, Field(ge=0)]
+
 
 class Settings(BaseSettings):
     """One frozen value object; field `x` is the variable `GATEWAY_X`."""
@@ -20,111 +27,51 @@ class Settings(BaseSettings):
         env_prefix="GATEWAY_", env_ignore_empty=True, frozen=True, extra="ignore"
     )
 
-    bind: str = Field("127.0.0.1", description="Address under which clients reach the data port.")
-    listen: str | None = Field(
-        None, description="Address the process listens on; default GATEWAY_BIND. 0.0.0.0 inside a container."
-    )
-    port: int = Field(8000, ge=0, le=65535, description="Data port.")
-    ops_port: int = Field(8001, ge=0, le=65535, description="Port of /metrics and /workers, never published.")
-    open: bool = Field(
-        False,
-        description="1 allows a bind other than loopback without keys. Whoever reaches the port may use it.",
-    )
-    api_keys_file: Path | None = Field(
-        None, description="File with one hashed key a line; see `make api-key`."
-    )
-    allowed_hosts: str = Field(
-        "",
-        description="Names under which clients may reach a gateway without keys, beside this host's own; *: any.",
-    )
-    cors_origins: str = Field(
-        "",
-        description="Origins of the web pages that may read answers, as https://app.example; *: any page.",
-    )
-    cards_dir: Path = Field(Path("/etc/octet/docker"), description="Directory with one directory per slug.")
-    workers_file: Path | None = Field(
-        None, description="File with lines `<slug> http://host:port`: workers that DNS does not know."
-    )
-    models_file: Path | None = Field(
-        None, description="YAML file with options per model and aliases; none: the defaults for every model."
-    )
-    dns: bool = Field(
-        True, description="Discover workers by resolving each slug; 0 leaves the static list alone."
-    )
-    processes: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Processes that serve the data port; each chooses among workers by itself.",
-    )
-    interval_s: float = Field(2.0, gt=0, description="Seconds between rounds of discovery and probes.")
-    probe_timeout_s: float = Field(2.0, gt=0, description="Seconds a probe may take.")
-    probe_fall: int = Field(3, ge=1, description="Failed probes in a row after which a worker is down.")
-    probe_rise: int = Field(
-        2,
-        ge=1,
-        description="Probes in a row after which a worker that was down is up; at its first start one.",
-    )
-    eject_after: int = Field(5, ge=1, description="Failed requests in a row after which a worker is ejected.")
-    ejection_s: float = Field(
-        30.0, gt=0, description="Seconds of a first ejection; the next is twice as long."
-    )
-    ejection_max_s: float = Field(300.0, gt=0, description="Seconds of the longest ejection.")
-    slow_start_s: float = Field(
-        60.0,
-        ge=0,
-        description="Seconds over which a worker that became ready grows to its full share; 0: at once.",
-    )
-    connect_timeout_s: float = Field(2.0, gt=0, description="Seconds to open a connection to a worker.")
-    first_byte_timeout_s: float = Field(
-        600.0,
-        gt=0,
-        description="Seconds without progress that a worker may take until the first byte of its answer.",
-    )
-    idle_timeout_s: float = Field(
-        60.0,
-        gt=0,
-        description="Seconds without progress that a worker may be silent within an answer that has begun.",
-    )
-    total_timeout_s: float = Field(3600.0, gt=0, description="Seconds a request may take in all.")
-    keep_alive_s: float = Field(75.0, gt=0, description="Seconds a client's idle connection is kept.")
-    head_timeout_s: float = Field(10.0, gt=0, description="Seconds a request's head may take to arrive.")
-    body_timeout_s: float = Field(
-        60.0,
-        gt=0,
-        description="Seconds a request's body may take to arrive, and one more per 64 KiB of it; as long to be read.",
-    )
-    write_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        description="Seconds after which a client that takes less than 4 KiB of its answer is cut off.",
-    )
-    comment_s: float = Field(
-        15.0, gt=0, description="Seconds of silence in a stream after which a comment keeps it alive."
-    )
-    pool_idle_s: float = Field(
-        3.0, gt=0, description="Seconds an idle worker connection is kept: below vLLM's own 5 s."
-    )
-    max_text_bytes: int = Field(
-        10 * 1024 * 1024, gt=0, description="Largest JSON body for a model that takes no images, in bytes."
-    )
-    max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
-    max_head_bytes: int = Field(
-        16 * 1024,
-        ge=256,
-        le=1024 * 1024,
-        description="Largest head of a request: its line and headers, in bytes.",
-    )
-    max_headers: int = Field(64, ge=1, le=10_000, description="Most headers of a request.")
-    bodies_bytes: int = Field(
-        256 * 1024 * 1024,
-        gt=0,
-        description="Bytes of request bodies held at a time, by all processes; one body alone is always taken.",
-    )
-    drain_delay_s: float = Field(
-        1.0, ge=0, description="Seconds between /ready turning 503 and the listener closing, at SIGTERM."
-    )
-    drain_s: int = Field(60, ge=1, description="Seconds that open requests get to finish at SIGTERM.")
+    # who may use it, and where
+    bind: str = "127.0.0.1"  # where clients reach the data port
+    listen: str | None = None  # where the process listens, if that is another address, as inside a container
+    port: Port = 8000
+    ops_port: Port = 8001  # of /metrics and /workers, never published
+    open: bool = False  # allows a bind other than loopback without keys
+    api_keys_file: Path | None = None
+    allowed_hosts: str = ""  # names under which a gateway without keys is served, beside this host's own
+    cors_origins: str = ""  # of the web pages that may read answers
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+
+    # which workers there are, and how they are
+    cards_dir: Path = Path("/etc/octet/docker")  # one directory per slug
+    workers_file: Path | None = None  # lines `<slug> http://host:port`: workers that DNS does not know
+    models_file: Path | None = None  # options per model, and aliases
+    dns: bool = True  # look workers up by their slug
+    interval_s: Seconds = 2.0  # between rounds of discovery and probes
+    probe_timeout_s: Seconds = 2.0
+    probe_fall: Count = 3  # failed probes in a row after which a worker is down
+    probe_rise: Count = 2  # passed ones after which it is up again
+    eject_after: Count = 5  # failed requests in a row
+    ejection_s: Seconds = 30.0  # the first one; the next is twice as long
+    ejection_max_s: Seconds = 300.0
+    slow_start_s: MaybeNoSeconds = 60.0
+
+    # how long a request may take
+    connect_timeout_s: Seconds = 2.0
+    first_byte_timeout_s: Seconds = 600.0  # without progress
+    idle_timeout_s: Seconds = 60.0  # without progress, within an answer that has begun
+    total_timeout_s: Seconds = 3600.0
+    keep_alive_s: Seconds = 75.0  # of a client's idle connection
+    head_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 60.0  # and one second more per 64 KiB of it; as long to be decoded and read
+    write_timeout_s: Seconds = 30.0  # in which a client must take 4 KiB of its answer
+    comment_s: Seconds = 15.0  # of silence in a stream, after which a comment keeps it alive
+    pool_idle_s: Seconds = 3.0  # of a worker's connection: below vLLM's own 5 s
+    drain_delay_s: MaybeNoSeconds = 1.0  # between /ready turning 503 and the listener closing, at SIGTERM
+    drain_s: Count = 60  # that open requests get to finish then
+
+    # how large it may be
+    max_text_bytes: Bytes = 10 * 1024 * 1024  # of a JSON body for a model that takes no images
+    max_body_bytes: Bytes = 50 * 1024 * 1024
+    max_head_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 16 * 1024
+    max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    bodies_bytes: Bytes = 256 * 1024 * 1024  # of all bodies in all processes; one alone is always taken
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -154,7 +101,7 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Reads `GATEWAY_*`. Raises ConfigError naming the first wrong variable, or the unmet bind rule."""
     try:
-        settings = Settings()  # type: ignore[call-arg]  # the values come from the environment
+        settings = Settings()
     except ValidationError as error:
         raise ConfigError(_first_problem(error)) from error
     check_bind_rule(settings)

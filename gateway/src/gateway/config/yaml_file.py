@@ -4,6 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from gateway.api.errors import ConfigError
+
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 MAX_NUMBER_LENGTH = 30
@@ -49,18 +51,21 @@ def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
     return yaml.YAMLError(where + reason)
 
 
-def read(path: Path) -> str:
-    """A file's text. Raises OSError, or UnicodeDecodeError."""
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise OSError(f"it is larger than {MAX_BYTES} bytes")
-    return content.decode()
+def read(path: Path, setting: str = "") -> str:
+    """A file's text. setting: the variable that names it. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES} bytes")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting and setting + '='}{path} cannot be read: {error}") from error
 
 
-def parse(text: str, loader: type[Bounded]) -> object:
-    """Raises ValueError with one line that says what is wrong and where."""
+def parse(text: str, path: Path, loader: type[Bounded]) -> object:
+    """What a file says. Raises ConfigError with one line that says what is wrong and where."""
     try:
         return yaml.load(text, loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -22,9 +22,7 @@ class Phase(Numbered):
     SERVING = 4  # an answer is due
     HOLDING = 5  # bytes behind that request are kept until their turn comes; nothing more is read
     LAST = 6  # no request is taken any more: what comes is dropped, an answer is due
-    LINGERING = (
-        7  # all is said: what comes is dropped until the client closes, as a reset would cost it the answer
-    )
+    LINGERING = 7  # all is said: what comes is dropped until the client closes, since a reset could cost it the answer
     CLOSED = 8
 
 

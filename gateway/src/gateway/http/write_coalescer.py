@@ -6,9 +6,7 @@ Waking a sleeping receiver makes a write several times as dear; of writes made b
 import asyncio
 from typing import Final
 
-MAX_WAITING_BYTES: Final = (
-    64 * 1024
-)  # bytes; one turn may bring megabytes of requests, and what is written is what can be bounded
+MAX_WAITING_BYTES: Final = 64 * 1024  # one turn may bring megabytes of requests
 Bytes = bytes | memoryview
 Parts = list[Bytes]  # of one message
 

@@ -163,11 +163,6 @@ class Document:
         self._tail = b""
         self.whole = True
 
-    @property
-    def holds(self) -> bool:
-        """Whether its length is not known before its end."""
-        return self._parts is not None
-
     def passes(self, framed: bytes) -> bool:
         return False
 

@@ -3,9 +3,7 @@
 from typing import Final
 
 SHARE: Final = 0.2  # of the requests
-RESERVE: Final = (
-    10.0  # retries that a quiet model may begin with: more than a worker may fail before it is ejected
-)
+RESERVE: Final = 10.0  # retries to begin with: more than a worker may fail before it is ejected
 MAX_BALANCE: Final = 100.0  # retries saved up at most
 
 

@@ -5,10 +5,10 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from gateway.api.errors import GatewayError, GatewayFault
+from gateway.http.headers import Headers
 from gateway.server.request import ClientRequest
 
 BODY_BYTES = 64 * 1024  # no page of the control side takes more
-Headers = list[tuple[bytes, bytes]]
 Message = MutableMapping[str, Any]
 
 

@@ -22,14 +22,10 @@ WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel hol
 MIN_TAKEN_BYTES: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
 TURN_BYTES: Final = 16 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
 MIN_BODY_RATE: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
-MAX_DROPPED_BYTES: Final = (
-    2  # times as much as a body may have is read behind the last request, so that its answer can be
-)
+MAX_DROPPED_BODIES: Final = 2  # of the largest size, read behind the last request for its answer to arrive
 LINGER_S: Final = 2.0  # how long nothing of it may come once the answer is taken
 MAX_LINGER_S: Final = 30.0  # how long it is read at most
-FIRST_S: Final = (
-    1.0  # what a new connection gets for its first request, or a body to go on, when the gateway ends
-)
+FIRST_S: Final = 1.0  # for a new connection's first request, or for a body to go on, when the gateway ends
 QUIET_S: Final = 10.0  # how long nothing may come of a body while others find no room beside it
 
 NEW: Final = Phase.NEW
@@ -61,9 +57,8 @@ class ClientConnection:
         self._dropped_at = 0.0  # when the last of them came
         self._since = listener.loop.time()  # when the head, the body or the silence began
         self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
-        self._quiet: tuple[int, float, int] | None = (
-            None  # bytes of a body, since when, and refusals for room then
-        )
+        # bytes of a body, since when there are no more, and how many others had found no room by then
+        self._quiet: tuple[int, float, int] | None = None
 
     @property
     def busy(self) -> bool:
@@ -231,7 +226,7 @@ class ClientConnection:
         """Bytes behind the last request: they are read, so that no reset takes its answer away."""
         self._dropped += count
         self._dropped_at = self._loop.time()
-        if self._dropped > MAX_DROPPED_BYTES * self._listener.settings.max_body_bytes:
+        if self._dropped > MAX_DROPPED_BODIES * self._listener.settings.max_body_bytes:
             self.transport.abort()
 
     def _take_no_more(self) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.http.headers import get
+from gateway.http.headers import Headers, get
 
 ANY: Final = b"*"
 EXPOSED: Final = b"x-request-id, x-gateway-error, retry-after, x-should-retry"
 MAX_AGE_S: Final = 600  # that a browser keeps what a preflight told
-Headers = list[tuple[bytes, bytes]]
 
 
 class Cors:

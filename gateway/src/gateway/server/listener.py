@@ -18,9 +18,7 @@ from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
 LOOK_S: Final = 0.25  # between two looks at every connection
-PARTS: Final = (
-    8  # of the connections, looked at one after the other: thousands at once would hold the loop up
-)
+PARTS: Final = 8  # of the connections, looked at in turn: thousands at once would hold the loop up
 
 
 class Connection(Protocol):
@@ -64,9 +62,7 @@ class Listener:
     budget: BodyBudget
     parts: tuple[set[Connection], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
     closing: bool = False
-    empty: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # set once it closes and the last connection has gone
+    empty: asyncio.Event = field(default_factory=asyncio.Event)  # set once it closes and nobody is left
     turns: Turns = field(init=False)  # of taking many small chunks apart
 
     def __post_init__(self) -> None:

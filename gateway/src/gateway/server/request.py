@@ -17,11 +17,11 @@ from gateway.api.errors import GatewayError
 from gateway.api.routes import Dialect, Route, without_slash
 from gateway.body.budget import BodyBudget, no_room, too_large
 from gateway.http import headers
+from gateway.http.headers import Headers
 from gateway.http.states import STAGES, Stage, changed
 from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request_head import Head
 
-Headers = list[tuple[bytes, bytes]]
 STATUS_LINES: Final = {
     code: f"HTTP/1.1 {code} {HTTPStatus(code).phrase if code in set(HTTPStatus) else ''}\r\n".encode()
     for code in range(100, 600)

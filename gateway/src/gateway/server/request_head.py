@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.api.errors import GatewayError, HeadTooLarge, InvalidRequest
 from gateway.http.framing import CRLF, TEXT, TOKEN, Chunked, Framing, Sized
+from gateway.http.headers import Headers
 
 END: Final = b"\r\n\r\n"
 TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that every client encodes: " # < > \
@@ -31,7 +32,6 @@ ENDLESS: Final = 10**MAX_DIGITS
 
 SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 WATCHED: Final = SINGLE | {b"connection", b"expect"}
-Headers = list[tuple[bytes, bytes]]
 
 
 class Head:

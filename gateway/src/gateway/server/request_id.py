@@ -4,11 +4,10 @@ other request has, since vLLM takes two requests of one id for the same. Pure.""
 import re
 from typing import Final
 
-from gateway.http.headers import get
+from gateway.http.headers import Headers, get
 
 CLIENTS: Final = re.compile(rb"[A-Za-z0-9._:=-]{1,128}")
 TAIL: Final = 12  # hex digits of our own behind a client's id
-Headers = list[tuple[bytes, bytes]]
 
 
 def request_ids(headers: Headers, own: bytes) -> tuple[bytes, bytes]:

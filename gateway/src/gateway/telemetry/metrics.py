@@ -3,10 +3,10 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
@@ -32,7 +32,6 @@ UNSEEN: Final = {
     (503, "refused"): 0,
     (504, "refused"): 0,
 }
-Counts = Mapping[Any, float]  # by the values of the labels, a tuple
 
 
 class QueueLengths(Protocol):
@@ -81,7 +80,6 @@ class Metrics:
         self._retries = 0
         self._loop_lag = Histogram()
         self._fleet = fleet
-        self._fleet_metrics = FleetMetrics(fleet)
         self._queues = queues
         self._log = log
         self._bodies = bodies
@@ -117,154 +115,101 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        families = (*self._fleet_metrics.collect(), *self.collect())
+        families = (*fleet_families(self._fleet), *self._families())
         return generate_latest(self.registry) + "".join([family.text() for family in families]).encode()
 
-    def collect(self) -> Iterator[Family]:
+    def _families(self) -> Iterator[Family]:
+        models, queues, bodies = self._fleet.catalog.names, self._queues, self._bodies
         yield self._requests()
         yield self._times("duration", "gateway_request_duration_seconds", "from a request's head to its end")
-        yield self._times(
-            "first_byte",
-            "gateway_time_to_first_byte_seconds",
-            "from a request's head to the answer's first byte",
-        )
-        yield self._times(
-            "between_chunks", "gateway_time_between_chunks_seconds", "between chunks, a stream's mean"
-        )
+        what = "from a request's head to the answer's first byte"
+        yield self._times("first_byte", "gateway_time_to_first_byte_seconds", what)
+        what = "between chunks, a stream's mean"
+        yield self._times("between_chunks", "gateway_time_between_chunks_seconds", what)
         yield self._tokens("prompt_tokens")
         yield self._tokens("completion_tokens")
-        yield counters(
-            "gateway_errors", "Errors that the gateway itself answered with.", ["model", "code"], self._errors
-        )
-        yield counters("gateway_retries", "Requests sent a second time, before any byte of an answer.", [],
-                       {(): self._retries})  # fmt: skip
-        yield counters(
-            "gateway_log_lines_dropped", "Log lines that could not be written.", [], {(): self._log.dropped}
-        )
-        yield self._queued()
-        yield self._queue_age()
-        yield self._lag()
-        yield single("gateway_bodies_bytes", "Bytes of request bodies that are held.", self._bodies.used)
-        yield single(
-            "gateway_bodies_limit_bytes", "Bytes of request bodies that may be held.", self._bodies.most
-        )
+        what = "Errors that the gateway itself answered with."
+        yield counter("gateway_errors", what, ["model", "code"], self._errors.items())
+        what = "Requests sent a second time, before any byte of an answer."
+        yield counter("gateway_retries", what, samples=[((), self._retries)])
+        what = "Log lines that could not be written."
+        yield counter("gateway_log_lines_dropped", what, samples=[((), self._log.dropped)])
+        what = "Requests that wait for a worker."
+        yield gauge("gateway_queue_length", what, ["model"], [((one,), queues.length(one)) for one in models])
+        what = "Seconds that the first request in line has waited for a worker."
+        ages = [((model,), self._queue_age(model)) for model in models]
+        yield gauge("gateway_queue_age_seconds", what, ["model"], ages)
+        lag = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
+        lag.add_histogram([], self._loop_lag.buckets(), self._loop_lag.total)
+        yield lag
+        what = "Bytes of request bodies that are held."
+        yield gauge("gateway_bodies_bytes", what, samples=[((), bodies.used)])
+        what = "Bytes of request bodies that may be held."
+        yield gauge("gateway_bodies_limit_bytes", what, samples=[((), bodies.most)])
 
     def _requests(self) -> Family:
-        found = {
-            (model, route, str(status), ending): count
+        found = [
+            ((model, route, str(status), ending), count)
             for (model, route), traffic in self._traffic.items()
             for (status, ending), count in traffic.endings.items()
-        }
-        names = ["model", "route", "status", "ending"]
-        return counters("gateway_requests", "Requests by model, route, HTTP status and ending.", names, found)
+        ]
+        labels = ["model", "route", "status", "ending"]
+        return counter("gateway_requests", "Requests by model, route, HTTP status and ending.", labels, found)
 
     def _times(self, which: str, name: str, what: str) -> Family:
         family = histogram(name, f"Seconds {what}.", ["model", "route"])
         for labels, traffic in self._traffic.items():
-            spread: Histogram = getattr(traffic, which)
-            family.add_histogram(labels, spread.buckets(), spread.total)
+            times: Histogram = getattr(traffic, which)
+            family.add_histogram(labels, times.buckets(), times.total)
         return family
 
     def _tokens(self, which: str) -> Family:
-        found = {labels: getattr(traffic, which) for labels, traffic in self._traffic.items()}
-        said = f"{which.replace('_', ' ').capitalize()} that answers told."
-        return counters(f"gateway_{which}", said, ["model", "route"], found)
+        found = [(labels, getattr(traffic, which)) for labels, traffic in self._traffic.items()]
+        what = f"{which.replace('_', ' ').capitalize()} that answers told."
+        return counter(f"gateway_{which}", what, ["model", "route"], found)
 
-    def _queued(self) -> Family:
-        family = gauge("gateway_queue_length", "Requests that wait for a worker.", ["model"])
-        for model in self._fleet.catalog.names:
-            family.add([model], self._queues.length(model))
-        return family
-
-    def _queue_age(self) -> Family:
-        what = "Seconds that the first request in line has waited for a worker."
-        family, now = gauge("gateway_queue_age_seconds", what, ["model"]), time.monotonic()
-        for model in self._fleet.catalog.names:
-            since = self._queues.waits_since(model)
-            family.add([model], 0.0 if since is None else max(0.0, now - since))
-        return family
-
-    def _lag(self) -> Family:
-        family = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
-        family.add_histogram([], self._loop_lag.buckets(), self._loop_lag.total)
-        return family
+    def _queue_age(self, model: str) -> float:
+        since = self._queues.waits_since(model)
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
 
-def single(name: str, what: str, value: float) -> Family:
-    """A gauge without labels."""
-    family = gauge(name, what)
-    family.add([], value)
-    return family
-
-
-def counters(name: str, what: str, labels: list[str], found: Counts) -> Family:
-    family = counter(name, what, labels)
-    for values, count in found.items():
-        family.add(values, count)
-    return family
-
-
-class FleetMetrics:
+def fleet_families(fleet: Fleet) -> Iterator[Family]:
     """The fleet's state, read when scraped, so that a worker that left leaves no series behind."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    def collect(self) -> Iterator[Family]:
-        yield self._models()
-        yield self._workers()
-        yield self._in_flight()
-        yield self._transitions()
-        yield self._ejections()
-        yield self._failures()
-
-    def _models(self) -> Family:
-        family = gauge(
-            "gateway_model_state",
-            "1 for the state a model is in, 0 for the others.",
-            ["model", "state"],
-        )
-        for model in self._fleet.catalog.names:
-            current = self._fleet.model_state(model)
-            for state in ModelState:
-                family.add([model, state.name.lower()], float(state is current))
-        return family
-
-    def _workers(self) -> Family:
-        family = gauge(
-            "gateway_worker_state",
-            "1 for the state a worker is in, 0 for the others.",
-            ["slug", "worker", "state"],
-        )
-        for worker in self._fleet.workers():
-            for state in WorkerState:
-                family.add([worker.slug, worker.address, state.value], float(state is worker.state))
-        return family
-
-    def _in_flight(self) -> Family:
-        family = gauge("gateway_requests_in_flight", "Requests now on a worker.", ["slug", "worker"])
-        for worker in self._fleet.workers():
-            family.add([worker.slug, worker.address], worker.in_flight)
-        return family
-
-    def _transitions(self) -> Family:
-        family = counter("gateway_worker_transitions", "Changes of a worker's state.", ["slug", "from", "to"])
-        for (slug, before, after), count in self._fleet.transitions.items():
-            family.add([slug, before.value, after.value], count)
-        return family
-
-    def _ejections(self) -> Family:
-        family = counter("gateway_worker_ejections", "Ejections of workers for failed requests.", ["slug"])
-        for slug, count in self._fleet.ejections.items():
-            family.add([slug], count)
-        return family
-
-    def _failures(self) -> Family:
-        family = counter(
-            "gateway_worker_failures",
-            "Failed requests that count against a worker.",
-            ["slug", "failure"],
-        )
-        for (slug, failure), count in self._fleet.failures.items():
-            family.add([slug, failure.value], count)
-        return family
+    workers = fleet.workers()
+    models = [(model, fleet.model_state(model)) for model in fleet.catalog.names]
+    yield gauge(
+        "gateway_model_state",
+        "1 for the state a model is in, 0 for the others.",
+        ["model", "state"],
+        [((name, one.name.lower()), float(one is state)) for name, state in models for one in ModelState],
+    )
+    yield gauge(
+        "gateway_worker_state",
+        "1 for the state a worker is in, 0 for the others.",
+        ["slug", "worker", "state"],
+        [((w.slug, w.address, one.value), float(one is w.state)) for w in workers for one in WorkerState],
+    )
+    yield gauge(
+        "gateway_requests_in_flight",
+        "Requests now on a worker.",
+        ["slug", "worker"],
+        [((worker.slug, worker.address), worker.in_flight) for worker in workers],
+    )
+    yield counter(
+        "gateway_worker_transitions",
+        "Changes of a worker's state.",
+        ["slug", "from", "to"],
+        [((slug, before.value, after.value), n) for (slug, before, after), n in fleet.transitions.items()],
+    )
+    yield counter(
+        "gateway_worker_ejections",
+        "Ejections of workers for failed requests.",
+        ["slug"],
+        [((slug,), count) for slug, count in fleet.ejections.items()],
+    )
+    yield counter(
+        "gateway_worker_failures",
+        "Failed requests that count against a worker.",
+        ["slug", "failure"],
+        [((slug, failure.value), count) for (slug, failure), count in fleet.failures.items()],
+    )

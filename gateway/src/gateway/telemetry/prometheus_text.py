@@ -6,6 +6,8 @@ stream waits at each scrape.
 
 from collections.abc import Iterable, Sequence
 
+Samples = Iterable[tuple[Sequence[str], float]]  # the labels' values, and the number
+
 
 class Family:
     """One metric with its samples. `labels`: names in the order of the values; what is written has them sorted."""
@@ -42,12 +44,18 @@ class Family:
         return "".join(self._lines)
 
 
-def gauge(name: str, what: str, labels: Sequence[str] = ()) -> Family:
-    return Family("gauge", name, what, labels)
+def gauge(name: str, what: str, labels: Sequence[str] = (), samples: Samples = ()) -> Family:
+    return filled(Family("gauge", name, what, labels), samples)
 
 
-def counter(name: str, what: str, labels: Sequence[str] = ()) -> Family:
-    return Family("counter", f"{name}_total", what, labels)
+def counter(name: str, what: str, labels: Sequence[str] = (), samples: Samples = ()) -> Family:
+    return filled(Family("counter", f"{name}_total", what, labels), samples)
+
+
+def filled(family: Family, samples: Samples) -> Family:
+    for values, number in samples:
+        family.add(values, number)
+    return family
 
 
 def histogram(name: str, what: str, labels: Sequence[str] = ()) -> Family:

@@ -11,16 +11,15 @@ from typing import Final, Protocol, cast
 
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.http.framing import BadFraming, Chunked, Framing
+from gateway.http.headers import Headers
 from gateway.http.states import ANSWERS, LINES, Answer, Line, changed
 from gateway.http.write_coalescer import Parts, WriteCoalescer
-from gateway.upstream.response_head import END, Headers, ResponseHead, check_beginning, read_response_head
+from gateway.upstream.response_head import END, ResponseHead, check_beginning, read_response_head
 
 RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
 MAX_INTERIMS: Final = 16  # before an answer
 STALE_S: Final = 1.0  # a connection that the worker had closed is known for it within a round trip
-JOINED_BYTES: Final = (
-    64 * 1024
-)  # a larger body is written behind its head, without a copy of both in one piece
+JOINED_BYTES: Final = 64 * 1024  # a larger body is written behind its head, not copied to it
 
 
 class StaleConnection(Exception):
@@ -66,10 +65,6 @@ class Exchange:
     @property
     def over(self) -> bool:
         return self.answer > Answer.BEGUN
-
-    @property
-    def chunked(self) -> bool:
-        return isinstance(self.framing, Chunked)
 
     @property
     def is_taken(self) -> bool:

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from gateway.http.framing import TEXT, TOKEN, BadFraming, Chunked, Framing, Sized, UntilClose
+from gateway.http.headers import Headers
 
 END: Final = b"\r\n\r\n"
 BEGINNING: Final = b"HTTP/1.1 "
@@ -14,7 +15,6 @@ PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that m
 WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 BODILESS: Final = (204, 304)
 SWITCHING: Final = 101
-Headers = list[tuple[bytes, bytes]]
 
 
 class ResponseHead:

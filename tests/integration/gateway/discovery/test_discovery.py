@@ -1,4 +1,4 @@
-"""Discovery by names: a slug's life from absent over its weights job to ready and away, as one keeper sees it."""
+"""Discovery by names: a slug's life from absent over its weights job to ready and away, as one loop sees it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Lines:
 
 
 class Watch:
-    """A keeper over real workers, whose rounds the test calls for."""
+    """A loop over real workers, whose rounds the test calls for."""
 
     def __init__(self, site: Site, worker_port: int = 1, launcher_port: int = 1) -> None:
         settings = Settings(cards_dir=site.cards, probe_fall=2)
@@ -78,7 +78,7 @@ class Watch:
 
 @pytest.fixture
 async def watch(site: Site) -> Watch:
-    """A keeper of `alpha`."""
+    """A loop of `alpha`."""
     return Watch(site)
 
 
@@ -171,7 +171,7 @@ async def test_a_resolver_that_fails_takes_no_worker_away(watch: Watch, start_wo
 async def test_a_worker_that_talks_nonsense_is_not_ready(
     watch: Watch, start_worker: StartWorker, page: bytes
 ) -> None:
-    """Whatever /v1/models holds, the keeper goes on, and the worker stays out with a reason."""
+    """Whatever /v1/models holds, the loop goes on, and the worker stays out with a reason."""
     worker = start_worker("alpha")
     worker.pages["/v1/models"] = page
     assert await watch.state(alpha=worker) in (ModelState.LOADING, ModelState.DOWN)

@@ -21,7 +21,7 @@ from tests.referee import Attributed, requests_in, statuses
 OUTCOMES = Path(__file__).with_name("smuggling_outcomes.txt")
 CANARY = b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n"
 PATIENCE_S = 5  # of the gateway with half a request, which decides how long the test takes
-MOST_S = 90
+MAX_S = 90
 SENDERS = 64  # at a time, so that no request comes late
 SHORT = 250  # bytes that are also sent one by one
 CUTS = 2  # at random, beside those
@@ -184,7 +184,7 @@ async def test_nothing_is_smuggled_and_no_cut_changes_an_outcome(site: Site) -> 
     payload is the same at every cut, and the one that is listed. OUTCOMES=write lists them anew."""
     async with served(site) as (gateway, seen, garbage):
         sending = await asyncio.to_thread(Corpus, gateway)
-        async with asyncio.timeout(MOST_S):
+        async with asyncio.timeout(MAX_S):
             outcomes = await sending.outcomes()
     assert garbage == []
     assert [wrong for asked in seen for wrong in problems_of(asked, sending.sent)] == []

@@ -86,7 +86,7 @@ class Answer:
 
 
 class Client:
-    """One client at a door of its own. told: what its requests' handlers were told."""
+    """One client, with a listener of its own. told: what its requests' handlers were told."""
 
     def __init__(self, stage: Scene) -> None:
         self.stage = stage

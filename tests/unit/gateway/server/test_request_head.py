@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from gateway.api.errors import GatewayError
 from gateway.server.request_head import Head, HeadReader, decoded, is_plain, path_in
 
-MAX, MOST_FIELDS = 2000, 64
+MAX, MAX_FIELDS = 2000, 64
 LINE, HOST, END = b"POST /v1/x?a HTTP/1.1\r\n", b"Host: gateway:8000\r\n", b"\r\n"
 RIGHT = {
     "plain": LINE + HOST + END,
@@ -29,7 +29,7 @@ RIGHT = {
     "a target of all": b"OPTIONS * HTTP/1.1\r\n" + HOST + END,
     "a method of its own": b"BREW / HTTP/1.1\r\n" + HOST + END,
     "what browsers leave as it is": b"GET /a|b?c[]={d}^` HTTP/1.1\r\n" + HOST + END,
-    "as many fields as may be": LINE + HOST + b"x: y\r\n" * (MOST_FIELDS - 1) + END,
+    "as many fields as may be": LINE + HOST + b"x: y\r\n" * (MAX_FIELDS - 1) + END,
     "as long as it may be": LINE + HOST + b"x: " + b"y" * (MAX - len(LINE + HOST) - 7) + b"\r\n\r\n",
 }
 WRONG = {
@@ -93,7 +93,7 @@ TOO_LARGE = {
     "a long line": LINE.replace(b"?a", b"?" + b"a" * MAX) + HOST + END,
     "a long field": LINE + HOST + b"x: " + b"y" * MAX + b"\r\n\r\n",
     "one byte too many": LINE + HOST + b"x: " + b"y" * (MAX - len(LINE + HOST) - 6) + b"\r\n\r\n",
-    "many fields": LINE + HOST + b"x: y\r\n" * MOST_FIELDS + END,
+    "many fields": LINE + HOST + b"x: y\r\n" * MAX_FIELDS + END,
     "a field without an end": LINE + HOST + b"x: " + b"y" * MAX,
     "a line without an end": b"GET /" + b"y" * MAX,
     "a method without an end": b"G" * MAX + b"y",
@@ -102,7 +102,7 @@ TOO_LARGE = {
 
 def read(pieces: list[bytes]) -> tuple[Head | int, bytes]:
     """The head, or the status that refuses it, and what is behind it."""
-    reader = HeadReader(MAX, MOST_FIELDS)
+    reader = HeadReader(MAX, MAX_FIELDS)
     for number, piece in enumerate(pieces):
         try:
             head = reader.feed(piece, 0)
@@ -157,7 +157,7 @@ def test_what_cannot_become_a_head_is_not_waited_for(data: bytes) -> None:
 
 def test_an_empty_line_is_no_beginning() -> None:
     """A client may send one behind a body; no head has begun then."""
-    reader = HeadReader(MAX, MOST_FIELDS)
+    reader = HeadReader(MAX, MAX_FIELDS)
     assert reader.feed(b"\r\n", 0) is None
     assert not reader.begun
     assert reader.feed(b"G", 0) is None

@@ -1,4 +1,4 @@
-"""The spool: lines go out in order; nobody who reads slowly or not at all holds up who writes them."""
+"""The log writer: lines go out in order; nobody who reads slowly or not at all holds up who writes them."""
 
 import fcntl
 import os
@@ -55,44 +55,44 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 def test_lines_go_out_whole_and_in_order(pipe: Pipe) -> None:
     """However they are handed over; the end waits for the last of them."""
-    spool, lines = LogWriter(pipe.end, tell), numbered(1000)
+    writer, lines = LogWriter(pipe.end, tell), numbered(1000)
     pipe.read()
     for at in range(0, 1000, 7):
-        spool.put(lines[at : at + 7])
-    spool.close(WAIT_S)
+        writer.put(lines[at : at + 7])
+    writer.close(WAIT_S)
     assert pipe.lines() == lines
-    assert spool.dropped == 0
+    assert writer.dropped == 0
 
 
 def test_nobody_reads(pipe: Pipe) -> None:
     """Handing over never blocks; what has no room is dropped and counted, and told once somebody reads."""
-    spool, lines = LogWriter(pipe.end, tell, most_bytes=40_000), numbered(1000)
+    writer, lines = LogWriter(pipe.end, tell, most_bytes=40_000), numbered(1000)
     start = time.monotonic()
     for line in lines:
-        spool.put([line])
+        writer.put([line])
     assert time.monotonic() - start < WAIT_S
-    assert 700 < spool.dropped < 1000
+    assert 700 < writer.dropped < 1000
     pipe.read()
-    spool.close(WAIT_S)
+    writer.close(WAIT_S)
     written = pipe.lines()
-    assert tell(spool.dropped) in written
+    assert tell(writer.dropped) in written
     kept = [line for line in written if not line.startswith(b"dropped")]
     assert kept == sorted(kept)
-    assert len(kept) + spool.dropped == 1000
+    assert len(kept) + writer.dropped == 1000
 
 
 def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
     """Lines behind the gap come behind the line that tells of it."""
-    spool = LogWriter(pipe.end, tell, most_bytes=40_000)
-    spool.put(numbered(150))
-    spool.put(numbered(100))
+    writer = LogWriter(pipe.end, tell, most_bytes=40_000)
+    writer.put(numbered(150))
+    writer.put(numbered(100))
     pipe.read()
     deadline = time.monotonic() + WAIT_S
-    while spool.waits:
+    while writer.waits:
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    spool.put([b"behind\n"])
-    spool.close(WAIT_S)
+    writer.put([b"behind\n"])
+    writer.close(WAIT_S)
     written = pipe.lines()
     assert written[:150] == numbered(150)
     assert written[150:] == [tell(100), b"behind\n"]
@@ -100,32 +100,32 @@ def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
 
 def test_the_end_is_not_held_up_for_ever(pipe: Pipe) -> None:
     """By a reader that never comes."""
-    spool = LogWriter(pipe.end, tell)
-    spool.put(numbered(1000))
+    writer = LogWriter(pipe.end, tell)
+    writer.put(numbered(1000))
     start = time.monotonic()
-    spool.close(0.05)
+    writer.close(0.05)
     assert time.monotonic() - start < WAIT_S
     pipe.read()
-    spool.close(WAIT_S)
+    writer.close(WAIT_S)
     assert pipe.lines() == numbered(1000)
 
 
 def test_lines_that_cannot_be_written_are_counted() -> None:
     """A full disk costs lines, and nothing else."""
     with Path("/dev/full").open("wb") as full:
-        spool = LogWriter(full.fileno(), tell)
-        spool.put(numbered(100))
-        spool.close(WAIT_S)
-    assert spool.dropped == 100
+        writer = LogWriter(full.fileno(), tell)
+        writer.put(numbered(100))
+        writer.close(WAIT_S)
+    assert writer.dropped == 100
 
 
 def test_a_descriptor_that_does_not_block(pipe: Pipe) -> None:
     """Whoever shares it may have made it so: all is written even then."""
     os.set_blocking(pipe.end, False)
-    spool, lines = LogWriter(pipe.end, tell), numbered(300)
-    spool.put(lines)
+    writer, lines = LogWriter(pipe.end, tell), numbered(300)
+    writer.put(lines)
     pipe.read()
-    spool.close(WAIT_S)
+    writer.close(WAIT_S)
     assert pipe.lines() == lines
 
 
