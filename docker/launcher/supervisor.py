@@ -109,7 +109,7 @@ class Supervisor:
                 if (mine := self._await_gpus()) is None:
                     break
                 self._key, self._standstill = self._close_for_warming(), None
-                vllm = process.start(command, gpus.environ(mine), *self._streams)
+                vllm = process.start(command, gpus.environ(mine), self._init.others, *self._streams)
             except StartError as error:
                 self._not_started(error)
                 continue

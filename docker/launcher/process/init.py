@@ -12,11 +12,14 @@ import math
 import os
 import select
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
+
+from launcher.process import process_tree
+from launcher.process.process_tree import Relative
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MOST_REAPED_AT_ONCE = 4096
@@ -50,11 +53,14 @@ class Init:
     def __init__(self) -> None:
         """No effect until entered."""
         self.stop_signal: signal.Signals | None = None
+        self.others: Collection[Relative] = ()
+        """The processes below this one as it was entered, before any program was started."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Init:
         """Take over SIGTERM, SIGINT and SIGCHLD, and the orphans of what we start, also where we are not process 1."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.others = frozenset(process_tree.below(os.getpid()))
         self._bell, self._ringer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._ringer, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:

@@ -92,7 +92,7 @@ class Process:
     def __init__(
         self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], others: Collection[Relative]
     ) -> None:
-        """See `start`. `others` were below the launcher before."""
+        """See `start`."""
         self._popen = popen
         self._streams = streams
         self._others = others
@@ -135,21 +135,27 @@ class Process:
     def kill_group(self) -> None:
         """End every process of the group at once; a rank left behind would hold its GPU's memory.
 
-        Those that have left the group go too: whoever came below the launcher since this program was started. A
+        Those that have left the group go too: whoever is below the launcher, except the `others` of `start`. A
         process whose parent has ended is below the launcher, and nothing else tells whose it was.
         """
-        strays = process_tree.below(os.getpid(), self._others)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        for stray in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(stray.pid, signal.SIGKILL)
+        self._signal_group()
+        self._kill_strays()
 
     def ended(self, exit_code: int) -> None:
         """Note the end of the main process, end what it left behind, pass on the last output."""
-        self.kill_group()
+        self._signal_group()
         self._popen.returncode = exit_code
         self._keep(line for stream in self._streams for line in stream.close())
+        self._kill_strays()  # now that the streams' descriptors are free, of which it needs one
+
+    def _signal_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _kill_strays(self) -> None:
+        """Where they cannot be looked for, `start` does so again and starts nothing before it has."""
+        with contextlib.suppress(OSError):
+            process_tree.kill_below(os.getpid(), self._others)
 
     def _keep(self, lines: Iterable[str]) -> list[str]:
         kept = [line[:_KEPT_LINE_CHARACTERS] for line in lines]
@@ -157,13 +163,16 @@ class Process:
         return kept
 
 
-def start(command: Sequence[str], environ: Mapping[str, str], out: Sink, err: Sink) -> Process:
+def start(
+    command: Sequence[str], environ: Mapping[str, str], others: Collection[Relative], out: Sink, err: Sink
+) -> Process:
     """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`.
 
-    It gets this process's environment and, above that, `environ`.
+    It gets this process's environment and, above that, `environ`. `others` are the processes below this one that no
+    program has started (`Init.others`). Whoever else is there was left by an earlier program, and is ended first.
     """
-    others = frozenset(process_tree.below(os.getpid()))
     try:
+        process_tree.kill_below(os.getpid(), others)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
             (out_stream, out_writer), (err_stream, err_writer) = (
                 _piped(sink, unless_started, afterwards) for sink in (out, err)

@@ -51,7 +51,7 @@ def visible(init: Init) -> tuple[GPU, ...]:
     """
     out, err = _Kept(), _Kept()
     try:
-        program = process.start(_COMMAND, {}, out, err)
+        program = process.start(_COMMAND, {}, init.others, out, err)
     except StartError as error:
         if error.passes:
             raise

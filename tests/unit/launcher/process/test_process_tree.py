@@ -1,4 +1,4 @@
-"""Whoever is below a process is found, wherever it has gone."""
+"""Whoever is below a process is found and killed, wherever it has gone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from launcher.process import process_tree
+from launcher.process.process_tree import Relative
 
+DOCKER = Path(__file__).resolve().parents[4] / "docker"
 _TREE = """
 import os, signal
 if os.fork() == 0:
@@ -17,6 +24,30 @@ if os.fork() == 0:
         print(os.getpid(), os.getppid(), flush=True)
     signal.pause()
 signal.pause()
+"""
+
+_FORKER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # it gets the orphans, as the launcher does
+if os.fork() == 0:
+    os.setsid()
+    print(os.getpid(), flush=True)
+    while sys.stdin.readline():
+        if os.fork() == 0:
+            os.setsid()
+            print(os.getpid(), flush=True)
+            signal.pause()
+    signal.pause()
+signal.pause()
+"""
+_BLIND = """
+import os, resource
+from launcher.process import process_tree
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    process_tree.below(os.getpid())
+except OSError as error:
+    print(error.strerror)
 """
 
 
@@ -47,3 +78,40 @@ def test_who_has_ended_is_left_out() -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert child.pid not in [one.pid for one in process_tree.below(os.getpid())]
     child.wait()
+
+
+def test_who_is_started_between_the_look_and_the_kill_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is about to be killed has just started one more, in a session of its own."""
+    top = subprocess.Popen(
+        [sys.executable, "-c", _FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert top.stdin is not None
+    assert top.stdout is not None
+    pids, look = [top.pid, int(top.stdout.readline())], process_tree.below
+
+    def look_and_wait(pid: int, but: Collection[Relative]) -> list[Relative]:
+        found = look(pid, but)
+        if len(pids) == 2:
+            print(file=top.stdin, flush=True)
+            assert top.stdout is not None
+            pids.append(int(top.stdout.readline()))
+        return found
+
+    monkeypatch.setattr(process_tree, "below", look_and_wait)
+    try:
+        process_tree.kill_below(top.pid)
+        top.kill()
+        top.communicate(timeout=30)  # until nobody has its output any more
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        top.communicate()
+
+
+def test_who_cannot_look_does_not_find_nobody() -> None:
+    """No descriptor is left to read /proc with."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BLIND], env={"PYTHONPATH": str(DOCKER)}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("Too many open files\n", "")
