@@ -21,6 +21,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASHED = re.compile(r"--hash=sha256:[0-9a-f]{64}(\s|$)")
 _MOST_BYTES = 256 * 1024
 _DEEPEST = 20
+_LONGEST_NUMBER = 30
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NIGHTLY_INDEX = "https://wheels.vllm.ai"
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl")
@@ -61,7 +62,7 @@ def read(card: Path) -> tuple[Wheel, Wheel]:
         facts = _parsed(content)
     except OSError as error:
         raise CardError(f"{card} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # such as a date that is none
         raise CardError(f"{card} is not valid YAML: {' '.join(str(error).split())}") from error
     try:
         pins = _section(facts, "pin")
@@ -71,16 +72,20 @@ def read(card: Path) -> tuple[Wheel, Wheel]:
 
 
 def _parsed(content: bytes) -> object:
-    """Plain YAML, looked through before anything is made of it. Raises YAMLError or ValueError."""
+    """Plain YAML, looked through before anything is made of it. Raises YAMLError, ValueError or ArithmeticError."""
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-    text, depth = content.decode(), 0
+    text, depth, resolver = content.decode(), 0, yaml.resolver.Resolver()
     for event in yaml.parse(text, yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise ValueError("aliases and tags are not taken")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_NUMBER:
+            kind = resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+            if kind.endswith((":int", ":float")):
+                raise ValueError(f"a number has more than {_LONGEST_NUMBER} characters")
     return yaml.safe_load(text)
 
 

@@ -97,13 +97,15 @@ def test_a_bad_card_is_refused_in_one_line(
         b"pin: {x: \xff}",
         b"pin: {x: 2026-99-99}",
         b"pin: {x: " + b"9" * 5000 + b"}",
+        b"pin: {x: 1" + b":0" * 200 + b".0}",
         b'pin: {x: !!int ""}',
         b"- pin",
         b"pin: {vllm: {version: '1', wheel: a-1-x-y-z.whl, sha256: '', variants: {1: ''}}}",
         b"",
     ],
     ids=[
-        "deep", "deep in lines", "aliases", "a loop", "large", "no UTF-8", "no date", "digits", "no number",
+        "deep", "deep in lines", "aliases", "a loop", "large", "no UTF-8", "no date", "digits",
+        "a number to base 60", "no number",
         "a list", "a number for a name", "empty",
     ],
 )  # fmt: skip
@@ -111,6 +113,12 @@ def test_whatever_is_in_a_card_is_refused_in_one_line(card: Path, content: bytes
     """And soon: a few lines of YAML can stand for gigabytes."""
     card.write_bytes(content)
     assert_refused(pin(card), 2, str(card))
+
+
+def test_a_number_without_end_is_told_before_anything_is_made_of_it(card: Path) -> None:
+    """To base 60 it would take seconds."""
+    card.write_text(f"pin: {{x: 1{':0' * 100_000}}}")
+    assert_refused(pin(card), 2, "is not valid YAML: a number has more than 30 characters")
 
 
 def test_no_card_is_refused_in_one_line(tmp_path: Path) -> None:

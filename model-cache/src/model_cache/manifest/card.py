@@ -7,6 +7,7 @@ from model_cache.manifest import document
 
 _MOST_BYTES = 256 << 10
 _DEEPEST = 20
+_LONGEST_NUMBER = 30
 
 
 def trusts_code(path: Path | None) -> bool:
@@ -30,13 +31,17 @@ def _parsed(content: bytes) -> object:
     import yaml  # here, since a complete snapshot does without it
 
     try:
-        text, depth = content.decode(), 0
+        text, depth, resolver = content.decode(), 0, yaml.resolver.Resolver()
         for event in yaml.parse(text, yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise ValueError(f"it is nested more than {_DEEPEST} deep")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
                 raise ValueError("aliases and tags are not taken")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_NUMBER:
+                kind = resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+                if kind.endswith((":int", ":float")):
+                    raise ValueError(f"a number has more than {_LONGEST_NUMBER} characters")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # such as a date that is none
         raise ValueError(" ".join(str(error).split())) from error

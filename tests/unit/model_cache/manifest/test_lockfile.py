@@ -122,6 +122,17 @@ def test_a_broken_card_is_named(tmp_path: Path, name: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("number", ["1" + ":0" * 200 + ".0", "1" + ":0" * 100_000, "9" * 31])
+def test_a_number_without_end_is_told_before_anything_is_made_of_it(tmp_path: Path, number: str) -> None:
+    """To base 60 it is no float, or takes seconds. Of a text the same digits may be."""
+    path = tmp_path / "card.yaml"
+    path.write_text(f"weights: {{x: {number}}}")
+    with pytest.raises(ConfigError, match=r"is no card: a number has more than 30 characters$"):
+        card.trusts_code(path)
+    path.write_text(f"weights: {{x: '{number}', trust_remote_code: true}}")
+    assert card.trusts_code(path)
+
+
 def test_a_card_that_is_no_file_is_named(tmp_path: Path) -> None:
     """A directory, as Compose makes one where a file is to be mounted that is not there; a pipe that nobody writes."""
     os.mkfifo(tmp_path / "pipe")
