@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from model_cache.commands import export, inventory, prune, serve
-from model_cache.errors import ConfigError, JobError, refused
+from model_cache.errors import ConfigError, JobError, RetryableError, refused
 from model_cache.job import Job
 from model_cache.manifest import lockfile
 from model_cache.manifest.manifest import Manifest
@@ -20,6 +20,7 @@ from model_cache.telemetry.progress import Progress
 from model_cache.telemetry.report import Reporter, renderer, text_line
 
 Task = Callable[[Job, Settings], object]
+_NO_THREAD = "can't start new thread"  # Python says so in these words, and has no class of its own for it
 
 
 def main() -> int:
@@ -31,6 +32,10 @@ def main() -> int:
         given.run(given)
     except JobError as error:
         return refused(error)
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        return refused(RetryableError(f"{error}: raise this container's limit of processes, then run again"))
     return 0
 
 

@@ -221,6 +221,37 @@ def test_a_port_in_use_is_named(job: Job, hub: Hub) -> None:
     assert_refused(job, outcome, 2, str(hub.port), "MODEL_CACHE_PORT")
 
 
+def test_a_run_without_a_descriptor_for_its_port_fetches_all_the_same(
+    job: Job, true_hashes: dict[str, str]
+) -> None:
+    """One line says that nobody can follow it."""
+    without = """
+import errno, socket
+def create_server(*_, **__):
+    raise OSError(errno.EMFILE, "Too many open files")
+socket.create_server = create_server
+from model_cache.__main__ import main
+raise SystemExit(main())
+"""
+    outcome = job.run("-c", without)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert hashes(job.link) == true_hashes
+    assert [line for line in outcome.lines if "Too many open files" in (line["remark"] or "")]
+
+
+def test_a_container_without_threads_is_told_so(job: Job) -> None:
+    """Exit 3 in one line: a later run may have some."""
+    without = """
+import threading
+def start(_):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+from model_cache.__main__ import main
+raise SystemExit(main())
+"""
+    assert_refused(job, job.run("-c", without), 3, "can't start new thread", "limit of processes")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -248,3 +248,24 @@ def test_nobody_reads_what_it_says(job: Job, tmp_path: Path) -> None:
             assert serving.get(long).status_code == 404
         process.send_signal(signal.SIGTERM)
         assert process.wait(HAPPENS_S) == 0
+
+
+WITHOUT = """
+import os, resource, sys
+from model_cache.__main__ import main
+sys.argv = ["model_cache", "serve"]
+os.close(free := os.dup(0))
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))
+raise SystemExit(main())
+"""
+
+
+def test_without_descriptors_it_ends_with_one_line(job: Job, tmp_path: Path) -> None:
+    """The port is not at fault, and a later start may go well."""
+    published(job)
+    (tmp_path / "token").write_text(TOKEN)
+    settings = {"MODEL_CACHE_SERVE_TOKEN_FILE": str(tmp_path / "token"), "MODEL_CACHE_SERVE_PORT": "0"}
+    with job.start("-c", WITHOUT, settings=settings) as process:
+        _, said = process.communicate(timeout=HAPPENS_S)
+    assert process.returncode == 3
+    assert said == "model-cache: weights cannot be served (Too many open files); run again\n"

@@ -3,7 +3,7 @@
 GET /v1/weights/<owner>/<name>?revision=   READY.json of the newest snapshot of that revision
 GET /v1/files/<sha256>                     the file with that content, whole or by range
 GET /health                                200, without a token
-Exit codes: 0 stopped by a signal · 2 a setting is wrong, or the port in use
+Exit codes: 0 stopped by a signal · 2 a setting is wrong, or the port in use · 3 no descriptors or threads are left
 """
 
 import asyncio
@@ -15,8 +15,9 @@ import sys
 from urllib.parse import parse_qs, urlsplit
 
 from model_cache.commands.published import Shelf
-from model_cache.errors import ConfigError
-from model_cache.http.listener import Answer, Listener, Request, port_of, problem
+from model_cache.errors import ConfigError, RetryableError
+from model_cache.http import listener
+from model_cache.http.listener import Answer, Listener, PortError, Request, port_of, problem
 from model_cache.http.sender import Piece
 from model_cache.settings import ServeSettings, load
 from model_cache.telemetry.lines import Lines
@@ -82,20 +83,20 @@ def _range(asked: str, size: int) -> tuple[int, int]:
 
 
 async def serve(settings: ServeSettings, lines: Lines) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError and OSError."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     shelf = Shelf(settings.dir, lambda problem: lines.say(event="not-served", problem=problem))
-    listener = Listener(Weights(shelf, settings.token()).answer, lambda *end: _tell(lines, *end))
+    listening = Listener(Weights(shelf, settings.token()).answer, lambda *end: _tell(lines, *end))
     try:
-        server = await listener.start(settings.serve_port)
-    except OSError as error:
-        problem = f"cannot listen on port {settings.serve_port} ({error.strerror})"
+        server = await listening.start(settings.serve_port)
+    except PortError as error:
+        problem = f"cannot listen on port {settings.serve_port} ({error})"
         raise ConfigError(f"{problem}; set MODEL_CACHE_SERVE_PORT") from error
     lines.say(event="listening", port=port_of(server))
     await stopped.wait()
-    await listener.stop(server)
+    await listening.stop(server)
 
 
 def _tell(lines: Lines, client: str, asked: str, outcome: str) -> None:
@@ -104,6 +105,12 @@ def _tell(lines: Lines, client: str, asked: str, outcome: str) -> None:
 
 
 def run() -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError and RetryableError."""
     with Lines(sys.stdout) as lines:
-        asyncio.run(serve(load(ServeSettings), lines))
+        settings = load(ServeSettings)
+        try:
+            listener.run(lambda: serve(settings, lines))
+        except OSError as error:
+            raise RetryableError(
+                f"weights cannot be served ({error.strerror or error}); run again"
+            ) from error

@@ -5,9 +5,11 @@ not come whole, make way for new ones, the oldest first: nobody who is slow, or 
 """
 
 import asyncio
+import errno
 import json
+import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,6 +24,7 @@ _HEAD_S = 10.0  # for a whole request
 _TEXT_S = 60.0  # for an answer that is made, and taken
 _LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # of what still comes when the answer has been sent
 _BLOCK_BYTES = 64 << 10
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ OnEnd = Callable[[str, str, str], None]
 """Called for each connection that asked for something: the client, what it asked for, a status or what went wrong."""
 
 
+class PortError(Exception):
+    """The port is in use, or this user may not listen on it; the text says which of them."""
+
+
 class Listener:
     """Answers what *handle* says; *on_end* hears how each connection ended."""
 
@@ -61,10 +68,17 @@ class Listener:
         self._answered: dict[asyncio.Task[None], None] = {}
 
     async def start(self, port: int) -> asyncio.Server:
-        """Listen on *port* of every address. Raises OSError."""
-        return await asyncio.start_server(
-            self._connected, "0.0.0.0", port, backlog=1024, limit=_MOST_HEAD_BYTES
-        )
+        """Listen on *port* of every address. Raises PortError, or OSError for what has nothing to do with the port."""
+        listening = _listening(
+            port
+        )  # asyncio makes a server without a socket where there is no descriptor for one
+        try:
+            return await asyncio.start_server(
+                self._connected, sock=listening, backlog=_BACKLOG, limit=_MOST_HEAD_BYTES
+            )
+        except OSError:
+            listening.close()
+            raise
 
     async def stop(self, server: asyncio.Server) -> None:
         """Listen no more, and break off what is being sent."""
@@ -153,6 +167,28 @@ class Listener:
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         async with asyncio.timeout(_TEXT_S):
             return await self._handle(Request(client, asked, headers))
+
+
+def run(main: Callable[[], Coroutine[None, None, None]]) -> None:
+    """As asyncio.run. Raises OSError where no event loop can be made; then *main* is not called."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(main())
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Its runner closes it. One that could not be made whole cannot be closed, and asyncio's own tries to."""
+
+    def __del__(self) -> None:
+        """There is nothing left to do."""
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise PortError(os.strerror(error.errno)) from error
+        raise
 
 
 def problem(status: int, text: str) -> Answer:

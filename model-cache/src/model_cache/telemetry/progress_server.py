@@ -1,6 +1,7 @@
 """Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics.
 
 A run that fails waits until whoever has been asking for its metrics has asked once more, so that the failure is known.
+A run that has not the descriptors or the threads for this does without it: the weights count for more.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from model_cache.errors import ConfigError
-from model_cache.http.listener import Answer, Listener, Request, port_of, problem
+from model_cache.http import listener
+from model_cache.http.listener import Answer, Listener, PortError, Request, port_of, problem
 from model_cache.telemetry.progress import PHASES, Progress
 
 _LABELS = ("slug", "repo")
@@ -61,44 +63,66 @@ class ProgressCollector(Collector):
 
 
 @contextmanager
-def serving(progress: Progress, port: int, on_failure: Callable[[], object]) -> Iterator[int]:
-    """Answer requests until the block ends; yields the port taken. If it fails, *on_failure* is called, and the failure
-    can be asked for a little longer.
+def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterator[int | None]:
+    """Answer requests until the block ends; yields the port taken.
 
-    Raises ConfigError when the port is in use.
+    Where there are no descriptors or threads for it, *say* is given one line about that, and None is yielded. If the
+    block fails, *say* is called, and the failure can be asked for a little longer. Raises ConfigError when the port is
+    in use or may not be listened on.
     """
-    window, started = _Window(progress), Future[_Running]()
-    thread = threading.Thread(target=_serve, args=(window, port, started), daemon=True)
-    thread.start()
+    window = _Window(progress)
+    running = _started(window, port, say)
     try:
-        running = started.result()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on port {port} ({error.strerror}); set MODEL_CACHE_PORT") from error
-    try:
-        yield running.port
+        yield running.port if running else None
     except BaseException as error:
         progress.fail(str(error) or repr(error))
-        on_failure()
+        say()
         window.await_last_scrape()
         raise
     finally:
-        with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
-            running.loop.call_soon_threadsafe(running.stop.set)
-        thread.join()
+        if running:
+            running.end()
 
 
 class _Running(NamedTuple):
     """The listener, in a thread of its own."""
 
+    thread: threading.Thread
     loop: asyncio.AbstractEventLoop
     stop: asyncio.Event
     port: int
+
+    def end(self) -> None:
+        with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
+            self.loop.call_soon_threadsafe(self.stop.set)
+        self.thread.join()
+
+
+def _started(window: "_Window", port: int, say: Callable[..., object]) -> _Running | None:
+    """None where there are no descriptors or threads left for it."""
+    started = Future[_Running]()
+    try:
+        threading.Thread(target=_serve, args=(window, port, started), daemon=True).start()
+    except RuntimeError as error:
+        say(_without(port, str(error)))
+        return None
+    try:
+        return started.result()
+    except PortError as error:
+        raise ConfigError(f"cannot listen on port {port} ({error}); set MODEL_CACHE_PORT") from error
+    except OSError as error:
+        say(_without(port, error.strerror or str(error)))
+        return None
+
+
+def _without(port: int, problem: str) -> str:
+    return f"nobody can ask for the progress on port {port} ({problem}): the weights are fetched without it"
 
 
 def _serve(window: "_Window", port: int, started: "Future[_Running]") -> None:
     """The thread. Whatever keeps it from starting is told to who waits for that."""
     try:
-        asyncio.run(_run(window, port, started))
+        listener.run(lambda: _run(window, port, started))
     except BaseException as error:
         if started.done():
             raise
@@ -106,14 +130,14 @@ def _serve(window: "_Window", port: int, started: "Future[_Running]") -> None:
 
 
 async def _run(window: "_Window", port: int, started: "Future[_Running]") -> None:
-    listener = Listener(window.answer, lambda *_: None)  # silent: stdout carries the progress lines
-    server = await listener.start(port)
-    running = _Running(asyncio.get_running_loop(), asyncio.Event(), port_of(server))
-    started.set_result(running)
+    silent = Listener(window.answer, lambda *_: None)  # stdout carries the progress lines
+    server = await silent.start(port)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    started.set_result(_Running(threading.current_thread(), loop, stop, port_of(server)))
     try:
-        await running.stop.wait()
+        await stop.wait()
     finally:
-        await listener.stop(server)
+        await silent.stop(server)
 
 
 class _Window:
