@@ -27,7 +27,9 @@ MOST_LINE_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """One reading, over all engines of the worker. `marks`: the numbers of which one changes with any progress."""
+    """One reading of a worker's /metrics, summed over its engines. `marks` are numbers of which at least one changes
+    with any progress.
+    """
 
     running: float = 0.0
     waiting: float = 0.0
@@ -39,25 +41,29 @@ class Vitals:
 
     @property
     def is_busy(self) -> bool:
-        """Whether requests are in the engine, by its own account."""
+        """Return whether the worker itself counts running or waiting requests."""
         return self.running + self.waiting > 0
 
     @property
     def tells(self) -> bool:
-        """Whether standing still means anything: a client's request has finished, and nobody put it to sleep."""
+        """Return whether standing still means anything: a client's request has finished before, and the engine is not
+        asleep.
+        """
         return self.finished > self.before and not self.asleep
 
     def moved_since(self, before: Vitals) -> bool:
-        """Whether there was progress between two readings."""
+        """Return whether there was progress since the reading `before`."""
         return self.marks != before.marks
 
     def stood_still_since(self, before: Vitals) -> bool:
-        """Whether there was none, and that means something. Whether it had any work is for the caller to say."""
+        """Return whether there was no progress and that means something. The caller checks whether there was any
+        work.
+        """
         return self.tells and before.tells and self.marks == before.marks
 
 
 def read_vitals(page: bytes) -> Vitals | None:
-    """Reads vLLM's /metrics in Prometheus' text format; None if it does not say how many requests run."""
+    """Parse vLLM's /metrics (Prometheus' text format); None if it lacks the number of running requests."""
     running, kv_use, finished = samples(page, RUNNING), samples(page, KV_USE), samples(page, FINISHED)
     if not running:
         return None
@@ -73,7 +79,7 @@ def read_vitals(page: bytes) -> Vitals | None:
 
 
 def samples(page: bytes, name: bytes) -> list[float]:
-    """The finite values of one metric, in their order."""
+    """Return the finite values of one metric, in the order of the page."""
     return numbers(lines(page, name))
 
 
@@ -82,8 +88,9 @@ def numbers(of: Iterator[bytes]) -> list[float]:
 
 
 def lines(page: bytes, name: bytes) -> Iterator[bytes]:
-    """The lines that are samples of `name`. They stand together, so what follows them is not searched: most of a page's
-    100 KB are other metrics'."""
+    """Yield the lines that are samples of `name`. They stand together, so the search ends behind them: most of a
+    page's 100 KB are other metrics.
+    """
     at = first(page, name)
     for _ in range(MOST_SAMPLES):
         if not is_sample(page, name, at):
@@ -95,7 +102,9 @@ def lines(page: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def first(page: bytes, name: bytes) -> int:
-    """Where the first sample of `name` begins; the page's length if there is none, or too much like it before."""
+    """Return where the first sample of `name` begins; the page's length if there is none, or if too many similar
+    names come before.
+    """
     at = 0
     for _ in range(MOST_SAMPLES):
         if is_sample(page, name, at):
@@ -111,7 +120,7 @@ def is_sample(page: bytes, name: bytes, at: int) -> bool:
 
 
 def number(line: bytes) -> float:
-    """A sample's value, behind its labels; NaN if it has none. vLLM writes no timestamps."""
+    """Return a sample's value, which follows its labels; NaN if it has none. vLLM writes no timestamps."""
     if len(line) > MOST_LINE_BYTES:
         return math.nan
     try:

@@ -20,7 +20,7 @@ from gateway.telemetry.logs import EventLog
 
 
 def main() -> int:
-    """The process boundary: one line and a distinct exit code for what the operator can mend."""
+    """Run the command. Errors that an operator can mend become one line and a distinct exit code."""
     try:
         return command(sys.argv[1:])
     except ConfigError as error:
@@ -30,7 +30,9 @@ def main() -> int:
 
 
 def command(words: list[str]) -> int:
-    """`process DATA OPS`, with the numbers of two open sockets, is how a parent starts each of several processes."""
+    """Run `process DATA OPS` (numbers of two open sockets), with which a parent starts each of several processes, or
+    a command of the user's.
+    """
     match words:
         case ["new-key", *name]:
             return print_key(name)
@@ -53,7 +55,7 @@ def run(settings: Settings) -> int:
 
 
 def run_child(settings: Settings, data: int, ops: int) -> int:
-    """One of several processes, on the parent's sockets."""
+    """Run one of several processes on the parent's sockets."""
     with closing(EventLog()) as log:
         log_warnings(log)
         sockets = socket.socket(fileno=data), socket.socket(fileno=ops)
@@ -70,14 +72,14 @@ async def run_gateway(
 
 
 def tune_garbage_collector() -> None:
-    """What is loaded by now stays, and requests leave hardly a cycle: the collector need not look every moment."""
+    """Freeze what is loaded by now and collect less often: requests leave hardly any cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def print_key(words: list[str]) -> int:
-    """Prints a new key on standard error, to be kept by its user, and its hashed line on standard output."""
+    """Print a new key on standard error, for its user to keep, and its hashed line on standard output."""
     key = new_key()
     print(f"key, shown this once: {key}", file=sys.stderr)  # noqa: T201  # this command's purpose
     print(" ".join([f"sha256:{hash_key(key.encode())}", *words]))  # noqa: T201

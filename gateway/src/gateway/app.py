@@ -36,7 +36,7 @@ MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gatewa
 
 
 class Gateway:
-    """One process's object graph. Raises ConfigError if the cards, keys or static workers are wrong."""
+    """All objects of one gateway process. Raises ConfigError if cards, keys or static workers are wrong."""
 
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings, loop = settings, asyncio.get_running_loop()
@@ -61,7 +61,7 @@ class Gateway:
         self.ops = ops_app(self.fleet, metrics)
 
     def listener(self) -> Listener:
-        """The data port's side for clients."""
+        """Return what all connections of the data port share."""
         loop = self._upstream.loop
 
         def prepare(request: ClientRequest) -> None:
@@ -86,7 +86,7 @@ class Gateway:
             request.refusal = error.with_traceback(None)  # which knows the request: a circle
 
     def _note_refusal(self, error: GatewayError) -> None:
-        """What was no request has no line of its own in the log but this."""
+        """Count and log bytes that were no request: they have no other log line."""
         self.metrics.count_error(UNKNOWN, error.code)
         self._log.info("refused", status=error.status, code=error.code, message=error.message)
 
@@ -95,7 +95,7 @@ class Gateway:
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        """Closes connections at the end."""
+        """Close all connections at the end of the block."""
         try:
             yield
         finally:
@@ -103,7 +103,7 @@ class Gateway:
 
 
 def host_check_of(settings: Settings) -> HostCheck:
-    """The names that are served."""
+    """Return the check of `Host`, from the settings."""
     return HostCheck(
         settings.bind, settings.allowed_hosts.split(),
         is_open=settings.open, has_keys=settings.api_keys_file is not None,
@@ -111,7 +111,7 @@ def host_check_of(settings: Settings) -> HostCheck:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """What the settings say of a worker's health; its card says the rest."""
+    """Return the limits of a worker's health that the settings give; its card adds those on progress."""
     return Rules(
         rise=settings.probe_rise, fall=settings.probe_fall, failures=settings.eject_after,
         ejection_s=settings.ejection_s, ejection_max_s=settings.ejection_max_s, slow_start_s=settings.slow_start_s,

@@ -30,7 +30,7 @@ Json = dict[str, object]
 
 
 class Child:
-    """One of the processes. It ends when it is told to, and when its standard input ends, that is with the parent."""
+    """One gateway process. It ends when told to, and when its standard input ends, that is when the parent does."""
 
     def __init__(self, data: socket.socket, log: EventLog) -> None:
         self._data = data
@@ -40,7 +40,7 @@ class Child:
         self._is_ending = False
 
     async def keep(self) -> int:
-        """Runs it, and again when it is lost, until `terminate`; returns its exit code."""
+        """Run the process, and start it again if it is lost, until `terminate`; return its exit code."""
         code = await self._run()
         while not self._is_ending and code not in OPERATORS:
             self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
@@ -62,7 +62,7 @@ class Child:
             self._process.terminate()
 
     async def page(self, target: str) -> bytes | None:
-        """A page of its ops port, or None where it does not answer."""
+        """Return a page of its ops port, or None if it does not answer."""
         try:
             async with asyncio.timeout(ASK_S), connect(*self._ops.getsockname()) as connection:
                 found = await connection.get(target)
@@ -74,7 +74,9 @@ class Child:
 async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
-    """Serves by one process for each of `data` until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
+    """Serve with one process for each socket of `data` until SIGTERM or SIGINT; return the exit code. Raises
+    ConfigError.
+    """
     Gateway(settings, log)  # what is wrong is said once
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))
@@ -92,7 +94,7 @@ async def serve_all(
 
 
 async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:
-    """Says that all listen, once they do."""
+    """Log that all processes listen, once they do."""
     while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
         await asyncio.sleep(ASK_AGAIN_S)
     log.info("listening", **facts, processes=len(children))
@@ -103,7 +105,7 @@ def pages(children: Sequence[Child], target: str) -> Awaitable[list[bytes | None
 
 
 def ops_app(children: Sequence[Child]) -> FastAPI:
-    """The ops port of all: what the processes say, as of one."""
+    """Return the application of the parent's ops port, which merges the pages of all processes."""
     app = bare_app("Octet gateway, ops")
 
     async def answered(target: str) -> list[bytes]:

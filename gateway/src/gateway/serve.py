@@ -31,7 +31,7 @@ UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server whose signals are handled by `serve` below, since two of them share the process."""
+    """A uvicorn server that handles no signals: two of them share the process, and `serve` handles signals for both."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,7 +46,9 @@ async def serve(
     *,
     child: bool = False,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. child: also when standard input ends, with the parent."""
+    """Serve until SIGTERM or SIGINT, then drain. child: also stop when standard input ends, which means that the
+    parent has.
+    """
     stop = stop_event()
     if child:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
@@ -74,7 +76,9 @@ async def serve(
 
 
 async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Server, log: EventLog) -> None:
-    """cut, in the log: how many requests had to be ended."""
+    """Stop taking requests, give those that run `drain_s` to finish, and end the rest, whose number is logged as
+    `cut`.
+    """
     settings = gateway.settings
     gateway.draining = True
     log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
@@ -90,7 +94,7 @@ async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Serve
 
 
 async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio.Task[int]) -> None:
-    """Waits for a signal, or for a task to end, which none should: its error is raised."""
+    """Wait for a signal or for a task to end. No task should end by itself: its error is raised."""
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -105,7 +109,7 @@ async def end(task: asyncio.Task[None]) -> None:
 
 
 def stop_event() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -113,7 +117,7 @@ def stop_event() -> asyncio.Event:
 
 
 def ops_server(app: object) -> Server:
-    """A uvicorn server for the ops port."""
+    """Return a uvicorn server for the ops port."""
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
@@ -124,7 +128,7 @@ def ops_server(app: object) -> Server:
 
 
 def listen_by_several(settings: Settings) -> list[socket.socket]:
-    """A listening socket of the data port for each process. Raises as `listen` does."""
+    """Return one listening socket of the data port for each process. Raises as `listen` does."""
     if settings.processes == 1:
         return [listen(settings, settings.port, "GATEWAY_PORT")]
     listen(
@@ -137,8 +141,8 @@ def listen_by_several(settings: Settings) -> list[socket.socket]:
 
 
 def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
-    """A listening socket; `shared`: beside others of this port. Raises PortInUse or ConfigError naming the port and
-    what to change.
+    """Return a listening socket. shared: the port has other sockets beside it. Raises PortInUse or ConfigError with
+    the port and what to change.
     """
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
@@ -155,7 +159,7 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
 
 
 def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
-    """Its connections, which inherit this, find out about a peer that has gone without a word."""
+    """Set TCP keepalive on the listening socket; its connections inherit it, so a vanished peer is noticed."""
     data_server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
     data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
@@ -163,7 +167,7 @@ def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
 
 
 def raise_file_limit() -> None:
-    """Takes as many open files as this process may have: every stream needs two."""
+    """Raise the limit on open files to the most this process may have: every stream needs two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -174,7 +178,7 @@ def address_of(data_server: socket.socket) -> str:
 
 
 class ToLog(logging.Handler):
-    """What libraries report, as events: standard error may have no reader either."""
+    """A logging handler that writes libraries' warnings as events, since standard error may have no reader."""
 
     def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
@@ -186,5 +190,5 @@ class ToLog(logging.Handler):
 
 
 def log_warnings(log: EventLog) -> None:
-    """Sends the warnings of uvicorn and asyncio to the log."""
+    """Send warnings of uvicorn and asyncio to the log."""
     logging.basicConfig(level=logging.WARNING, handlers=[ToLog(log)])

@@ -37,20 +37,20 @@ ANTHROPIC_TYPES = {
 
 
 def anthropic_type(status: int) -> str:
-    """Anthropic's word for an error of this status."""
+    """Return Anthropic's error type for a status. A new status needs a row in ANTHROPIC_TYPES."""
     return ANTHROPIC_TYPES.get(status, "api_error")
 
 
 class ConfigError(Exception):
-    """The operator's input is wrong; the message says what and what to do. Exit code 2."""
+    """The operator's input is wrong; the message says what, and what to do. Exit code 2."""
 
 
 class PortInUse(Exception):
-    """A listening port is taken; the message names it and the remedy. Exit code 3."""
+    """A listening port is taken; the message names the port and the remedy. Exit code 3."""
 
 
 class GatewayError(Exception):
-    """An error the gateway answers with. `message` is for people, `code` is stable for programs."""
+    """An error that the gateway itself answers with. `message` is for people, `code` is stable for programs."""
 
     status = 500
     code = "gateway_error"
@@ -63,19 +63,19 @@ class GatewayError(Exception):
         self.param = param
 
     def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
-        """The error object as JSON bytes."""
+        """Return the error object as JSON, in the dialect of the route."""
         if dialect is Dialect.ANTHROPIC:
             kind = anthropic_type(self.status)
             return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})
         return orjson.dumps({"error": self._fields()})
 
     def sse_event(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
-        """The same object as one server-sent event, for a stream that has already begun."""
+        """Return the same object as one server-sent event, for a stream that has already begun."""
         name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
         return b"%bdata: %b\n\n" % (name, self.body(dialect))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Response headers that go with the body; `x-gateway-error` tells our errors from a worker's."""
+        """Return the response headers of this error; `x-gateway-error` tells the gateway's errors from a worker's."""
         extra = [(b"content-type", b"application/json"), (b"x-gateway-error", self.code.encode())]
         if self.retry_after_s is not None:
             extra.append((b"retry-after", str(self.retry_after_s).encode()))
@@ -98,7 +98,7 @@ class ResponseNotFound(InvalidRequest):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """allow: the methods that the path takes, as `Allow` lists them."""
+    """allow: the methods that the path takes, for the `Allow` header."""
 
     status = 405
 
@@ -115,7 +115,7 @@ class Misdirected(InvalidRequest):
 
 
 class UnsupportedCoding(InvalidRequest):
-    """The body is compressed in a way that is not taken. taken: the ways that are, as Accept-Encoding names them."""
+    """The body's Content-Encoding is not supported. taken: those that are, for `Accept-Encoding`."""
 
     status, taken = 415, "gzip, deflate, br, zstd"
 
@@ -168,11 +168,11 @@ class NoWorkerAvailable(GatewayError):
 
 
 class WorkerUnreachable(NoWorkerAvailable):
-    """The connection could not be made: nothing of the request reached the worker."""
+    """The connection to a worker could not be made, so nothing of the request reached it."""
 
 
 class WorkerTimeout(GatewayError):
-    """OpenAI's clients send a request again after a 504 unless they are told not to: the engine is slow already."""
+    """A worker was too slow. The answer tells OpenAI's clients not to retry: the engine is slow already."""
 
     status, code = 504, "worker_timeout"
 
@@ -181,7 +181,7 @@ class WorkerTimeout(GatewayError):
 
 
 class GatewayFault(GatewayError):
-    """A fault of the gateway's own: neither the client nor a worker is to blame."""
+    """An unexpected error in the gateway's own code; neither the client nor a worker is to blame."""
 
     code = "gateway_error"
 

@@ -1,4 +1,4 @@
-"""The proxied routes: a table of what differs between them. What is not in the table is 404."""
+"""The table of proxied routes. A path that is not in it goes to the control side, which answers 404."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Dialect(Enum):
-    """Whose words errors are told in."""
+    """Whose format errors are told in."""
 
     OPENAI = "openai"
     RESPONSES = "responses"
@@ -14,7 +14,7 @@ class Dialect(Enum):
 
 
 class Kind(Enum):
-    """What a request's body is, and so where it names its model."""
+    """The kind of a request's body, and so where the model's name stands."""
 
     JSON = "json"
     FORM = "form"
@@ -23,8 +23,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `target`: the path at the worker; `also`: other paths under which vLLM serves the same; `ends`: what a
-    whole stream contains, one of them."""
+    """One row. `target`: the path at the worker; `also`: other paths under which vLLM serves the same; `ends`: texts
+    of which a complete stream contains one.
+    """
 
     name: str
     path: bytes
@@ -78,7 +79,7 @@ TABLE = (
 
 
 class Routes:
-    """The table by path, and by the other paths that vLLM has for the same. A slash at a path's end does not count."""
+    """The table by path, including the other paths that vLLM has for a route. A slash at a path's end is ignored."""
 
     def __init__(self, table: Iterable[Route] = TABLE) -> None:
         self.table = tuple(table)
@@ -87,23 +88,23 @@ class Routes:
         self._stored = [route for route in self.table if route.kind is Kind.STORED]
 
     def find(self, path: bytes) -> Route | None:
-        """The row of a path, or None."""
+        """Return the row of a path, or None."""
         path = without_slash(path)
         return self._by_path.get(path) or next((r for r in self._stored if stored_id(r, path)), None)
 
 
 def spellings(route: Route) -> tuple[bytes, ...]:
-    """The paths of a route."""
+    """Return all paths of a route."""
     return (route.path, route.at_worker, *route.also)
 
 
 def without_slash(path: bytes) -> bytes:
-    """A path without the slash at its end."""
+    """Return a path without the slash at its end."""
     return path[:-1] if path.endswith(b"/") and path != b"/" else path
 
 
 def stored_id(route: Route, path: bytes) -> bytes | None:
-    """The id that a path of a stored response names, or None if it is no such path."""
+    """Return the id in a path of a stored response, or None if the path is none."""
     before, _, after = route.path.partition(b"{id}")
     if not path.startswith(before) or not path.endswith(after):
         return None

@@ -15,7 +15,9 @@ LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
 
 
 class KeyRing:
-    """The accepted keys. Without a file every request passes: the bind rule has decided that this is meant."""
+    """The accepted API keys. Without a key file every request passes; the bind rule (settings.py) decides whether
+    that is allowed.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -28,7 +30,9 @@ class KeyRing:
             )
 
     def refresh(self) -> bool:
-        """Reads the file if it has changed; returns whether it had. A bad file raises ConfigError, the keys stay."""
+        """Read the file again if it has changed, and return whether it had. A bad file raises ConfigError and the old
+        keys stay.
+        """
         if self._path is None:
             return False
         stamp = _stamp(self._path)
@@ -39,9 +43,9 @@ class KeyRing:
         return True
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises InvalidApiKey unless one of the keys that the request carries is accepted.
+        """Raise InvalidApiKey unless the request carries an accepted key.
 
-        How long that takes says nothing of a key: what is looked up are digests, which nobody can choose.
+        The time this takes tells nothing of a key, since digests are compared, and nobody can choose a digest.
         """
         if self._path is None:
             return
@@ -50,9 +54,10 @@ class KeyRing:
 
 
 def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """The keys in a request: as `Authorization: Bearer <key>`, or as Anthropic's clients send it, `x-api-key: <key>`.
+    """Return the keys in a request: from `Authorization: Bearer <key>` and, as Anthropic's clients send it,
+    `x-api-key: <key>`.
 
-    A client may send both, and one of them may be meant for somebody else.
+    A client may send both, and one of them may be meant for another service.
     """
     keys = []
     for name, value in headers:
@@ -70,12 +75,12 @@ def hash_key(key: bytes) -> str:
 
 
 def new_key() -> str:
-    """A fresh key of 256 random bits."""
+    """Return a new key of 256 random bits."""
     return "sk-octet-" + secrets.token_urlsafe(32)
 
 
 def parse_keys(text: str, path: Path) -> frozenset[str]:
-    """The digests in a key file. Raises ConfigError naming the line that is wrong."""
+    """Return the digests in a key file. Raises ConfigError that names the wrong line."""
     digests = set()
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

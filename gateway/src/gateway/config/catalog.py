@@ -1,4 +1,4 @@
-"""Cards: the declared facts of every slug, read from docker/<slug>/, and the names that clients may send."""
+"""Cards: the declared facts of every slug, read from docker/<slug>/, and the model names that clients may send."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ MAX_PROGRESS_S = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the gateway needs to know of one slug."""
+    """The facts of one slug that the gateway uses."""
 
     slug: str
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Card:
 
     @property
     def owner(self) -> str:
-        """Whose weights it serves."""
+        """Return `owned_by` of the model list: the organisation in the name of the weights' repository."""
         return self.weights_repo.partition("/")[0]
 
     @property
@@ -42,17 +42,19 @@ class Card:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every card, and by served model name the cards that serve it (a name served by two slugs is one pool)."""
+    """All cards, and for each served model name the cards that serve it. Several slugs may serve one name: they are
+    one pool.
+    """
 
     cards: tuple[Card, ...]
     by_name: Mapping[str, tuple[Card, ...]]
 
     def resolve(self, model: str) -> tuple[Card, ...]:
-        """The cards that serve `model`; empty if none is declared."""
+        """Return the cards that serve `model`; empty if none is declared."""
         return self.by_name.get(model, ())
 
     def same_as(self, model: str) -> list[str]:
-        """The names that stand for the same cards as `model`, itself among them."""
+        """Return the names that are served by the same cards as `model`, including itself."""
         cards = self.resolve(model)
         return [name for name, others in self.by_name.items() if others == cards]
 
@@ -66,7 +68,7 @@ class Catalog:
 
 
 def load_catalog(directory: Path) -> Catalog:
-    """Reads every `<slug>/` below `directory` that has a card. Raises ConfigError naming the file and what it lacks."""
+    """Read every `<slug>/` below `directory` that has a card. Raises ConfigError with the file and what it lacks."""
     if not directory.is_dir():
         raise ConfigError(
             f"GATEWAY_CARDS_DIR={directory} is no directory: mount the repository's docker/ there"
@@ -80,7 +82,7 @@ def load_catalog(directory: Path) -> Catalog:
 
 
 def load_card(directory: Path) -> Card:
-    """Reads one slug's directory. Raises ConfigError naming the file and the value it lacks."""
+    """Read one slug's directory. Raises ConfigError with the file and the value it lacks."""
     facts = _mapping(directory / "card.yaml")
     env = parse_env(yaml_file.read(directory / "model.env"), directory / "model.env")
     slug = facts.get("slug")
@@ -102,7 +104,7 @@ def load_card(directory: Path) -> Card:
 
 
 def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
-    """`progress: {suspect_s, down_s}`: seconds without progress until a worker is suspect, and down."""
+    """Read `progress: {suspect_s, down_s}`: seconds without progress until a worker is suspect, and down."""
     limits = facts.get("progress", {})
     if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
         raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
@@ -120,13 +122,13 @@ def _is_number(value: object) -> bool:
 
 
 def section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of the card, empty if the card has none."""
+    """Return a mapping of the card; empty if the card has none of that name."""
     part = facts.get(name)
     return part if isinstance(part, dict) else {}
 
 
 def count(facts: Mapping[str, Any], name: str, directory: Path) -> int | None:
-    """A whole number above 0, None if the card does not say it. Raises ConfigError."""
+    """Return a whole number above 0, or None if the card does not have it. Raises ConfigError."""
     value = facts.get(name)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
@@ -142,7 +144,7 @@ def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
 
 
 def parse_env(text: str, path: Path) -> dict[str, str]:
-    """Parses an env file's `KEY=value` lines, quotes removed. Raises ConfigError naming the line."""
+    """Parse the `KEY=value` lines of an env file, without quotes. Raises ConfigError that names the line."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -1,4 +1,6 @@
-"""Options per model and aliases, as the operator's file says (GATEWAY_MODELS_FILE, YAML), checked against the cards."""
+"""Options for each model, and aliases, from the operator's file (GATEWAY_MODELS_FILE, YAML), checked against the
+cards.
+"""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ CLIENTS_OWN = ("model", "stream", "stream_options")  # what the client will read
 
 
 class Deadlines(StrictModel):
-    """Seconds a request may take: until its first byte, between two chunks, and in all."""
+    """Seconds that a request may take: to its first byte, between two chunks, and in all."""
 
     first_byte_s: Seconds = 600.0
     idle_s: Seconds = 60.0
@@ -32,14 +34,14 @@ class Deadlines(StrictModel):
 
 
 class Queue(StrictModel):
-    """How many requests may wait for a worker, and for how many seconds; 0: none waits."""
+    """How many requests may wait for a worker (0: none) and for how many seconds."""
 
     most: int = Field(default=0, ge=0)
     wait_s: float = Field(default=0.0, ge=0)
 
 
 class Defaults(StrictModel):
-    """What holds for every model that does not say otherwise."""
+    """The options of every model that does not set its own."""
 
     policy: AnyPolicy = LeastInFlight()
     deadlines: Deadlines = Deadlines()
@@ -48,13 +50,13 @@ class Defaults(StrictModel):
 
 
 class Options(Defaults):
-    """What holds for one model. `split`: each slug's weight."""
+    """The options of one model. `split`: the weight of each slug."""
 
     split: Mapping[str, Weight] | None = None
 
 
 class Alias(StrictModel):
-    """Another name for a model: parameters that replace the client's, and others that fill in what it left out."""
+    """Another name for a model. `force` replaces the client's parameters, `default` fills in those it left out."""
 
     model: str
     force: Mapping[str, JsonValue] = {}
@@ -63,7 +65,7 @@ class Alias(StrictModel):
 
 
 class File(StrictModel):
-    """The file as it is written."""
+    """The file's contents as written."""
 
     defaults: Defaults = Defaults()
     models: Mapping[str, Options] = {}
@@ -71,7 +73,7 @@ class File(StrictModel):
 
 
 class UniqueKeys(yaml_file.Bounded):
-    """Refuses a key that stands twice, of which YAML's own loader takes the last."""
+    """A YAML loader that refuses a repeated key; YAML's own loader silently takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -87,24 +89,24 @@ class UniqueKeys(yaml_file.Bounded):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The options of every served name, and the aliases."""
+    """The options of every served name, and all aliases."""
 
     options: Mapping[str, Options]
     aliases: Mapping[str, Alias]
 
     def model_of(self, name: str) -> str:
-        """The model that `name` stands for: itself, unless it is an alias."""
+        """Return the model behind `name`: `name` itself unless it is an alias."""
         alias = self.aliases.get(name)
         return name if alias is None else alias.model
 
     def listed(self, names: Iterable[str]) -> list[str]:
-        """`names`, and the aliases of those models."""
+        """Return `names` and the aliases of these models."""
         listed = list(names)
         return [*listed, *(name for name, alias in self.aliases.items() if alias.model in listed)]
 
 
 def load_models(settings: Settings, catalog: Catalog) -> Models:
-    """Reads GATEWAY_MODELS_FILE, if there is one. Raises ConfigError naming file, key and what to do."""
+    """Read GATEWAY_MODELS_FILE, if set. Raises ConfigError with file, key and what to do."""
     path = settings.models_file
     file = File() if path is None else read(path)
     fault = next(faults(file, catalog), None)
@@ -122,7 +124,7 @@ def load_models(settings: Settings, catalog: Catalog) -> Models:
 
 
 def read(path: Path) -> File:
-    """The file by itself. Raises ConfigError."""
+    """Read the file without comparing it with the cards. Raises ConfigError."""
     written = yaml_file.parse(yaml_file.read(path, "GATEWAY_MODELS_FILE"), path, UniqueKeys)
     try:
         return File.model_validate({} if written is None else written)
@@ -139,7 +141,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def over(base: Options, given: Defaults) -> Options:
-    """`base` with what is given; of deadlines and queue each figure counts by itself."""
+    """Return `base` with the values of `given` in place; deadlines and queue are merged value by value."""
     said = {name: getattr(given, name) for name in given.model_fields_set}
     for name in {"deadlines", "queue"} & said.keys():
         said[name] = replaced(getattr(base, name), said[name])
@@ -151,7 +153,7 @@ def replaced(base: P, given: P) -> P:
 
 
 def faults(file: File, catalog: Catalog) -> Iterator[str]:
-    """What in the file does not go with the cards: key, fault and remedy."""
+    """Yield what in the file does not fit the cards, each as key, fault and remedy."""
     for name, options in file.models.items():
         yield from faults_of_model(name, options, file, catalog)
     for name, alias in file.aliases.items():

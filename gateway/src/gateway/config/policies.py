@@ -1,5 +1,4 @@
-"""The policies by which a worker is chosen, and what may be set of each. Values only, which balancing/selection.py
-acts on."""
+"""The balancing policies and their settings. Values only; balancing/selection.py decides by them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -8,38 +7,40 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class StrictModel(BaseModel):
-    """Something an operator writes down: nothing unknown, no type but the right one, never changed."""
+    """Base of what operators write: unknown keys and wrong types are refused, and values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class LeastInFlight(StrictModel):
-    """The least loaded worker."""
+    """Choose the least loaded worker."""
 
     name: Literal["least_in_flight"] = "least_in_flight"
 
 
 class PowerOfTwo(StrictModel):
-    """The less loaded of two workers drawn at random."""
+    """Choose the less loaded of two workers drawn at random."""
 
     name: Literal["power_of_two"] = "power_of_two"
 
 
 class RoundRobin(StrictModel):
-    """One worker after another."""
+    """Choose the workers one after another."""
 
     name: Literal["round_robin"] = "round_robin"
 
 
 class Session(StrictModel):
-    """The same worker for the same session, whatever its load; without a session, the least loaded one."""
+    """Choose the same worker for the same session, whatever its load; the least loaded one for requests without a
+    session.
+    """
 
     name: Literal["session"] = "session"
     header: str = Field(default="x-session-id", pattern=r"^[a-z0-9-]+$")
 
 
 class PrefixAffinity(StrictModel):
-    """The worker that has seen most of the prompt's beginning, unless it is overloaded."""
+    """Choose the worker that has seen most of the prompt's beginning, unless it is overloaded."""
 
     name: Literal["prefix_affinity"] = "prefix_affinity"
     block_bytes: int = Field(default=1024, ge=64, le=65536)
@@ -57,7 +58,7 @@ POLICIES = {
 
 
 def spelt_out(value: object) -> object:
-    """`name` and `{name: settings}`, as operators write a policy, in the form that pydantic tells apart."""
+    """Turn `name` and `{name: settings}`, as operators write a policy, into the tagged form that pydantic reads."""
     if isinstance(value, StrictModel):
         return value
     name, settings = value, None

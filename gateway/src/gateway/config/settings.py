@@ -1,4 +1,4 @@
-"""Settings of the gateway: the only reader of its environment. docs/configuration.md has a row for each."""
+"""The gateway's settings. Only this module reads the environment. docs/configuration.md has a row for each setting."""
 
 import ipaddress
 import re
@@ -21,7 +21,7 @@ MaybeNoSeconds = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseSettings):
-    """One frozen value object; field `x` is the variable `GATEWAY_X`."""
+    """All settings as one frozen value. Field `x` is the variable `GATEWAY_X`."""
 
     model_config = SettingsConfigDict(
         env_prefix="GATEWAY_", env_ignore_empty=True, frozen=True, extra="ignore"
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Reads `GATEWAY_*`. Raises ConfigError naming the first wrong variable, or the unmet bind rule."""
+    """Read `GATEWAY_*`. Raises ConfigError for the first wrong variable, or if the bind rule is not met."""
     try:
         settings = Settings()
     except ValidationError as error:
@@ -109,7 +109,7 @@ def load_settings() -> Settings:
 
 
 def check_bind_rule(settings: Settings) -> None:
-    """Any bind but loopback needs a key file or an explicit GATEWAY_OPEN=1; raises ConfigError naming both."""
+    """Raise ConfigError if a bind other than loopback has neither a key file nor an explicit GATEWAY_OPEN=1."""
     if is_loopback(settings.bind) or settings.api_keys_file is not None or settings.open:
         return
     raise ConfigError(
@@ -119,7 +119,7 @@ def check_bind_rule(settings: Settings) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address` is reachable from this host alone; a name other than localhost is not trusted to be."""
+    """Return whether only this host can reach `address`. Names other than localhost are not trusted to be."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

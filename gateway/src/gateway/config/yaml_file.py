@@ -1,4 +1,4 @@
-"""The operator's YAML files, read within bounds: whatever is in one, its fault is one line."""
+"""Read the operator's YAML files within bounds on size and depth. Whatever is wrong with one, the error is one line."""
 
 from pathlib import Path
 
@@ -12,7 +12,9 @@ MAX_NUMBER_LENGTH = 30
 
 
 class Bounded(yaml.SafeLoader):
-    """YAML that is not nested without end. A number of too many digits stays a text, which whoever reads it refuses."""
+    """A YAML loader that refuses deep nesting. A number of too many digits stays text, which the reader of the value
+    refuses.
+    """
 
     _depth = 0
 
@@ -24,7 +26,7 @@ class Bounded(yaml.SafeLoader):
         return node
 
     def check_event_at_hand(self, event: yaml.Event) -> None:
-        """Raises YAMLError for what is not taken."""
+        """Raise YAMLError for tags and for nesting that is too deep."""
         if self._depth >= MAX_DEPTH:
             raise refused(event, f"it is nested more than {MAX_DEPTH} deep")
         if getattr(event, "tag", None):  # PyYAML fails in ways of its own at a wrong value behind one
@@ -38,7 +40,7 @@ class Bounded(yaml.SafeLoader):
 
 
 class Plain(Bounded):
-    """Without aliases, by which a few lines stand for gigabytes."""
+    """The same without aliases, with which a few lines could stand for gigabytes."""
 
     def check_event_at_hand(self, event: yaml.Event) -> None:
         super().check_event_at_hand(event)
@@ -52,7 +54,7 @@ def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
 
 
 def read(path: Path, setting: str = "") -> str:
-    """A file's text. setting: the variable that names it. Raises ConfigError."""
+    """Return a file's text. setting: the variable that names the file, for errors. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -64,7 +66,7 @@ def read(path: Path, setting: str = "") -> str:
 
 
 def parse(text: str, path: Path, loader: type[Bounded]) -> object:
-    """What a file says. Raises ConfigError with one line that says what is wrong and where."""
+    """Parse a file's text. Raises ConfigError with one line that says what is wrong and where."""
     try:
         return yaml.load(text, loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # such as a date that is none

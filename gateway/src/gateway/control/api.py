@@ -1,4 +1,4 @@
-"""Everything on the data port but the proxied routes: models, health and readiness, and what a browser asks first."""
+"""The data port except the proxied routes: models, health and readiness, and browsers' preflight requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,9 @@ Json = dict[str, Any]
 def data_app(
     fleet: Fleet, models_file: Models, keys: KeyRing, started_at: int, is_draining: Callable[[], bool]
 ) -> FastAPI:
-    """Everything on the data port but the proxied routes. started_at: Unix seconds, the models' `created`."""
+    """Return the application of the data port except the proxied routes. started_at: Unix seconds, told as the
+    models' `created`.
+    """
     app = bare_app("Octet gateway")
 
     def describe(name: str) -> Json:
@@ -63,5 +65,5 @@ def data_app(
 
 
 async def preflight(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tells a browser what a page may send; whether it may read answers is told with every answer."""
+    """Answer a browser's preflight request with what a page may send. Each answer itself says who may read it."""
     await Response(status_code=204, headers=cors.permission(scope["headers"]))(scope, receive, send)

@@ -1,4 +1,6 @@
-"""What every FastAPI application here has: no pages of its own, errors as OpenAI objects, HEAD where there is GET."""
+"""What all FastAPI applications here share: no documentation pages, errors as OpenAI objects, HEAD wherever there is
+GET.
+"""
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -9,8 +11,9 @@ from gateway.api.errors import GatewayError, InvalidRequest, MethodNotAllowed, R
 
 
 class PlainPaths:
-    """HEAD is GET for a page, since whoever sends the answer leaves its body out, and a slash at a path's end does not
-    count, for which the framework would send clients to where `Host` says."""
+    """Middleware: HEAD is handled as GET (the server leaves the body out), and a slash at a path's end is ignored.
+    The framework would redirect such a path to the name in `Host`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +30,7 @@ class PlainPaths:
 
 
 def bare_app(title: str) -> FastAPI:
-    """A FastAPI application without pages, whose errors are OpenAI objects."""
+    """Return a FastAPI application without documentation pages, whose errors are OpenAI objects."""
     app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(PlainPaths)
     app.add_exception_handler(GatewayError, answer)
@@ -48,12 +51,12 @@ async def answer_http(request: Request, error: Exception) -> Response:
 
 
 def with_head(allow: str) -> str:
-    """The methods of a page: HEAD is answered wherever GET is."""
+    """Return the methods of a page: HEAD is allowed wherever GET is."""
     return "GET, HEAD" if "GET" in allow else allow
 
 
 def to_gateway_error(method: str, path: str, status: int, allow: str) -> GatewayError:
-    """What the framework's own 404 and 405 become; anything else it raises is the request's fault."""
+    """Translate the framework's 404 and 405. Any other error that it raises is the request's fault (400)."""
     if status == 404:
         return RouteNotFound(f"{method} {path} is no route of this gateway")
     if status == 405:

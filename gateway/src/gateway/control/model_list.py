@@ -1,7 +1,7 @@
-"""What clients are told of a model: what its workers say of it, as vLLM does, and what its cards say. Pure.
+"""What /v1/models tells of a model: what its workers report, in vLLM's form, and what its cards say. Pure.
 
-A name may stand for several cards and workers, and a client cannot know which of them will answer: what is told holds
-for all that take its requests.
+A name may stand for several cards and workers, and a client cannot know which will answer: so only what holds for all
+of them is told.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,8 +22,9 @@ def describe_model(
     workers: Iterable[Worker],
     names: Iterable[str],
 ) -> Json:
-    """OpenAI's object, with vLLM's fields and the cards'. model: what workers call it, where `name` is an alias of it;
-    created: Unix seconds; names: all that it has."""
+    """Return OpenAI's model object with vLLM's and the cards' fields. model: its name at the workers, where `name` is
+    an alias; created: Unix seconds; names: all names of the model.
+    """
     served = [worker.served[model] for worker in workers if model in worker.served]
     context = least(card.context for card in cards)
     first = served[0] if served else Served()
@@ -45,7 +46,7 @@ def describe_model(
 
 
 def images_of(cards: Sequence[Card]) -> Json | None:
-    """How many images a prompt may have; None if one of the cards takes none."""
+    """Return how many images a prompt may have; None if one of the cards takes none."""
     if not all(card.images for card in cards):
         return None
     return {"per_prompt": least(card.images_per_prompt for card in cards)}
@@ -56,6 +57,6 @@ def least(numbers: Iterable[int | None]) -> int | None:
 
 
 def common(values: Iterable[T | None]) -> T | None:
-    """The one value, or None where they differ."""
+    """Return the value that all share, or None where they differ."""
     first, *others = values
     return first if all(one == first for one in others) else None

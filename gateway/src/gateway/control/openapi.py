@@ -21,7 +21,7 @@ RESPONSES: Json = {
 
 
 def openapi_of(app: FastAPI) -> Json:
-    """The data port's OpenAPI document: FastAPI's pages and every row of the table."""
+    """Return the data port's OpenAPI document: FastAPI's pages and every row of the route table."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for route in TABLE:
@@ -33,7 +33,7 @@ def openapi_of(app: FastAPI) -> Json:
 
 
 def describe_route(route: Route) -> Json:
-    """A row of the table, as OpenAPI has it; all but the model is the worker's to check."""
+    """Return a row of the route table in OpenAPI's form. Only `model` is described; the worker checks the rest."""
     described: Json = {"operationId": route.name, "summary": route.summary, "responses": RESPONSES}
     if route.kind is Kind.STORED:
         described["parameters"] = [

@@ -1,4 +1,4 @@
-"""The ops port: metrics for Prometheus, workers and targets for people and programs."""
+"""The ops port: /metrics and scrape targets for Prometheus, /workers for people and programs."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text form
 
 
 def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
-    """The ops port: /metrics for Prometheus, /workers for people and programs."""
+    """Return the application of the ops port."""
     app = bare_app("Octet gateway, ops")
 
     @app.get("/metrics")
@@ -48,7 +48,7 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
 
 
 def target(slug: str, address: str) -> Json:
-    """One target group in Prometheus' HTTP service discovery format."""
+    """Return one target group in Prometheus' HTTP service discovery format."""
     return {"targets": [address], "labels": {"slug": slug}}
 
 

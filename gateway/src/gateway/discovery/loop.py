@@ -1,4 +1,4 @@
-"""Discovery and probes every few seconds, and one log line for every change, whatever its cause."""
+"""The background loop: discovery and probes every few seconds, with one log line for every change they find."""
 
 import asyncio
 import random
@@ -25,7 +25,9 @@ StaticWorkers = Mapping[str, Sequence[Address]]
 
 
 class DiscoveryLoop:
-    """Keeps the fleet true: who is there, who is ready, what the weights jobs say, which keys are good."""
+    """Keeps the fleet up to date: which workers exist, which are ready, how weights jobs progress, which API keys are
+    valid.
+    """
 
     def __init__(
         self,
@@ -48,20 +50,20 @@ class DiscoveryLoop:
         fleet.observe(self._report_state)
 
     async def look(self) -> None:
-        """Discovery and probes, once, before the first request comes; a resolver that is slow delays no start."""
+        """Run discovery and probes once, before the first request. A slow resolver does not delay the start."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.probe_timeout_s):
                 await self.discover()
                 await self.probe()
 
     async def run(self) -> None:
-        """Discovery and probes, side by side, until cancelled: a slow resolver delays no probe."""
+        """Run discovery and probes side by side until cancelled, so that a slow resolver delays no probe."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self.probe))
             group.create_task(self._repeat(self.discover))
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begins `work` every interval, jitter apart, or when the last one is over if it takes longer."""
+        """Call `work` every interval, with jitter; if it takes longer than that, again as soon as it ends."""
         loop = asyncio.get_running_loop()
         while True:
             next_at = loop.time() + self._settings.interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
@@ -69,7 +71,7 @@ class DiscoveryLoop:
             await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def discover(self) -> None:
-        """Looks once which workers and weights jobs there are, and which keys are good."""
+        """Resolve every slug's workers and weights job once, and reload the API keys."""
         async with asyncio.TaskGroup() as group:
             for card in self._fleet.catalog.cards:
                 group.create_task(self._look_for(card))
@@ -77,7 +79,7 @@ class DiscoveryLoop:
         self._refresh_keys()
 
     async def probe(self) -> None:
-        """Probes every worker once."""
+        """Probe every worker once."""
         self._fleet.tick()
         cards = self._fleet.catalog.by_slug
         workers = enumerate(self._fleet.workers())
@@ -98,7 +100,7 @@ class DiscoveryLoop:
         return [*found, *await self._still_serving(card, found)]
 
     async def _still_serving(self, card: Card, found: list[Address]) -> list[Address]:
-        """Workers that the resolver no longer names but that serve on: a resolver that fails takes no model away."""
+        """Return workers that DNS no longer names but that still answer: a failing resolver takes no model away."""
         missing = [
             worker for address, worker in self._fleet.slugs[card.slug].workers.items() if address not in found
         ]
@@ -106,7 +108,9 @@ class DiscoveryLoop:
         return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
     async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
-        """Whether the worker could be asked, whatever it said."""
+        """Probe one worker and report the result to the fleet. Return False only if the gateway's own limits kept it
+        from asking.
+        """
         await asyncio.sleep(delay_s)
         try:
             self._fleet.probe_passed(worker, await self._probes.worker(worker, card))
@@ -133,7 +137,7 @@ class DiscoveryLoop:
         level("worker_state", slug=worker.slug, worker=worker.address, **states, reason=transition.reason)
 
     def _report_limit(self, is_limited: bool) -> None:
-        """Says when the gateway's own limits keep it from asking, and when that is over."""
+        """Log once when the gateway's own limits keep it from probing, and once when that is over."""
         if is_limited and not self._is_limited:
             self._log.error(
                 "probes_impossible", message="no file, port or memory left for them: raise the nofile limit"
@@ -153,7 +157,7 @@ class DiscoveryLoop:
 
 
 def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:
-    """Reads GATEWAY_WORKERS_FILE. Raises ConfigError naming the line that is wrong."""
+    """Read GATEWAY_WORKERS_FILE. Raises ConfigError that names the wrong line."""
     if path is None:
         return {}
     try:
@@ -164,7 +168,7 @@ def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:
 
 
 def parse_static(text: str, path: Path, slugs: set[str]) -> StaticWorkers:
-    """Lines `<slug> http://host:port`, comments with #. Raises ConfigError naming the line."""
+    """Parse lines of `<slug> http://host:port` with # comments. Raises ConfigError that names the wrong line."""
     workers: dict[str, list[Address]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].split()

@@ -1,4 +1,4 @@
-"""Pages of a worker, a few over one connection: what the control side asks every two seconds of every worker.
+"""A small HTTP client for probes: a few pages of one worker over one connection, every two seconds.
 
 A general client (httpx) cost ten times the CPU: with 64 workers a fifth of a core, taken from the streams.
 """
@@ -19,12 +19,12 @@ METRICS = "/metrics"
 
 
 class ResponseError(Exception):
-    """A page cannot be had; the message says why, in words for a log line."""
+    """A page could not be fetched; the message says why, in words for a log line."""
 
 
 @dataclass(slots=True)
 class Response:
-    """A page as the parser puts it together."""
+    """A page, filled in by the parser's callbacks."""
 
     status: int = 0
     content: bytearray = field(default_factory=bytearray)
@@ -42,7 +42,7 @@ class Response:
 
 
 class ProbeConnection:
-    """One connection to a worker."""
+    """One open connection to a worker."""
 
     def __init__(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._host = host
@@ -50,7 +50,7 @@ class ProbeConnection:
         self._writer = writer
 
     async def get(self, target: str) -> Response:
-        """Asks for one page. Raises PageError, or OSError where the connection fails."""
+        """Fetch one page. Raises ResponseError, or OSError if the connection fails."""
         self._writer.write(f"GET {target} HTTP/1.1\r\nhost: {self._host}\r\naccept: */*\r\n\r\n".encode())
         page, longest = Response(), MAX_METRICS_BYTES if target == METRICS else MAX_BYTES
         parser = httptools.HttpResponseParser(page)
@@ -74,7 +74,7 @@ def feed(parser: httptools.HttpResponseParser, data: bytes, target: str) -> None
 
 @asynccontextmanager
 async def connect(host: str, port: int) -> AsyncIterator[ProbeConnection]:
-    """A connection, closed at the end. Raises OSError if it cannot be made."""
+    """Open a connection and close it at the end of the block. Raises OSError."""
     reader, writer = await asyncio.open_connection(host, port, limit=READ_BYTES)
     try:
         yield ProbeConnection(f"{host}:{port}", reader, writer)

@@ -1,4 +1,4 @@
-"""What the control side asks of others: DNS, a worker's health, names and metrics, a weights job's progress."""
+"""The questions that the background loop asks: DNS, a worker's health, names and metrics, a weights job's progress."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ LAUNCHER_PORT = 8003
 class ProbeFailed(Exception):
     """A probe did not pass; the message says why, in words for a log line.
 
-    certain: nobody listens, or the worker itself says that it is not well. A mere want of time is not certain.
+    certain: the connection was refused or the worker says it is not well. A timeout alone is not certain.
     """
 
     def __init__(self, message: str, *, certain: bool = False) -> None:
@@ -31,15 +31,15 @@ class ProbeFailed(Exception):
 
 
 class NamesDiffer(ProbeFailed):
-    """The worker is well and serves other names than its card says."""
+    """The worker is healthy but serves other names than its card."""
 
 
 class OwnLimit(Exception):
-    """The gateway itself has no file, port or memory left for a probe: nothing is known of the worker."""
+    """The gateway is out of files, ports or memory, so the probe says nothing of the worker."""
 
 
 class Probes:
-    """Short questions with a deadline."""
+    """Short questions, each with a deadline of `timeout_s`."""
 
     def __init__(
         self, timeout_s: float, worker_port: int = WORKER_PORT, launcher_port: int = LAUNCHER_PORT
@@ -50,7 +50,7 @@ class Probes:
         self._launcher_port = launcher_port
 
     async def resolve(self, name: str, port: int) -> list[Address]:
-        """The addresses behind a DNS name; none if it does not resolve in time."""
+        """Return the addresses of a DNS name; none if it does not resolve in time."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -60,9 +60,10 @@ class Probes:
         return [(str(address[0]), port) for *_, address in found]
 
     async def worker(self, worker: Worker, card: Card) -> Vitals | None:
-        """Passes if the worker is healthy and serves every name of its card; notes what it says of its models. Returns
-        what it says of itself, None if it does not. Raises ProbeFailed saying why not, OwnLimit if it could not be
-        asked."""
+        """Check that the worker is healthy and serves every name of its card, and note what it says of its models.
+        Return its engine metrics, or None if it gives none. Raises ProbeFailed with the reason, OwnLimit if it
+        could not be asked.
+        """
         async with self._asking(worker.host, worker.port) as connection:
             await get(connection, "/health")
             worker.served = read_models((await get(connection, "/v1/models")).body)
@@ -70,14 +71,16 @@ class Probes:
             return await self._vitals(connection)
 
     async def _vitals(self, connection: ProbeConnection) -> Vitals | None:
-        """No condition for taking requests: what cannot be read within half the deadline is done without."""
+        """Return the engine metrics, or None if they do not come within half the deadline: they are no condition for
+        taking requests.
+        """
         with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
                 return read_vitals((await get(connection, "/metrics")).body)
         return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:
-        """Whether `worker` would pass."""
+        """Return whether `worker` would pass its probe now."""
         try:
             await self.worker(worker, card)
         except (ProbeFailed, OwnLimit):
@@ -85,19 +88,21 @@ class Probes:
         return True
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
-        """The progress report of `slug`'s weights job, an empty one if it runs but says nothing yet, or None."""
+        """Return the progress report of `slug`'s weights job: empty if it runs but reports nothing yet, None if none
+        runs.
+        """
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
             return await self._report(address, "/progress")
         return None
 
     async def launcher(self, worker: Worker) -> Mapping[str, object] | None:
-        """What the launcher beside a worker says of its start; None if there is none that answers."""
+        """Return what the launcher beside a worker reports of its start; None if none answers."""
         if worker.port != self._worker_port:
             return None
         return await self._report((worker.host, self._launcher_port), "/state") or None
 
     async def _report(self, address: Address, target: str) -> Mapping[str, object]:
-        """A JSON object, an empty one if there is none to be had."""
+        """Fetch a JSON object; return an empty one if there is none."""
         try:
             async with self._asking(*address) as source:
                 report = orjson.loads((await get(source, target)).body)
@@ -107,7 +112,9 @@ class Probes:
 
     @asynccontextmanager
     async def _asking(self, host: str, port: int) -> AsyncIterator[ProbeConnection]:
-        """A connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit for whatever ends it."""
+        """Open a connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit for whatever ends
+        it.
+        """
         try:
             async with asyncio.timeout(self._timeout_s), connect(host, port) as connection:
                 yield connection
@@ -122,7 +129,7 @@ class Probes:
 
 
 async def get(worker: ProbeConnection, target: str) -> Response:
-    """A page with status 200. Raises ProbeFailed for any other."""
+    """Fetch a page that must have status 200. Raises ProbeFailed otherwise."""
     page = await worker.get(target)
     if page.status != 200:
         raise ProbeFailed(f"{target} answered {page.status}", certain=True)
@@ -130,7 +137,7 @@ async def get(worker: ProbeConnection, target: str) -> Response:
 
 
 def read_models(body: bytes) -> dict[str, Served]:
-    """What `/v1/models` lists. Raises ProbeFailed if it is no list of models."""
+    """Parse /v1/models. Raises ProbeFailed if it is not a list of models."""
     try:
         return {str(entry["id"]): served_of(entry) for entry in orjson.loads(body)["data"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,7 +145,7 @@ def read_models(body: bytes) -> dict[str, Served]:
 
 
 def served_of(entry: Mapping[str, object]) -> Served:
-    """One entry; what is of another kind than vLLM's counts as not said."""
+    """Parse one entry of /v1/models. Fields of another type than vLLM's are treated as absent."""
     root, parent, length = (entry.get(name) for name in ("root", "parent", "max_model_len"))
     return Served(
         root if isinstance(root, str) else None,

@@ -1,7 +1,7 @@
-"""The fleet: every slug's workers and weights job as last seen, the pools, what clients are told. No I/O.
+"""The fleet: the last known state of every slug's workers and weights job, and the pools made of it. No I/O.
 
-Every change of a worker's health goes through here, whether a probe or a request is its cause: the pools are made anew,
-and observers hear of the transition.
+Probes and requests report here. Each report may change a worker's health; then the pools of its models are made anew
+and the observers are called with the transition.
 """
 
 import time
@@ -33,7 +33,7 @@ TRUSTED = frozenset({WorkerState.READY, WorkerState.SUSPECT})  # with one of the
 
 
 class ModelState(IntEnum):
-    """What a client may expect of a model; of several slugs the best one counts."""
+    """What clients are told of a model. If several slugs serve one name, the best of their states counts."""
 
     ABSENT = 0
     DOWN = 1
@@ -43,7 +43,7 @@ class ModelState(IntEnum):
 
 @dataclass(slots=True)
 class SlugStatus:
-    """What was last seen of one slug. `weights` is the weights job's own progress report, or None."""
+    """The last look at one slug. `weights` is the weights job's progress report; None if no job runs."""
 
     workers: dict[Address, Worker] = field(default_factory=dict)
     weights: Mapping[str, object] | None = None
@@ -62,7 +62,7 @@ class SlugStatus:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A worker that went from one state to another, and why."""
+    """The change of one worker's state, with the reason."""
 
     worker: Worker
     before: WorkerState
@@ -75,7 +75,7 @@ Clock = Callable[[], float]
 
 
 class Fleet:
-    """The catalog and what is running of it. clock: seconds that never go back."""
+    """Owns all workers of the catalog's slugs. `clock` returns seconds and never goes back."""
 
     def __init__(self, catalog: Catalog, rules: Rules, clock: Clock) -> None:
         self.catalog = catalog
@@ -95,29 +95,29 @@ class Fleet:
         return cls(catalog, rules or Rules(), clock)
 
     def observe(self, observer: Observer) -> None:
-        """Has `observer` called at every transition, in the middle of whatever is its cause."""
+        """Register `observer`. It is called synchronously at every transition, within the call that caused it."""
         self._observers.append(observer)
 
     def workers(self) -> list[Worker]:
         return [worker for status in self.slugs.values() for worker in status.workers.values()]
 
     def pool(self, model: str) -> tuple[Worker, ...]:
-        """The workers that take requests for `model`: the same tuple until one of them changes its state."""
+        """Return the workers that take requests for `model`: the same tuple object until a state changes."""
         return self._pools.get(model, ())
 
     def has(self, worker: Worker) -> bool:
-        """Whether `worker` is still there."""
+        """Return whether `worker` still belongs to the fleet."""
         return self.slugs[worker.slug].workers.get((worker.host, worker.port)) is worker
 
     def models_of(self, worker: Worker) -> tuple[str, ...]:
-        """The names under which `worker` is asked."""
+        """Return the model names that clients may use for `worker`."""
         return self.catalog.by_slug[worker.slug].names
 
     def model_state(self, model: str) -> ModelState:
         return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
 
     def serving(self, model: str) -> list[Card]:
-        """The cards of `model` of which workers take requests; all of them if there are none."""
+        """Return the cards of `model` that have workers taking requests; all its cards if none has."""
         cards = self.catalog.resolve(model)
         ready = [card for card in cards if self.slugs[card.slug].state is ModelState.READY]
         return ready or list(cards)
@@ -128,21 +128,21 @@ class Fleet:
     # what the data path tells
 
     def succeeded(self, worker: Worker) -> None:
-        """A good answer of `worker` has begun."""
+        """Note that `worker` began a good answer: a trial is passed and its count of failures starts anew."""
         if worker.is_settled:
             return
         now = self._clock()
         self._update(worker, request_succeeded(worker.health, self._rules[worker.slug], now), now)
 
     def completed(self, worker: Worker) -> None:
-        """A good answer of `worker` has come to its end."""
+        """Note that `worker` finished a good answer."""
         if worker.is_settled:
             return
         now = self._clock()
         self._update(worker, request_completed(worker.health, self._rules[worker.slug], now), now)
 
     def failed(self, worker: Worker, failure: Failure) -> None:
-        """A request failed at `worker`, by a fault that is neither the client's nor the gateway's own."""
+        """Note that a request failed at `worker`, through no fault of the client or the gateway."""
         self.failures[worker.slug, failure] += 1
         now, rules = self._clock(), self._rules[worker.slug]
         spare = self._can_spare(worker)
@@ -166,13 +166,17 @@ class Fleet:
         self._update(worker, names_differ(worker.health, reason), self._clock())
 
     def tick(self) -> None:
-        """Lets time count: ejections end, slow starts go on."""
+        """Apply what only time changes: ejections end and slow starts advance. Called regularly by the discovery
+        loop.
+        """
         now = self._clock()
         for worker in self.workers():
             self._update(worker, worker.health, now)
 
     def refresh(self, slug: str, addresses: Iterable[Address]) -> tuple[list[Worker], list[Worker]]:
-        """Makes `slug`'s workers those at `addresses`; returns (joined, left). Known addresses keep their worker."""
+        """Set the workers of `slug` to those at `addresses`; return (joined, left). A known address keeps its Worker
+        object.
+        """
         known, wanted = self.slugs[slug].workers, list(dict.fromkeys(addresses))
         left = [known.pop(address) for address in list(known) if address not in wanted]
         joined = [Worker(slug, *address) for address in wanted if address not in known]
@@ -200,12 +204,12 @@ class Fleet:
             observer(transition)
 
     def _count_trial(self, worker: Worker, change: int) -> None:
-        """A request on trial begins (1) or ends (-1): meanwhile the worker gets no other."""
+        """Count a trial request that begins (1) or ends (-1). A worker on trial gets one request at a time."""
         worker.trials = max(0, worker.trials + change)
         self._make_pools(worker.slug)
 
     def _can_spare(self, worker: Worker) -> bool:
-        """Whether every pool of `worker` has another one to turn to."""
+        """Return whether every pool of `worker` has another worker, so that this one may be ejected."""
         pools = (self._workers_of(name) for name in self.models_of(worker))
         return all(any(one.state in TRUSTED for one in pool if one is not worker) for pool in pools)
 
@@ -220,7 +224,7 @@ class Fleet:
     # what clients are told
 
     def why_unavailable(self, model: str) -> GatewayError:
-        """The error for a request whose model has no pool; says what to do."""
+        """Return the error for a request whose model has no pool. Its message says what to do."""
         cards = self.catalog.resolve(model)
         if not cards:
             return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models()}", "model")
@@ -259,8 +263,9 @@ class Fleet:
 
 
 def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
-    """Of a model's workers those that take requests: the ready ones, without any the suspect ones, and those free for a
-    trial. Where that is nobody, whoever answers its probes: better a doubtful worker than none."""
+    """Return the workers of a model that take requests: the ready ones; without any, the suspect ones and those free
+    for a trial; without these, all that still answer probes, since a doubtful worker is better than none.
+    """
     able = [worker for worker in workers if worker.state in TAKES_REQUESTS]
     is_any_ready = any(worker.state is WorkerState.READY for worker in able)
     first = WorkerState.READY if is_any_ready else WorkerState.SUSPECT
@@ -277,7 +282,7 @@ def _rules_of(card: Card, rules: Rules) -> Rules:
 
 
 def describe_weights(report: Mapping[str, object]) -> str:
-    """A weights job's progress in words, such as ` (weights 43 %, about 12 min)`; empty if there is nothing to say."""
+    """Return a weights job's progress in words, such as ` (weights 43 %, about 12 min)`; empty if unknown."""
     done, total, eta = (report.get(key) for key in ("bytes_done", "bytes_total", "eta_s"))
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
         return " (weights)"
@@ -285,7 +290,9 @@ def describe_weights(report: Mapping[str, object]) -> str:
 
 
 def describe_start(report: Mapping[str, object]) -> str:
-    """A launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what is in its way; empty without any."""
+    """Return a launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what blocks it; empty if
+    unknown.
+    """
     phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
     if isinstance(trouble, str):
         return f" ({trouble})"
@@ -296,5 +303,5 @@ def describe_start(report: Mapping[str, object]) -> str:
 
 
 def in_minutes(seconds: object) -> str:
-    """Such as `, about 12 min`; empty for what is no number."""
+    """Format seconds as `, about 12 min`; empty if `seconds` is not a number."""
     return f", about {max(1, round(seconds / 60))} min" if isinstance(seconds, int | float) else ""

@@ -24,7 +24,7 @@ OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 
 class WorkerState(StrEnum):
-    """In the order in which they are judged: the first that fits."""
+    """A worker's state. The members are checked in this order, and the first that fits is the state."""
 
     MISNAMED = "misnamed"  # answers, but serves other names than its card says
     STARTING = "starting"  # seen, never ready yet
@@ -36,7 +36,9 @@ class WorkerState(StrEnum):
 
 
 class Failure(StrEnum):
-    """What counts against a worker. Its 4xx never does, nor what the client or the gateway itself has caused."""
+    """How a request failed, where that counts against its worker. A 4xx answer never does, nor a fault of the client
+    or the gateway.
+    """
 
     CONNECT = "connect"  # no connection could be made
     RESET = "reset"  # the connection ended, or made no sense, before the answer's head
@@ -52,7 +54,7 @@ TAKES_REQUESTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The limits of one worker: counts in a row, and seconds."""
+    """The limits by which one worker is judged: numbers of events in a row, and seconds."""
 
     rise: int = 2
     fall: int = 3
@@ -67,7 +69,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What was seen of one worker. Counts are in a row; times are those of the caller's clock."""
+    """Everything observed of one worker. Counters count events in a row; times come from the caller's clock."""
 
     started: bool = False
     alive: bool = False
@@ -89,7 +91,7 @@ class Health:
 
     @property
     def is_settled(self) -> bool:
-        """Whether a good answer would change nothing."""
+        """Return whether one more good answer would change nothing, so that it need not be noted."""
         return not (self.failures or self.broken or self.doubt) and self.ejected_until is None
 
     @property
@@ -110,7 +112,7 @@ class Health:
         return WorkerState.SUSPECT if self._suspicion(rules) else WorkerState.READY
 
     def reason(self, rules: Rules, now: float) -> str:
-        """Why it is in its state, in words for a log line; empty for a ready worker."""
+        """Return why the worker is in its state, in words for a log line; empty if it is ready."""
         state = self.state(rules, now)
         if state is WorkerState.READY:
             return ""
@@ -123,9 +125,9 @@ class Health:
         return self._suspicion(rules) if state is WorkerState.SUSPECT else self.probed
 
     def slow_start_factor(self, rules: Rules, now: float) -> float:
-        """The part of a worker's due that it gets, from LEAST_SHARE to 1 over `ramp_s` after it became ready.
-
-        On trial it is whole: the trial is limited by count, and must come about.
+        """Return the share of its usual requests that the worker gets: it grows from MIN_SLOW_START_FACTOR to 1 in
+        `slow_start_s` after it became ready. A worker on trial has 1: trials are limited by number, and must take
+        place.
         """
         if not rules.slow_start_s or self.ejected_until is not None:
             return 1.0
@@ -146,7 +148,9 @@ class Health:
 
 
 def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: Rules, now: float) -> Health:
-    """A probe passed. vitals: what /metrics said, None if it said nothing; in_flight: our requests on the worker."""
+    """Return the health after a passed probe. vitals: what /metrics said, None if nothing; in_flight: the gateway's
+    requests on the worker.
+    """
     passed, hung = health.passed_probes + 1, health.progress.hung_s >= rules.down_s
     alive = health.alive or passed >= (rules.rise if health.started else 1)
     return replace(
@@ -158,15 +162,18 @@ def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: R
 
 
 def _slow_start_from(health: Health, now: float) -> float:
-    """When a worker that is ready now began to be. One that was so at the first look is as old as it likes: the gateway
-    may be the newcomer."""
+    """Return when the slow start of a newly ready worker begins. A worker that was ready at the first look gets none:
+    the gateway may be the newcomer.
+    """
     return now if health.started or health.failed_probes else -math.inf
 
 
 def _progress(
     progress: Progress, vitals: Vitals | None, in_flight: int, rules: Rules, now: float
 ) -> Progress:
-    """As read; what has hung too long hangs on until it moves, though its requests may be taken away meanwhile."""
+    """Return the progress with this reading added. A worker that hung too long stays hung until it moves, even if its
+    requests are taken away.
+    """
     if vitals is None:
         return progress.silent(now)
     is_hung = progress.hung_s >= rules.down_s
@@ -176,7 +183,9 @@ def _progress(
 
 
 def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = False) -> Health:
-    """A probe failed. certain: by a refused connection or a refusal, not for want of time: not trusted from now on."""
+    """Return the health after a failed probe. If the failure is certain (connection refused, or the worker says so),
+    the worker is suspect at once; a mere timeout only counts.
+    """
     failed = health.failed_probes + 1
     down = failed + health.unreachable >= rules.fall
     return replace(
@@ -186,12 +195,14 @@ def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = F
 
 
 def names_differ(health: Health, reason: str) -> Health:
-    """A worker answers but serves other names: another model has its address, or its card is wrong. No second look."""
+    """Return the health of a worker that answers but serves other names: its address has passed to another model, or
+    its card is wrong. It takes no requests until a probe passes.
+    """
     return replace(health, alive=False, misnamed=True, probed=reason, passed_probes=0, failed_probes=0)
 
 
 def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
-    """A good answer has begun. An ejection takes its time all the same; a trial is passed."""
+    """Return the health after a good answer has begun. A running ejection is not shortened; a trial is passed."""
     if health.ejected_until is not None:
         if health.state(rules, now) is WorkerState.EJECTED:
             return health
@@ -208,15 +219,18 @@ def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
 
 
 def request_completed(health: Health, rules: Rules, now: float) -> Health:
-    """A good answer has come to its end. The head alone would excuse a worker whose every answer breaks off."""
+    """Return the health after a good answer has ended, which resets the count of broken answers: a head alone would
+    excuse a worker whose every answer breaks off.
+    """
     health = request_succeeded(health, rules, now)
     return health if health.ejected_until is not None else replace(health, broken=0)
 
 
 def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *, spare: bool) -> Health:
-    """A request failed. spare: whether every pool of the worker has another; without, it is suspect and never ejected.
+    """Return the health after a failed request. spare: whether every pool of the worker has another worker; if not,
+    it becomes suspect but is never ejected.
 
-    A worker that gets no requests any more is not judged by those that it had: such late failures change nothing.
+    Failures that arrive after a worker has left its pools change nothing.
     """
     state = health.state(rules, now)
     if state not in TAKES_REQUESTS or state is WorkerState.EJECTED:
@@ -236,7 +250,9 @@ def _count(health: Health, failure: Failure, rules: Rules) -> Health:
 
 
 def _unreachable(health: Health, rules: Rules) -> Health:
-    """Nobody listens: not trusted, and nearer to its fall, for which one probe at least must have failed as well."""
+    """Return the health after a refused connection: suspect, and closer to down, which takes at least one failed
+    probe as well.
+    """
     unreachable = health.unreachable + 1
     down = health.failed_probes > 0 and health.failed_probes + unreachable >= rules.fall
     return replace(
@@ -245,7 +261,7 @@ def _unreachable(health: Health, rules: Rules) -> Health:
 
 
 def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
-    """Each ejection soon after another lasts twice as long."""
+    """Return the health with an ejection begun. Each ejection soon after another lasts twice as long."""
     soon = now - health.readmitted < rules.ejection_max_s or health.ejected_until is not None
     before = health.ejections if soon else 0
     length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)
@@ -253,5 +269,7 @@ def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
 
 
 def is_our_limit(error: OSError) -> bool:
-    """Whether a connection failed for want of files, ports or memory of the gateway's own: no fault of the worker."""
+    """Return whether a connection failed because the gateway is out of files, ports or memory, which is no fault of
+    the worker.
+    """
     return error.errno in OUR_LIMITS

@@ -1,4 +1,4 @@
-"""How long a worker has stood still, from one reading of its vitals to the next. Pure."""
+"""How long a worker has made no progress, summed over readings of its engine metrics. Pure."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,11 +8,11 @@ from gateway.fleet.engine_metrics import Vitals
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How long nothing has moved, in seconds of the caller's clock, summed over readings that came one after another.
+    """How long nothing moved, in seconds of the caller's clock, summed over consecutive readings.
 
-    moved: when progress was last seen. still_s: with requests there all the while, by the worker's account or by ours.
-    hung_s: by its own account. Ours alone is weaker: a client may be slow to take an answer that the worker has long
-    finished.
+    moved: when progress was last seen. still_s: time without progress while the worker or the gateway counted
+    requests on it. hung_s: the same by the worker's own count alone, which is the stronger sign: the gateway also
+    counts requests whose client is slow to take a finished answer.
     """
 
     at: float = 0.0
@@ -23,7 +23,9 @@ class Progress:
     hung_s: float = 0.0
 
     def heard(self, vitals: Vitals, in_flight: int, now: float, longest_s: float) -> "Progress":
-        """The worker was read. Of the time since the last reading at most `longest_s` counts: we may have slept."""
+        """Return the progress after a reading. At most `longest_s` of the time since the last one counts, since the
+        gateway may have been asleep.
+        """
         ours = in_flight > 0
         vitals = replace(vitals, before=self._before(vitals))
         read = replace(self, at=now, last=vitals, was_ours=ours, still_s=0.0, hung_s=0.0)
@@ -43,12 +45,13 @@ class Progress:
         )
 
     def _before(self, vitals: Vitals) -> float:
-        """How many requests had finished at the first look, or at the first one after a restart: its launcher's own, by
-        which a new vLLM was warmed, are among them."""
+        """Return how many requests had finished at the first reading, or at the first after a restart. The launcher's
+        own warm-up requests are among them.
+        """
         if self.last is None or vitals.finished < self.last.finished:
             return vitals.finished
         return self.last.before
 
     def silent(self, now: float) -> "Progress":
-        """The worker did not say: this time is not judged."""
+        """Return the progress after a look without a reading: the time until now counts neither way."""
         return replace(self, at=now)

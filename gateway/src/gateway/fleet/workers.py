@@ -12,7 +12,7 @@ PREFILL: Final = 4  # requests that a stream counts for until its first token: p
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a worker says of one of its models, in vLLM's words."""
+    """One entry of a worker's /v1/models: a model it serves, in vLLM's own words."""
 
     root: str | None = None
     parent: str | None = None
@@ -21,13 +21,12 @@ class Served:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One running vLLM server. Identity is the object: an address that comes back is a new worker.
+    """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one.
 
-    The data path only reads; the fleet writes all but `in_flight` and `weighted_in_flight`: the requests in flight, of
-    which a stream without its first token counts as PREFILL; waiting: requests in the worker's own queue; kv_use: of
-    its KV cache, 0 to 1; slow_start_factor: its part of a full worker's
-    requests, below 1 while it is new; start: what its
-    launcher says while it is not up, or None.
+    The data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream that waits for its first
+    token counts as PREFILL requests). The fleet writes the rest. waiting: requests in the worker's own queue; kv_use:
+    share of its KV cache in use, 0 to 1; slow_start_factor: share of its usual requests, below 1 while it is new;
+    start: what its launcher reports while it is not up, or None.
     """
 
     slug: str
@@ -55,12 +54,14 @@ class Worker:
         self.host_header = self.address.encode()
 
     def lease(self, *, streams: bool = False) -> "Lease":
-        """Counts one request on this worker, until `end`. streams: its first token will be told."""
+        """Count one more request on this worker until the lease ends. streams: the caller will report the first
+        token.
+        """
         return Lease(self, PREFILL if streams else 1)
 
 
 class Lease:
-    """One request's hold on a worker."""
+    """One request's count on a worker. `end` may be called twice."""
 
     def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
         self._worker = worker
@@ -75,7 +76,7 @@ class Lease:
         self.end()
 
     def note_first(self) -> None:
-        """The first token has come."""
+        """Note that the first token came: the request counts as one from now on."""
         self._worker.weighted_in_flight += 1 - self._weight
         self._weight = 1
 

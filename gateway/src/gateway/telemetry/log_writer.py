@@ -1,5 +1,8 @@
-"""Log lines on their way to a file descriptor, written by a thread: whoever reads them slowly, or not at all, holds
-nobody up. What waits is bounded; what is dropped is counted, and told once writing goes on."""
+"""A thread that writes log lines to a file descriptor, so that a slow or absent reader never blocks the event loop.
+
+The lines that wait are bounded. Lines that find no room are dropped and counted; the count is logged once writing
+goes on.
+"""
 
 import os
 import select
@@ -13,7 +16,7 @@ CLOSE_S: Final = 2.0  # that the end of the process waits for a reader
 
 
 class LogWriter:
-    """The lines for one descriptor. tell: makes the line that says how many were dropped."""
+    """The writer of one descriptor. `tell` makes the log line that reports how many lines were dropped."""
 
     def __init__(self, descriptor: int, tell: Callable[[int], bytes], most_bytes: int = MAX_BYTES) -> None:
         self._descriptor = descriptor
@@ -29,12 +32,12 @@ class LogWriter:
 
     @property
     def waits(self) -> bool:
-        """Whether lines have not been written yet, or their loss not been told."""
+        """Return whether lines are unwritten, or dropped ones unreported."""
         with self._change:
             return bool(self._bytes or self._untold)
 
     def put(self, lines: list[bytes]) -> None:
-        """Takes lines to be written soon, or drops them where too much waits already. Never blocks."""
+        """Queue lines for the thread, or drop them if too many bytes wait. Never blocks."""
         size = sum(map(len, lines))
         with self._change:
             if self._bytes + size > self._most_bytes:
@@ -48,7 +51,7 @@ class LogWriter:
             self._thread.start()
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Writes what waits, as far as it is taken within `within_s` seconds."""
+        """Write what waits, for at most `within_s` seconds, and end the thread."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -62,14 +65,14 @@ class LogWriter:
             self._tell_dropped()
 
     def _next(self) -> list[bytes]:
-        """The lines that wait; none once it is closed and all are written."""
+        """Wait for lines and return them; an empty list once the writer is closed and all are written."""
         with self._change:
             self._change.wait_for(lambda: self._lines or self._closed)
             lines, self._lines = self._lines, []
         return lines
 
     def _write_counted(self, piece: bytes) -> None:
-        """Where nothing can be written (a full disk, a closed pipe) lines are lost, not requests."""
+        """Write a piece. If it cannot be written (full disk, closed pipe), count its lines as dropped."""
         try:
             write(self._descriptor, piece)
             lost = 0
@@ -97,7 +100,7 @@ class LogWriter:
 
 
 def pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """The lines, put together as far as a pipe takes them in one: other processes write to it too."""
+    """Join lines into pieces that a pipe takes in one write, so that lines of several processes do not mix."""
     piece = b""
     for line in lines:
         if len(piece) + len(line) > PIPE_BUF and piece:

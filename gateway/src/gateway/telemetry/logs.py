@@ -16,7 +16,7 @@ MAX_LINES: Final = 256  # that wait to be handed over
 
 
 def timestamp(milliseconds: int) -> str:
-    """ISO 8601 of a moment since 1970."""
+    """Return ISO 8601, UTC, for milliseconds since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
@@ -26,12 +26,12 @@ def line_of(moment: str, level: str, event: str, facts: dict[str, object]) -> by
 
 
 def dropped_line(count: int) -> bytes:
-    """Says that `count` lines are missing before it."""
+    """Return the log line that reports `count` lines missing before it."""
     return line_of(timestamp(int(time.time() * 1000)), "warning", "log_lines_dropped", {"lines": count})
 
 
 class Out(Protocol):
-    """Where lines go."""
+    """Where log lines go; LogWriter is the real one."""
 
     dropped: int
 
@@ -41,10 +41,11 @@ class Out(Protocol):
 
 
 class EventLog:
-    """Writes events. `event` is a fixed word; the rest are its facts. Never bodies, never keys.
+    """Writes events as JSON lines. `event` is a fixed word, the other fields are its facts; bodies and keys are never
+    logged.
 
-    Lines of requests are handed over together, at most `FLUSH_S` seconds late; any other line at once, behind those
-    that wait. out: None for standard output.
+    Lines of requests are collected for at most FLUSH_S seconds and written together; any other line is written at
+    once, after those that wait. out: None for standard output.
     """
 
     def __init__(self, out: Out | None = None) -> None:
@@ -54,7 +55,7 @@ class EventLog:
 
     @property
     def dropped(self) -> int:
-        """How many lines could not be written."""
+        """Return how many lines could not be written."""
         return self._out.dropped
 
     def request(self, loop: asyncio.AbstractEventLoop, **facts: object) -> None:
@@ -74,18 +75,18 @@ class EventLog:
         self._write("error", event, facts)
 
     def fault(self, error: Exception, **facts: object) -> None:
-        """A fault of the gateway's own, with where it is."""
+        """Log an unexpected exception of the gateway's own code, with its traceback."""
         where = "".join(traceback.format_exception(error))
         self.error("fault", message=f"{type(error).__name__}: {error}", traceback=where, **facts)
 
     def flush(self) -> None:
-        """Hands over what waits."""
+        """Pass the collected lines to the writer."""
         lines, self._lines = self._lines, []
         if lines:
             self._out.put(lines)
 
     def close(self) -> None:
-        """Writes what waits, as far as somebody takes it in time."""
+        """Write what waits, as far as the reader takes it in time."""
         self.flush()
         self._out.close()
 

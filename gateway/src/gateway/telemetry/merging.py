@@ -1,7 +1,7 @@
-"""What several processes tell of themselves, made into what one would tell. Pure.
+"""Merge what several gateway processes report into one page. Pure.
 
-Counters and histograms add up, and so do the gauges that count processes, requests, bytes or open files; of any other
-gauge the highest value holds.
+Counters and histograms are added up, and so are gauges that count processes, requests, bytes or open files. Of any
+other gauge the highest value is kept.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Merged(Collector):
-    """Families whose samples are those of every exposition."""
+    """A collector for the Prometheus library: families with the merged samples of all expositions."""
 
     def __init__(self, expositions: Iterable[str]) -> None:
         self._families: dict[str, Metric] = {}
@@ -56,14 +56,16 @@ class Merged(Collector):
 
 
 def metrics(expositions: Sequence[str]) -> bytes:
-    """One exposition of all, in Prometheus' text format."""
+    """Return one exposition, in Prometheus' text format, for all processes."""
     registry = CollectorRegistry()
     registry.register(Merged(expositions))
     return generate_latest(registry)
 
 
 def workers(pages: Sequence[Json]) -> Json:
-    """One page of all workers: what the first process says of each, with the requests in flight of all."""
+    """Return one /workers page: the first process's view of each worker, with the requests in flight of all
+    processes.
+    """
     first, *others = ({slug["slug"]: slug for slug in page["slugs"]} for page in pages)
     return {
         "slugs": [
@@ -73,7 +75,7 @@ def workers(pages: Sequence[Json]) -> Json:
 
 
 def merged_slug(slug: Json, others: Sequence[Json]) -> Json:
-    """One slug as the first process has it, and as the others do."""
+    """Return one slug as the first process sees it, with the other processes' requests in flight added."""
     elsewhere: Counter[str] = Counter()
     for other in others:
         for worker in other.get("workers", ()):

@@ -35,7 +35,7 @@ UNSEEN: Final = {
 
 
 class QueueLengths(Protocol):
-    """Requests that wait for a worker, by model."""
+    """The queues of requests that wait for a worker, as the metrics read them."""
 
     def length(self, model: str) -> int: ...
 
@@ -43,7 +43,7 @@ class QueueLengths(Protocol):
 
 
 class Histogram:
-    """How often values fell into each of the buckets of SECONDS. A fifth of the cost of the library's histogram."""
+    """Counts values per bucket of SECONDS. It costs a fifth of the library's histogram."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(SECONDS) + 1)
@@ -54,13 +54,13 @@ class Histogram:
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Prometheus' own form: up to each bound, all that is below it too."""
+        """Return the buckets as Prometheus has them: each bound with the number of values up to it."""
         return list(zip(BOUNDS, accumulate(self.counts), strict=True))
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Of one model and route."""
+    """The counts of one model and route."""
 
     endings: Counter[tuple[int, str]] = field(default_factory=lambda: Counter(UNSEEN))  # by status and ending
     duration: Histogram = field(default_factory=Histogram)
@@ -71,7 +71,9 @@ class Traffic:
 
 
 class Metrics:
-    """What the data path counts. Plain numbers: a request costs look-ups only, and the rest is done when scraped."""
+    """What the data path counts: plain numbers, so that a request costs a few additions. They become text when
+    scraped.
+    """
 
     def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
@@ -93,7 +95,9 @@ class Metrics:
     def count(
         self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
     ) -> Traffic:
-        """A request has ended. seconds: from its head to its end; first_byte: to the answer's."""
+        """Count a request that has ended. seconds: from its head to its end; first_byte: seconds to the answer's
+        first byte, or None.
+        """
         traffic = self._traffic.get((model, route))
         if traffic is None:
             traffic = self._traffic[model, route] = Traffic()
@@ -110,11 +114,11 @@ class Metrics:
         self._retries += 1
 
     def count_lag(self, seconds: float) -> None:
-        """How late the event loop came to something that was due."""
+        """Note how many seconds late the event loop was for a timer."""
         self._loop_lag.add(seconds)
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         families = (*fleet_families(self._fleet), *self._families())
         return generate_latest(self.registry) + "".join([family.text() for family in families]).encode()
 
@@ -174,7 +178,7 @@ class Metrics:
 
 
 def fleet_families(fleet: Fleet) -> Iterator[Family]:
-    """The fleet's state, read when scraped, so that a worker that left leaves no series behind."""
+    """Yield the fleet's metrics, read when scraped: a worker that left leaves no series behind."""
     workers = fleet.workers()
     models = [(model, fleet.model_state(model)) for model in fleet.catalog.names]
     yield gauge(

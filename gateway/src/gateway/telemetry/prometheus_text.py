@@ -1,7 +1,7 @@
-"""Prometheus' text format, written at once. Pure.
+"""Write Prometheus' text format. Pure.
 
-The library makes an object of every sample and takes seven times as long, for which the event loop and with it every
-stream waits at each scrape.
+The official library makes an object for every sample and takes seven times as long, and all that time the event loop
+stands still at each scrape.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ Samples = Iterable[tuple[Sequence[str], float]]  # the labels' values, and the n
 
 
 class Family:
-    """One metric with its samples. `labels`: names in the order of the values; what is written has them sorted."""
+    """One metric with its samples. `labels` are label names in the order of the values; the text has them sorted."""
 
     def __init__(self, kind: str, name: str, what: str, labels: Sequence[str] = ()) -> None:
         self._name = name
@@ -19,13 +19,13 @@ class Family:
         self._lines = [f"# HELP {name} {what}\n# TYPE {name} {kind}\n"]
 
     def add(self, values: Sequence[str], number: float) -> None:
-        """One sample."""
+        """Add one sample."""
         labels = self.labelled(values)
         braces = f"{{{labels}}}" if labels else ""
         self._lines.append(f"{self._name}{braces} {float(number)!r}\n")
 
     def add_histogram(self, values: Sequence[str], buckets: Iterable[tuple[str, int]], total: float) -> None:
-        """A histogram's samples. `buckets`: each bound, and how many values are at most that."""
+        """Add a histogram's samples. buckets: each bound, with the number of values up to it."""
         name, labels, count = self._name, self.labelled(values), 0
         more = f",{labels}" if labels else ""
         for bound, count in buckets:
@@ -34,7 +34,7 @@ class Family:
         self._lines.append(f"{name}_count{braces} {float(count)!r}\n{name}_sum{braces} {total!r}\n")
 
     def labelled(self, values: Sequence[str]) -> str:
-        """Such as `model="m",route="r"`."""
+        """Return label values as text, such as `model="m",route="r"`."""
         order = self._order
         return ",".join(
             [f'{name}="{escaped(values[at])}"' for name, at in zip(self._labels, order, strict=True)]
@@ -59,7 +59,7 @@ def filled(family: Family, samples: Samples) -> Family:
 
 
 def histogram(name: str, what: str, labels: Sequence[str] = ()) -> Family:
-    """`le` is told first: no label of ours comes before it."""
+    """Make a histogram's family. Its label `le` comes first, as no other label of ours sorts before it."""
     return Family("histogram", name, what, labels)
 
 
