@@ -16,7 +16,14 @@ import pytest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-from gateway.proxy.response_filter import Document, Edits, Names, Reading, Stream, Tokens
+from gateway.proxy.response_filter import (
+    DocumentFilter,
+    Edits,
+    ReasoningNames,
+    ResponseFilter,
+    StreamFilter,
+    Tokens,
+)
 
 END = b"data: [DONE]\n\n"
 
@@ -72,20 +79,20 @@ TEXT = 'say "usage": {"prompt_tokens": 1} and "reasoning": "x"'
 writers = pytest.mark.parametrize("writer", WRITERS)
 
 
-def through(reading: Reading, *pieces: bytes) -> bytes:
+def through(reading: ResponseFilter, *pieces: bytes) -> bytes:
     return b"".join([*(reading.feed(piece) for piece in pieces), reading.rest()])
 
 
 @writers
-@pytest.mark.parametrize("names", Names)
-def test_a_document(writer: str, names: Names) -> None:
+@pytest.mark.parametrize("names", ReasoningNames)
+def test_a_document(writer: str, names: ReasoningNames) -> None:
     """Its tokens are told, and its reasoning goes out under the names that are asked for."""
     message = Message(role="assistant", content=TEXT, reasoning="why\n")
     whole = WRITERS[writer](Answer(choices=[Choice(message=message, finish_reason="stop")], usage=USAGE))
-    reading = Document(Edits(names))
+    reading = DocumentFilter(Edits(names))
     made = json.loads(through(reading, whole))["choices"][0]["message"]
     assert reading.tokens == Tokens(7, 3)
-    wanted = {"reasoning", "reasoning_content"} if names is Names.BOTH else {names.value} - {"none"}
+    wanted = {"reasoning", "reasoning_content"} if names is ReasoningNames.BOTH else {names.value} - {"none"}
     assert {name: made[name] for name in made if name.startswith("reasoning")} == dict.fromkeys(
         wanted, "why\n"
     )
@@ -100,7 +107,7 @@ def test_a_stream(writer: str) -> None:
     events = [
         b"data: " + WRITERS[writer](one) + b"\n\n" for one in [*chunks, Answer(choices=[], usage=USAGE)]
     ]
-    reading = Stream((b"data: [DONE]",), Edits(Names.BOTH, hide_usage=True))
+    reading = StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH, hide_usage=True))
     made = through(reading, *events, END).removesuffix(END).split(b"\n\n")[:-1]
     assert reading.tokens == Tokens(7, 3)
     deltas = [json.loads(event[6:])["choices"][0]["delta"] for event in made]
@@ -113,4 +120,4 @@ def test_a_chunk_without_the_words_passes_untouched(writer: str) -> None:
     """Nothing is looked for in it but the words themselves."""
     chunk = b"data: " + WRITERS[writer](Answer(choices=[Choice(delta=Message(content="x"))])) + b"\n\n\r\n"
     if b'"usage"' not in chunk and b'"reasoning"' not in chunk:
-        assert Stream((b"data: [DONE]",), Edits(Names.BOTH)).passes(chunk)
+        assert StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH)).passes(chunk)

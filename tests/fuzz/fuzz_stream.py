@@ -3,7 +3,14 @@
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.proxy.response_filter import KEY, USAGE_KEY, Document, Edits, Names, Stream
+    from gateway.proxy.response_filter import (
+        KEY,
+        USAGE_KEY,
+        DocumentFilter,
+        Edits,
+        ReasoningNames,
+        StreamFilter,
+    )
 
 from tests.fuzz.harness import main, pieces
 
@@ -11,9 +18,9 @@ ENDS = (b"data: [DONE]", b"event: message_stop")
 EDITS = (
     Edits(),
     Edits(hide_usage=True),
-    Edits(Names.BOTH),
-    Edits(Names.NONE, True),
-    Edits(Names.REASONING_CONTENT),
+    Edits(ReasoningNames.BOTH),
+    Edits(ReasoningNames.NONE, True),
+    Edits(ReasoningNames.REASONING_CONTENT),
 )
 USAGE = b'"usage":{"prompt_tokens":1,"completion_tokens":2,"d":{"e":1}}'
 SEEDS = (
@@ -26,25 +33,25 @@ SEEDS = (
 def target(data: bytes) -> None:
     parts = pieces(data)
     whole = b"".join(parts)
-    assert joined(Stream(ENDS, Edits()), parts) == whole
+    assert joined(StreamFilter(ENDS, Edits()), parts) == whole
     for edits in EDITS:
         if KEY not in whole and USAGE_KEY not in whole:
-            assert joined(Stream(ENDS, edits), parts) == whole
-            assert joined(Document(edits), parts) == whole
+            assert joined(StreamFilter(ENDS, edits), parts) == whole
+            assert joined(DocumentFilter(edits), parts) == whole
         compare(edits, parts)
-    at_once, in_pieces = Stream(ENDS, Edits()), Stream(ENDS, Edits())
+    at_once, in_pieces = StreamFilter(ENDS, Edits()), StreamFilter(ENDS, Edits())
     joined(at_once, [whole])
     joined(in_pieces, parts)
     assert in_pieces.whole or not at_once.whole
 
 
-def joined(reading: Stream | Document, parts: list[bytes]) -> bytes:
+def joined(reading: StreamFilter | DocumentFilter, parts: list[bytes]) -> bytes:
     return b"".join([*(reading.feed(part) for part in parts), reading.rest()])
 
 
 def compare(edits: Edits, parts: list[bytes]) -> None:
     """Chunks that may pass with their frame leave all as if they had been fed."""
-    fast, slow = Stream(ENDS, edits), Stream(ENDS, edits)
+    fast, slow = StreamFilter(ENDS, edits), StreamFilter(ENDS, edits)
     passed, fed = [], []
     for part in parts:
         passes = part and fast.passes(b"%x\r\n%b\r\n" % (len(part), part))

@@ -6,7 +6,7 @@ import pytest
 
 from bench import answers
 from bench.answers import LONG, MODEL, THOUGHTS
-from gateway.proxy.response_filter import Edits, Names
+from gateway.proxy.response_filter import Edits, ReasoningNames
 
 
 def test_the_loads_are_of_the_sizes_that_peers_were_measured_with() -> None:
@@ -37,7 +37,7 @@ def test_what_is_expected_of_the_gateway_is_what_its_rule_makes() -> None:
     """The reasoner's stream under both names, worked out here and by the gateway's own module."""
     body = answers.stream_body(THOUGHTS)
     assert body.count(b'"reasoning":') == 100
-    assert answers.with_both_names(body) == Edits(Names.BOTH).apply(body) != body
+    assert answers.with_both_names(body) == Edits(ReasoningNames.BOTH).apply(body) != body
 
 
 @pytest.mark.parametrize("body", [answers.completion(), answers.stream_body(LONG)])

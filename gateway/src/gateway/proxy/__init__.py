@@ -1,2 +1,2 @@
-"""One request from its head to its last byte: which worker, what is sent, what comes back, what is written down.
-It knows nothing of FastAPI, and of sockets only what `server` and `upstream` tell it."""
+"""One proxied request from its head to its last byte: choose a worker, send, relay the answer, record the outcome.
+Nothing here uses FastAPI or a socket: `server` is the client's side of the wire and `upstream` the worker's."""

@@ -1,4 +1,4 @@
-"""Where a request for a proxied route comes in: it gets its handler, or is refused by what its head says."""
+"""Admit a request for a proxied route when its head has come: give it a handler, or note why it is refused."""
 
 from gateway.api.errors import GatewayError, MethodNotAllowed
 from gateway.api.routes import Route
@@ -11,14 +11,14 @@ from gateway.server.request_id import request_ids
 
 
 class Admission:
-    """Gives every request for a proxied route its handler."""
+    """Prepares every request for a proxied route. One per process; `server` calls it."""
 
     def __init__(self, context: Context, keys: KeyRing) -> None:
         self._context = context
         self._keys = keys
 
     def prepare(self, request: ClientRequest, route: Route) -> None:
-        """Of a request whose head has come; refuses it if the head is enough for that."""
+        """Set the request's size limit and handler, and `refusal` if method, key or content coding are not accepted."""
         request.limit = self._context.settings.max_body_bytes
         ids = request_ids(request.headers, b"%032x" % self._context.random.getrandbits(128))
         request.handler = ProxyHandler(self._context, request, route, ids)
@@ -27,11 +27,11 @@ class Admission:
             self._keys.check(request.headers)
             coding_of(request.headers)
         except GatewayError as error:
-            request.refusal = error.with_traceback(None)  # which knows the request: a circle
+            request.refusal = error.with_traceback(None)  # a traceback would make a reference cycle
 
 
 def check_method(request: ClientRequest, route: Route) -> None:
-    """Raises MethodNotAllowed."""
+    """Raises MethodNotAllowed if the route does not take the request's method."""
     if request.method != route.method:
         path, given = request.path.decode("latin-1"), request.method.decode("latin-1")
         raise MethodNotAllowed(f"{path} takes {route.method.decode()}, not {given}", route.method.decode())

@@ -1,4 +1,4 @@
-"""One try at a worker: the lease on it, and the exchange with it."""
+"""One attempt of a request at a worker: the lease on the worker, and the exchange with it."""
 
 from typing import Final
 
@@ -13,7 +13,8 @@ OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it
 
 
 class Attempt:
-    """Counts on its worker from the beginning, until `end`. streams: its first piece will be told."""
+    """One attempt, which its request's handler owns. It holds a lease on the worker from here until `end`.
+    streams: the answer will be a stream, so that `note_first` will be called."""
 
     def __init__(self, worker: Worker, *, streams: bool) -> None:
         self.worker = worker
@@ -29,7 +30,7 @@ class Attempt:
         return self._exchange
 
     def note_first(self) -> None:
-        """The answer's first piece has come."""
+        """Count the request with a smaller weight from now on: the answer's first piece has come."""
         self._lease.note_first()
 
     def pause(self) -> None:
@@ -39,7 +40,7 @@ class Attempt:
         self.exchange.resume()
 
     def end(self) -> None:
-        """Giving an exchange up frees the engine."""
+        """End the lease, and cancel the exchange if it is not over, so that vLLM stops its work for it."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
@@ -47,7 +48,8 @@ class Attempt:
 
 
 def failure_of(error: Exception, *, answered: bool) -> Failure | None:
-    """What an exchange's failure counts as, or None if it was not the worker's."""
+    """Return what `error` counts as against the worker, or None if the worker is not to blame. answered: whether the
+    answer's head had come."""
     if isinstance(error, WorkerUnreachable):
         return Failure.CONNECT
     if not isinstance(error, WorkerDisconnected | BadWorkerResponse):

@@ -1,4 +1,4 @@
-"""The parts that all proxied requests use."""
+"""The objects that all proxied requests of a process share. Made once, at the start."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -21,7 +21,7 @@ from gateway.upstream.pool import Upstream
 
 @dataclass(slots=True)
 class Context:
-    """What all proxied requests use. random: for choices, and for ids, which must be unique, not secret."""
+    """What all proxied requests share. random: for choices, and for ids, which must be unique but not secret."""
 
     settings: Settings
     fleet: Fleet
@@ -33,7 +33,7 @@ class Context:
     random: Random = field(default_factory=Random)
     affinity: ResponseAffinity = field(default_factory=ResponseAffinity)
     offload: Offload = field(init=False)
-    turns: Turns = field(init=False)  # of reading large bodies
+    turns: Turns = field(init=False)  # in which large bodies are read
     reader: BodyReader = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
     retry_budgets: dict[str, RetryBudget] = field(init=False)
@@ -47,18 +47,19 @@ class Context:
         self.retry_budgets = {model: RetryBudget() for model in self.models.options}
 
     def free(self, model: str) -> tuple[Worker, ...]:
-        """The workers that may get one more request for `model`."""
+        """Return the workers of `model` that may get one more request; all of its pool if there is no limit."""
         pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
         return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
 
     def search(self, response: bytes, model: str | None) -> Search:
-        """For a stored response, among the workers of `model`, or all; if it is known who has made it, there alone."""
+        """Return a search for a stored response: in the worker that made it if that is known, else in all workers of
+        `model`, or in all workers if `model` is None."""
         holder = self.affinity.worker_of(response)
         if holder is not None and self.fleet.has(holder):
             return Search(response, (holder,))
         return Search(response, self.fleet.workers() if model is None else self.fleet.pool(model))
 
     def serve_queue(self, worker: Worker | None) -> None:
-        """A request on `worker` is over: who waits for it may go."""
+        """Send queued requests to `worker`, where one has ended. None: do nothing."""
         if worker is not None:
             self.queues.serve(self.fleet.models_of(worker))

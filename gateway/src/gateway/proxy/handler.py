@@ -1,9 +1,10 @@
-"""The hot path: one request from its head to its last byte, read top-down.
+"""The hot path: one proxied request from its whole body to its last byte. Read it from top to bottom.
 
-context -> route -> card -> lease -> send (-> once more, before the first byte) -> relay -> release and log
+decode -> read the body -> look up the model -> choose a worker or queue -> send (-> retry) -> relay -> release, record
 
-Nothing here waits: what comes next is called when it comes. Once a byte of the answer is out, an error can be no
-status: a stream gets an error event, and the body is left without its end: no broken answer looks finished.
+All of it runs on the event loop and never blocks: `server` and `upstream` call a method for each event. Once the
+answer has begun, an error can no longer be a status: a stream gets an error event, and the connection is closed
+without the body's end, so that no client takes a broken answer for a whole one.
 """
 
 from collections.abc import Callable
@@ -33,20 +34,24 @@ from gateway.proxy.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.proxy.context import Context
 from gateway.proxy.relay import Relay
 from gateway.proxy.response_affinity import Search
-from gateway.proxy.response_filter import Edits, Names
+from gateway.proxy.response_filter import Edits, ReasoningNames
 from gateway.proxy.timing import Timing
 from gateway.server.request import ClientRequest
 from gateway.upstream.connection import StaleConnection
 
-UNKNOWN: Final = "unknown"  # the label of a model that no card declares
+UNKNOWN: Final = "unknown"  # label in metrics and log of a model that no card declares
 NOT_FOUND, UNAVAILABLE = 404, 503
 NO_OPTIONS: Final = Options()
-JOINED_AT_ONCE: Final = 1 << 20  # bytes of a body; a larger one is put together in a thread
-KEPT_BYTES: Final = 64 * 1024  # of a body that is kept for a retry however long its worker is silent
+MAX_JOINED_BYTES: Final = 1 << 20  # of a body that is joined on the event loop; else in a thread
+MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body that is kept for a retry until the answer begins
 
 
 class ProxyHandler:
-    """One request while it runs. Times are of the loop's clock, in seconds."""
+    """Runs one request: it is the `Handler` of the client's request and the `Receiver` of the worker's answer.
+
+    `Admission.prepare` makes it; the client's request owns it. Times are seconds of the event loop's clock. ids: the
+    request's id for the client, and the one that the worker gets. status, ending, code: how it ended, for the record.
+    """
 
     def __init__(
         self, context: Context, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
@@ -55,23 +60,23 @@ class ProxyHandler:
         self._request = request
         self.step: Step = Step.NEW
         self.relay = Relay(request, route, context.affinity, ids[0])
-        self._parsed: ParsedBody | None = None  # until a head has come, or a large body is let go
+        self._parsed: ParsedBody | None = None  # None before it is read, and once it is released
         self._options = NO_OPTIONS
-        self._names = Names.REASONING
-        self._started = 0.0  # when its body was whole
+        self._names = ReasoningNames.REASONING
+        self._started = 0.0  # when its body was complete
         self._decoding: Decoding | None = None
-        self._reading: BodyReading | None = None  # the body, while it is read
+        self._reading: BodyReading | None = None  # only in Step.READING, between two turns
         self._attempt: Attempt | None = None
-        self._search: Search | None = None  # for the stored response that it names
-        self._may_go_elsewhere = True  # once
+        self._search: Search | None = None  # for the worker of the stored response that it names
+        self._may_retry_elsewhere = True  # until it has gone to a second worker
         self._hides_usage = self.wants_stream = False
         self.id, self.sent_id = ids
         self.route = route
         self.timing = Timing(request.arrived)
         self.model = UNKNOWN
         self.worker: Worker | None = None
-        self.waits_since: float | None = None  # in the queue
-        self.queued = 0.0  # seconds
+        self.waits_since: float | None = None  # since when it is in the queue, else None
+        self.queued = 0.0  # seconds in the queue
         self.attempts = self.status = 0
         self.ending = "broken"
         self.code: str | None = None
@@ -79,16 +84,16 @@ class ProxyHandler:
     def _become(self, step: Step) -> None:
         self.step = changed(STEPS, self.step, step)
 
-    # the way to the worker
+    # to the worker
 
     def start(self) -> None:
-        """The request is whole and its turn has come."""
+        """Start the work. Called once, when the body is complete and earlier requests on the connection are done."""
         self._safely(self._start)
 
     def _start(self) -> None:
         self._started = self._context.upstream.loop.time()
         coding = content_coding.coding_of(self._request.headers)
-        if coding is None and self._request.size <= JOINED_AT_ONCE:
+        if coding is None and self._request.size <= MAX_JOINED_BYTES:
             self._read(self._request.body())
         else:
             self._become(Step.DECODING)
@@ -97,7 +102,8 @@ class ProxyHandler:
             self._context.offload.decode(self._decoding, self._take_decoding_turn)
 
     def _take_decoding_turn(self, error: BaseException | None) -> bool:
-        """A part is decoded, or cannot be; returns whether there is more to decode."""
+        """Called on the event loop after each turn of the decoding thread, with that turn's error or None. Goes on to
+        `_read` once the body is decoded. Returns whether another turn is needed."""
         if self.step is not Step.DECODING:
             return False
         if isinstance(error, GatewayError):
@@ -109,6 +115,7 @@ class ProxyHandler:
         return self.step is Step.DECODING
 
     def _decode_on(self) -> None:
+        """Claim what the body grew by from the budget (raises Overloaded), and read the body if it is complete."""
         decoding = self._decoding
         assert decoding is not None
         self._request.claim(decoding.grown)
@@ -117,7 +124,7 @@ class ProxyHandler:
             self._read(decoding.body)
 
     def _read(self, body: bytes) -> None:
-        """At once if it is small."""
+        """Read the body for what the gateway must know: a small one now, a large one in turns on the event loop."""
         content_type = headers.get(self._request.headers, b"content-type") or b""
         reading = self._context.reader.begin(body, content_type, self.route)
         if reading.advance():
@@ -128,7 +135,7 @@ class ProxyHandler:
             self._context.turns.take(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
-        """Whether there is more to read."""
+        """Read on for about a millisecond. Returns whether another turn is needed."""
         if self.step is Step.READING:
             self._safely(self._read_on)
         return self.step is Step.READING and self._reading is not None
@@ -140,16 +147,17 @@ class ProxyHandler:
             self._route(reading.parsed())
 
     def _route(self, parsed: ParsedBody) -> None:
+        """Go on with the body that was read: look the model up, or find the worker of a stored response."""
         self._parsed, self._hides_usage = parsed, parsed.hides_usage
         self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
-            self._look_for(stored_id(self.route, self._request.path) or b"", None)
+            self._send_to_holder(stored_id(self.route, self._request.path) or b"", None)
         else:
             self._look_up(parsed)
             self._dispatch(parsed)
 
     def _safely(self, step: Callable[[], None]) -> None:
-        """An error, and any fault of the gateway's own, ends this request and no other."""
+        """Call `step`. If it raises, answer the client with the error; other requests are not affected."""
         try:
             step()
         except GatewayError as error:
@@ -158,34 +166,36 @@ class ProxyHandler:
             self.on_fault(fault)
 
     def on_fault(self, fault: Exception) -> None:
-        """The gateway itself has failed at this request: no worker is to blame, and the client is told what can be."""
+        """Log a bug of the gateway's own and answer with GatewayFault. It does not count against the worker."""
         self._context.log.fault(fault, id=self.id.decode())
         try:
             self.fail(GatewayFault())
-        except Exception as again:  # noqa: BLE001  # the same boundary: what is left to do is to end the connection
+        except Exception as again:  # noqa: BLE001  # the same boundary: all that is left is to close the connection
             self._context.log.fault(again, id=self.id.decode())
             self._end_anyway()
 
     def _look_up(self, parsed: ParsedBody) -> None:
-        """What is declared of the model."""
+        """Set `model` and its options from the cards that serve it. Raises GatewayError if there is no such model, or
+        if it does not take the request's media or size."""
         cards = self._context.fleet.catalog.resolve(parsed.model)
         if not cards:
             raise self._context.fleet.why_unavailable(parsed.model)
         self.model, self._options = parsed.model, self._context.models.options[parsed.model]
         if self.route.reasons and any(card.reasons for card in cards):
-            self._names = Names(parsed.alias.reasoning) if parsed.alias is not None else Names.BOTH
+            alias = parsed.alias
+            self._names = ReasoningNames(alias.reasoning) if alias is not None else ReasoningNames.BOTH
         reader.check_media(parsed, cards)
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
     def _dispatch(self, parsed: ParsedBody) -> None:
-        """Sends the request to a worker, or puts it in line for one. Raises GatewayError."""
+        """Send the request to a worker, or into the model's queue. Raises GatewayError if neither is possible."""
         context = self._context
         if not context.fleet.pool(self.model):
             raise context.fleet.why_unavailable(self.model)
         previous = parsed.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
-            self._look_for(previous.encode(errors="replace"), self.model)
-        elif free := self._free_after_queue():
+            self._send_to_holder(previous.encode(errors="replace"), self.model)
+        elif free := self._free_workers():
             self._send(self._choose(free, parsed))
         elif context.queues.enter(self.model, self, self._options.queue.most):
             self._become(Step.QUEUED)
@@ -196,57 +206,62 @@ class ProxyHandler:
             )
 
     def has_room(self) -> bool:
+        """Whether a worker of the model takes one more request. The queue asks."""
         return bool(self._context.free(self.model))
 
     def take_turn(self) -> None:
-        """The request has left the queue, and a worker has room."""
-        self._note_wait()
-        self._safely(self._go)
+        """Send the request now. The queue calls this when it has removed the request and a worker has room."""
+        self._end_wait()
+        self._safely(self._send_after_queue)
 
-    def _go(self) -> None:
+    def _send_after_queue(self) -> None:
         assert self._parsed is not None
         self._send(self._choose(self._context.free(self.model), self._parsed))
 
-    def _note_wait(self) -> None:
+    def _end_wait(self) -> None:
+        """Record in `queued` how long the request was in the queue, if it was."""
         if self.waits_since is not None:
             self.queued, self.waits_since = self._context.upstream.loop.time() - self.waits_since, None
 
-    def _free_after_queue(self) -> tuple[Worker, ...]:
-        """A worker may have become ready since: whoever waits goes first."""
+    def _free_workers(self) -> tuple[Worker, ...]:
+        """Return the workers with room that are left once the requests in the queue have been served: they go first."""
         self._context.queues.serve((self.model,))
         return self._context.free(self.model)
 
     def _choose(self, pool: tuple[Worker, ...], parsed: ParsedBody) -> Worker:
+        """Return the worker of `pool` (not empty) that the model's policy picks."""
         if len(pool) == 1:
             return pool[0]
         view = selection.RequestView(self._request.headers, parsed.fields, parsed.body)
         return self._context.selectors[self.model].choose(pool, view, self._context.upstream.loop.time())
 
-    def _look_for(self, response: bytes, model: str | None) -> None:
-        """Sends the request to the worker that has a stored response. Raises GatewayError."""
+    def _send_to_holder(self, response: bytes, model: str | None) -> None:
+        """Send the request to the first worker that may have the stored response. model: None for all workers.
+        Raises GatewayError if no worker can be asked."""
         self._search = self._context.search(response, model)
-        self._send(self._searched(self._search))
+        self._send(self._next_holder(self._search))
 
-    def _searched(self, search: Search) -> Worker:
-        """Whom to ask next. Raises GatewayError."""
+    def _next_holder(self, search: Search) -> Worker:
+        """Return the next worker to ask for the stored response. Raises GatewayError if none is left."""
         worker = search.next()
         if self.route.kind is Kind.STORED:
             self.model = self._context.fleet.models_of(worker)[0]
             self._options = self._context.models.options[self.model]
         return worker
 
-    def _search_on(self, search: Search, why: GatewayError | None) -> None:
-        """Who was asked has it not, or could not be asked: the next one is."""
-        search.missed(why)
-        self._safely(lambda: self._move(self._searched(search)))
+    def _search_next(self, search: Search, why: GatewayError | None) -> None:
+        """Ask the next worker. why: the error if the last one could not be asked; None if it has no such response."""
+        search.note_miss(why)
+        self._safely(lambda: self._send_instead(self._next_holder(search)))
 
     def _send(self, worker: Worker) -> None:
-        """For the first time."""
+        """Send the request for the first time, which earns the model a share of a retry."""
         self._context.retry_budgets[self.model].earn()
         self.attempts = 1
         self._ask(worker)
 
     def _ask(self, worker: Worker, *, fresh: bool = False) -> None:
+        """Start an attempt: take a lease on `worker` and send head and body. fresh: over a new connection."""
         upstream, request, parsed = self._context.upstream, self._request, self._parsed
         assert parsed is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
@@ -258,44 +273,46 @@ class ProxyHandler:
         self._attempt = Attempt(worker, streams=self.wants_stream)
         self._attempt.send(upstream, head, parsed.parts, self, fresh=fresh)
 
-    # the way back
+    # the worker's answer: `upstream` calls these
 
     def on_head(self, *, alone: bool) -> None:
+        """Begin the answer, or ask another worker after a 503 or a missing stored response. alone: no byte of the
+        answer's body has come with the head."""
         assert self._attempt is not None
         exchange, worker = self._attempt.exchange, self._attempt.worker
         if exchange.status in OWN_FAILURES:
             self._context.fleet.failed(worker, Failure.UNAVAILABLE)
-            if exchange.status == UNAVAILABLE and self._goes_elsewhere():
+            if exchange.status == UNAVAILABLE and self._retry_elsewhere():
                 return
         elif exchange.status < 400:
             self._context.fleet.succeeded(worker)
-        if self._search is not None and not self._is_found(self._search, exchange.status, worker):
+        if self._search is not None and not self._has_response(self._search, exchange.status, worker):
             return
         self.timing.heard = self._context.upstream.loop.time()
         self._become(Step.ANSWERED)
-        self._let_body_go()
+        self._release_body()
         if not self.relay.open(exchange, worker, Edits(self._names, self._hides_usage), alone=alone):
             self.fail(BadWorkerResponse(f"The worker answered with status {exchange.status} and no stream"))
 
-    def _let_body_go(self) -> None:
-        """It will not be sent again."""
+    def _release_body(self) -> None:
+        """Free the request's body, and its part of the body budget: it will not be sent again."""
         self._parsed = None
         self._request.let_go()
 
-    def _is_body_done(self) -> bool:
-        """Whether a worker has taken a large body and keeps it: one that refuses a request does so at once, and nobody
-        else need be asked."""
+    def _is_body_unneeded(self) -> bool:
+        """Whether a large body can be freed: the worker has had all of it for so long that it will not refuse it, and
+        no other worker is to be asked."""
         parsed, attempt, search = self._parsed, self._attempt, self._search
-        if parsed is None or attempt is None or parsed.size <= KEPT_BYTES:
+        if parsed is None or attempt is None or parsed.size <= MAX_KEPT_BYTES:
             return False
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
-    def _is_found(self, search: Search, status: int, worker: Worker) -> bool:
-        """Whether the worker that was asked has the stored response; else the next one is asked."""
+    def _has_response(self, search: Search, status: int, worker: Worker) -> bool:
+        """Return whether `status` means that the worker has the stored response. If not, ask the next worker."""
         if status == NOT_FOUND:
-            self._search_on(search, None)
+            self._search_next(search, None)
         elif status == UNAVAILABLE and search.has_more:
-            self._search_on(
+            self._search_next(
                 search, NoWorkerAvailable(f"A worker that may have the response {search.name} ends")
             )
         else:
@@ -305,18 +322,21 @@ class ProxyHandler:
         return False
 
     def on_chunk(self, framed: bytes) -> None:
-        self._note_piece()
+        """Relay one whole chunk of the answer, which still has its chunk frame."""
+        self._note_data()
         self.relay.chunk(framed)
 
     def on_payload(self, data: bytes) -> None:
-        self._note_piece()
+        """Relay a piece of the answer's body that has no chunk frame."""
+        self._note_data()
         self.relay.payload(data)
 
-    def _note_piece(self) -> None:
+    def _note_data(self) -> None:
         if self.timing.note(self._context.upstream.loop.time()) and self._attempt is not None:
             self._attempt.note_first()
 
     def on_end(self) -> None:
+        """Finish the request: the worker's body has ended. A stream without its last event is an error."""
         worker = self.worker
         assert worker is not None
         if not self.relay.rest():
@@ -334,10 +354,10 @@ class ProxyHandler:
         self.relay.close()
         self._record()
 
-    # failures, and what is done once more
+    # failures and retries
 
     def on_failure(self, error: Exception) -> None:
-        """The exchange has failed."""
+        """Retry, or end the request with `error`: the exchange with the worker has failed."""
         worker = self.worker
         assert worker is not None
         if isinstance(error, StaleConnection):
@@ -353,37 +373,40 @@ class ProxyHandler:
             self._context.fleet.failed(worker, failure)
         assert isinstance(error, GatewayError)
         if self._search is not None and self.step is Step.SENT:
-            self._search_on(self._search, error)
-        elif failure is not Failure.CONNECT or not self._goes_elsewhere():
+            self._search_next(self._search, error)
+        elif failure is not Failure.CONNECT or not self._retry_elsewhere():
             self.fail(error)
 
-    def _goes_elsewhere(self) -> bool:
-        """Sends the request to another worker, once, if there is one and a retry is left."""
+    def _retry_elsewhere(self) -> bool:
+        """Send the request to another worker, at most once, and return True. Return False if no other worker has room,
+        or the retry budget is empty."""
         parsed, free = self._parsed, () if self._search is not None else self._context.free(self.model)
         others = tuple(worker for worker in free if worker is not self.worker)
-        if not others or parsed is None or not self._may_go_elsewhere:
+        if not others or parsed is None or not self._may_retry_elsewhere:
             return False
         if not self._context.retry_budgets[self.model].spend():
             return False
-        self._may_go_elsewhere = False
+        self._may_retry_elsewhere = False
         self._retry(self._choose(others, parsed))
         return True
 
     def _retry(self, worker: Worker) -> None:
-        """Over a fresh connection, which is never stale."""
+        """Send the request again, over a new connection, which cannot be a stale one."""
         self.attempts += 1
-        self._move(worker, fresh=True)
+        self._send_instead(worker, fresh=True)
 
-    def _move(self, worker: Worker, *, fresh: bool = False) -> None:
-        place = worker.lease(streams=self.wants_stream)  # which nobody in the line takes meanwhile
+    def _send_instead(self, worker: Worker, *, fresh: bool = False) -> None:
+        """End the attempt before, then send to `worker`."""
+        place = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
         self._release()
         place.end()
         self._ask(worker, fresh=fresh)
 
-    # the client's doings
+    # the client: `server` calls these
 
     def on_gone(self) -> None:
-        """The client has left, which frees the engine. It may leave after a stream's last event."""
+        """End the request: the client has closed its connection. That also ends the work in vLLM. After a stream's last
+        event the request counts as complete."""
         self._become(Step.OVER)
         self._release()
         if self.relay.is_told:
@@ -393,6 +416,7 @@ class ProxyHandler:
         self._record()
 
     def pause(self) -> None:
+        """Stop reading from the worker: the client reads too slowly."""
         self.timing.paused = True
         if self._attempt is not None:
             self._attempt.pause()
@@ -402,12 +426,12 @@ class ProxyHandler:
         if self._attempt is not None:
             self._attempt.resume()
 
-    # time
+    # deadlines
 
     def look(self, now: float) -> None:
-        """Deadlines, the comments that keep a silent stream alive, and a body that is needed no more."""
-        if self.step is Step.SENT and self._is_body_done():
-            self._let_body_go()
+        """Check deadlines, send a comment into a silent stream, and free a large body. Called four times a second."""
+        if self.step is Step.SENT and self._is_body_unneeded():
+            self._release_body()
         if self.step is Step.DECODING or self.step is Step.READING:
             self._check_reading_time(now)
         elif self.waits_since is not None:
@@ -415,14 +439,14 @@ class ProxyHandler:
         elif (worker := self.worker) is not None and (
             why := self.timing.overdue(self._options.deadlines, worker.moved, now)
         ):
-            self._blame(worker, now)
+            self._count_timeout(worker, now)
             self.fail(WorkerTimeout(f"A worker of {worker.slug} was too slow: {why}"))
         elif self.wants_stream and self.timing.is_silent(self._context.settings.comment_s, now):
             self.timing.commented = now
             self.relay.comment()
 
     def _check_reading_time(self, now: float) -> None:
-        """Its body may take long to decode and to read, or those of many others do that came before."""
+        """Fail the request if its body was not decoded and read in time, for example behind many large ones."""
         longest = self._context.settings.body_timeout_s
         if now - self._started > longest:
             self.fail(
@@ -433,14 +457,16 @@ class ProxyHandler:
             )
 
     def _check_queue_time(self, now: float, since: float) -> None:
+        """Fail the request if it has been in the queue for too long, else see whether a worker has room now."""
         wait = self._options.queue.wait_s
         if now - since > wait:
             self.fail(Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s"))
         else:
             self._context.queues.serve((self.model,))
 
-    def _blame(self, worker: Worker, now: float) -> None:
-        """Silence counts against a worker; a long answer does not, nor one that may just have much before it."""
+    def _count_timeout(self, worker: Worker, now: float) -> None:
+        """Count a timeout against the worker if it was silent. An answer that is only long does not count, nor silence
+        before an answer that is no stream, since the worker may just have much to do before it."""
         if now - self.timing.started > self._options.deadlines.total_s:
             return
         if self.timing.first_byte is not None:
@@ -451,7 +477,7 @@ class ProxyHandler:
     # the end
 
     def fail(self, error: GatewayError) -> None:
-        """Tells the client, as far as it can still be told."""
+        """End the request with `error`: as the status if no answer has begun, else as far as a stream can say it."""
         if self.step is Step.OVER:
             self._end_anyway()
             return
@@ -467,12 +493,12 @@ class ProxyHandler:
         self._record()
 
     def _end_anyway(self) -> None:
-        """A fault in the midst of its end may have kept the client from being told."""
+        """Close the client's connection if the request is over but, after a bug at its end, still unanswered."""
         if not self._request.over:
             self._request.break_off()
 
     def shut(self) -> None:
-        """The gateway ends."""
+        """Fail the request, because the gateway shuts down."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _record(self) -> None:
@@ -488,13 +514,14 @@ class ProxyHandler:
             queued=self.queued,
             stream=self.relay.stream,
             timing=self.timing,
-            tokens=self.relay.reading.tokens,
+            tokens=self.relay.filter.tokens,
         )
 
     def _release(self) -> None:
-        """Gives back what it holds: a place in the line, a turn of the thread that decodes, a worker."""
+        """Give back what the request holds: its place in the queue, its turn in the decoding thread, its lease on a
+        worker, whose room goes to the next request in the queue."""
         if self.waits_since is not None:
-            self._note_wait()
+            self._end_wait()
             self._context.queues.leave(self.model, self)
         self._reading = None
         decoding, self._decoding = self._decoding, None

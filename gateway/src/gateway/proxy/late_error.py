@@ -1,7 +1,7 @@
-"""A worker's error that can no longer be a status, since a comment has gone out before it: told as an event.
+"""Late errors: turn a worker's error answer into an event, when comments have begun the stream with status 200. Pure.
 
-The error stays the worker's own: its object as it is where the route's clients understand it, else its words in one
-that they do.
+The worker's error object is sent as it is if the route's clients understand it. Otherwise its message is put into an
+object that they do.
 """
 
 from typing import Final
@@ -11,12 +11,12 @@ import orjson
 from gateway.api.errors import anthropic_type
 from gateway.api.routes import Dialect
 
-MAX_HELD_BYTES: Final = 64 * 1024  # bytes of an error
-MAX_QUOTED_CHARACTERS: Final = 1000  # characters of one that is no JSON
+MAX_HELD_BYTES: Final = 64 * 1024  # bytes of an error's body; the rest is dropped
+MAX_QUOTED_CHARACTERS: Final = 1000  # characters of an error's body that is not JSON
 
 
 class LateError:
-    """An error's body, held until it is whole; a `Reading`."""
+    """A `ResponseFilter` that holds an error's body until it is complete, then returns it as an event."""
 
     whole = True
     tokens = None
@@ -35,19 +35,19 @@ class LateError:
         return b""
 
     def rest(self) -> bytes:
-        """The event."""
+        """Return the event for the whole body."""
         return event_of(self._body, self._status, self._dialect)
 
 
 def event_of(body: bytes, status: int, dialect: Dialect) -> bytes:
-    """A worker's error as a server-sent event."""
+    """Return a worker's error as a server-sent event in the route's dialect."""
     name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
     return b"%bdata: %b\n\n" % (name, orjson.dumps(object_of(body, status, dialect)))
 
 
 def object_of(body: bytes, status: int, dialect: Dialect) -> dict[str, object]:
-    """The error's object as clients of the route know it."""
-    told = parsed(body)
+    """Return the error object in the form that clients of the dialect read."""
+    told = json_object(body)
     error = told.get("error")
     if dialect is Dialect.ANTHROPIC:
         if told.get("type") == "error" and isinstance(error, dict):
@@ -61,7 +61,8 @@ def object_of(body: bytes, status: int, dialect: Dialect) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-def parsed(body: bytes) -> dict[str, object]:
+def json_object(body: bytes) -> dict[str, object]:
+    """Return the JSON object in `body`, or {} if it is anything else."""
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -70,7 +71,7 @@ def parsed(body: bytes) -> dict[str, object]:
 
 
 def message_of(told: dict[str, object], body: bytes, status: int) -> str:
-    """The error's words, wherever servers put them."""
+    """Return the error's message from any of the places where servers put it, else the body's text."""
     error = told.get("error")
     for words in (
         error.get("message") if isinstance(error, dict) else error,

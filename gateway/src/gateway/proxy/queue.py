@@ -1,4 +1,4 @@
-"""Requests that wait for a worker with room: one line per model, first come, first served. No I/O."""
+"""Requests that wait for a worker with room: one queue per model, first come, first served. Pure, but it calls back."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Waiter(Protocol):
-    """A request that waits. waits_since: seconds of a clock that does not go back."""
+    """A request in the queue, as the queue sees it. waits_since: seconds of a clock that does not go back."""
 
     @property
     def waits_since(self) -> float | None: ...
@@ -16,27 +16,27 @@ class Waiter(Protocol):
         ...
 
     def take_turn(self) -> None:
-        """The request has left the line and goes to a worker. Raises nothing."""
+        """Send the request to a worker. Called once it is out of the queue. Must not raise."""
         ...
 
 
 class Queues:
-    """The lines of all models."""
+    """The queues of all models. One per process."""
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[Waiter]] = {}
 
     def length(self, model: str) -> int:
-        """How many requests wait for a worker of `model`."""
+        """Return how many requests wait for a worker of `model`."""
         return len(self._lines.get(model, ()))
 
     def waits_since(self, model: str) -> float | None:
-        """When the request that waits longest for a worker of `model` began to, or None if none waits."""
+        """Return since when the first request in the queue of `model` waits, or None if the queue is empty."""
         line = self._lines.get(model)
         return line[0].waits_since if line else None
 
     def enter(self, model: str, waiter: Waiter, most: int) -> bool:
-        """Puts `waiter` at the end of its line; returns whether there was a place."""
+        """Append `waiter` to the queue of `model`. Return False if that already holds `most` requests."""
         line = self._lines.setdefault(model, deque())
         if len(line) >= most:
             if not line:
@@ -46,14 +46,14 @@ class Queues:
         return True
 
     def leave(self, model: str, waiter: Waiter) -> None:
-        """Takes `waiter` out of its line, wherever it stands in it."""
+        """Remove `waiter` from the queue of `model`, if it is there."""
         line = self._lines.get(model)
         if line is not None and waiter in line:
             line.remove(waiter)
             self._forget_if_empty(model, line)
 
     def serve(self, models: Iterable[str]) -> None:
-        """A worker of `models` may have room: whoever is first in line goes there."""
+        """Send queued requests for `models`, oldest first, for as long as their workers have room."""
         if not self._lines:
             return
         for model in models:
@@ -63,7 +63,7 @@ class Queues:
             self._forget_if_empty(model, line)
 
     def close(self) -> None:
-        """From now on nobody's turn comes."""
+        """Drop all queues: no request in them is sent any more."""
         self._lines.clear()
 
     def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:

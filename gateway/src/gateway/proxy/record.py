@@ -1,4 +1,4 @@
-"""What is written down of a request when it is over: one log line, and the metrics."""
+"""Write the log line and the metrics of a request that is over. The log line goes to a queue, so nothing blocks."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class Recorder:
-    """Writes down what became of requests. loop: whose clock they are on."""
+    """Writes log lines and metrics of requests. loop: the event loop whose clock their times are of."""
 
     def __init__(self, metrics: Metrics, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
         self._metrics = metrics
@@ -33,8 +33,8 @@ class Recorder:
         timing: Timing,
         tokens: Tokens | None,
     ) -> None:
-        """A request is over. code: of the error that the gateway answered with; queued: seconds; stream: whether its
-        answer was one."""
+        """Record one request that is over. ids: the client's and the worker's; code: of the gateway's own error, or
+        None; queued: seconds; stream: whether the answer was a stream."""
         seconds, first_byte = self._loop.time() - timing.started, timing.first_byte
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
         if stream and (gap := timing.between_pieces()) is not None:

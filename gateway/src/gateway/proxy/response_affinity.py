@@ -1,8 +1,8 @@
-"""Which worker holds a stored response: later requests that name it must go there.
+"""Find the worker that holds a stored response, since requests that name the response must go there. No I/O.
 
-A response is in the memory of the worker that has made it, and of no other. Who made the newest ones is remembered; for
-any other (made through another process of the gateway, or before this one began) the workers are asked one after
-another: whoever has it not says 404 and has done nothing.
+Only the worker that made a response has it, in memory. This process remembers the workers of the newest responses. For
+any other response (made through another process of the gateway, or before this one started) the handler asks the
+workers one after another; one that does not have it answers 404 and has no other effect.
 """
 
 import re
@@ -19,14 +19,14 @@ MAX_RESPONSES: Final = 10_000  # responses; the oldest are forgotten first
 
 
 class ResponseAffinity:
-    """The workers of the newest stored responses, by id."""
+    """Remembers which worker made each of the newest `most` stored responses, by id."""
 
     def __init__(self, most: int = MAX_RESPONSES) -> None:
         self._most = most
         self._workers: OrderedDict[bytes, Worker] = OrderedDict()
 
     def learn(self, data: bytes, worker: Worker) -> bool:
-        """Notes the id that an answer's first bytes tell; returns whether one was there."""
+        """Note the id of the new response in `data`, a piece of an answer of `worker`. Return whether it had one."""
         found = ID.search(data)
         if found is not None:
             self.note(found[1], worker)
@@ -42,15 +42,15 @@ class ResponseAffinity:
 
 
 class Search:
-    """For one response, among the workers that may have it."""
+    """The search of one request for a stored response: it names the workers to ask, one after another."""
 
     def __init__(self, response: bytes, workers: Iterable[Worker]) -> None:
         self.response = response
         known = list(workers)
         self._left = [worker for worker in reversed(known) if worker.state in TAKES_REQUESTS]
-        self._unheard: GatewayError | None = None
+        self._failure: GatewayError | None = None
         if known and not self._left:
-            self._unheard = NoWorkerAvailable(f"No worker that may have the response {self.name} answers")
+            self._failure = NoWorkerAvailable(f"No worker that may have the response {self.name} answers")
 
     @property
     def name(self) -> str:
@@ -61,15 +61,16 @@ class Search:
         return bool(self._left)
 
     def next(self) -> Worker:
-        """Whom to ask now. Raises ResponseNotFound once all have been asked, or why one of them could not be."""
+        """Return the next worker to ask. When none is left, raise the error of one that could not be asked, or
+        ResponseNotFound."""
         if self._left:
             return self._left.pop()
-        raise self._unheard or ResponseNotFound(
+        raise self._failure or ResponseNotFound(
             f"No worker has the response {self.name}. vLLM keeps responses only with "
             "VLLM_ENABLE_RESPONSES_API_STORE=1, in its memory, until it ends: set it and start the worker anew, or "
             "send the whole conversation as `input`"
         )
 
-    def missed(self, why: GatewayError | None = None) -> None:
-        """Who was asked has it not; or could not be asked, `why`, so that it may have it all the same."""
-        self._unheard = self._unheard or why
+    def note_miss(self, why: GatewayError | None = None) -> None:
+        """Note that the worker does not have the response or, because of `why`, could not be asked."""
+        self._failure = self._failure or why

@@ -1,9 +1,9 @@
-"""What is read from an answer while it passes, and the little that is changed in it. Bytes in, bytes out. No I/O.
+"""Filters that an answer's body passes on its way to the client: they read a little and change less. Pure.
 
-Read: whether it is whole, and how many tokens it tells. Changed: a chat's `reasoning` gets its former name beside it,
-and the usage that the gateway itself has asked for is taken out again. All other bytes stay the worker's own. No JSON
-is read or written for it: `"reasoning"` with a colon behind it cannot stand inside a string of JSON, where a backslash
-comes before each quote, so it is a key. White space may stand wherever JSON allows it.
+Read: whether the answer is complete, and its token usage. Changed: a chat's `reasoning` is also sent under its former
+name, and a usage event that only the gateway asked for is removed. All other bytes stay as the worker sent them. This
+needs no JSON parser: inside a JSON string every quote has a backslash before it, so `"reasoning"` and a colon are
+always a key. White space may be wherever JSON allows it.
 """
 
 import re
@@ -21,13 +21,13 @@ COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,
 USAGE_EVENT: Final = re.compile(
     rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
-MAX_HELD_BYTES: Final = 1 << 20  # bytes of an event, or of a whole answer; what is longer passes as it is
-TAIL_BYTES: Final = 4096  # of an answer, where its usage is looked for
-FRAGMENT_BYTES: Final = 64  # of an unfinished line: longer than any end's mark
+MAX_HELD_BYTES: Final = 1 << 20  # of an event or document that is held back; a longer one passes unchanged
+TAIL_BYTES: Final = 4096  # bytes at the end of a document in which its usage is looked for
+FRAGMENT_BYTES: Final = 64  # bytes kept of an unfinished line: more than any last event's line has
 
 
-class Names(Enum):
-    """Under which name or names a model's reasoning goes out."""
+class ReasoningNames(Enum):
+    """The name or names under which a model's reasoning is sent to the client."""
 
     BOTH = "both"
     REASONING = "reasoning"
@@ -36,8 +36,8 @@ class Names(Enum):
 
 
 REPLACEMENTS: Final = {
-    Names.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
-    Names.REASONING_CONTENT: FORMER_KEY + rb"\1",
+    ReasoningNames.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
+    ReasoningNames.REASONING_CONTENT: FORMER_KEY + rb"\1",
 }
 
 
@@ -49,16 +49,16 @@ class Tokens(NamedTuple):
 
 
 class Edits:
-    """What is changed. hide_usage: the event with it, in a stream."""
+    """The changes to one answer. hide_usage: remove the event with the usage from a stream."""
 
-    def __init__(self, names: Names = Names.REASONING, hide_usage: bool = False) -> None:
+    def __init__(self, names: ReasoningNames = ReasoningNames.REASONING, hide_usage: bool = False) -> None:
         self.names = names
         self.hide_usage = hide_usage
-        self.renames = names is not Names.REASONING
+        self.renames = names is not ReasoningNames.REASONING
         self.any = hide_usage or self.renames
 
     def apply(self, data: bytes) -> bytes:
-        """`data`, whole events or a whole body, with the changes."""
+        """Return `data` (whole events, or a whole document) with the changes made."""
         if self.renames and KEY in data and FORMER_KEY not in data:
             data = self._renamed(data)
         if self.hide_usage and USAGE_KEY in data:
@@ -66,37 +66,40 @@ class Edits:
         return data
 
     def _renamed(self, data: bytes) -> bytes:
-        if self.names is Names.NONE:
+        if self.names is ReasoningNames.NONE:
             return FIELD_AND_COMMA.sub(b"", data)
         return FIELD.sub(REPLACEMENTS[self.names], data)
 
 
-class Reading(Protocol):
-    """One answer on its way."""
+class ResponseFilter(Protocol):
+    """What one answer's body passes through. `Relay` owns one per answer."""
 
     def passes(self, framed: bytes) -> bool:
-        """Whether a whole chunk may go out as it came, with its frame; it is then taken for read."""
+        """Whether a whole chunk may be sent as it came, with its frame. If so, it must not be fed as well."""
         ...
 
     def feed(self, data: bytes) -> bytes:
-        """What of the payload can go out now; may be b""."""
+        """Take the next bytes of the body; return what can be sent now, perhaps b""."""
         ...
 
     def rest(self) -> bytes:
-        """What is still held when the answer ends."""
+        """Return the bytes that are still held back. Called once, when the worker's body has ended."""
         ...
 
     @property
     def whole(self) -> bool:
-        """Whether the answer's own last word has come."""
+        """Whether the answer is complete, as far as its format tells: a stream has had its last event."""
         ...
 
     @property
-    def tokens(self) -> Tokens | None: ...
+    def tokens(self) -> Tokens | None:
+        """The usage that the answer has told so far, or None."""
+        ...
 
 
-class Stream:
-    """Server-sent events. They are held back only where something is changed, and only until they are whole."""
+class StreamFilter:
+    """Server-sent events. ends: the lines of which one is the last event's. An event is held back until it is complete
+    only if `edits` change something."""
 
     def __init__(self, ends: tuple[bytes, ...], edits: Edits) -> None:
         self._edits = edits
@@ -111,7 +114,7 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Whether the last event itself is whole, whatever becomes of the body."""
+        """Whether the last event is complete, so that the end of the HTTP body adds nothing."""
         return self.whole and self.between_events
 
     def passes(self, framed: bytes) -> bool:
@@ -141,6 +144,7 @@ class Stream:
         return tokens_in(self._usage) if self._usage is not None else None
 
     def _read(self, data: bytes) -> bytes:
+        """Note what `data` says of the stream's end, its usage and where its events end. Returns `data` itself."""
         if not data:
             return data
         self.whole = self.whole or self._end.search(self._fragment + data) is not None
@@ -153,8 +157,8 @@ class Stream:
         return data
 
 
-class Document:
-    """An answer that is one JSON document; held back until it is whole where something is changed."""
+class DocumentFilter:
+    """An answer that is one JSON document. It is held back until it is complete if `edits` rename something."""
 
     def __init__(self, edits: Edits) -> None:
         self._edits = edits
@@ -182,12 +186,13 @@ class Document:
         return tokens_in(self._tail)
 
     def _taken(self, parts: list[bytes]) -> bytes:
+        """Return all that was held back, and hold back no more."""
         self._parts = None
         return b"".join(parts)
 
 
-class Opaque:
-    """An answer of which nothing is read: an error, or something that is neither JSON nor a stream."""
+class PassThrough:
+    """An answer that is neither read nor changed: an error, or something that is neither JSON nor a stream."""
 
     whole = True
     tokens = None
@@ -202,15 +207,15 @@ class Opaque:
         return b""
 
 
-def reading_of(content_type: bytes, ends: tuple[bytes, ...], edits: Edits) -> Reading:
-    """How a good answer is read, by its content type. ends: what a whole stream contains, one of them."""
+def filter_for(content_type: bytes, ends: tuple[bytes, ...], edits: Edits) -> ResponseFilter:
+    """Return the filter for an answer with status 200. ends: the lines of which one ends a complete stream."""
     if content_type.startswith(b"text/event-stream"):
-        return Stream(ends, edits)
-    return Document(edits) if content_type.startswith(b"application/json") else Opaque()
+        return StreamFilter(ends, edits)
+    return DocumentFilter(edits) if content_type.startswith(b"application/json") else PassThrough()
 
 
 def event_end(data: bytes) -> int:
-    """Where the last whole event in `data` ends; 0 if none does."""
+    """Return the index behind the last complete event in `data`, 0 if there is none."""
     if data.endswith(b"\n\n"):
         return len(data)
     return max(
@@ -220,7 +225,7 @@ def event_end(data: bytes) -> int:
 
 
 def tokens_in(data: bytes) -> Tokens | None:
-    """The last usage in `data`, by OpenAI's names or Anthropic's; None if there is none to be read."""
+    """Return the last usage in `data`, in OpenAI's names or Anthropic's, or None if there is none."""
     at = data.rfind(USAGE_KEY)
     while at >= 0 and USAGE.match(data, at) is None:
         at = data.rfind(USAGE_KEY, 0, at)

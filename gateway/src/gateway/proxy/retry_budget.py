@@ -1,24 +1,24 @@
-"""How many requests may be sent a second time: a share of all, so that a failing model is not hit twice as hard."""
+"""Limit retries to a share of all requests, so that a failing model does not get twice its load. Pure."""
 
 from typing import Final
 
-SHARE: Final = 0.2  # of the requests
+SHARE: Final = 0.2  # retries that each request earns
 RESERVE: Final = 10.0  # retries to begin with: more than a worker may fail before it is ejected
 MAX_BALANCE: Final = 100.0  # retries saved up at most
 
 
 class RetryBudget:
-    """Of one model: every request earns a share of a retry. What fails for one model costs no other its retries."""
+    """The retries that one model has left. Each model has its own, so that a failing one does not use up another's."""
 
     def __init__(self) -> None:
         self._balance = RESERVE
 
     def earn(self) -> None:
-        """A request has been sent for the first time."""
+        """Add a share of a retry. Called when a request is sent for the first time."""
         self._balance = min(self._balance + SHARE, MAX_BALANCE)
 
     def spend(self) -> bool:
-        """Takes one retry, if there is one."""
+        """Take one retry and return True, or return False if none is left."""
         if self._balance < 1:
             return False
         self._balance -= 1

@@ -1,12 +1,13 @@
-"""How an answer comes in: its first byte, its pieces, its silences. Pure; every time is in seconds of one clock."""
+"""Measure when an answer's bytes come, and tell which deadline has passed. Pure; all times are seconds of one clock."""
 
 from gateway.config.model_options import Deadlines
 
 
 class Timing:
-    """Of one request. vLLM sends a stream's head at once, so that the first byte is the first of the body.
+    """The times of one request. vLLM sends a stream's head at once, so the first byte means the first of the body.
 
-    heard: when the worker was last heard; first_byte: seconds from the start; paused: the client does not keep up.
+    started: when the request arrived; heard: when the worker last sent something, or got the request; commented: when
+    the last comment was sent; first_byte: seconds from the start; pieces: how many came; paused: the client is slow.
     """
 
     def __init__(self, started: float) -> None:
@@ -17,7 +18,7 @@ class Timing:
         self.paused = False
 
     def note(self, now: float) -> bool:
-        """A piece of the body has come; whether it is the first."""
+        """Note a piece of the answer's body. Return whether it is the first."""
         self.heard = now
         self.pieces += 1
         if self.first_byte is not None:
@@ -26,14 +27,14 @@ class Timing:
         return True
 
     def resume(self, now: float) -> None:
-        """The client keeps up again: the silence until now was its own."""
+        """End a pause. The time until now does not count as the worker's silence, since nothing was read."""
         self.paused, self.heard = False, now
 
     def overdue(self, limits: Deadlines, moved: float, now: float) -> str | None:
-        """Which deadline has passed, in words. moved: when the worker's engine last made progress.
+        """Return in words which deadline has passed, or None. moved: when the worker's engine last made progress.
 
-        An engine that generates may still say nothing for minutes: a parser holds back a tool call's arguments until
-        they are whole, and a long queue is worked off first. That is no silence.
+        Progress of the engine counts as a sign of life: vLLM may send nothing for minutes while it generates, since it
+        holds back a tool call's arguments until they are complete, or works off a long queue first.
         """
         if now - self.started > limits.total_s:
             return f"the whole answer took longer than {limits.total_s:g} s"
@@ -43,11 +44,11 @@ class Timing:
         return f"nothing came for {limit:g} s, and its metrics showed no progress"
 
     def is_silent(self, seconds: float, now: float) -> bool:
-        """Whether the client has heard nothing for that long, for want of anything to say."""
+        """Whether the client has been sent nothing for `seconds`, though it reads."""
         return not self.paused and now - max(self.heard, self.commented) > seconds
 
     def between_pieces(self) -> float | None:
-        """Mean seconds between two pieces, or None where there were not two."""
+        """Return the mean seconds between two pieces, or None if there were fewer than two."""
         if self.first_byte is None or self.pieces < 2:
             return None
         return (self.heard - self.started - self.first_byte) / (self.pieces - 1)

@@ -10,16 +10,16 @@ from hypothesis import strategies as some
 
 from gateway.proxy.response_filter import (
     MAX_HELD_BYTES,
-    Document,
+    DocumentFilter,
     Edits,
-    Names,
-    Opaque,
-    Stream,
+    PassThrough,
+    ReasoningNames,
+    StreamFilter,
     Tokens,
     tokens_in,
 )
 
-BOTH, PLAIN = Edits(Names.BOTH), Edits()
+BOTH, PLAIN = Edits(ReasoningNames.BOTH), Edits()
 DONE = (b"data: [DONE]",)
 
 # What is most like the key, and what a search for it could trip over.
@@ -71,7 +71,7 @@ def test_pieces_make_no_difference(answer: dict[str, Any], cuts: list[int], whol
     """Wherever a stream is cut, the same bytes come out, none before its event is whole, and its end is seen."""
     stream = b"".join(b"data: %b\n\n" % json.dumps(answer).encode() for _ in range(2))
     stream += b"data: [DONE]\n\n" if whole else b""
-    reading, edges = Stream(DONE, BOTH), [0, *sorted(cuts), len(stream)]
+    reading, edges = StreamFilter(DONE, BOTH), [0, *sorted(cuts), len(stream)]
     fed = [reading.feed(stream[start:end]) for start, end in pairwise(edges)]
     assert all(piece == b"" or piece.endswith(b"\n\n") for piece in fed)
     assert b"".join(fed) + reading.rest() == BOTH.apply(stream)
@@ -81,7 +81,9 @@ def test_pieces_make_no_difference(answer: dict[str, Any], cuts: list[int], whol
 def test_one_name_in_place_of_the_other() -> None:
     """An alias may want the former name alone."""
     body = b'{"delta":{"reasoning":"a \\"b\\""}}'
-    assert Edits(Names.REASONING_CONTENT).apply(body) == b'{"delta":{"reasoning_content":"a \\"b\\""}}'
+    assert (
+        Edits(ReasoningNames.REASONING_CONTENT).apply(body) == b'{"delta":{"reasoning_content":"a \\"b\\""}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_one_name_in_place_of_the_other() -> None:
 )
 def test_no_reasoning_at_all(body: bytes, left: bytes) -> None:
     """An alias may leave it out; what remains is JSON."""
-    assert Edits(Names.NONE).apply(body) == left
+    assert Edits(ReasoningNames.NONE).apply(body) == left
 
 
 def test_a_former_name_that_is_there_stays_alone() -> None:
@@ -107,7 +109,7 @@ def test_a_former_name_that_is_there_stays_alone() -> None:
 @pytest.mark.parametrize("edits", [BOTH, PLAIN, Edits(hide_usage=True)])
 def test_an_endless_event_is_not_kept(edits: Edits) -> None:
     """A stream that is no events passes, and memory stays bounded."""
-    reading = Stream(DONE, edits)
+    reading = StreamFilter(DONE, edits)
     passed = sum(len(reading.feed(b"x" * 65536)) for _ in range(64))
     assert passed >= 64 * 65536 - MAX_HELD_BYTES
 
@@ -122,7 +124,7 @@ END = b"data: [DONE]\n\n"
 @given(some.lists(some.integers(0, 600), max_size=6))
 def test_the_usage_that_was_asked_for_is_read_and_hidden(cuts: list[int]) -> None:
     """The event that nobody but the gateway asked for is taken out, in whatever pieces it comes."""
-    reading, stream = Stream(DONE, Edits(hide_usage=True)), EVENT + LAST + END
+    reading, stream = StreamFilter(DONE, Edits(hide_usage=True)), EVENT + LAST + END
     edges = [0, *sorted(cuts), len(stream)]
     fed = [reading.feed(stream[start:end]) for start, end in pairwise(edges)]
     assert b"".join(fed) + reading.rest() == EVENT + END
@@ -131,7 +133,7 @@ def test_the_usage_that_was_asked_for_is_read_and_hidden(cuts: list[int]) -> Non
 
 def test_the_usage_of_a_client_that_asked_stays() -> None:
     """It is read, and passes."""
-    reading = Stream(DONE, PLAIN)
+    reading = StreamFilter(DONE, PLAIN)
     assert reading.feed(EVENT + LAST + END) == EVENT + LAST + END
     assert reading.tokens == Tokens(3, 4)
 
@@ -148,7 +150,7 @@ def test_the_usage_of_a_client_that_asked_stays() -> None:
 )
 def test_what_passes_with_its_frame(framed: bytes, passes: bool) -> None:
     """Whole events in which there is nothing to read or to change, and nothing is held before them."""
-    reading = Stream(DONE, BOTH)
+    reading = StreamFilter(DONE, BOTH)
     assert reading.passes(framed) is passes
     reading.feed(b"data: half")
     assert reading.passes(framed) is False
@@ -169,7 +171,7 @@ def test_what_passes_with_its_frame(framed: bytes, passes: bool) -> None:
 )
 def test_a_stream_is_whole_with_its_last_event(ends: tuple[bytes, ...], stream: bytes, whole: bool) -> None:
     """The event, not its words in a text; also when it comes a byte at a time."""
-    at_once, by_bytes = Stream(ends, PLAIN), Stream(ends, PLAIN)
+    at_once, by_bytes = StreamFilter(ends, PLAIN), StreamFilter(ends, PLAIN)
     at_once.feed(stream)
     for byte in stream:
         by_bytes.feed(bytes([byte]))
@@ -188,7 +190,7 @@ def test_a_stream_is_whole_with_its_last_event(ends: tuple[bytes, ...], stream: 
 )
 def test_an_error_event_follows_whole_events_only(data: bytes, between: bool) -> None:
     """Behind an event cut in the middle an error event could not be read as one: the abort alone tells."""
-    reading = Stream(DONE, PLAIN)
+    reading = StreamFilter(DONE, PLAIN)
     reading.feed(data)
     assert reading.between_events is between
 
@@ -198,7 +200,7 @@ def test_a_document_is_held_until_it_can_be_changed(answer: dict[str, Any], cuts
     """One that is changed goes out whole at its end; one that is not goes out as it comes."""
     body = json.dumps(answer).encode()
     edges = [0, *sorted(cuts), len(body)]
-    changed, passing = Document(BOTH), Document(PLAIN)
+    changed, passing = DocumentFilter(BOTH), DocumentFilter(PLAIN)
     assert [changed.feed(body[start:end]) for start, end in pairwise(edges)] == [b""] * (len(edges) - 1)
     assert changed.rest() == BOTH.apply(body)
     assert [passing.feed(body[start:end]) for start, end in pairwise(edges)] == [
@@ -208,7 +210,7 @@ def test_a_document_is_held_until_it_can_be_changed(answer: dict[str, Any], cuts
 
 def test_a_document_too_long_to_be_held_passes() -> None:
     """Memory stays bounded; the former name is then missing."""
-    document = Document(BOTH)
+    document = DocumentFilter(BOTH)
     passed = sum(len(document.feed(b"x" * 65536)) for _ in range(64))
     assert (passed, document.rest()) == (64 * 65536, b"")
 
@@ -228,4 +230,4 @@ def test_other_names_of_the_same_count() -> None:
 
 def test_an_error_is_not_read() -> None:
     """Its bytes pass, with their frame or without."""
-    assert (Opaque().passes(b"x"), Opaque().feed(b"x"), Opaque().rest()) == (True, b"x", b"")
+    assert (PassThrough().passes(b"x"), PassThrough().feed(b"x"), PassThrough().rest()) == (True, b"x", b"")
