@@ -1,1 +1,1 @@
-"""Which worker takes a request. Decisions only: nothing here opens a connection, counts or logs."""
+"""Choose the worker for a request. Decisions only: nothing here opens a connection, counts requests or logs."""

@@ -1,19 +1,19 @@
-"""Workers as the choice among them sees them: how loaded each is, and which is the least loaded. No I/O."""
+"""Compute how loaded workers are, and pick the least loaded. The selectors use it. Pure."""
 
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
-FRESH_S: Final = 0.1  # seconds for which what was read of the workers' slower figures is used again
+FRESH_S: Final = 0.1  # seconds for which weights and rests are used before they are computed again
 
 
 class Candidate(Protocol):
-    """A worker that can be chosen."""
+    """What the choice sees of a worker; `fleet.workers.Worker` is one."""
 
     @property
     def slug(self) -> str: ...
     @property
     def address(self) -> str:
-        """`host:port`, by which a worker is known again."""
+        """`host:port`, the same for as long as the worker lives."""
 
     @property
     def weighted_in_flight(self) -> int:
@@ -25,42 +25,42 @@ class Candidate(Protocol):
 
     @property
     def kv_use(self) -> float:
-        """How much of its KV cache is in use, 0 to 1, likewise."""
+        """How much of its KV cache is in use, 0 to 1, as its metrics last said."""
 
     @property
     def slow_start_factor(self) -> float:
-        """What part of a full worker's requests it takes: below 1 while it starts slowly, never 0."""
+        """The part of its full share of requests that it takes: below 1 after a start, never 0."""
 
 
 W = TypeVar("W", bound=Candidate)
 T = TypeVar("T")
-# Per worker: what one request in flight weighs, and the load without any.
+# A pool's weights and rests, in the pool's order: what one request in flight adds, and the load with none.
 Figures = tuple[list[float], list[float]]
 
 
 def load(worker: Candidate) -> float:
-    """How loaded a worker would be with one request more, in requests; the lower, the better.
+    """Return how loaded a worker would be with one request more, in requests; the lower, the better.
 
-    The requests in flight are counted as they come and go; what the metrics say is seconds old. So the worker's own
-    queue counts half: in full, all requests between two readings would run to the same worker, then away from it.
+    Requests in flight are counted as they come and go, but the worker's own queue is known from metrics that are
+    seconds old. So the queue counts half: otherwise load would swing between workers from one reading to the next.
     """
     return (worker.weighted_in_flight + 1 + worker.waiting / 2) * weight(worker)
 
 
 def weight(worker: Candidate) -> float:
-    """What one request weighs there: up to twice as much as the KV cache fills, more while the worker starts slowly."""
+    """Return what one request adds to the load: up to twice as much as the KV cache fills, more during slow start."""
     return (1 + worker.kv_use * worker.kv_use) / worker.slow_start_factor
 
 
 def figures_of(pool: tuple[Candidate, ...]) -> Figures:
-    """The parts of every worker's load that change only with its metrics: load = weighted_in_flight * weight + rest."""
+    """Return the parts of each load that only metrics change: load = weighted_in_flight * weight + rest."""
     weights = [weight(worker) for worker in pool]
     rests = [(1 + worker.waiting / 2) * of_one for worker, of_one in zip(pool, weights, strict=True)]
     return weights, rests
 
 
 def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
-    """The worker with the least load; `turn`, a running number, breaks ties in rotation. `pool` is not empty."""
+    """Return the worker of `pool` (not empty) with the least load. turn: a running number, which breaks ties."""
     least, equals = float("inf"), [pool[0]]
     for worker, of_one, rest in zip(pool, *figures):  # noqa: B905  # strict would cost a tenth of the loop
         now = worker.weighted_in_flight * of_one + rest
@@ -73,8 +73,9 @@ def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
     return equals[turn % len(equals)]
 
 
-class OfPool(Generic[W, T]):
-    """What was worked out for the last pool, kept until another one is asked for. A pool is known by its identity."""
+class PoolCache(Generic[W, T]):
+    """Keeps what `make` computed for the last pool. A pool is the same if it is the same tuple: the fleet makes
+    a new one when a worker's state changes."""
 
     def __init__(self, make: Callable[[tuple[W, ...]], T]) -> None:
         self._make = make
@@ -87,8 +88,8 @@ class OfPool(Generic[W, T]):
         return self._value
 
 
-class FreshFigures:
-    """A pool's figures, read again for another pool and every FRESH_S seconds: they themselves are seconds old."""
+class FiguresCache:
+    """Keeps the weights and rests of the last pool for FRESH_S seconds; the metrics behind them are older than that."""
 
     def __init__(self) -> None:
         self._pool: tuple[Candidate, ...] = ()

@@ -1,24 +1,24 @@
-"""Which workers have seen which beginnings of prompts, as far as the requests sent to them tell. Bounded memory."""
+"""Remember which workers were sent which beginnings of prompts, for prefix affinity. Bounded memory, no I/O."""
 
 import re
 from collections import OrderedDict
 from typing import Final
 
-# Keys: in a string their quotes would be escaped.
+# These can only be keys: inside a JSON string, their quotes would be escaped.
 PROMPT: Final = re.compile(rb'"(?:messages|prompt|input|system)"\s*:')
-LOOKED_THROUGH: Final = 1 << 16  # bytes of a body in which the prompt must begin
-HOLDERS: Final = 4  # workers remembered of one prefix
-SWEPT: Final = 64  # prefixes past their time that one request drops at most
+MAX_SEARCHED_BYTES: Final = 1 << 16  # bytes of a body in which the prompt must begin
+MAX_HOLDERS: Final = 4  # workers remembered for one prefix
+MAX_SWEPT: Final = 64  # expired prefixes that one request removes
 
-Holders = tuple[str, ...]  # addresses, the latest first
+Holders = tuple[str, ...]  # addresses of workers, the one that got the prefix last comes first
 
 
 def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
-    """A number for each of the prompt's first whole blocks, at most `most`; it stands for all bytes up to its end.
+    """Return a hash for each of the prompt's first whole blocks, at most `most`; each covers all bytes up to its end.
 
-    The prompt is taken as it stands in the body. The numbers mean something in this process only.
+    The prompt's bytes are taken as they are in the body. The hashes differ between processes.
     """
-    begin = PROMPT.search(body, 0, LOOKED_THROUGH)
+    begin = PROMPT.search(body, 0, MAX_SEARCHED_BYTES)
     if begin is None:
         return []
     start, number, numbers = begin.end(), 0, []
@@ -30,7 +30,7 @@ def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
 
 
 class PrefixTable:
-    """By prefix, the workers that got it last; bounded by entries, and by the seconds since one was last used."""
+    """Maps a prefix to the workers that got it last: at most `most` prefixes, each until `ttl_s` after its last use."""
 
     def __init__(self, most: int, ttl_s: float) -> None:
         self._most = most
@@ -41,22 +41,23 @@ class PrefixTable:
         return len(self._entries)
 
     def holders(self, prefix: int, now: float) -> Holders:
-        """The workers that hold `prefix`, as far as is known."""
+        """Return the workers that got `prefix` last and may still have it cached; () if none is known."""
         used, holders = self._entries.get(prefix, (now, ()))
         return holders if now - used < self._ttl_s else ()
 
     def remember(self, prefixes: list[int], address: str, now: float) -> None:
-        """Notes that the worker at `address` gets a prompt with these prefixes, shortest first."""
+        """Note that the worker at `address` gets a prompt with these prefixes, which come shortest first."""
         for prefix in reversed(prefixes):  # so that of one prompt the longest is forgotten first
             others = tuple(other for other in self.holders(prefix, now) if other != address)
-            self._entries[prefix] = now, (address, *others)[:HOLDERS]
+            self._entries[prefix] = now, (address, *others)[:MAX_HOLDERS]
             self._entries.move_to_end(prefix)
         self._forget(now)
 
     def _forget(self, now: float) -> None:
+        """Remove the oldest entries beyond the maximum, and up to MAX_SWEPT expired ones."""
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)
-        for _ in range(min(SWEPT, len(self._entries))):
+        for _ in range(min(MAX_SWEPT, len(self._entries))):
             prefix, (used, _holders) = next(iter(self._entries.items()))
             if now - used < self._ttl_s:
                 return

@@ -1,7 +1,7 @@
-"""Which worker takes a request: a selector per model, made of the policy and the split that its operator chose.
+"""Choose the worker for a request. Each model has one selector, made from its policy and split. No I/O.
 
-The decisions are functions of what they are given; a selector adds the memory of its model: a running turn, what was
-worked out for the last pool, and the prefixes its workers have seen. A worker is excluded by a pool without it.
+The decisions are pure functions. A selector adds what it must remember between requests: a running number, what it
+computed for the last pool, and which workers got which prefixes. To exclude a worker, pass a pool without it.
 """
 
 from bisect import bisect_right
@@ -9,41 +9,41 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
-from typing import Generic, Protocol
+from typing import Generic, Protocol, assert_never
 
-from gateway.balancing.load import Candidate, FreshFigures, OfPool, W, least_loaded, load
+from gateway.balancing.load import Candidate, FiguresCache, PoolCache, W, least_loaded, load
 from gateway.balancing.prefixes import PrefixTable, prefixes_of
 from gateway.balancing.rendezvous import fraction, number_of, preferred
 from gateway.config.model_options import Options
-from gateway.config.policies import AnyPolicy, PowerOfTwo, PrefixAffinity, RoundRobin, Session
+from gateway.config.policies import AnyPolicy, LeastInFlight, PowerOfTwo, PrefixAffinity, RoundRobin, Session
 from gateway.http import headers
 
 
 @dataclass(slots=True)
 class RequestView:
-    """A request, for the policies that look at it; making one copies nothing."""
+    """What policies see of a request. Making one copies nothing."""
 
     headers: headers.Headers
-    fields: Mapping[str, object]  # of the body
+    fields: Mapping[str, object]  # members of the body that the gateway reads
     body: bytes
 
 
 class Selector(Protocol[W]):
-    """Chooses workers for one model."""
+    """Chooses workers for one model, or for one slug of a split. `Context` owns one per model."""
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
-        """One of `pool`, which is not empty. now: seconds of a clock that does not go back."""
+        """Return one of `pool`, which is not empty. now: seconds of a clock that does not go back."""
 
 
 def selector_for(options: Options, random: Random) -> Selector[W]:
-    """A model's selector. `random` also sets where its turns begin, so that several processes do not act alike."""
+    """Return a model's selector. random: also sets its first turn, so that several processes do not act alike."""
     if options.split is None:
         return policy_for(options.policy, random)
     return SplitSelector(options.split, options.policy, random)
 
 
 def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
-    """The selector of one policy, its memory empty."""
+    """Return a new selector for one policy. Every policy in `AnyPolicy` needs its case here; mypy checks it."""
     turn = random.getrandbits(32)
     match policy:
         case PowerOfTwo():
@@ -54,15 +54,17 @@ def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
             return SessionSelector(policy.header, turn)
         case PrefixAffinity():
             return PrefixAffinitySelector(policy, PrefixTable(policy.entries, policy.ttl_s), turn)
-    return LeastLoadedSelector(turn)
+        case LeastInFlight():
+            return LeastLoadedSelector(turn)
+    assert_never(policy)
 
 
 class LeastLoadedSelector(Generic[W]):
-    """`least_in_flight`."""
+    """`least_in_flight`: the worker with the least load; equals take turns."""
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
-        self._figures = FreshFigures()
+        self._figures = FiguresCache()
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
@@ -72,7 +74,7 @@ class LeastLoadedSelector(Generic[W]):
 
 
 class PowerOfTwoSelector(Generic[W]):
-    """`power_of_two`."""
+    """`power_of_two`: the less loaded of two workers drawn at random."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -84,7 +86,7 @@ class PowerOfTwoSelector(Generic[W]):
 
 
 class RoundRobinSelector(Generic[W]):
-    """`round_robin`."""
+    """`round_robin`: one worker after another."""
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
@@ -95,7 +97,7 @@ class RoundRobinSelector(Generic[W]):
 
 
 def round_robin(pool: tuple[W, ...], turn: int) -> W:
-    """The worker whose turn it is; one that starts slowly leaves part of its turns to the others, each in turn."""
+    """Return the worker whose turn it is. One in slow start leaves part of its turns to the others, each in turn."""
     lap, index = divmod(turn, len(pool))
     if len(pool) == 1 or fraction(lap) < pool[index].slow_start_factor:
         return pool[index]
@@ -103,11 +105,11 @@ def round_robin(pool: tuple[W, ...], turn: int) -> W:
 
 
 class SessionSelector(Generic[W]):
-    """`session`."""
+    """`session`: the same worker for the same session; without a session, the least loaded worker."""
 
     def __init__(self, header: str, turn: int) -> None:
         self._header = header.encode()
-        self._numbers: OfPool[W, list[int]] = OfPool(numbers_of)
+        self._numbers: PoolCache[W, list[int]] = PoolCache(numbers_of)
         self._least: LeastLoadedSelector[W] = LeastLoadedSelector(turn)
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
@@ -122,7 +124,7 @@ class SessionSelector(Generic[W]):
 
 
 def session_of(request: RequestView, header: bytes) -> bytes | None:
-    """What tells a session apart: the header, else the body's `user`; None if there is neither."""
+    """Return the session's key: the header's value, else the body's `user`; None if there is neither."""
     value = headers.get(request.headers, header)
     if value:
         return value
@@ -131,17 +133,18 @@ def session_of(request: RequestView, header: bytes) -> bytes | None:
 
 
 def numbers_of(pool: tuple[Candidate, ...]) -> list[int]:
+    """Return the hash of each worker's address, in the pool's order, for `preferred`."""
     return [number_of(worker.address.encode()) for worker in pool]
 
 
 class PrefixAffinitySelector(Generic[W]):
-    """`prefix_affinity`."""
+    """`prefix_affinity`: the worker that got most of the prompt's beginning before, unless it is overloaded."""
 
     def __init__(self, settings: PrefixAffinity, table: PrefixTable, turn: int) -> None:
         self._settings = settings
         self._table = table
         self._least: LeastLoadedSelector[W] = LeastLoadedSelector(turn)
-        self._by_address: OfPool[W, dict[str, W]] = OfPool(by_address)
+        self._by_address: PoolCache[W, dict[str, W]] = PoolCache(by_address)
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         if len(pool) == 1:
@@ -149,7 +152,7 @@ class PrefixAffinitySelector(Generic[W]):
         settings, least = self._settings, self._least.choose(pool, request, now)
         prefixes = prefixes_of(request.body, settings.block_bytes, settings.blocks)
         known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))
-        chosen = holder(self._by_address(pool), known, least, most_load(load(least), settings))
+        chosen = best_holder(self._by_address(pool), known, least, max_load(load(least), settings))
         self._table.remember(prefixes, chosen.address, now)
         return chosen
 
@@ -158,15 +161,16 @@ def by_address(pool: tuple[W, ...]) -> dict[str, W]:
     return {worker.address: worker for worker in pool}
 
 
-def most_load(least: float, settings: PrefixAffinity) -> float:
-    """The load beyond which a worker is passed over, where another has no more than `least`."""
+def max_load(least: float, settings: PrefixAffinity) -> float:
+    """Return the load beyond which prefix affinity passes a worker over. least: the least load in the pool."""
     return least + max(settings.slack_requests, settings.slack_ratio * least)
 
 
-def holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W, most: float) -> W:
-    """The least loaded worker of the first of `known`, longest prefix first, that has one with at most `most` load.
+def best_holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W, most: float) -> W:
+    """Return the least loaded holder of the longest prefix that has a holder with a load of at most `most`.
 
-    `least` is preferred to its equals, among which it has been chosen in rotation, and taken where there is none.
+    known: each prefix's holders by address, longest prefix first. least: the pool's least loaded worker, which wins
+    if it is a holder, and is returned if no holder qualifies.
     """
     for addresses in known:
         present = [workers[address] for address in addresses if address in workers]
@@ -179,56 +183,58 @@ def holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W,
 
 
 @dataclass(frozen=True, slots=True)
-class Parts(Generic[W]):
-    """A pool by slug, without the slugs that get nothing. `marks`: the weights added up."""
+class PoolParts(Generic[W]):
+    """A pool divided by slug, for a split: slugs that get requests, in one order in all lists. cumulative: the weights
+    added up; numbers: hashes of the slugs."""
 
     slugs: list[str]
     pools: list[tuple[W, ...]]
     weights: list[float]
-    marks: list[float]
+    cumulative: list[float]
     numbers: list[int]
 
 
 class SplitSelector(Generic[W]):
-    """Divides requests among the slugs of a name by weight; the policy then chooses among the slug's workers.
+    """Divides requests among the slugs that serve a model by weight; the policy then chooses among a slug's workers.
 
-    With `session` a session stays with its slug; otherwise the slugs take turns.
+    With the policy `session`, a session stays with its slug. With any other, slugs take turns in proportion to weight.
     """
 
     def __init__(self, weights: Mapping[str, float], policy: AnyPolicy, random: Random) -> None:
         self._turn = random.getrandbits(32)
         self._header = policy.header.encode() if isinstance(policy, Session) else None
-        self._parts: OfPool[W, Parts[W]] = OfPool(lambda pool: parts_of(pool, weights))
+        self._parts: PoolCache[W, PoolParts[W]] = PoolCache(lambda pool: parts_of(pool, weights))
         self._policies: dict[str, Selector[W]] = {slug: policy_for(policy, random) for slug in weights}
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
         parts = self._parts(pool)
-        at = self._place(parts, request) if len(parts.slugs) > 1 else 0
+        at = self._choose_part(parts, request) if len(parts.slugs) > 1 else 0
         return self._policies[parts.slugs[at]].choose(parts.pools[at], request, now)
 
-    def _place(self, parts: Parts[W], request: RequestView) -> int:
+    def _choose_part(self, parts: PoolParts[W], request: RequestView) -> int:
+        """Return the index of the slug that gets the request."""
         session = session_of(request, self._header) if self._header else None
         if session is not None:
             return preferred(number_of(session), parts.numbers, parts.weights)
         self._turn += 1
-        return place_at(fraction(self._turn), parts.marks)
+        return part_at(fraction(self._turn), parts.cumulative)
 
 
-def place_at(point: float, marks: Sequence[float]) -> int:
-    """The index of the part that `point`, in [0, 1), falls into."""
-    return min(bisect_right(marks, point * marks[-1]), len(marks) - 1)
+def part_at(point: float, cumulative: Sequence[float]) -> int:
+    """Return the index of the part that `point`, in [0, 1), falls into. cumulative: the weights added up."""
+    return min(bisect_right(cumulative, point * cumulative[-1]), len(cumulative) - 1)
 
 
-def parts_of(pool: tuple[W, ...], weights: Mapping[str, float]) -> Parts[W]:
-    """The slugs that have workers and a weight; if none has both, those that have workers, in equal parts."""
+def parts_of(pool: tuple[W, ...], weights: Mapping[str, float]) -> PoolParts[W]:
+    """Divide `pool` among its slugs with a weight above 0; if there are none, equally among all of its slugs."""
     by_slug: dict[str, list[W]] = {}
     for worker in pool:
         by_slug.setdefault(worker.slug, []).append(worker)
     weighty = {slug: weights[slug] for slug in by_slug if weights[slug] > 0} or dict.fromkeys(by_slug, 1.0)
-    return Parts(
+    return PoolParts(
         slugs=list(weighty),
         pools=[tuple(by_slug[slug]) for slug in weighty],
         weights=list(weighty.values()),
-        marks=list(accumulate(weighty.values())),
+        cumulative=list(accumulate(weighty.values())),
         numbers=[number_of(slug.encode()) for slug in weighty],
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.balancing.load import FRESH_S, FreshFigures, OfPool, figures_of, least_loaded, load
+from gateway.balancing.load import FRESH_S, FiguresCache, PoolCache, figures_of, least_loaded, load
 
 
 @dataclass(eq=False)
@@ -116,7 +116,7 @@ def flood(pool: tuple[Worker, ...], requests: int) -> None:
 def test_what_is_worked_out_for_a_pool_is_kept_for_that_pool_alone() -> None:
     """The same object is not worked out twice; an equal one is another pool."""
     seen: list[int] = []
-    of_pool = OfPool(lambda pool: seen.append(len(pool)))
+    of_pool = PoolCache(lambda pool: seen.append(len(pool)))
     pool = (Worker(), Worker())
     for _ in range(3):
         of_pool(pool)
@@ -128,7 +128,7 @@ def test_what_is_worked_out_for_a_pool_is_kept_for_that_pool_alone() -> None:
 
 def test_figures_are_read_again_before_they_are_old() -> None:
     """Within FRESH_S the figures of a pool are those read last; after that, or for another pool, they are new."""
-    fresh, pool = FreshFigures(), (Worker(), Worker())
+    fresh, pool = FiguresCache(), (Worker(), Worker())
     before = fresh.of(pool, 10.0)
     pool[0].waiting = 8
     assert fresh.of(pool, 10.0 + FRESH_S / 2) is before

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.balancing.prefixes import HOLDERS, SWEPT, PrefixTable, prefixes_of
+from gateway.balancing.prefixes import MAX_HOLDERS, MAX_SWEPT, PrefixTable, prefixes_of
 
 BLOCK = 64
 texts = some.text("ab", max_size=12 * BLOCK)
@@ -76,14 +76,14 @@ def test_the_latest_holders_are_remembered() -> None:
     table = PrefixTable(10, 60)
     for address in ["a", "b", "a", "c", "d", "e"]:
         table.remember([1, 2], address, 0.0)
-    assert table.holders(2, 0.0) == ("e", "d", "c", "a")[:HOLDERS]
+    assert table.holders(2, 0.0) == ("e", "d", "c", "a")[:MAX_HOLDERS]
     assert table.holders(3, 0.0) == ()
 
 
 def test_a_prefix_is_forgotten_when_unused_for_its_time() -> None:
     """The time runs from its last use; what is past it is not known, and goes as other requests come."""
     table = PrefixTable(1000, 10)
-    table.remember(list(range(SWEPT)), "a", 0.0)
+    table.remember(list(range(MAX_SWEPT)), "a", 0.0)
     table.remember([0], "a", 9.0)
     assert (table.holders(0, 15.0), table.holders(1, 9.9), table.holders(1, 10.0)) == (("a",), ("a",), ())
     table.remember([5000], "b", 10.0)
@@ -110,9 +110,9 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     some.lists(some.tuples(some.lists(some.integers(0, 99), max_size=8), some.integers(0, 5)), max_size=60)
 )
 def test_the_table_never_exceeds_its_bound(requests: list[tuple[list[int], int]]) -> None:
-    """Whatever comes, it holds at most 12 prefixes, and of each at most HOLDERS workers."""
+    """Whatever comes, it holds at most 12 prefixes, and of each at most MAX_HOLDERS workers."""
     table = PrefixTable(12, 30)
     for second, (prefixes, address) in enumerate(requests):
         table.remember(prefixes, str(address), float(second))
         assert len(table) <= 12
-        assert all(len(table.holders(prefix, float(second))) <= HOLDERS for prefix in prefixes)
+        assert all(len(table.holders(prefix, float(second))) <= MAX_HOLDERS for prefix in prefixes)

@@ -14,7 +14,8 @@ from gateway.balancing.load import load
 from gateway.balancing.selection import (
     RequestView,
     Selector,
-    most_load,
+    max_load,
+    policy_for,
     round_robin,
     selector_for,
     session_of,
@@ -56,6 +57,10 @@ def pool_of(*in_flight: int, slug: str = "a") -> Pool:
 
 def selector(policy: AnyPolicy, split: dict[str, float] | None = None, seed: int = 0) -> Selector[Worker]:
     return selector_for(Options(policy=policy, split=split), Random(seed))
+
+
+def test_every_policy_has_a_selector_of_its_own() -> None:
+    assert len({type(policy_for(policy, Random(0))) for policy in ALL}) == len(ALL)
 
 
 def request(prompt: str = "", session: str = "", user: object = None) -> RequestView:
@@ -263,7 +268,7 @@ def test_a_worker_that_has_left_is_not_followed() -> None:
 @pytest.mark.parametrize(("least", "most"), [(1, 9), (8, 16), (16, 24), (20, 30)])
 def test_the_slack_is_the_greater_of_two(least: float, most: float) -> None:
     """By default eight requests, and half as much again where that is more."""
-    assert most_load(least, PrefixAffinity()) == most
+    assert max_load(least, PrefixAffinity()) == most
 
 
 loads = some.tuples(some.integers(0, 60), some.floats(0, 100), some.floats(0, 1), some.floats(0.1, 1))
@@ -285,7 +290,7 @@ def test_affinity_is_never_much_worse_than_least_in_flight(
             worker.weighted_in_flight, worker.waiting, worker.kv_use, worker.slow_start_factor = its
         chosen = choice.choose(pool, request(conversation(name)), float(now))
         least = min(load(worker) for worker in pool)
-        assert load(chosen) <= most_load(least, policy) * (1 + 1e-9)
+        assert load(chosen) <= max_load(least, policy) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
