@@ -1,1 +1,1 @@
-"""A request's body: its bytes within bounds, decoded, and what in them the gateway must know. No I/O but one thread."""
+"""Request bodies: bound, decode and read them for what the gateway must know. No I/O; one thread, in `offload`."""

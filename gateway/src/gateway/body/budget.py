@@ -1,23 +1,24 @@
-"""How many bytes of request bodies one process may hold at a time."""
+"""Bound the bytes of request bodies that one process holds at a time. Pure."""
 
 from typing import Final
 
 from gateway.api.errors import Overloaded, RequestTooLarge
 
-TINY: Final = 64 * 1024  # bytes of a tiny body, as most chats are
-SMALL: Final = 1024 * 1024  # bytes of a small one
-PARTS: Final = 16  # one of them is for tiny bodies alone, and a second for tiny and small ones
+TINY: Final = 64 * 1024  # bytes that a tiny body has at most, as most chats do
+SMALL: Final = 1024 * 1024  # bytes that a small body has at most; a larger one is big
+RESERVED_PARTS: Final = 16  # one of these is reserved for tiny bodies, one for tiny and small bodies
 
 
 class BodyBudget:
-    """Bytes that are taken as they come, and given back. What is declared alone takes nothing, but a body counts as
-    what it declares: a big one takes nothing that is kept for small ones. One big body is always taken, however small
-    the budget. refusals: how often there was no room.
+    """The bytes of all bodies in flight; one per process. A body takes its bytes as they arrive and gives them back.
+
+    A body's declared length takes no bytes, but decides its size: a big body never uses what is reserved for small
+    ones. One big body is always taken, however small the budget is. refusals: how often there was no room.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._kept = most // PARTS
+        self._reserved = most // RESERVED_PARTS
         self._tiny = self._small = self._big = 0  # bytes that bodies of each size hold
         self.refusals = 0
 
@@ -26,14 +27,15 @@ class BodyBudget:
         return self._tiny + self._small + self._big
 
     def fits(self, length: int) -> bool:
-        """Whether there is room for a body of `length` bytes now. Takes nothing."""
+        """Return whether there is room for a body of `length` bytes now; if not, count a refusal. Takes nothing."""
         if self._has_room(length, length, 0):
             return True
         self.refusals += 1
         return False
 
     def take(self, more: int, held: int, length: int) -> bool:
-        """Takes `more` bytes for a body that holds `held` and declares `length` (0: unknown), if there is room."""
+        """Take `more` bytes for a body that holds `held` and declares `length` (0: unknown). Return False, and count a
+        refusal, if there is no room."""
         before, size = max(length, held), max(length, held + more)
         if not self._has_room(more, size, held if before > SMALL else 0):
             self.refusals += 1
@@ -43,10 +45,11 @@ class BodyBudget:
         return True
 
     def give(self, held: int, length: int) -> None:
-        """Gives back all that a body held."""
+        """Give back all `held` bytes of a body that declared `length`."""
         self._add(-held, max(length, held))
 
     def _add(self, count: int, size: int) -> None:
+        """Add `count` (negative to give back) to what bodies of this size hold."""
         if size <= TINY:
             self._tiny += count
         elif size <= SMALL:
@@ -55,14 +58,14 @@ class BodyBudget:
             self._big += count
 
     def _has_room(self, more: int, size: int, big: int) -> bool:
-        """For a body of `size` bytes, of which `big` are among those of big ones."""
+        """Whether a body of `size` bytes may take `more`. big: bytes that it already holds as a big body."""
         if not more:
             return True
-        most_big = self.most - 2 * self._kept
+        most_big = self.most - 2 * self._reserved
         if size > SMALL:
             return self._big == big or self.used + more <= most_big
-        filled = min(self._big, most_big) + self._small + self._tiny  # one big body may be beyond its part
-        return filled + more <= self.most - (self._kept if size > TINY else 0)
+        filled = min(self._big, most_big) + self._small + self._tiny  # one big body may exceed most_big
+        return filled + more <= self.most - (self._reserved if size > TINY else 0)
 
 
 def too_large(limit: int) -> RequestTooLarge:

@@ -1,8 +1,8 @@
-"""Bodies that come compressed: which codings are taken, and what is in them. Pure, and slow: not for the event loop.
+"""Decode compressed request bodies. Pure, but slow: `offload` runs it in a thread, not on the event loop.
 
-A few bytes can hold gigabytes: what comes out is bounded by the size that a body may have, and by how many times the
-size of what came in it is. Compressed bytes are fed a few at a time, of which even zstd makes no more than 8 MiB, and
-in turns, so that a short body need not wait for a long one.
+A few bytes can expand to gigabytes. So the result is bounded by the largest body allowed, and by a multiple of what
+came in. Compressed bytes are fed a few at a time (even zstd makes at most 8 MiB of them), and in turns, so that a
+short body need not wait for a long one.
 """
 
 import zlib
@@ -15,19 +15,19 @@ import zstandard
 
 from gateway.api.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedCoding
 
-MAX_EXPANSION: Final = 200  # the size of what came; text that repeats itself a lot reaches a hundred
-FREE_BYTES: Final = 1 << 20  # which any body may have, however small it came
-MAX_FRAMES: Final = 1000  # one behind the other
-FED_BYTES: Final = 256  # at a time
-PIECE_BYTES: Final = 256 * 1024  # of what comes out of brotli at a time
-TURN_BYTES: Final = 1 << 20  # of what comes out
-TURN_PIECES: Final = 1024
-MAX_WINDOW_BYTES: Final = 8 << 20  # of zstd: what RFC 9659 allows on the web
+MAX_EXPANSION: Final = 200  # times the compressed size; very repetitive text reaches a hundred
+FREE_BYTES: Final = 1 << 20  # bytes that any body may expand to, however small it came
+MAX_FRAMES: Final = 1000  # compressed frames, one behind the other, in one body
+FEED_BYTES: Final = 256  # compressed bytes that a decoder gets at a time
+PIECE_BYTES: Final = 256 * 1024  # decoded bytes that brotli returns at a time, at most
+TURN_BYTES: Final = 1 << 20  # decoded bytes per turn, about
+TURN_PIECES: Final = 1024  # calls of a decoder per turn, at most
+MAX_WINDOW_BYTES: Final = 8 << 20  # of zstd; RFC 9659 allows no more on the web
 ENDS_EARLY: Final = "it ends too early"
 
 
 class Decoder(Protocol):
-    """Of one frame."""
+    """What zlib's and zstandard's decoders have in common. It decodes one frame."""
 
     @property
     def eof(self) -> bool: ...
@@ -39,7 +39,7 @@ class Decoder(Protocol):
 
 
 def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The coding that a request's head names, None for a body as it is. Raises UnsupportedCoding."""
+    """Return the one coding in a request's Content-Encoding, or None if there is none. Raises UnsupportedCoding."""
     named = [value.decode("latin-1") for name, value in headers if name == b"content-encoding"]
     if not named:
         return None
@@ -55,10 +55,10 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 class Decoding:
-    """One body that is being put together and decoded, to at most `most` bytes. coding: None for a body as it is;
-    grown: by how many bytes in the last turn; body: what was in it, once that is all.
+    """One body that is joined and decoded, to at most `most` bytes. The request's handler owns it. coding: None to join
+    only; grown: decoded bytes of the last turn; body: the result, None until it is complete.
 
-    Only whole `bytes` are joined: for these Python lets go of its lock, which a copy of 50 MiB would hold for 50 ms.
+    Only `bytes` objects are joined, since Python releases its lock for these; a copy of 50 MiB would hold it for 50 ms.
     """
 
     def __init__(self, parts: list[bytes], coding: str | None, most: int) -> None:
@@ -68,12 +68,12 @@ class Decoding:
         self._bound = min(most, max(FREE_BYTES, MAX_EXPANSION * sum(map(len, parts))))
         self._pieces: Iterator[bytes] | None = None
         self._found: list[bytes] = []
-        self._size = 0  # of these
+        self._size = 0  # bytes in `_found`
         self.grown = 0
         self.body: bytes | None = None
 
     def advance(self) -> None:
-        """Works on for a few milliseconds. Raises RequestTooLarge or InvalidRequest, and then keeps nothing of it."""
+        """Decode for a few milliseconds, in the thread. Raises RequestTooLarge or InvalidRequest, and frees all."""
         if self._coding is None:
             self.body = b"".join(self._parts)
             self._drop()
@@ -90,7 +90,7 @@ class Decoding:
             )
         else:
             refusal = self._too_large() if self._size > self._bound else None
-        if refusal is not None:  # raised here, so that it has no context with frames that hold the body
+        if refusal is not None:  # raised outside `except`, so that its context keeps no frame with the body
             self._drop()
             raise refusal
         self.grown = self._size - before
@@ -99,7 +99,7 @@ class Decoding:
             self._drop()
 
     def _take_turn(self, pieces: Iterator[bytes], stop: int) -> bool:
-        """Whether that was all."""
+        """Decode pieces until the size is `stop`. Return whether the body is complete."""
         for _ in range(TURN_PIECES):
             piece = next(pieces, None)
             if piece is None:
@@ -121,18 +121,19 @@ class Decoding:
         )
 
     def _drop(self) -> None:
+        """Free what came and what was decoded; `body` stays."""
         self._parts, self._found = [], []
         self._pieces = iter(())
 
 
-# what is in a body, piece by piece
+# one decoder per coding: each yields the decoded body piece by piece
 
 
-def framed(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
-    """A format of frames, of which several may stand one behind the other."""
+def framed_pieces(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
+    """Decode a format in which several frames may follow one another. start: makes a decoder for one frame."""
     decoder, frames = start(), 1
-    for at in range(0, len(coded), FED_BYTES):
-        fed = coded[at : at + FED_BYTES]
+    for at in range(0, len(coded), FEED_BYTES):
+        fed = coded[at : at + FEED_BYTES]
         while fed:
             if decoder.eof:
                 decoder, frames = start(), frames + 1
@@ -144,20 +145,20 @@ def framed(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
         raise EOFError(ENDS_EARLY)
 
 
-def inflated(coded: bytes) -> Iterator[bytes]:
-    """`deflate` means zlib's format (RFC 1950); some clients send only what is inside, which begins otherwise."""
+def deflate_pieces(coded: bytes) -> Iterator[bytes]:
+    """Decode `deflate`, which means zlib's format (RFC 1950). Some clients send raw deflate; its first bytes tell."""
     is_zlib = coded[:1] and coded[0] & 15 == zlib.DEFLATED and int.from_bytes(coded[:2], "big") % 31 == 0
-    return framed(partial(zlib.decompressobj, zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS), coded)
+    return framed_pieces(partial(zlib.decompressobj, zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS), coded)
 
 
-def unbrotlied(coded: bytes) -> Iterator[bytes]:
+def brotli_pieces(coded: bytes) -> Iterator[bytes]:
     decoder = brotli.Decompressor()
-    for at in range(0, len(coded), FED_BYTES):
+    for at in range(0, len(coded), FEED_BYTES):
         if decoder.is_finished():
             raise EOFError("something stands behind its end")
-        piece = decoder.process(coded[at : at + FED_BYTES], output_buffer_limit=PIECE_BYTES)
+        piece = decoder.process(coded[at : at + FEED_BYTES], output_buffer_limit=PIECE_BYTES)
         yield piece
-        while piece and not decoder.is_finished():  # there may be more of what these bytes stand for
+        while piece and not decoder.is_finished():  # these bytes may expand to more pieces
             piece = decoder.process(b"", output_buffer_limit=PIECE_BYTES)
             yield piece
     if not decoder.is_finished():
@@ -169,8 +170,8 @@ def zstd_decoder() -> Decoder:
 
 
 DECODERS: Final[Mapping[str, Callable[[bytes], Iterator[bytes]]]] = {
-    "gzip": partial(framed, partial(zlib.decompressobj, zlib.MAX_WBITS | 16)),
-    "deflate": inflated,
-    "br": unbrotlied,
-    "zstd": partial(framed, zstd_decoder),
+    "gzip": partial(framed_pieces, partial(zlib.decompressobj, zlib.MAX_WBITS | 16)),
+    "deflate": deflate_pieces,
+    "br": brotli_pieces,
+    "zstd": partial(framed_pieces, zstd_decoder),
 }

@@ -1,9 +1,9 @@
-"""A JSON text read in short turns: where the members stand that somebody looks for. Nothing is built of the rest. Pure.
+"""Find the positions of certain members in a JSON text, in short turns, without building objects. Pure.
 
-A parser makes objects of a whole text: ten megabytes take half a second and a hundred megabytes of memory, and nothing
-else runs meanwhile. This one goes from bracket to bracket, and takes apart only what lies on the way to a `Member`.
-There it keeps to the grammar. Elsewhere it checks words and brackets, and leaves what else may be wrong to the worker,
-which refuses what is no JSON: what both take, both read the same.
+A parser builds objects from a whole text: for ten megabytes that takes half a second, in which nothing else runs, and a
+hundred megabytes of memory. The scan goes from bracket to bracket and reads only what is on the path to a `Member`.
+There it keeps to the grammar. Elsewhere it checks only words and brackets; other faults are left to the worker, which
+refuses what is not JSON. What both accept, both read the same way.
 """
 
 import re
@@ -14,29 +14,29 @@ import orjson
 from gateway.api.errors import InvalidRequest
 from gateway.body.members import Member
 
-MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 64  # levels of objects and lists
 MAX_CONTAINERS: Final = 250_000  # objects and lists: far more than any context holds
-MAX_ADDRESSES: Final = 1000
-MAX_ADDRESS_BYTES: Final = 8192
-MAX_NAME_BYTES: Final = 1024  # as it is written; a longer name is none that is looked for
-SLICE_BYTES: Final = 16 * 1024  # what one expression reads at a time: at most a millisecond
-TURN_BYTES: Final = 64 * 1024
-TURN_STEPS: Final = 4096
+MAX_ADDRESSES: Final = 1000  # of media, without data: URIs
+MAX_ADDRESS_BYTES: Final = 8192  # of one address
+MAX_NAME_BYTES: Final = 1024  # of a name with its escapes; no name that is looked for is longer
+SLICE_BYTES: Final = 16 * 1024  # that one regular expression reads at a time: at most a millisecond
+TURN_BYTES: Final = 64 * 1024  # per turn, about
+TURN_STEPS: Final = 4096  # per turn, at most
 
-FIRST, NAME, COLON, VALUE, AFTER, STRING, SKIP, DONE = range(8)  # what comes next
+FIRST, NAME, COLON, VALUE, AFTER, STRING, SKIP, DONE = range(8)  # states: what is read next
 QUOTE, BACKSLASH, COMMA, COLON_MARK, SPACE = b'"'[0], b"\\"[0], b","[0], b":"[0], b" "[0]
 OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = b"{"[0], b"}"[0], b"["[0], b"]"[0]
 BLANK: Final = rb"[ \t\n\r]*+"
-SHORT_TEXT: Final = rb'"[^"\\]{0,40}+(?:\\.[^"\\]{0,40}+){0,20}+"'  # bytes.find is faster at longer ones
+SHORT_TEXT: Final = rb'"[^"\\]{0,40}+(?:\\.[^"\\]{0,40}+){0,20}+"'  # for longer ones, bytes.find is faster
 BLANKS: Final = re.compile(rb"[ \t\n\r]++")
 SHORT: Final = re.compile(SHORT_TEXT, re.DOTALL)
 PART_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-EXPONENT: Final = (  # beyond 308 it is infinity to most readers
+EXPONENT: Final = (  # at most 308: most readers take more for infinity
     rb"[eE](?:-[0-9]++|\+?+(?=[0-9])0*+(?:[12][0-9]{2}|30[0-8]|[1-9][0-9]?)?)(?![0-9])"
 )
 NUMBER_OR_WORD: Final = rb"(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:" + EXPONENT + rb")?|true|false|null)"
 SCALAR: Final = re.compile(NUMBER_OR_WORD)
-MEMBER: Final = re.compile(  # a name, and a value with the comma behind it if it is a short one
+MEMBER: Final = re.compile(  # a name, and its value and the comma after it if the value is short
     rb'"([^"\\]{0,100}+)"' + BLANK + rb":" + BLANK
     + rb'(?:("[^"\\]{0,40}+"|' + NUMBER_OR_WORD + rb"(?=[ \t\n\r,}]))" + BLANK + rb"(," + BLANK + rb")?)?"
 )  # fmt: skip
@@ -46,29 +46,29 @@ BETWEEN_BRACKETS: Final = re.compile(
 
 
 class JsonScan:
-    """One text. spans: of what was looked for, first and behind last byte; twice: what of it stands there again;
-    addresses: of media, as they are read, but data: URIs."""
+    """The scan of one text; `JsonReading` owns it. spans: by name, the index of a value's first byte and the one behind
+    its last; duplicates: names found more than once; addresses: of media, decoded, without data: URIs."""
 
     def __init__(self, text: bytes, root: Member) -> None:
         self.text = text
         self.spans: dict[str, tuple[int, int]] = {}
-        self.twice: set[str] = set()
+        self.duplicates: set[str] = set()
         self.addresses: list[str] = []
         self._size = len(text)
         self._at = 0
         self._next = VALUE
         self._root = root
-        self._member: Member | None = None  # of the value that comes or is read
-        self._start = 0  # of the value, or of a name
-        self._behind = AFTER  # a long string: what comes next
-        self._skipped = 0  # levels of a value in which nothing is looked for
+        self._member: Member | None = None  # of the value that is read; None if it is not looked for
+        self._start = 0  # index of the value, or of a long name
+        self._after_string = AFTER  # the state after a long string
+        self._skip_depth = 0  # levels inside a value in which nothing is looked for
         self._containers = 0
-        self._open: list[Member] = []  # the objects and lists around, from the outside
-        self._starts: list[int] = []
-        self._lists: list[bool] = []
+        self._open: list[Member] = []  # of the open objects and lists, outermost first
+        self._starts: list[int] = []  # where each of them starts
+        self._lists: list[bool] = []  # whether each of them is a list
 
     def advance(self) -> bool:
-        """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest."""
+        """Scan for about a millisecond. Return whether the text is done. Raises InvalidRequest."""
         stop, steps = self._at + TURN_BYTES, 0
         while self._at < stop and steps < TURN_STEPS and self._next != DONE:
             self._step()
@@ -76,6 +76,7 @@ class JsonScan:
         return self._next == DONE
 
     def _step(self) -> None:
+        """Read one token, or one slice of a long one, as the state says."""
         if self._at >= self._size:
             self._end()
             return
@@ -101,7 +102,7 @@ class JsonScan:
 
     def _end(self) -> None:
         if self._next != AFTER or self._open:
-            raise wrong("it ends too early", self._size)
+            raise invalid_json("it ends too early", self._size)
         self._next = DONE
 
     def _pass_blanks(self, byte: int) -> None:
@@ -136,6 +137,7 @@ class JsonScan:
             self._end_value(self._member, self._start)
 
     def _end_value(self, member: Member | None, start: int) -> None:
+        """Note the value that ends here, if it is looked for."""
         self._next = AFTER
         if member is None:
             return
@@ -143,10 +145,11 @@ class JsonScan:
             self._take_address(start)
         if member.noted is not None:
             if member.noted in self.spans:
-                self.twice.add(member.noted)
+                self.duplicates.add(member.noted)
             self.spans[member.noted] = start, self._at
 
     def _take_address(self, start: int) -> None:
+        """Add the string that starts at `start` and ends here to the addresses, unless it is a data: URI."""
         if self.text[start + 1 : start + 6].lower() == b"data:":
             return
         if len(self.addresses) >= MAX_ADDRESSES or self._at - start > MAX_ADDRESS_BYTES:
@@ -159,11 +162,12 @@ class JsonScan:
     # objects and lists
 
     def _enter(self, is_list: bool) -> None:
+        """Go into an object or list, or begin to skip it if nothing in it is looked for."""
         self._count(len(self._open) + 1)
         self._at += 1
         member = self._member
         if member is None or not member.inner:
-            self._next, self._skipped = SKIP, 1
+            self._next, self._skip_depth = SKIP, 1
             return
         self._open.append(member)
         self._starts.append(self._start)
@@ -206,7 +210,7 @@ class JsonScan:
         self._end_value(self._open.pop(), self._starts.pop())
 
     def _skip(self) -> None:
-        """Inside a value in which nothing is looked for."""
+        """Pass on to the next bracket or long string inside a value in which nothing is looked for."""
         found = BETWEEN_BRACKETS.match(self.text, self._at, self._at + SLICE_BYTES)
         end = self._at if found is None else found.end()
         if end >= self._size:
@@ -214,13 +218,13 @@ class JsonScan:
             return
         byte = self.text[end]
         if byte in (OPEN_OBJECT, OPEN_LIST):
-            self._skipped += 1
+            self._skip_depth += 1
             self._at = end + 1
-            self._count(len(self._open) + self._skipped)
+            self._count(len(self._open) + self._skip_depth)
         elif byte in (CLOSE_OBJECT, CLOSE_LIST):
-            self._skipped -= 1
+            self._skip_depth -= 1
             self._at = end + 1
-            if not self._skipped:
+            if not self._skip_depth:
                 self._end_value(self._member, self._start)
         elif byte == QUOTE:
             self._at = end
@@ -233,6 +237,7 @@ class JsonScan:
     # names, and strings that are long
 
     def _read_name(self, byte: int) -> None:
+        """Read a name, with its value if that is short. A long name, or one with escapes, is read as a string."""
         found = MEMBER.match(self.text, self._at, self._at + SLICE_BYTES)
         if found is None:
             if byte != QUOTE:
@@ -258,14 +263,15 @@ class JsonScan:
         self._next = VALUE
 
     def _begin_string(self, behind: int) -> None:
-        self._behind = behind
+        """Begin to read a long string. behind: the state after it."""
+        self._after_string = behind
         self._at += 1
         self._next = STRING
         if self._at < self._size:
             self._read_string()
 
     def _read_string(self) -> None:
-        """To the next quote, which is much faster than from letter to letter, unless a backslash stands before it."""
+        """Read to the string's end, or one slice: with `find`, which is fast, or a regex if there are backslashes."""
         text, at = self.text, self._at
         stop = min(at + SLICE_BYTES, self._size)
         end = text.find(b'"', at, stop)
@@ -284,27 +290,27 @@ class JsonScan:
         elif end > at:
             self._at = end
         else:
-            raise wrong("a string has no end", self._size)
+            raise invalid_json("a string has no end", self._size)
 
     def _end_string(self) -> None:
-        self._next = self._behind
-        if self._behind == AFTER:
+        self._next = self._after_string
+        if self._after_string == AFTER:
             self._end_value(self._member, self._start)
-        elif self._behind == COLON:
+        elif self._after_string == COLON:
             written = self.text[self._start : self._at]
             name = text_of(written).encode() if len(written) <= MAX_NAME_BYTES else b""
             self._member = self._open[-1].inner.get(name)
 
     def _unexpected(self) -> InvalidRequest:
-        return wrong(f"unexpected {chr(self.text[self._at])!r}", self._at)
+        return invalid_json(f"unexpected {chr(self.text[self._at])!r}", self._at)
 
 
-def wrong(what: str, at: int) -> InvalidRequest:
+def invalid_json(what: str, at: int) -> InvalidRequest:
     return InvalidRequest(f"The request body is not valid JSON: {what}, at byte {at}")
 
 
 def text_of(written: bytes) -> str:
-    """A string as it is written in JSON. Raises InvalidRequest."""
+    """Return the text of a JSON string. written: with its quotes. Raises InvalidRequest."""
     try:
         return str(orjson.loads(written))
     except orjson.JSONDecodeError as error:

@@ -1,7 +1,7 @@
-"""Which members of a JSON body are looked for, by route: a table, and the tree that is made of it. Pure.
+"""Say which members of a JSON body the scan looks for, by route: a table, and the tree that is made of it. Pure.
 
-A worker fetches what content parts of these places name, and nothing else: what a tool gets or returns, a schema, an
-example or `metadata` is anybody's text, whatever its keys are called. Lists are passed through: `messages.content`
+A worker fetches the media that content parts in these places name, and nothing else: a tool's arguments and results,
+schemas, examples and `metadata` may use the same keys for other things. Paths go through lists: `messages.content`
 means each part of each message. The table follows vLLM 0.32 (its chat parser, Responses, Messages and pooling).
 """
 
@@ -17,7 +17,7 @@ NOTED: Final = (
     "previous_response_id",
     "user",
 )
-# Of a content part: an address, or an object with `url`.
+# Keys of a content part whose value is an address, or an object with `url`.
 PART_KEYS: Final = ("image_url", "video_url", "audio_url")
 CHAT: Final = ("messages.content",)
 POOLING: Final = ("messages.content", "input.content")
@@ -44,8 +44,8 @@ SOURCES: Final = {
 
 
 class Member:
-    """A member that is looked for. noted: the name under which its value's position is kept; is_address: of media;
-    element: what is looked for in each element, if its value is a list."""
+    """A member that the scan looks for, with those inside it (inner). noted: the name under which the scan notes its
+    value's position, or None; is_address: of media; element: what to look for in each element if it is a list."""
 
     def __init__(self) -> None:
         self.element = self
@@ -54,22 +54,22 @@ class Member:
         self.noted: str | None = None
 
     def at(self, path: str) -> "Member":
-        """The member at a path of names with dots between them."""
+        """Return the member at a path such as `messages.content`; add what is missing on the way."""
         member = self
         for name in path.split("."):
             member = member.inner.setdefault(name.encode(), Member())
         return member
 
-    def unnoted(self) -> "Member":
-        """The same member, and those in it, where no position is kept."""
+    def without_spans(self) -> "Member":
+        """Return a copy of the member and those inside it, of which no position is noted."""
         member = Member()
         member.is_address = self.is_address
-        member.inner = {name: inner.unnoted() for name, inner in self.inner.items()}
+        member.inner = {name: inner.without_spans() for name, inner in self.inner.items()}
         return member
 
 
 def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
-    """What is looked for in a body of a route. others: more members whose position is wanted."""
+    """Return the tree for a route. others: more top-level names to note; media: look for addresses."""
     root = Member()
     for path in NOTED:
         root.at(path).noted = path
@@ -79,12 +79,12 @@ def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
     for path in addresses_of(route) if media else ():
         root.at(path).is_address = True
     for member in root.inner.values():
-        if member.noted is not None:  # what is in a list is not that member, and may be there many times
-            member.element = member.unnoted()
+        if member.noted is not None:  # its elements are not the member itself, and may be many
+            member.element = member.without_spans()
     return root
 
 
 def addresses_of(route: str) -> list[str]:
-    """The paths of all addresses that a worker would fetch."""
+    """Return the paths of all addresses that a worker would fetch."""
     named = [f"{part}.{key}" for part in PARTS[route] for key in PART_KEYS]
     return [*named, *(f"{path}.url" for path in [*named, *SOURCES.get(route, ())])]

@@ -1,7 +1,7 @@
-"""The model that a multipart form names, read in short turns. Pure.
+"""Find the model that a multipart form names, in short turns. Pure.
 
-Whatever a worker could take for a field `model` is seen here: with two of them, or one that is spelt in a way of its
-own, the form is refused.
+It must see every part that a worker could take for the field `model`. So a form is refused if it has two of them, or
+one whose name is written in an unusual way.
 """
 
 import re
@@ -9,12 +9,12 @@ from typing import Final
 
 from gateway.api.errors import InvalidRequest
 
-MAX_PARTS: Final = 1000
-MAX_HEAD_BYTES: Final = 8192  # of a part; and of the model's name
-TURN_BYTES: Final = 256 * 1024
-MAX_TYPE_BYTES: Final = 256  # of the header that names the boundary
+MAX_PARTS: Final = 1000  # of a form
+MAX_HEAD_BYTES: Final = 8192  # of the head of a part, and of the model's name
+TURN_BYTES: Final = 256 * 1024  # per turn
+MAX_TYPE_BYTES: Final = 256  # of Content-Type, which names the boundary
 TOKEN: Final = (
-    rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which means an encoding of its own (RFC 2231)
+    rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which announces another encoding (RFC 2231)
 )
 PARAMETER: Final = (
     rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?'
@@ -28,17 +28,17 @@ IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^
 
 
 class MultipartForm:
-    """One form."""
+    """The reading of one form; `FormReading` owns it."""
 
     def __init__(self, body: bytes, content_type: bytes) -> None:
         self._body = body
         self._mark = b"\r\n--" + boundary_of(content_type)
-        self._part = self._at = 0  # where the part that is read begins, and how far it is read
+        self._part = self._at = 0  # index where the current part begins, and how far it is read
         self._parts = 0
         self._models: list[str] = []
 
     def advance(self) -> bool:
-        """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest."""
+        """Read on for about a millisecond. Return whether the form is done. Raises InvalidRequest."""
         stop = self._at + TURN_BYTES
         while self._at < stop and self._at < len(self._body):
             self._find_mark(stop)
@@ -67,7 +67,7 @@ class MultipartForm:
             self._models.append(model)
 
     def model(self) -> str:
-        """Raises InvalidRequest if there is none, or more than one."""
+        """Return the model's name, once the form is read. Raises InvalidRequest if there is none, or more than one."""
         if len(self._models) != 1 or not self._models[0]:
             raise InvalidRequest(
                 "The request body must have one field `model` with the name of a model", "model"
@@ -76,7 +76,7 @@ class MultipartForm:
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """The boundary that a form's head names, once. Raises InvalidRequest."""
+    """Return the boundary in a Content-Type. Raises InvalidRequest if there is not exactly one valid boundary."""
     found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MAX_TYPE_BYTES else None
     named = PARAMETERS.findall(found[1]) if found is not None else []
     boundaries = [value for name, value in named if name.lower() == b"boundary"]
@@ -90,7 +90,7 @@ def boundary_of(content_type: bytes) -> bytes:
 
 
 def model_in_part(body: bytes, start: int, end: int) -> str | None:
-    """The value of a part that is the field `model`. Raises InvalidRequest."""
+    """Return the value of the part body[start:end] if it is the field `model`, else None. Raises InvalidRequest."""
     behind = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD_BYTES))
     head = body[start : behind if behind >= 0 else min(end, start + MAX_HEAD_BYTES)]
     if behind < 0 and end - start > MAX_HEAD_BYTES:

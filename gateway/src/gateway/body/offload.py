@@ -1,4 +1,4 @@
-"""Where large bodies are put together and decoded: in a thread, in short turns, so that no other request waits."""
+"""Join and decode large bodies in a thread, in short turns, so that no other request waits for one."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,44 +8,45 @@ from functools import partial
 
 from gateway.body.content_coding import Decoding
 
-Tell = Callable[[BaseException | None], bool]
+OnTurn = Callable[[BaseException | None], bool]
 
 
 class Offload:
-    """One thread."""
+    """The decoding thread and the bodies that wait for it; one per process. Its methods run on the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
-        self._decodings: OrderedDict[Decoding, Tell] = OrderedDict()  # that wait for their next turn
+        self._decodings: OrderedDict[Decoding, OnTurn] = OrderedDict()  # those that wait for their next turn
         self._is_decoding = False
 
-    def decode(self, decoding: Decoding, tell: Tell) -> None:
-        """Has the thread decode a body, in turns with others. `tell` is called after each turn, with the error that
-        came of it or None, and returns whether there is to be one more."""
-        self._decodings[decoding] = tell
+    def decode(self, decoding: Decoding, on_turn: OnTurn) -> None:
+        """Decode a body in the thread, in turns with others. After each turn `on_turn` is called on the event loop with
+        the turn's error or None; it returns whether there is to be another turn."""
+        self._decodings[decoding] = on_turn
         if not self._is_decoding:
             self._decode_on()
 
     def forget(self, decoding: Decoding) -> None:
-        """There is to be no more turn of it."""
+        """Give the body no more turns. One that runs now still calls `on_turn`."""
         self._decodings.pop(decoding, None)
 
     def _decode_on(self) -> None:
+        """Start the next body's turn in the thread, if the thread is free."""
         while self._decodings and not self._is_decoding:
-            decoding, tell = self._decodings.popitem(last=False)
+            decoding, on_turn = self._decodings.popitem(last=False)
             try:
                 turn = self._loop.run_in_executor(self._executor, decoding.advance)
             except RuntimeError as fault:  # no thread can be started
-                tell(fault)
+                on_turn(fault)
                 continue
             self._is_decoding = True
-            turn.add_done_callback(partial(self._on_turn, decoding, tell))
+            turn.add_done_callback(partial(self._turn_done, decoding, on_turn))
 
-    def _on_turn(self, decoding: Decoding, tell: Tell, turn: asyncio.Future[None]) -> None:
+    def _turn_done(self, decoding: Decoding, on_turn: OnTurn, turn: asyncio.Future[None]) -> None:
         self._is_decoding = False
         try:
-            if tell(turn.exception()):
-                self._decodings[decoding] = tell
-        finally:  # whatever becomes of one, the others have their turn
+            if on_turn(turn.exception()):
+                self._decodings[decoding] = on_turn
+        finally:  # the others get their turns even if this one raises
             self._decode_on()

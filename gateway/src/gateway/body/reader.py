@@ -1,7 +1,7 @@
-"""What a request's body says that the gateway must know: its model, whether it streams, what it wants told. Pure.
+"""Read what the gateway must know of a request's body: its model, whether it streams, whether it asks for usage. Pure.
 
-The body's bytes go to the worker as they are. What the gateway has to say (a stream's usage, what an alias stands for)
-is put in between them, so that no number, name or order of the client's changes.
+The client's bytes go to the worker as they are. What the gateway adds (the wish for a stream's usage, an alias's
+parameters) is put in between them, so that the client's numbers, names and order stay.
 """
 
 import json
@@ -22,30 +22,29 @@ from gateway.config.model_options import Alias
 from gateway.http.write_coalescer import Parts
 
 BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-SIFTED_BYTES: Final = 256 * 1024  # at a time
-MAX_VALUES: Final = 4_000_000
-SMALL_BYTES: Final = 16 * 1024  # of a body that a parser reads in less time than the scan
+PRESCAN_BYTES: Final = 256 * 1024  # per turn
+MAX_VALUES: Final = 4_000_000  # of a body: its commas are counted
+SMALL_BYTES: Final = 16 * 1024  # up to which a parser is faster than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
-ADDRESS_MARKS: Final = (b'_url"', b'"source"')  # without these, no address of media is in a body
+ADDRESS_MARKS: Final = (b'_url"', b'"source"')  # a body without these has no address of media
 BACKSLASH: Final = b"\\"
-ESCAPE_MARK: Final = b"\\u00"  # of a letter: it may hide a name
-OVERLAP: Final = 16  # bytes: longer than a mark
-USED: Final = frozenset(name for name in NOTED if "." not in name)
-MAX_USED_BYTES: Final = 1 << 20  # of such a field
-MAX_OPTIONS_BYTES: Final = 4096  # of the one that is an object: a parser reads it in one go
-TOLD_APART: Final = USED - {"model", "stream"}  # which are changed, or stand in messages too
+ESCAPE_MARK: Final = b"\\u00"  # begins an escaped letter, which may hide a name
+OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
+USED: Final = frozenset(name for name in NOTED if "." not in name)  # top-level members that are read
+MAX_USED_BYTES: Final = 1 << 20  # of one such member
+MAX_OPTIONS_BYTES: Final = 4096  # of `stream_options`, which is parsed at once
+NEEDS_SCAN: Final = USED - {"model", "stream"}  # a small body with one of these is scanned too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
-COPIED_BYTES: Final = 1 << 20  # of a body that is put together anew: a copy of 50 MiB takes 60 ms
+MAX_COPIED_BYTES: Final = 1 << 20  # of a changed body that is joined; joining 50 MiB would take 60 ms
 Fields = dict[str, object]
 
 
 class ParsedBody:
-    """A request as it will be sent. hides_usage: the client has not asked for the usage that will be told.
-
-    alias: what the client's name for the model stands for; addresses: of media, which a worker would fetch.
-    parts: the body as it is sent; body: in one piece, of a large one as the client sent it; size: bytes that are sent.
-    """
+    """A body that was read, as it will be sent. fields: the members that the gateway reads; hides_usage: remove the
+    usage from the answer, since only the gateway asked for it; alias: the one that the client named; addresses: of
+    media for a worker to fetch; parts: the body as it is sent, `size` bytes; body: the same in one piece, but without
+    the gateway's changes if it is large."""
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
@@ -63,19 +62,19 @@ class ParsedBody:
 
 
 class BodyReading(Protocol):
-    """A body that is being read."""
+    """The reading of one body. The request's handler owns it."""
 
     def advance(self) -> bool:
-        """Reads on for about a millisecond; returns whether that was all. Raises InvalidRequest, or RequestTooLarge."""
+        """Read on for about a millisecond. Return whether it is done. Raises InvalidRequest or RequestTooLarge."""
         ...
 
     def parsed(self) -> ParsedBody:
-        """What was read, once that is all. Raises InvalidRequest."""
+        """Return the result, once `advance` has returned True. Raises InvalidRequest."""
         ...
 
 
 class BodyReader:
-    """Begins to read bodies. most_text: bytes of a body with neither images nor sound in it."""
+    """Makes the reading of each body; one per process. most_text: bytes of a body without images or sound."""
 
     def __init__(self, aliases: Mapping[str, Alias], most_text: int) -> None:
         self.aliases = aliases
@@ -91,6 +90,7 @@ class BodyReader:
         return JsonReading(self, body, route)
 
     def members(self, route: str, media: bool) -> Member:
+        """Return the tree of members to scan for, which is made once per route. media: look for addresses too."""
         found = self._members.get((route, media))
         if found is None:
             found = self._members[route, media] = members_of(route, self._others, media=media)
@@ -98,7 +98,7 @@ class BodyReader:
 
 
 class NoBody:
-    """A request that names a stored response."""
+    """The reading of a request for a stored response: its body, if any, is sent unread."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -111,7 +111,7 @@ class NoBody:
 
 
 class FormReading:
-    """A form, of which nothing is changed."""
+    """The reading of a multipart form, which is sent unchanged."""
 
     def __init__(self, reader: BodyReader, body: bytes, content_type: bytes) -> None:
         self._reader = reader
@@ -130,42 +130,42 @@ class FormReading:
 
 
 class JsonReading:
-    """A JSON body: first it is sifted for what its bytes alone tell, then its members are looked for."""
+    """The reading of a JSON body. A small one is parsed. Others are prescanned as bytes, then scanned for members."""
 
     def __init__(self, reader: BodyReader, body: bytes, route: Route) -> None:
         self._reader = reader
-        self._body = body if body.startswith(b'{"') else without_mark(body)
+        self._body = body if body.startswith(b'{"') else without_bom(body)
         self._route = route
-        self._sifted = 0
+        self._prescanned = 0
         self._values = 0
         self._has_media = self._has_escapes = False
         self._scan: JsonScan | None = None
-        self._plain: ParsedBody | None = None
+        self._small: ParsedBody | None = None
 
     def advance(self) -> bool:
         if self._scan is None:
             if len(self._body) <= SMALL_BYTES:
-                self._plain = plain(self._body, self._route, self._reader.aliases)
-                if self._plain is not None:
+                self._small = read_small(self._body, self._route, self._reader.aliases)
+                if self._small is not None:
                     return True
-            self._sift()
-            if self._sifted < len(self._body):
+            self._prescan()
+            if self._prescanned < len(self._body):
                 return False
             if len(self._body) > self._reader.most_text and not self._has_media:
                 raise too_large(self._reader.most_text)
             members = self._reader.members(self._route.name, self._has_media or self._has_escapes)
             self._scan = JsonScan(self._body, members)
-            if self._sifted > SIFTED_BYTES:
+            if self._prescanned > PRESCAN_BYTES:
                 return False
         return self._scan.advance()
 
-    def _sift(self) -> None:
-        """Whether it is text, how many values it may have, and whether there may be media in it."""
-        begin = self._sifted
-        piece = self._body[begin : begin + SIFTED_BYTES]
-        self._sifted += len(piece)
+    def _prescan(self) -> None:
+        """Check that the next piece is UTF-8 and the values are not too many; note whether it may name media."""
+        begin = self._prescanned
+        piece = self._body[begin : begin + PRESCAN_BYTES]
+        self._prescanned += len(piece)
         if not piece.isascii():
-            self._sifted -= cut_off(piece, begin, at_end=self._sifted == len(self._body))
+            self._prescanned -= cut_character(piece, begin, at_end=self._prescanned == len(self._body))
         self._values += piece.count(b",")
         if self._values > MAX_VALUES:
             raise InvalidRequest(f"The request body has more than {MAX_VALUES} values")
@@ -176,8 +176,8 @@ class JsonReading:
         self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
 
     def parsed(self) -> ParsedBody:
-        if self._plain is not None:
-            return self._plain
+        if self._small is not None:
+            return self._small
         scan = self._scan
         assert scan is not None
         fields = fields_of(scan)
@@ -189,8 +189,8 @@ class JsonReading:
         splices: list[Splice] = []
         alias = self._reader.aliases.get(model)
         if alias is not None:
-            changes = changes_of(alias, scan)
-            splices = [splice_of(name, written(value), scan) for name, value in changes.items()]
+            changes = alias_members(alias, scan)
+            splices = [splice_of(name, json_of(value), scan) for name, value in changes.items()]
             fields.update(changes)
             model = alias.model
         stream = fields.get("stream") is True
@@ -198,15 +198,15 @@ class JsonReading:
         if hides_usage:
             splices += usage_splices(fields, scan)
         body, parts = self._body, None
-        if splices and len(body) > COPIED_BYTES:
+        if splices and len(body) > MAX_COPIED_BYTES:
             parts = spliced(body, splices)
         elif splices:
             body = b"".join(spliced(body, splices))
         return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
 
 
-def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody | None:
-    """What a small body asks, where no more than that is to be known of it; None leaves it to the scan, errors too."""
+def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody | None:
+    """Parse a small body. Return None if it needs the scan: it is invalid, or has media, options or an alias."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
     for mark in ADDRESS_MARKS:
@@ -218,7 +218,7 @@ def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(fields, dict) or not fields.keys().isdisjoint(TOLD_APART):
+    if not isinstance(fields, dict) or not fields.keys().isdisjoint(NEEDS_SCAN):
         return None
     model = fields.get("model")
     if not isinstance(model, str) or not model or model in aliases:
@@ -234,16 +234,16 @@ def plain(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody
     return ParsedBody(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
 
 
-def without_mark(body: bytes) -> bytes:
-    """The body without a byte order mark. Raises InvalidRequest for one in another encoding than UTF-8."""
+def without_bom(body: bytes) -> bytes:
+    """Return the body without its byte order mark. Raises InvalidRequest if it is UTF-16 or UTF-32."""
     if body[:2] in UTF16_MARKS or b"\0" in body[:2]:
         raise InvalidRequest("The request body is not valid JSON: it is UTF-16 or UTF-32; send it as UTF-8")
     return body[len(BOM) :] if body.startswith(BOM) else body
 
 
-def cut_off(piece: bytes, begin: int, *, at_end: bool) -> int:
-    """How many bytes at the end of a piece are the beginning of a character. Raises InvalidRequest for what is no
-    UTF-8."""
+def cut_character(piece: bytes, begin: int, *, at_end: bool) -> int:
+    """Return how many bytes at the end of `piece` are the beginning of a character that goes on in the next piece.
+    begin: the piece's index in the body. Raises InvalidRequest if the piece is not UTF-8."""
     try:
         piece.decode()
     except UnicodeDecodeError as error:
@@ -257,16 +257,16 @@ def cut_off(piece: bytes, begin: int, *, at_end: bool) -> int:
 
 
 def fields_of(scan: JsonScan) -> Fields:
-    """The values of the members that the gateway itself uses. Raises InvalidRequest if one stands there twice: two
-    readers may take two values, and then neither is right."""
-    for name in scan.twice:
+    """Return the values of the members in USED. Raises InvalidRequest if one is there twice, since gateway and worker
+    might then take different values."""
+    for name in scan.duplicates:
         if name.partition(".")[0] in USED:
             raise InvalidRequest(f"The request body names `{name}` twice", name)
     return {name: value_of(name, scan) for name in USED if name in scan.spans}
 
 
 def value_of(name: str, scan: JsonScan) -> object:
-    """An object or a list counts as null where neither has a meaning: it may be long, and nothing is built of it."""
+    """Return a member's value. An object or list is None, unparsed since it may be long, except in `stream_options`."""
     start, end = scan.spans[name]
     is_options = name == "stream_options"
     is_container = scan.text[start] in b"{["
@@ -281,46 +281,47 @@ def value_of(name: str, scan: JsonScan) -> object:
         raise InvalidRequest(f"The request body is not valid JSON: {error}, in `{name}`", name) from error
 
 
-# what is put in between the client's bytes: (first byte, byte behind the last one, what stands there instead)
+# changes to the client's bytes: (index of the first byte, index behind the last one, the bytes to put there)
 
 Splice = tuple[int, int, bytes]
 
 
-def changes_of(alias: Alias, scan: JsonScan) -> dict[str, object]:
-    """The members that an alias sets: what it forces, and a default where the client says nothing, or null. A member
-    counts as a whole: objects are not merged. Raises InvalidRequest for one that stands there twice."""
+def alias_members(alias: Alias, scan: JsonScan) -> dict[str, object]:
+    """Return the members that an alias sets: those it forces, and defaults that the client leaves out or sets to null.
+    Objects are replaced, not merged. Raises InvalidRequest for one that is in the body twice."""
     changes: dict[str, object] = {"model": alias.model, **alias.force}
     for name, value in alias.default.items():
         span = scan.spans.get(name)
         if span is None or scan.text[span[0] : span[1]] == b"null":
             changes[name] = value
     for name in changes:
-        if name in scan.twice:
+        if name in scan.duplicates:
             raise InvalidRequest(f"The request body names `{name}` twice", name)
     return changes
 
 
-def written(value: object) -> bytes:
-    """As JSON; numbers may be of any length."""
+def json_of(value: object) -> bytes:
+    """Return `value` as JSON. Unlike orjson, `json` takes integers of any length."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def splice_of(name: str, value: bytes, scan: JsonScan) -> Splice:
-    """A member's value in place of the client's, or a member before all others."""
+    """Return the splice that replaces the value of member `name`, or adds the member before all others."""
     span = scan.spans.get(name)
     if span is not None:
         return span[0], span[1], value
     start = scan.text.index(b"{") + 1
-    return start, start, b"%b:%b," % (written(name), value)
+    return start, start, b"%b:%b," % (json_of(name), value)
 
 
 def wants_usage(fields: Fields) -> bool:
+    """Whether the client asks for a stream's usage."""
     options = fields.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
 def usage_splices(fields: Fields, scan: JsonScan) -> list[Splice]:
-    """`stream_options.include_usage`, and no usage but at the end; what is no object is left to the worker's words."""
+    """Return splices that ask for usage, at the stream's end only. The worker refuses options of a wrong type."""
     options = fields.get("stream_options")
     if "stream_options" not in fields:
         start = scan.text.index(b"{") + 1
@@ -341,7 +342,7 @@ def usage_splices(fields: Fields, scan: JsonScan) -> list[Splice]:
 
 
 def spliced(body: bytes, splices: list[Splice]) -> Parts:
-    """The body with something else in some places. In parts, of which none is a copy."""
+    """Return the body with the splices made, in parts: views of the body and the bytes put in, without a copy."""
     parts: Parts = []
     at, view = 0, memoryview(body)
     for start, end, put in sorted(splices):
@@ -355,12 +356,12 @@ def spliced(body: bytes, splices: list[Splice]) -> Parts:
 
 
 def remote_media(parsed: ParsedBody, allowed: Collection[str] = ()) -> str | None:
-    """The first address of media in a request that is neither a data: URI nor of an allowed host, or None."""
+    """Return the first address that is neither a data: URI nor of an allowed host, or None."""
     return next((url for url in parsed.addresses if not is_allowed(url, allowed)), None)
 
 
 def is_allowed(url: str, allowed: Collection[str]) -> bool:
-    """Whether a worker may take media from there."""
+    """Whether a worker may fetch media from `url`. allowed: host names."""
     try:
         parts = urlsplit(url)
         return parts.scheme == "data" or (parts.scheme in ("http", "https") and parts.hostname in allowed)
@@ -369,7 +370,7 @@ def is_allowed(url: str, allowed: Collection[str]) -> bool:
 
 
 def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
-    """Raises InvalidRequest if a worker would have to fetch media from where no card allows it."""
+    """Raises InvalidRequest if the request names media on a host that no card allows."""
     if not parsed.addresses:
         return
     url = remote_media(parsed, frozenset.union(*(card.media_domains for card in cards)))
@@ -380,6 +381,6 @@ def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
 
 
 def check_size(parsed: ParsedBody, route: Route, cards: tuple[Card, ...], most: int) -> None:
-    """Raises RequestTooLarge for a body that only images or sound could fill, of a model that takes neither."""
+    """Raises RequestTooLarge if a JSON body has more than `most` bytes and no card of the model takes images."""
     if parsed.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
         raise too_large(most)

@@ -119,7 +119,7 @@ def test_what_both_take_both_read_the_same(text: bytes, at: int, instead: bytes)
         value = json.loads(text.decode(), object_pairs_hook=list)
         models = [inner for name, inner in value if name == "model"] if text.strip()[:1] == b"{" else []
         assert ("model" in scan.spans) == bool(models)
-        assert ("model" in scan.twice) == (len(models) > 1)
+        assert ("model" in scan.duplicates) == (len(models) > 1)
         if len(models) == 1:
             start, end = scan.spans["model"]
             assert json.loads(text[start:end], object_pairs_hook=list) == models[0]
