@@ -1,4 +1,2 @@
-"""What both sides of the wire use: headers, framing, sockets, writing, turns of the loop, the tables of states.
-
-It knows no other room.
-"""
+"""What connections to clients and to workers share: headers, body framing, socket queries, writing, turns of the
+event loop, and the tables of states. It imports no other room."""

@@ -1,8 +1,8 @@
-"""How a body is framed: by a length, in chunks, or by the connection's end. Takes the frames off. No I/O.
+"""Parse the framing of a body and return its payload: framed by a length, in chunks, or by the connection's end. Pure.
 
-One reader for clients and workers. Time is linear in the bytes, however they are cut. Trailers are read and dropped:
-nothing in them counts as a header. A chunk that arrives by itself, as vLLM sends them, is known by a look at its first
-line and its length, and can be handed on with its frame.
+Requests and workers' answers use the same parsers. Their time is linear in the bytes, however these are split over
+reads. Trailers are parsed and dropped: they never count as headers. A read that is exactly one chunk, as vLLM's events
+are, is recognized by its size line and length, and can be passed on unparsed.
 """
 
 import re
@@ -10,23 +10,24 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final, Protocol
 
+# Patterns of RFC 9112. "++" and "*+" never backtrack, so that no input takes long to match.
 TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b)?" % TEXT)
 SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
-FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # fields that no trailer may be
+FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # fields that are refused as trailers
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
-MAX_DIGITS: Final = 16  # of a chunk's size
-MAX_LINE_BYTES: Final = 4096  # of a size line or a trailer
-MAX_EXTENSION_BYTES: Final = 64 * 1024  # of all chunks of a body
-MAX_TRAILERS: Final = 64
-MAX_TRAILER_BYTES: Final = 16 * 1024
+MAX_DIGITS: Final = 16  # hex digits of a chunk's size
+MAX_LINE_BYTES: Final = 4096  # bytes of a chunk's size line, or of a trailer
+MAX_EXTENSION_BYTES: Final = 64 * 1024  # bytes of chunk extensions in a whole body
+MAX_TRAILERS: Final = 64  # in a body
+MAX_TRAILER_BYTES: Final = 16 * 1024  # in a body, all trailers together
 CRLF: Final = b"\r\n"
 
 
 class BadFraming(Exception):
-    """The bytes are not framed as their head had said. before: bytes of payload that came before that."""
+    """The bytes break the framing that the head announced. before: bytes of payload in that `feed` before the fault."""
 
     def __init__(self, message: str, before: int = 0) -> None:
         super().__init__(message)
@@ -34,22 +35,22 @@ class BadFraming(Exception):
 
 
 class Framing(Protocol):
-    """One body's frames. `complete`: its end has come; `surplus`: how many bytes of that data are behind it."""
+    """Parser of one body. complete: its end was fed; surplus: how many bytes of the last `feed` came after the end."""
 
     complete: bool
     surplus: int
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in `data`; may be b"". Raises BadFraming."""
+        """Return the payload in `data`, the next bytes received; may be b"". Raises BadFraming."""
         ...
 
     def ends_with_connection(self) -> bool:
-        """Whether the connection's end is the body's."""
+        """Whether the body is complete when the connection ends, rather than broken off."""
         ...
 
 
 class Sized:
-    """A body with a length in bytes."""
+    """Parser of a body of `length` bytes."""
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -68,7 +69,7 @@ class Sized:
 
 
 class UntilClose:
-    """A body that ends with its connection."""
+    """Parser of a body that ends when its connection does."""
 
     def __init__(self) -> None:
         self.complete, self.surplus = False, 0
@@ -80,35 +81,35 @@ class UntilClose:
         return True
 
 
-class Part(IntEnum):
-    """Of a chunked body: what comes next."""
+class ChunkPart(IntEnum):
+    """What the next byte of a chunked body belongs to."""
 
-    SIZE = 0
+    SIZE = 0  # a chunk's size line
     PAYLOAD = 1
-    CHUNK_END = 2
-    TRAILER = 3
+    CHUNK_END = 2  # the CRLF after the payload
+    TRAILER = 3  # a line after the last chunk; an empty one ends the body
 
 
-SIZE: Final = Part.SIZE
-PAYLOAD: Final = Part.PAYLOAD
-CHUNK_END: Final = Part.CHUNK_END
-NEXT_TRAILER: Final = Part.TRAILER
+SIZE: Final = ChunkPart.SIZE
+PAYLOAD: Final = ChunkPart.PAYLOAD
+CHUNK_END: Final = ChunkPart.CHUNK_END
+NEXT_TRAILER: Final = ChunkPart.TRAILER
 
 
 class Chunked:
-    """A chunked body. `between`: the next byte begins a chunk."""
+    """Parser of a chunked body. between: the next byte begins a new chunk."""
 
     def __init__(self) -> None:
-        self._part: Part = SIZE
-        self._kept = b""  # of a line that is not whole
-        self._left = 0  # bytes of the chunk
+        self._part: ChunkPart = SIZE
+        self._kept = b""  # the beginning of a line whose end has not arrived
+        self._left = 0  # bytes of the current chunk's payload still to come
         self._extensions = self._trailers = self._trailer_bytes = 0
         self.between = True
         self.complete = False
         self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
-        """Whether `data` is exactly one chunk, frame and all, and not the last. It need not be fed then."""
+        """Whether `data` is exactly one whole chunk, not the last. Then the caller may pass it on without `feed`."""
         if not self.between:
             return False
         line = data.find(CRLF, 1, 18)
@@ -132,7 +133,7 @@ class Chunked:
         return False
 
     def _take(self, data: bytes, payload: list[bytes]) -> int:
-        """Adds what there is to `payload`; returns how far `data` was read."""
+        """Append the payload in `data` to `payload`; return the index up to which `data` was consumed."""
         at, size = 0, len(data)
         while at < size and not self.complete:
             if self._part is PAYLOAD:
@@ -150,7 +151,8 @@ class Chunked:
         return at
 
     def _chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
-        """From a size's line, which ends at `end`, on to what is no whole chunk: there may be many small ones."""
+        """Append the payload of all whole chunks from the size line `data[at:end]` on to `payload`; return the index
+        after them. A tight loop, since there may be many small chunks."""
         while end >= 0:
             line = data[at:end]
             left = (len(line) <= MAX_DIGITS and simple_size(line)) or self._size_of(line)
@@ -166,6 +168,7 @@ class Chunked:
         return at
 
     def _payload(self, data: bytes, at: int, payload: list[bytes]) -> int:
+        """Append the current chunk's payload from `at` on to `payload`; return the index after it."""
         part = data[at : at + self._left]
         payload.append(part)
         self._left -= len(part)
@@ -174,6 +177,7 @@ class Chunked:
         return at + len(part)
 
     def _chunk_end(self, data: bytes, at: int) -> int:
+        """Consume the CRLF after a chunk's payload, or half of it; return the index after it. Raises BadFraming."""
         end = data[at : at + len(CRLF)]
         if not CRLF.startswith(end):
             raise BadFraming("a chunk is longer than its size")
@@ -184,6 +188,7 @@ class Chunked:
         return at + len(end)
 
     def _trailer(self, line: bytes) -> None:
+        """Check a trailer and drop it; an empty line completes the body. Raises BadFraming."""
         if not line:
             self.complete = True
             return
@@ -197,6 +202,7 @@ class Chunked:
             )
 
     def _size_of(self, line: bytes) -> int:
+        """Return the chunk size in a size line, and count its extension's bytes. Raises BadFraming."""
         match = SIZE_LINE.fullmatch(line)
         if match is None:
             raise BadFraming(f"{line[:40]!r} is no chunk size")
@@ -206,8 +212,8 @@ class Chunked:
         return int(match[1], 16)
 
     def _keep(self, line: bytes) -> None:
-        """Keeps the beginning of a line, if it can become one."""
-        if len(line) > MAX_LINE_BYTES + 1:  # one byte of its end may have come
+        """Keep the beginning of a line for the next `feed`. Raises BadFraming if no valid line begins so."""
+        if len(line) > MAX_LINE_BYTES + 1:  # its "\r" may have arrived
             raise BadFraming("a line between chunks is too long")
         if (SIZE_LINE_BEGUN if self._part is SIZE else TRAILER_BEGUN).fullmatch(line) is None:
             raise BadFraming(f"{line[:40]!r} is no beginning of a line between chunks")
@@ -216,6 +222,6 @@ class Chunked:
 
 @lru_cache(maxsize=4096)
 def simple_size(line: bytes) -> int:
-    """The size in a chunk's first line if it holds nothing else, else 0. Kept, since sizes repeat."""
+    """Return the size in a size line that holds nothing else, or 0. Cached, since sizes repeat."""
     match = SIZE_LINE.fullmatch(line)
     return int(match[1], 16) if match is not None and match[1] == line else 0

@@ -1,13 +1,13 @@
-"""Which headers travel, both ways, and the request head sent to a worker. Pure.
+"""Which headers are passed on between client and worker, and the request head sent to a worker. Pure.
 
-Towards the worker the list is of what may pass: nothing of the client's connection, identity or keys reaches a worker.
-Towards the client it is of what may not: hop-by-hop fields, those that `Connection` names, and what we add.
+To the worker only the listed headers pass, so that nothing of the client's connection, identity or keys reaches it.
+To the client all pass but hop-by-hop headers, those that `Connection` names, and those that the gateway sets itself.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-Headers = list[tuple[bytes, bytes]]
+Headers = list[tuple[bytes, bytes]]  # (name in lower case, value)
 
 TO_WORKER: Final = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
 STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"),)
@@ -18,7 +18,7 @@ NOT_TO_CLIENT: Final = frozenset(
 
 
 def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
-    """The first value of the header named `wanted` (lower case), or None."""
+    """Return the first value of the header named `wanted` (lower case), or None."""
     for name, value in headers:
         if name == wanted:
             return value
@@ -28,7 +28,7 @@ def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
 def request_head(
     method: bytes, target: bytes, host: bytes, client_headers: Headers, length: int, request_id: bytes
 ) -> bytes:
-    """The head of a request to a worker with a body of `length` bytes, framed anew."""
+    """Return the head of a request to a worker: the client's headers that may pass, for a body of `length` bytes."""
     parts = [method, b" ", target, b" HTTP/1.1\r\nhost: ", host]
     for name, value in client_headers:
         if name in TO_WORKER:
@@ -38,17 +38,17 @@ def request_head(
 
 
 def with_length(headers: Headers, length: int) -> Headers:
-    """The headers, for a body of `length` bytes."""
+    """Return `headers` with Content-Length set to `length` bytes."""
     return [*without_length(headers), (b"content-length", b"%d" % length)]
 
 
 def without_length(headers: Headers) -> Headers:
-    """The headers, for a body of which the length is not known."""
+    """Return `headers` without Content-Length, for a body whose length is not known."""
     return [field for field in headers if field[0] != b"content-length"]
 
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
-    """The worker's headers as the client gets them, with our request id and no caching or buffering on the way."""
+    """Return the headers for the client: the worker's that may pass, and the gateway's own (see `ours`)."""
     kept = [field for field in worker_headers if field[0] not in NOT_TO_CLIENT]
     if len(kept) != len(worker_headers) and (named := _named_by_connection(worker_headers)):
         kept = [field for field in kept if field[0] not in named]
@@ -57,7 +57,7 @@ def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
 
 
 def ours(request_id: bytes) -> Headers:
-    """The headers every response of the gateway's data path carries."""
+    """Return the headers of every answer to a proxied request: its id, and no caching or buffering by proxies."""
     return [(b"x-request-id", request_id), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
 

@@ -1,4 +1,4 @@
-"""What the kernel knows about the peer of a TCP connection. Linux's own answers, which wait for nothing."""
+"""Ask the Linux kernel about the peer of a TCP connection. These calls do not block."""
 
 import fcntl
 import socket
@@ -6,15 +6,15 @@ import sys
 import termios
 from typing import Final
 
-TCP_INFO_BYTES: Final = 1  # of which the first is the connection's state
-LEFT: Final = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h
+TCP_INFO_BYTES: Final = 1  # read of `struct tcp_info`: its first byte is the connection's state
+LEFT: Final = (7, 8)  # states TCP_CLOSE and TCP_CLOSE_WAIT in the kernel's tcp_states.h
 
 
 def has_left(connection: socket.socket) -> bool:
-    """Whether the peer has closed its side, even where bytes before the end have not been read."""
+    """Whether the peer has closed its side, even if bytes that it sent before are still unread."""
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT
 
 
 def unacknowledged(connection: socket.socket) -> int:
-    """Bytes that the kernel holds for the peer, sent or not."""
+    """Return how many written bytes the peer has not acknowledged, whether or not they were sent."""
     return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -1,5 +1,8 @@
-"""The states of a client's connection and a request on it, of its handler, of its exchanges with workers and of their
-connections; and which may follow which."""
+"""The states of each object that a request passes through, and tables of which state may follow which. Pure.
+
+Client's connection: Phase. Its request: Stage. The request's handler in `proxy/`: Step. The handler's exchange with a
+worker: AnswerState. The connection to the worker: UpstreamState. Each owner changes its state with `changed`.
+"""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -7,67 +10,67 @@ from typing import Final, TypeVar
 
 
 class Numbered(IntEnum):
-    """A state that tables are asked for at once: the hash of an enum's member is Python code, a number's is not."""
+    """A state that is fast to look up in a table: it hashes as a number, while an Enum's own hash runs Python code."""
 
     __hash__ = int.__hash__
 
 
 class Phase(Numbered):
-    """Of a connection: what is done with the bytes that come."""
+    """What a client's connection does with the bytes that it receives."""
 
-    NEW = 0  # nothing has come yet
-    IDLE = 1  # no request is there
+    NEW = 0  # nothing received yet
+    IDLE = 1  # between two requests
     HEAD = 2  # a head has begun
-    BODY = 3  # a request's body comes
-    SERVING = 4  # an answer is due
-    HOLDING = 5  # bytes behind that request are kept until their turn comes; nothing more is read
-    LAST = 6  # no request is taken any more: what comes is dropped, an answer is due
-    LINGERING = 7  # all is said: what comes is dropped until the client closes, since a reset could cost it the answer
+    BODY = 3  # a request's body is arriving
+    SERVING = 4  # a whole request has arrived, and its answer is due
+    HOLDING = 5  # the same, and later bytes are kept unparsed; reading is paused
+    LAST = 6  # the last answer is due: further bytes are dropped
+    LINGERING = 7  # the last answer is sent: bytes are dropped until the client closes, since closing first could reset
     CLOSED = 8
 
 
 class Stage(Numbered):
-    """Of a request: how far it and its answer have come."""
+    """How far a client's request and its answer are."""
 
-    EXPECTING = 0  # its client waits for `100 Continue` before it sends the body
-    ARRIVING = 1  # its body comes
-    WHOLE = 2
-    REFUSED = 3  # before its body was whole, which is not awaited
-    RUNNING = 4  # its handler is at work
-    ANSWERING = 5  # the answer's head is made
+    EXPECTING = 0  # the client waits for `100 Continue` before it sends the body
+    ARRIVING = 1  # the body is arriving
+    WHOLE = 2  # the body is complete
+    REFUSED = 3  # refused before the body was complete; the rest is not waited for
+    RUNNING = 4  # the handler has started
+    ANSWERING = 5  # the answer's status and headers are fixed
     OVER = 6
 
 
 class Step(Numbered):
-    """Of a proxied request: how far it has come."""
+    """What the handler of a proxied request is doing."""
 
     NEW = 0
-    DECODING = 1  # its body is, in a thread, or is put together there
-    READING = 2  # its body is read, in turn with others
-    QUEUED = 3  # waits for a worker with room
-    SENT = 4  # is with a worker, which has not answered
-    ANSWERED = 5  # a worker's head has come: from now on it cannot be sent again
+    DECODING = 1  # a thread decompresses the body or joins its pieces
+    READING = 2  # the body is parsed, in turn with other requests' bodies
+    QUEUED = 3  # the request waits for a worker with room
+    SENT = 4  # the request was sent to a worker that has not answered
+    ANSWERED = 5  # a worker's response head has arrived: from now on the request cannot be sent again
     OVER = 6
 
 
-class Answer(Numbered):
-    """Of an exchange: how far the answer to one sending has come."""
+class AnswerState(Numbered):
+    """How far a worker's answer in one exchange is."""
 
     AWAITED = 0
-    BEGUN = 1  # its head has been told
+    BEGUN = 1  # its head was passed to the receiver
     COMPLETE = 2
     FAILED = 3
-    GIVEN_UP = 4  # its receiver hears no more
+    GIVEN_UP = 4  # cancelled: the receiver is not called any more
 
 
-class Line(Numbered):
-    """Of a connection to a worker."""
+class UpstreamState(Numbered):
+    """What a connection to a worker waits for."""
 
-    NEW = 0
-    IDLE = 1
-    ASKED = 2  # a request was sent, and not a byte has come
-    HEAD = 3  # the answer's head comes in
-    BODY = 4
+    NEW = 0  # not connected yet
+    IDLE = 1  # no exchange runs on it
+    ASKED = 2  # a request was sent, and no byte of the answer has arrived
+    HEAD = 3  # the answer's head is arriving
+    BODY = 4  # the answer's body is arriving
     CLOSED = 5
 
 
@@ -103,32 +106,32 @@ STEPS: Final[Mapping[Step, tuple[Step, ...]]] = {
     Step.OVER: (),
 }
 
-ANSWERS: Final[Mapping[Answer, tuple[Answer, ...]]] = {
-    Answer.AWAITED: (Answer.BEGUN, Answer.FAILED, Answer.GIVEN_UP),
-    Answer.BEGUN: (Answer.COMPLETE, Answer.FAILED, Answer.GIVEN_UP),
-    Answer.COMPLETE: (),
-    Answer.FAILED: (),
-    Answer.GIVEN_UP: (),
+ANSWERS: Final[Mapping[AnswerState, tuple[AnswerState, ...]]] = {
+    AnswerState.AWAITED: (AnswerState.BEGUN, AnswerState.FAILED, AnswerState.GIVEN_UP),
+    AnswerState.BEGUN: (AnswerState.COMPLETE, AnswerState.FAILED, AnswerState.GIVEN_UP),
+    AnswerState.COMPLETE: (),
+    AnswerState.FAILED: (),
+    AnswerState.GIVEN_UP: (),
 }
 
-LINES: Final[Mapping[Line, tuple[Line, ...]]] = {
-    Line.NEW: (Line.IDLE, Line.CLOSED),
-    Line.IDLE: (Line.ASKED, Line.CLOSED),
-    Line.ASKED: (Line.HEAD, Line.CLOSED),
-    Line.HEAD: (Line.BODY, Line.CLOSED),
-    Line.BODY: (Line.IDLE, Line.CLOSED),
-    Line.CLOSED: (),
+UPSTREAM_STATES: Final[Mapping[UpstreamState, tuple[UpstreamState, ...]]] = {
+    UpstreamState.NEW: (UpstreamState.IDLE, UpstreamState.CLOSED),
+    UpstreamState.IDLE: (UpstreamState.ASKED, UpstreamState.CLOSED),
+    UpstreamState.ASKED: (UpstreamState.HEAD, UpstreamState.CLOSED),
+    UpstreamState.HEAD: (UpstreamState.BODY, UpstreamState.CLOSED),
+    UpstreamState.BODY: (UpstreamState.IDLE, UpstreamState.CLOSED),
+    UpstreamState.CLOSED: (),
 }
 
 State = TypeVar("State", bound=Numbered)
 
 
 class InvalidTransition(Exception):
-    """A change that the table does not allow: a fault of the gateway's own."""
+    """A change of state that the table does not allow: a bug in the gateway."""
 
 
 def changed(table: Mapping[State, tuple[State, ...]], old: State, new: State) -> State:
-    """`new`, if it may follow `old`. Raises WrongChange."""
+    """Return `new` if `table` lets it follow `old`. Raises InvalidTransition."""
     if new not in table[old]:
         raise InvalidTransition(f"{old!r} cannot become {new!r}")
     return new

@@ -1,35 +1,35 @@
-"""Work that may take long, done in short steps: one in each turn of the event loop, whoever asked for it."""
+"""Run long work on the event loop in short steps: one step in each turn of the loop, whoever asked for it."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
-Step = Callable[[], bool]
+Work = Callable[[], bool]  # does one step; returns whether there is more to do
 
 
 class Turns:
-    """Steps that wait for their turn, first come, first served."""
+    """A queue of work: each in it does one step and goes to the end, so that no request holds up the others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._steps: deque[Step] = deque()
+        self._waiting: deque[Work] = deque()
         self._is_due = False
 
-    def take(self, step: Step) -> None:
-        """Calls `step`, again and again in turn with others, until it returns that there is no more to do."""
-        self._steps.append(step)
-        self._go_on()
+    def take(self, step: Work) -> None:
+        """Call `step` in later turns of the loop until it returns False or raises; never before this returns."""
+        self._waiting.append(step)
+        self._schedule()
 
-    def _go_on(self) -> None:
-        if self._steps and not self._is_due:
+    def _schedule(self) -> None:
+        if self._waiting and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._is_due = False
-        step = self._steps.popleft()
+        step = self._waiting.popleft()
         try:
             if step():
-                self._steps.append(step)
-        finally:  # whatever becomes of one, the others have their turn
-            self._go_on()
+                self._waiting.append(step)
+        finally:  # also if the step raised: the others must go on
+            self._schedule()

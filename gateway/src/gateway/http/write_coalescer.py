@@ -1,18 +1,18 @@
-"""Bytes on their way out, written together once everything that has come in this turn of the loop is dealt with.
+"""Collect what one turn of the event loop sends to any connection, and write it together when the turn is over.
 
-Waking a sleeping receiver makes a write several times as dear; of writes made back to back, most find theirs awake.
+A write costs several times as much if it wakes a sleeping receiver; back-to-back writes mostly find theirs awake.
 """
 
 import asyncio
 from typing import Final
 
-MAX_WAITING_BYTES: Final = 64 * 1024  # one turn may bring megabytes of requests
+MAX_WAITING_BYTES: Final = 64 * 1024  # above this, everything is written at once: a turn may send megabytes
 Bytes = bytes | memoryview
-Parts = list[Bytes]  # of one message
+Parts = list[Bytes]  # one message, in pieces to be written in order
 
 
 class WriteCoalescer:
-    """What is to be written in this turn."""
+    """The bytes still to be written in this turn. Each process has one, shared by all connections on both sides."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -20,7 +20,7 @@ class WriteCoalescer:
         self._waiting: list[tuple[asyncio.Transport, Bytes]] = []
 
     def send(self, transport: asyncio.Transport, data: Bytes) -> None:
-        """Writes `data` soon, in the order of the calls."""
+        """Write `data` to `transport` by the next turn of the loop; calls keep their order."""
         waiting = self._waiting
         self._size += len(data)
         if not waiting:
@@ -32,7 +32,7 @@ class WriteCoalescer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits. A connection that is closed before that loses its last bytes."""
+        """Write everything that waits, now. What waits for a connection that was closed meanwhile is dropped."""
         waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, data in waiting:
             if not transport.is_closing():
@@ -40,8 +40,8 @@ class WriteCoalescer:
 
 
 def write(transport: asyncio.Transport, data: Bytes) -> None:
-    """Writes, or breaks the connection off: one that cannot be written to costs no other its bytes."""
+    """Write `data`, or abort this connection if that fails, so that the others' bytes are still written."""
     try:
         transport.write(data)
-    except (OSError, RuntimeError):  # as behind a written end
+    except (OSError, RuntimeError):  # for example after write_eof
         transport.abort()

@@ -1,1 +1,1 @@
-"""The worker's side of the wire: connections, their pool, heads of answers. What an answer means is not known here."""
+"""The worker's side of the wire: connections and response heads. It does not know what an answer means."""

@@ -1,7 +1,7 @@
-"""One request and its answer on one connection to a worker.
+"""A connection to a worker, and an exchange: one request and its answer on it.
 
-What comes is told to a `Receiver` as it comes, without a task or an object per chunk; `pause` stops reading from the
-worker while the client does not keep up.
+The answer goes to a `Receiver` as it arrives, by plain calls in the event loop: no task or object per chunk.
+`Exchange.pause` stops reading from the worker while the client is slow to read.
 """
 
 import asyncio
@@ -12,33 +12,34 @@ from typing import Final, Protocol, cast
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected
 from gateway.http.framing import BadFraming, Chunked, Framing
 from gateway.http.headers import Headers
-from gateway.http.states import ANSWERS, LINES, Answer, Line, changed
+from gateway.http.states import ANSWERS, UPSTREAM_STATES, AnswerState, UpstreamState, changed
 from gateway.http.write_coalescer import Parts, WriteCoalescer
 from gateway.upstream.response_head import END, ResponseHead, check_beginning, read_response_head
 
-RECEIVE_BYTES: Final = 32 * 1024  # asked of the kernel, which doubles it: the most that one read brings
-MAX_INTERIMS: Final = 16  # before an answer
-STALE_S: Final = 1.0  # a connection that the worker had closed is known for it within a round trip
-JOINED_BYTES: Final = 64 * 1024  # a larger body is written behind its head, not copied to it
+RECEIVE_BYTES: Final = 32 * 1024  # the socket's receive buffer (the kernel doubles it), which bounds one read
+MAX_INTERIMS: Final = 16  # interim (1xx) answers before the final one
+STALE_S: Final = 1.0  # seconds; a close this soon after sending means that the worker had closed before
+JOINED_BYTES: Final = 64 * 1024  # a body this large is written after its head, not joined with it
 
 
 class StaleConnection(Exception):
-    """A reused connection was closed by the worker before the first byte of its answer: send again on a new one."""
+    """The worker closed a reused connection before the first byte of the answer: send again on a new connection."""
 
 
 class Receiver(Protocol):
-    """Who is told of an answer: head, any number of pieces, then end or failure, and nothing after one of these."""
+    """Whoever takes an answer, in `proxy/`. The calls come from the event loop: on_head, any number of on_chunk and
+    on_payload, then on_end. on_failure may end this early; nothing follows either. on_fault may come at any time."""
 
     def on_head(self, *, alone: bool) -> None:
-        """alone: no byte of the body has come with it."""
+        """Take the head: `Exchange.status`, `headers` and `framing` are set. alone: no body byte arrived with it."""
         ...
 
     def on_chunk(self, framed: bytes) -> None:
-        """A piece of a chunked body that came as one whole chunk, with its frame."""
+        """Take one whole chunk of a chunked body, still with its framing."""
         ...
 
     def on_payload(self, data: bytes) -> None:
-        """A piece of the body, without any frame."""
+        """Take a piece of the body's payload, without framing."""
         ...
 
     def on_end(self) -> None: ...
@@ -46,36 +47,38 @@ class Receiver(Protocol):
     def on_failure(self, error: Exception) -> None: ...
 
     def on_fault(self, fault: Exception) -> None:
-        """The gateway itself has failed at the answer, and gives it up."""
+        """End the request: a bug in the gateway raised `fault` while handling the answer. No failure of the worker."""
         ...
 
 
 class Exchange:
-    """One request and its answer on one connection."""
+    """One request and its answer on one connection; `Upstream.start` returns it. status, headers and framing are of the
+    answer, set before `Receiver.on_head`."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._connection: Connection | None = None
-        self._paused = False
-        self.answer: Answer = Answer.AWAITED
+        self._connection: WorkerConnection | None = None
+        self._paused = False  # may be set before there is a connection
+        self.answer: AnswerState = AnswerState.AWAITED
         self.status = 0
         self.headers: Headers = []
         self.framing: Framing | None = None
 
     @property
     def over(self) -> bool:
-        return self.answer > Answer.BEGUN
+        """Whether the answer is complete, failed or was given up."""
+        return self.answer > AnswerState.BEGUN
 
     @property
     def is_taken(self) -> bool:
-        """Whether the worker has the whole request, and for so long that a lost connection is no stale one."""
+        """Whether the whole request is written and was sent STALE_S ago: a connection lost now was not stale."""
         return self._connection is not None and self._connection.is_taken
 
-    def _become(self, answer: Answer) -> None:
+    def _become(self, answer: AnswerState) -> None:
         self.answer = changed(ANSWERS, self.answer, answer)
 
     def pause(self) -> None:
-        """Stops reading from the worker."""
+        """Stop reading from the worker until `resume`."""
         self._paused = True
         if self._connection is not None:
             self._connection.pause()
@@ -86,42 +89,43 @@ class Exchange:
             self._connection.resume()
 
     def cancel(self) -> None:
-        """Gives it up, which frees the engine: the connection is closed, and the receiver hears no more."""
+        """Close the connection, so that vLLM aborts the request. The receiver is not called any more."""
         if not self.over:
-            self._become(Answer.GIVEN_UP)
-            self._let_go()
+            self._become(AnswerState.GIVEN_UP)
+            self._drop_connection()
 
-    def _let_go(self) -> None:
+    def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
 
-    def run_on(self, connection: "Connection") -> None:
+    def run_on(self, connection: "WorkerConnection") -> None:
+        """Note the connection that carries this exchange; the connection's `start` calls this."""
         self._connection = connection
-        if self._paused:  # before there was a connection
+        if self._paused:
             connection.pause()
 
     def fail(self, error: Exception) -> None:
-        """Ends it with `error`."""
+        """Close the connection and call the receiver's on_failure with `error`, unless the exchange is over."""
         if not self.over:
-            self._become(Answer.FAILED)
-            self._let_go()
+            self._become(AnswerState.FAILED)
+            self._drop_connection()
             self._receiver.on_failure(error)
 
     def fault(self, fault: Exception) -> None:
-        """The gateway itself has failed at this answer, perhaps at its very end."""
+        """Cancel, and pass a bug of the gateway itself to the receiver's on_fault, even if the answer is complete."""
         self.cancel()
         self._receiver.on_fault(fault)
 
     def finish(self) -> None:
-        """The answer is whole."""
+        """Let go of the connection and call the receiver's on_end: the answer is complete."""
         self._connection = None
         if not self.over:
-            self._become(Answer.COMPLETE)
+            self._become(AnswerState.COMPLETE)
             self._receiver.on_end()
 
     def tell_head(self, head: ResponseHead, *, alone: bool) -> None:
-        self._become(Answer.BEGUN)
+        self._become(AnswerState.BEGUN)
         self.status, self.headers, self.framing = head.status, head.fields, head.framing
         self._receiver.on_head(alone=alone)
 
@@ -132,45 +136,47 @@ class Exchange:
         self._receiver.on_payload(data)
 
 
-class Connection:
-    """One TCP connection to a worker; carries one exchange at a time. keep: takes it when it can be used again; clock:
-    in seconds.
-    """
+class WorkerConnection:
+    """One TCP connection to a worker; carries one exchange at a time. keep: called with this connection when an
+    exchange has ended and the connection can be reused; clock: returns seconds."""
 
     def __init__(
-        self, keep: "Callable[[Connection], None]", coalescer: WriteCoalescer, clock: Callable[[], float]
+        self,
+        keep: "Callable[[WorkerConnection], None]",
+        coalescer: WriteCoalescer,
+        clock: Callable[[], float],
     ) -> None:
         self._keep = keep
         self._coalescer = coalescer
         self._clock = clock
-        self._started = 0.0
+        self._started = 0.0  # when the running exchange was sent
         self._exchange: Exchange | None = None
-        self._chunks: Chunked | None = None  # the exchange's framing, if it is this one
-        self._head = b""  # as much of it as has come
-        self._interims = 0
+        self._chunks: Chunked | None = None  # the answer's framing if it is chunked, else None
+        self._head = b""  # the beginning of a head that is not complete
+        self._interims = 0  # interim answers of this exchange
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._keep_alive = False
-        self.line: Line = Line.NEW
+        self.state: UpstreamState = UpstreamState.NEW
         self.idle_since = 0.0
-        self.reused = False  # it has been idle, so that the worker may have closed it
+        self.reused = False  # whether it was idle before, so that the worker may have closed it meanwhile
 
-    def _become(self, line: Line) -> None:
-        self.line = changed(LINES, self.line, line)
+    def _become(self, state: UpstreamState) -> None:
+        self.state = changed(UPSTREAM_STATES, self.state, state)
 
     @property
     def closed(self) -> bool:
-        return self.line is Line.CLOSED or self._transport is None or self._transport.is_closing()
+        return self.state is UpstreamState.CLOSED or self._transport is None or self._transport.is_closing()
 
     @property
     def is_taken(self) -> bool:
-        """Of the request that runs."""
+        """Whether the running request is wholly written and was sent at least STALE_S ago."""
         return self._is_sent() and self._clock() - self._started >= STALE_S
 
     def start(self, exchange: Exchange, head: bytes, body: Parts) -> None:
-        """Sends a request. The connection must be open and idle."""
+        """Send `head` and `body` as the request of `exchange`. The connection must be open and idle."""
         assert self._transport is not None
-        self._become(Line.ASKED)
+        self._become(UpstreamState.ASKED)
         self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
         exchange.run_on(self)
         if len(body) == 1 and len(body[0]) < JOINED_BYTES:
@@ -180,13 +186,13 @@ class Connection:
                 self._coalescer.send(self._transport, part)
 
     def drop(self) -> None:
-        """Closes; whoever waits for the exchange is not told."""
+        """Close the connection without calling the exchange."""
         self._exchange = None
         self.close()
 
     def close(self) -> None:
-        if self.line is not Line.CLOSED:
-            self._become(Line.CLOSED)
+        if self.state is not UpstreamState.CLOSED:
+            self._become(UpstreamState.CLOSED)
         if self._transport is not None:
             self._transport.abort()
 
@@ -203,7 +209,7 @@ class Connection:
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._become(Line.IDLE)
+        self._become(UpstreamState.IDLE)
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class, which inherits nothing
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
@@ -211,21 +217,22 @@ class Connection:
         exchange = self._exchange
         try:
             self._take(exchange, data)
-        except Exception as fault:  # noqa: BLE001  # the boundary of one answer: whatever reads it stands behind this
+        except Exception as fault:  # noqa: BLE001  # the boundary of one answer: a bug in any receiver ends here
             self._give_up(exchange, fault)
 
     def _take(self, exchange: Exchange | None, data: bytes) -> None:
+        """Pass received bytes to the exchange, as one whole chunk if they are just that."""
         if exchange is None:
-            self.close()  # a worker that speaks out of turn cannot be trusted with the next exchange
+            self.close()  # bytes that no request asked for could be taken for the next answer
         elif self._chunks is not None and self._chunks.is_one_chunk(data):
             exchange.tell_chunk(data)
-        elif self.line is Line.BODY and exchange.framing is not None:
+        elif self.state is UpstreamState.BODY and exchange.framing is not None:
             self._feed_body(exchange, exchange.framing, data)
         else:
             self._feed_head(exchange, data)
 
     def _give_up(self, exchange: Exchange | None, fault: Exception) -> None:
-        """The gateway itself has failed: this connection carries nothing any more, and nobody blames the worker."""
+        """Close the connection and pass a bug of the gateway to the exchange; the worker is not blamed for it."""
         self.drop()
         if exchange is not None:
             exchange.fault(fault)
@@ -237,17 +244,18 @@ class Connection:
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        silent = self.line is Line.ASKED
-        if self.line is not Line.CLOSED:
-            self._become(Line.CLOSED)
+        silent = self.state is UpstreamState.ASKED
+        if self.state is not UpstreamState.CLOSED:
+            self._become(UpstreamState.CLOSED)
         exchange, self._exchange, self._transport = self._exchange, None, None
         if exchange is not None:
             try:
                 self._lose(exchange, silent, exc)
-            except Exception as fault:  # noqa: BLE001  # likewise
+            except Exception as fault:  # noqa: BLE001  # as in data_received
                 self._give_up(exchange, fault)
 
     def _lose(self, exchange: Exchange, silent: bool, exc: Exception | None) -> None:
+        """End the exchange of a lost connection: complete, stale or failed. silent: no byte of the answer arrived."""
         if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
             exchange.finish()
         elif silent and self.reused and self._clock() - self._started < STALE_S:
@@ -260,19 +268,20 @@ class Connection:
     # the answer's parts
 
     def _feed_head(self, exchange: Exchange, data: bytes) -> None:
-        if self.line is Line.ASKED:
-            self._become(Line.HEAD)
+        """Parse `data` as more of the answer's head, and the bytes after it as body; fail the exchange on bad bytes."""
+        if self.state is UpstreamState.ASKED:
+            self._become(UpstreamState.HEAD)
         try:
             head, rest = self._read_head(self._head + data if self._head else data)
         except BadFraming as error:
             exchange.fail(BadWorkerResponse(f"The worker's answer is not HTTP/1.1: {error}"))
             return
         if head is not None:
-            self._go_on(exchange, head, rest)
+            self._start_body(exchange, head, rest)
 
     def _read_head(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
-        """A head that is none of an interim answer, which are passed over, and what came behind it; None until that has
-        come. Raises BadFraming."""
+        """Skip interim answers; return the final head and the bytes after it, or keep what came of it in `_head` and
+        return (None, b""). Raises BadFraming."""
         while (end := data.find(END) + len(END)) >= len(END):
             head, data = read_response_head(data[:end]), data[end:]
             if not head.is_interim:
@@ -284,9 +293,9 @@ class Connection:
         self._head = data
         return None, b""
 
-    def _go_on(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
-        """After a head, with the bytes that came behind it."""
-        self._become(Line.BODY)
+    def _start_body(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        """Pass a complete head to the exchange, then feed it `rest`, the bytes that arrived with the head."""
+        self._become(UpstreamState.BODY)
         self._keep_alive = head.keep_alive
         self._chunks = head.framing if isinstance(head.framing, Chunked) else None
         exchange.tell_head(head, alone=not rest)
@@ -294,6 +303,7 @@ class Connection:
             self._feed_body(exchange, head.framing, rest)
 
     def _feed_body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
+        """Pass the payload in `data` to the exchange, and end the exchange with the body; fail it on bad framing."""
         try:
             payload = framing.feed(data)
         except BadFraming as error:
@@ -305,18 +315,18 @@ class Connection:
             self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        """Gives the connection back, to the pool if it can be used again, and tells the end."""
+        """Finish the exchange; keep the connection for reuse if it is clean, else close it."""
         assert exchange.framing is not None
         reusable = self._keep_alive and not exchange.framing.surplus and self._is_sent()
         self._exchange = self._chunks = None
         self.resume()
         if reusable and not self.closed:
-            self._become(Line.IDLE)
+            self._become(UpstreamState.IDLE)
             self._keep(self)
         else:
             self.close()
         exchange.finish()
 
     def _is_sent(self) -> bool:
-        """Whether the worker has taken the whole request, and did not answer before its end."""
+        """Whether the whole request has left our buffer for the kernel; if not, the worker answered early."""
         return self._transport is not None and self._transport.get_write_buffer_size() == 0

@@ -1,7 +1,7 @@
-"""The pools of worker connections: a thin HTTP/1.1 client, and nothing that a proxy does not need.
+"""The HTTP/1.1 client for workers: opens connections and keeps idle ones for reuse, per worker.
 
-vLLM closes idle connections after 5 s. The pool forgets them after 3 s (`pool_idle_s`), and an exchange on a reused
-connection that ends before any byte of the answer fails with `StaleConnection`, which a fresh one mends.
+vLLM closes idle connections after 5 s, so they are closed here after 3 s (`pool_idle_s`). If a reused connection still
+ends before any byte of the answer, the exchange fails with `StaleConnection`, and the caller starts it with fresh=True.
 """
 
 import asyncio
@@ -13,27 +13,28 @@ from gateway.api.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import Parts, WriteCoalescer
-from gateway.upstream.connection import Connection, Exchange, Receiver
+from gateway.upstream.connection import Exchange, Receiver, WorkerConnection
 
 
 @dataclass(slots=True, eq=False)
-class Pool:
+class IdleConnections:
     """The idle connections to one worker, newest last."""
 
-    idle_s: float
+    idle_s: float  # seconds after which an idle connection is not reused
     loop: asyncio.AbstractEventLoop
-    idle: deque[Connection] = field(default_factory=deque)
+    idle: deque[WorkerConnection] = field(default_factory=deque)
     closed: bool = False
 
-    def put(self, connection: Connection) -> None:
+    def put(self, connection: WorkerConnection) -> None:
+        """Keep an open connection for reuse, or close it if this worker has left."""
         if self.closed:
             connection.close()
         else:
             connection.idle_since, connection.reused = self.loop.time(), True
             self.idle.append(connection)
 
-    def take(self, now: float) -> Connection | None:
-        """The newest idle connection that is open and young enough, or None; older ones are closed."""
+    def take(self, now: float) -> WorkerConnection | None:
+        """Remove and return the newest connection that is open and young enough, or None; close the others it meets."""
         while self.idle:
             connection = self.idle.pop()
             if not connection.closed and now - connection.idle_since < self.idle_s:
@@ -42,7 +43,7 @@ class Pool:
         return None
 
     def sweep(self, now: float) -> None:
-        """Closes the idle connections that have grown too old."""
+        """Close the connections that have been idle for `idle_s` or longer."""
         while self.idle and (self.idle[0].closed or now - self.idle[0].idle_since >= self.idle_s):
             self.idle.popleft().close()
 
@@ -53,57 +54,58 @@ class Pool:
 
 
 class Upstream:
-    """The pools of all workers. loop: the one all connections live on."""
+    """The client for all workers; each process has one. loop: the event loop on which it runs."""
 
     def __init__(self, connect_timeout_s: float, pool_idle_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop  # kept, since asking for it is a system call on Python 3.11
-        self.coalescer = WriteCoalescer(loop)  # where everything that leaves the gateway is put together
+        self.loop = loop  # kept, since asyncio.get_running_loop() makes a system call on Python 3.11
+        self.coalescer = WriteCoalescer(loop)  # all connections' writes, clients' too
         self._connect_timeout_s = connect_timeout_s
         self._pool_idle_s = pool_idle_s
-        self._pools: dict[Worker, Pool] = {}
+        self._idle_by_worker: dict[Worker, IdleConnections] = {}
         self._connecting: set[asyncio.Task[None]] = set()
 
     def start(
         self, worker: Worker, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool = False
     ) -> Exchange:
-        """Sends a request to `worker`; `receiver` is told of the answer, never before this returns.
-
-        fresh: do not reuse a pooled connection.
-        """
-        exchange, pool = Exchange(receiver), self._pool(worker)
-        connection = None if fresh else pool.take(self.loop.time())
+        """Send a request to `worker` without blocking; `receiver` is called with the answer, never before this returns.
+        fresh: open a new connection instead of reusing an idle one."""
+        exchange, idle = Exchange(receiver), self._idle_of(worker)
+        connection = None if fresh else idle.take(self.loop.time())
         if connection is not None:
             connection.start(exchange, head, body)
         else:
-            task = self.loop.create_task(self._connect_and_start(worker, pool, exchange, head, body))
+            task = self.loop.create_task(self._connect_and_start(worker, idle, exchange, head, body))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
         return exchange
 
     async def _connect_and_start(
-        self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: Parts
+        self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
         try:
-            await self._send(worker, pool, exchange, head, body)
-        except Exception as fault:  # noqa: BLE001  # the boundary of one request
+            await self._send(worker, idle, exchange, head, body)
+        except Exception as fault:  # noqa: BLE001  # the boundary of one request: a bug ends here
             exchange.fault(fault)
 
-    async def _send(self, worker: Worker, pool: Pool, exchange: Exchange, head: bytes, body: Parts) -> None:
+    async def _send(
+        self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
+    ) -> None:
+        """Connect and start the exchange; if it was cancelled meanwhile, keep the new connection for reuse."""
         try:
-            connection = await self._connect(worker, pool)
+            connection = await self._connect(worker, idle)
         except GatewayError as error:
             exchange.fail(error)
             return
         if exchange.over:
-            pool.put(connection)
+            idle.put(connection)
         elif connection.closed:
             exchange.fail(unreachable(worker, "it closed the connection at once"))
         else:
             connection.start(exchange, head, body)
 
-    async def _connect(self, worker: Worker, pool: Pool) -> Connection:
-        """Raises WorkerUnreachable, or Overloaded if the gateway itself has no file or memory left for it."""
-        connection = Connection(pool.put, self.coalescer, self.loop.time)
+    async def _connect(self, worker: Worker, idle: IdleConnections) -> WorkerConnection:
+        """Open a connection. Raises WorkerUnreachable, or Overloaded if this process is out of files or memory."""
+        connection = WorkerConnection(idle.put, self.coalescer, self.loop.time)
         protocol = cast(asyncio.Protocol, connection)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -116,32 +118,33 @@ class Upstream:
                     f"The gateway has no room for another connection: {error.strerror}"
                 ) from error
             raise unreachable(worker, error.strerror or str(error)) from error
-        except UnicodeError as error:  # of a name that cannot be one of a host
+        except UnicodeError as error:  # the worker's name cannot be a host name
             raise unreachable(worker, str(error)) from error
         return connection
 
-    def _pool(self, worker: Worker) -> Pool:
-        pool = self._pools.get(worker)
-        if pool is None:
-            pool = self._pools[worker] = Pool(self._pool_idle_s, self.loop)
-        return pool
+    def _idle_of(self, worker: Worker) -> IdleConnections:
+        idle = self._idle_by_worker.get(worker)
+        if idle is None:
+            idle = self._idle_by_worker[worker] = IdleConnections(self._pool_idle_s, self.loop)
+        return idle
 
     def sweep(self) -> None:
-        """Closes idle connections past their time; called once a round."""
+        """Close connections that were idle for too long; discovery calls it once in each round of probes."""
         now = self.loop.time()
-        for pool in self._pools.values():
-            pool.sweep(now)
+        for idle in self._idle_by_worker.values():
+            idle.sweep(now)
 
     def forget(self, worker: Worker) -> None:
-        """Drops the pool of a worker that has left."""
-        pool = self._pools.pop(worker, None)
-        if pool is not None:
-            pool.close()
+        """Close the idle connections to a worker that has left; exchanges that run go on."""
+        idle = self._idle_by_worker.pop(worker, None)
+        if idle is not None:
+            idle.close()
 
     def close(self) -> None:
+        """Cancel connects that run, and close all idle connections."""
         for task in self._connecting:
             task.cancel()
-        for worker in list(self._pools):
+        for worker in list(self._idle_by_worker):
             self.forget(worker)
 
 

@@ -1,4 +1,4 @@
-"""A worker's head: matched whole against RFC 9112's grammar, and only then taken apart. Pure."""
+"""Parse the head of a worker's answer: it must match RFC 9112's grammar as a whole before it is split. Pure."""
 
 import re
 from typing import Final
@@ -8,20 +8,20 @@ from gateway.http.headers import Headers
 
 END: Final = b"\r\n\r\n"
 BEGINNING: Final = b"HTTP/1.1 "
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_DIGITS: Final = 18  # of a length
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a worker's head
+MAX_DIGITS: Final = 18  # digits of a Content-Length
 HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: %b)?\r\n((?:%b:%b\r\n)*+)\r\n" % (TEXT, TOKEN, TEXT))
-PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # splits lines that match HEAD
 WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-BODILESS: Final = (204, 304)
+BODILESS: Final = (204, 304)  # statuses whose answers have no body
 SWITCHING: Final = 101
 
 
 class ResponseHead:
-    """A head, taken apart. fields: with lower-case names, and values without white space around them."""
+    """A parsed head. fields: headers with lower-case names, and values without white space around them."""
 
     def __init__(self, status: int, fields: Headers) -> None:
-        """Raises BadFraming where it is ambiguous how its body is framed, or what was asked for is something else."""
+        """Raises BadFraming if the body's framing is ambiguous, or if the worker switches to another protocol."""
         if status == SWITCHING:
             raise BadFraming("it changes the protocol, which nobody has asked for")
         self.status = status
@@ -45,7 +45,7 @@ class ResponseHead:
 
 
 def read_response_head(head: bytes) -> ResponseHead:
-    """A head with its last empty line. Raises BadFraming."""
+    """Parse a complete head, including its final empty line. Raises BadFraming."""
     match = HEAD.fullmatch(head)
     if match is None or len(head) > MAX_HEAD_BYTES:
         raise not_http(head)
@@ -54,7 +54,7 @@ def read_response_head(head: bytes) -> ResponseHead:
 
 
 def check_beginning(data: bytes) -> None:
-    """Of a head that is not whole. Raises BadFraming if it cannot become one."""
+    """Check the bytes of an incomplete head. Raises BadFraming if no HTTP/1.1 head begins so, or if it is too long."""
     if len(data) > MAX_HEAD_BYTES or not BEGINNING.startswith(data[: len(BEGINNING)]):
         raise not_http(data)
 
@@ -64,7 +64,8 @@ def not_http(data: bytes) -> BadFraming:
 
 
 def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Framing:
-    """How the body behind a head is framed. Raises BadFraming if that is ambiguous."""
+    """Return the framing of the body after a head. length, coding: the values of Content-Length and Transfer-Encoding,
+    None without one. Raises BadFraming if they contradict each other."""
     if coding is not None and (coding != b"chunked" or length is not None):
         raise BadFraming("its transfer-encoding is not chunked alone")
     if length is not None and (not length.isdigit() or len(length) > MAX_DIGITS):
@@ -77,5 +78,5 @@ def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Frami
 
 
 def says_close(options: bytes) -> bool:
-    """Whether the worker ends the connection behind this answer."""
+    """Whether a `Connection` value has the option `close`: the worker ends the connection after this answer."""
     return b"close" in [one.strip(b"\t ").lower() for one in options.split(b",")]

@@ -6,16 +6,16 @@ import pytest
 
 from gateway.http.states import (
     ANSWERS,
-    LINES,
     PHASES,
     STAGES,
     STEPS,
-    Answer,
+    UPSTREAM_STATES,
+    AnswerState,
     InvalidTransition,
-    Line,
     Phase,
     Stage,
     Step,
+    UpstreamState,
     changed,
 )
 
@@ -23,8 +23,8 @@ TABLES = [
     (PHASES, Phase.NEW, Phase.CLOSED),
     (STAGES, Stage.EXPECTING, Stage.OVER),
     (STEPS, Step.NEW, Step.OVER),
-    (ANSWERS, Answer.AWAITED, Answer.GIVEN_UP),
-    (LINES, Line.NEW, Line.CLOSED),
+    (ANSWERS, AnswerState.AWAITED, AnswerState.GIVEN_UP),
+    (UPSTREAM_STATES, UpstreamState.NEW, UpstreamState.CLOSED),
 ]
 NAMES = ["connection", "request", "call", "answer", "line"]
 AGAIN = {Step.SENT}  # what may follow itself: a call may be sent again

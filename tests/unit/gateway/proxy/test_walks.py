@@ -12,8 +12,7 @@ import pytest
 
 import gateway.proxy.handler
 import gateway.upstream.connection
-from gateway.http.states import ANSWERS, LINES, STEPS, changed
-from gateway.http.states import Line as State
+from gateway.http.states import ANSWERS, STEPS, UPSTREAM_STATES, UpstreamState, changed
 from gateway.server.connection import ClientConnection
 from tests.simulation import SLUG, Line, Stage
 
@@ -251,10 +250,10 @@ def test_every_change_comes_about(seen: Changes) -> None:
             pass
     allowed = {
         change(old, new)
-        for table in (STEPS, ANSWERS, LINES)
+        for table in (STEPS, ANSWERS, UPSTREAM_STATES)
         for old, after in table.items()  # type: ignore[attr-defined]
         for new in after
     }
     assert allowed - seen == {
-        change(State.NEW, State.CLOSED)
+        change(UpstreamState.NEW, UpstreamState.CLOSED)
     }  # a connection that was never made is never closed

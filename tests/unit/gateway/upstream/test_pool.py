@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.http.write_coalescer import WriteCoalescer
-from gateway.upstream.connection import Connection
-from gateway.upstream.pool import Pool
+from gateway.upstream.connection import WorkerConnection
+from gateway.upstream.pool import IdleConnections
 
 IDLE_S = 3.0
 
@@ -19,16 +19,16 @@ class Line:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.pool = Pool(IDLE_S, asyncio.get_running_loop())
+        self.pool = IdleConnections(IDLE_S, asyncio.get_running_loop())
         self.peers: list[socket.socket] = []
 
-    async def idle_since(self, moment: float) -> Connection:
+    async def idle_since(self, moment: float) -> WorkerConnection:
         """A connection that was given back at `moment`."""
         ours, theirs = socket.socketpair()
         self.peers.append(self._stack.enter_context(theirs))
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(self.pool.put, WriteCoalescer(loop), loop.time), sock=ours
+            lambda: WorkerConnection(self.pool.put, WriteCoalescer(loop), loop.time), sock=ours
         )
         self.pool.put(connection)
         connection.idle_since = moment
