@@ -1,2 +1,2 @@
-"""The client's side of the wire: connections, heads, requests and their answers, and who may ask at all. What a
-request means is not known here: `ClientRequest.handler` answers it."""
+"""The client's side of the wire: connections, request heads, request bodies, the answers' bytes, and the checks of
+`Host` and `Origin`. It does not know what a request means: `ClientRequest.handler`, set from outside, answers it."""

@@ -1,4 +1,4 @@
-"""Requests for the control side: its ASGI application answers them, whole, in a task of their own."""
+"""Answer a client's request with an ASGI application: the pages of `control/`, made in a task and sent as one piece."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -8,12 +8,12 @@ from gateway.api.errors import GatewayError, GatewayFault
 from gateway.http.headers import Headers
 from gateway.server.request import ClientRequest
 
-BODY_BYTES = 64 * 1024  # no page of the control side takes more
-Message = MutableMapping[str, Any]
+BODY_BYTES = 64 * 1024  # the largest request body that these pages accept
+Message = MutableMapping[str, Any]  # ASGI's event and scope
 
 
 class AsgiHandler:
-    """One request while its page is made."""
+    """The handler of one such request (server/request.py: `Handler`)."""
 
     def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI
         self._app = app
@@ -32,7 +32,7 @@ class AsgiHandler:
             self._task.cancel()
 
     def look(self, now: float) -> None:
-        """Pages have no deadline: none of them waits for anything."""
+        """Do nothing: pages have no deadline, since none of them waits for anything."""
 
     def pause(self) -> None: ...
 
@@ -45,6 +45,7 @@ class AsgiHandler:
         self.on_gone()
 
     async def _run(self) -> None:
+        """Run the application and send what it answered. If it raises, the client gets 500 and the task fails."""
         try:
             await self._app(scope_of(self._request), self._receive, self._send)
         finally:
@@ -60,6 +61,7 @@ class AsgiHandler:
             self._parts.append(message.get("body", b""))
 
     def _answer(self) -> None:
+        """Send the collected answer, or 500 if the application gave none; nothing if the client has left."""
         request = self._request
         if request.over:
             return
@@ -72,7 +74,7 @@ class AsgiHandler:
 
 
 def scope_of(request: ClientRequest) -> Message:
-    """The request in ASGI's terms."""
+    """Return the request's ASGI scope."""
     return {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http",
         "method": request.method.decode("latin-1"), "path": request.path.decode(errors="replace"),

@@ -1,7 +1,8 @@
-"""A client's connection: the requests on it, one after another, and how long they may take to come.
+"""One client's connection: parses the requests on it one after another, and enforces the deadlines for their arrival.
 
-Bytes go to the head's reader or to the body's framing, as the connection's phase says (http/states.py). Behind a
-request whose answer is due nothing is taken apart: what comes is kept, and no more is read.
+Received bytes go to the head reader or to the body's framing, depending on the connection's phase (http/states.py).
+While a request waits for its answer, bytes that follow it are kept unparsed and reading from the socket is paused.
+Everything here runs on the event loop and never blocks.
 """
 
 import asyncio
@@ -18,15 +19,15 @@ from gateway.server import request_head
 from gateway.server.listener import Listener
 from gateway.server.request import ClientRequest, head_of
 
-WRITE_BUFFER_BYTES: Final = 4 * 1024  # of an answer, beyond what the kernel holds
-MIN_TAKEN_BYTES: Final = 4 * 1024  # bytes a client must take of an answer in write_timeout_s
-TURN_BYTES: Final = 16 * 1024  # of chunks that one turn of the loop takes apart: each may be of a few bytes
-MIN_BODY_RATE: Final = 64 * 1024  # bytes a second that a body must bring once its time is over
-MAX_DROPPED_BODIES: Final = 2  # of the largest size, read behind the last request for its answer to arrive
-LINGER_S: Final = 2.0  # how long nothing of it may come once the answer is taken
-MAX_LINGER_S: Final = 30.0  # how long it is read at most
-FIRST_S: Final = 1.0  # for a new connection's first request, or for a body to go on, when the gateway ends
-QUIET_S: Final = 10.0  # how long nothing may come of a body while others find no room beside it
+WRITE_BUFFER_BYTES: Final = 4 * 1024  # more unwritten bytes of an answer pause its handler
+MIN_TAKEN_BYTES: Final = 4 * 1024  # bytes of an answer that a client must acknowledge in write_timeout_s
+TURN_BYTES: Final = 16 * 1024  # bytes of a chunked body parsed in one turn of the loop: chunks may be tiny
+MIN_BODY_RATE: Final = 64 * 1024  # bytes/s; a body gets a second more than body_timeout_s per 64 KiB received
+MAX_DROPPED_BODIES: Final = 2  # times max_body_bytes: more bytes after the last request abort the connection
+LINGER_S: Final = 2.0  # while lingering, seconds without a byte after which the connection is closed
+MAX_LINGER_S: Final = 30.0  # seconds that a connection lingers at most
+FIRST_S: Final = 1.0  # during shutdown, seconds for a new connection's first request, or for more of a body
+QUIET_S: Final = 10.0  # seconds a body may bring nothing while the body budget has refused other requests
 
 NEW: Final = Phase.NEW
 IDLE: Final = Phase.IDLE
@@ -40,39 +41,43 @@ CLOSED: Final = Phase.CLOSED
 
 
 class ClientConnection:
-    """One client's connection: an asyncio.Protocol in all but name, which would keep it from being compiled whole."""
+    """One client's TCP connection. It enters itself in the listener, which checks its deadlines until it is lost.
+    It has asyncio.Protocol's methods without inheriting it, so that mypyc can compile it as a native class."""
 
     def __init__(self, listener: Listener) -> None:
         settings = listener.settings
         self._listener = listener
         self._loop = listener.loop
         self._phase: Phase = NEW
-        self._heads = request_head.HeadReader(settings.max_head_bytes, settings.max_headers)
-        self._data = b""  # what has been read
-        self._at = 0  # how far it is taken apart
-        self._has_turn = False  # for the rest of it to be taken apart
-        self._request: ClientRequest | None = None  # whose body comes, or whose answer is due
-        self._framing: Framing | None = None  # of its body
-        self._dropped = 0  # bytes behind the last request
-        self._dropped_at = 0.0  # when the last of them came
-        self._since = listener.loop.time()  # when the head, the body or the silence began
-        self._stuck: tuple[int, float] | None = None  # bytes the client has not taken, and since when
-        # bytes of a body, since when there are no more, and how many others had found no room by then
-        self._quiet: tuple[int, float, int] | None = None
+        self._head_reader = request_head.HeadReader(settings.max_head_bytes, settings.max_headers)
+        self._data = b""  # bytes that were received and not yet dropped
+        self._at = 0  # index in _data of the first byte that is not parsed
+        self._has_turn = False  # whether _read_more_chunks is queued in the listener's turns
+        self._request: ClientRequest | None = None  # the one whose body is arriving or whose answer is due
+        self._framing: Framing | None = None  # that request's body framing
+        self._dropped = 0  # bytes that came after the last request and were thrown away
+        self._dropped_at = 0.0  # loop time of the newest of them
+        self._since = listener.loop.time()  # when the head, the body, the idle time or the lingering began
+        # bytes the client has not acknowledged, and loop time of the count; None: writing is not blocked
+        self._blocked_write: tuple[int, float] | None = None
+        # bytes of the body so far, loop time of the newest, and the budget's refusals until then; None: not yet seen
+        self._silent_body: tuple[int, float, int] | None = None
 
     @property
     def busy(self) -> bool:
+        """Whether a request's body is arriving or its answer is due."""
         return self._request is not None
 
     def look(self, now: float) -> None:
-        """Ends what takes too long."""
-        self._safely(lambda: self._look(now))
+        """Refuse or abort whatever is past its deadline; the listener calls it several times a second."""
+        self._safely(lambda: self._check_deadlines(now))
 
     def close_when_idle(self) -> None:
-        """Who has just connected, or sends a head, is no idle client: it could not know that this is the end."""
+        """For the shutdown: close an idle connection now, else after the request that runs. A client that has just
+        connected or is sending a head is not idle: it could not know of the shutdown."""
         if self._request is not None:
             self._request.keep_alive = False
-            self._quiet = None
+            self._silent_body = None
         elif self._phase is IDLE:
             self._close()
 
@@ -80,7 +85,7 @@ class ClientConnection:
         self.transport.abort()
 
     def shut(self) -> None:
-        """Ends the request that runs, and the connection."""
+        """End the request that runs, and close the connection."""
         self._safely(self._shut)
         self._close()
 
@@ -95,7 +100,7 @@ class ClientConnection:
         try:
             self._receive(data)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
-            self._give_up(fault)
+            self._handle_fault(fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.forget(self)
@@ -108,7 +113,7 @@ class ClientConnection:
             self._listener.report(fault)
 
     def eof_received(self) -> None:
-        """The client has left, also if it closes its sending side alone: the connection ends."""
+        """Return None, so that asyncio closes the connection, even if the client has closed only its sending side."""
 
     def pause_writing(self) -> None:
         self._safely(self._pause_writing)
@@ -116,28 +121,29 @@ class ClientConnection:
     def resume_writing(self) -> None:
         self._safely(self._resume_writing)
 
-    # a fault of the gateway's own
+    # bugs in the gateway itself
 
     def _safely(self, step: Callable[[], None]) -> None:
-        """Ends this connection's request, and no other, at a fault of the gateway's own."""
+        """Call `step`; if it raises, log that as a bug in the gateway and end this connection's request only."""
         try:
             step()
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
-            self._give_up(fault)
+            self._handle_fault(fault)
 
-    def _give_up(self, fault: Exception) -> None:
+    def _handle_fault(self, fault: Exception) -> None:
+        """Report the bug, and answer 500; if even that raises, abort the connection."""
         self._listener.report(fault)
         try:
-            self._tell_fault()
+            self._answer_fault()
         except Exception as another:  # noqa: BLE001  # the boundary of one connection
             self._listener.report(another)
             self.transport.abort()
 
-    def _tell_fault(self) -> None:
-        """As a status, if the answer has not begun."""
+    def _answer_fault(self) -> None:
+        """Have the handler tell the client of the fault, or answer 500 if no request runs, or else abort."""
         request = self._request
         if request is not None and request.handler is not None:
-            self._take_no_more()
+            self._drop_further_input()
             request.keep_alive = False
             request.handler.fail(GatewayFault())
         elif request is None and self._phase is not LINGERING:
@@ -145,21 +151,22 @@ class ClientConnection:
         else:
             self.transport.abort()
 
-    # what comes
+    # received bytes
 
     def _receive(self, data: bytes) -> None:
+        """Drop, keep or parse `data`, depending on the phase."""
         phase = self._phase
         if phase is LAST or phase is LINGERING:
-            self._drop(len(data))
-        elif phase is SERVING or phase is HOLDING or (self._stuck is not None and phase is not BODY):
+            self._count_dropped(len(data))
+        elif phase is SERVING or phase is HOLDING or (self._blocked_write is not None and phase is not BODY):
             self._data += data
-            self._hold()
+            self._stop_reading()
         else:
             self._data = data
             self._read()
 
     def _read(self) -> None:
-        """As far as the end of one request."""
+        """Parse what is in `_data`, at most to the end of one request."""
         if self._phase is not BODY:
             self._read_head()
         if self._phase is BODY and self._at < len(self._data):
@@ -168,7 +175,8 @@ class ClientConnection:
             self._data, self._at = b"", 0
 
     def _read_head(self) -> None:
-        heads = self._heads
+        """Feed `_data` to the head reader: start the request if its head is complete, refuse it if it is invalid."""
+        heads = self._head_reader
         try:
             head = heads.feed(self._data, self._at)
         except GatewayError as error:
@@ -176,13 +184,14 @@ class ClientConnection:
             return
         self._at = heads.end
         if head is not None:
-            self._take_up(head)
+            self._start_request(head)
         elif (self._phase is HEAD) is not heads.begun:
             self._since = self._loop.time()
             self._become(HEAD if heads.begun else IDLE)
 
     def _read_body(self) -> None:
-        """What has come of it; of many chunks the beginning, and the rest in later turns of the loop."""
+        """Add what was received of the body to the request, and run it once the body is complete. Of a chunked body,
+        parse TURN_BYTES now and leave the rest to later turns of the event loop."""
         request, framing = self._request, self._framing
         assert request is not None
         assert framing is not None
@@ -203,10 +212,10 @@ class ClientConnection:
                 self.transport.pause_reading()
                 if not self._has_turn:
                     self._has_turn = True
-                    self._listener.turns.take(self._read_on)
+                    self._listener.turns.take(self._read_more_chunks)
 
-    def _read_on(self) -> bool:
-        """With what is left of chunks that have come, in turn with other connections; returns whether there is more."""
+    def _read_more_chunks(self) -> bool:
+        """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left)."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
             if self._phase is BODY:
@@ -216,21 +225,22 @@ class ClientConnection:
         )
         return self._has_turn
 
-    def _hold(self) -> None:
-        """Nothing is read behind a request that is not answered, or for a client that does not take its answers."""
+    def _stop_reading(self) -> None:
+        """Pause reading and enter HOLDING: a request awaits its answer, or the client does not read its answers."""
         if self._phase is not HOLDING:
             self._become(HOLDING)
             self.transport.pause_reading()
 
-    def _drop(self, count: int) -> None:
-        """Bytes behind the last request: they are read, so that no reset takes its answer away."""
+    def _count_dropped(self, count: int) -> None:
+        """Count bytes that came after the last request and are thrown away; abort the connection if they are too many.
+        They are read because closing a socket with unread bytes resets it, which can lose the answer."""
         self._dropped += count
         self._dropped_at = self._loop.time()
         if self._dropped > MAX_DROPPED_BODIES * self._listener.settings.max_body_bytes:
             self.transport.abort()
 
-    def _take_no_more(self) -> None:
-        """What else comes is no request."""
+    def _drop_further_input(self) -> None:
+        """Enter LAST: discard unparsed bytes and whatever else the client sends; no further request is read."""
         self._data, self._at = b"", 0
         if self._phase is HOLDING:
             self.transport.resume_reading()
@@ -239,16 +249,16 @@ class ClientConnection:
 
     # one request
 
-    def _take_up(self, head: request_head.Head) -> None:
-        """A head has come. What is refused by it, or has no room, is answered without its body."""
+    def _start_request(self, head: request_head.Head) -> None:
+        """Create the request for a complete head, then run it, wait for its body, or refuse it without its body."""
         self._since = self._loop.time()
-        self._quiet = None
-        request = self._request_of(head)
+        self._silent_body = None
+        request = self._new_request(head)
         self._request, self._framing = request, head.framing()
         self._listener.prepare(request)
         if self._listener.closing:
             request.keep_alive = False
-        problem = request.refusal or self._no_room_for(request)
+        problem = request.refusal or self._size_problem(request)
         if self._framing.complete:
             self._run(request)
         elif problem is not None:
@@ -258,7 +268,8 @@ class ClientConnection:
             if self._at == len(self._data):
                 request.expect()
 
-    def _request_of(self, head: request_head.Head) -> ClientRequest:
+    def _new_request(self, head: request_head.Head) -> ClientRequest:
+        """Return the request for `head`. Its route, if any, is found by the raw path, else by the decoded one."""
         listener, path = self._listener, head.path
         route = listener.routes.find(path)
         if route is None:
@@ -268,38 +279,39 @@ class ClientConnection:
             self.transport,
             listener.coalescer,
             listener.budget,
-            self._finished,
+            self._request_finished,
             head,
             route,
             path,
             self._since,
         )
 
-    def _no_room_for(self, request: ClientRequest) -> GatewayError | None:
-        """By the length that its head declares. It holds room for what comes, as it comes."""
+    def _size_problem(self, request: ClientRequest) -> GatewayError | None:
+        """Return the error for a declared body length that is too large or has no room now, or None. Reserves nothing:
+        the budget is charged as the body arrives."""
         if request.length > request.limit:
             return too_large(request.limit)
         return None if self._listener.budget.fits(request.length) else no_room()
 
     def _run(self, request: ClientRequest) -> None:
-        """It is whole."""
+        """Start the handler of a request whose body is complete; unparsed bytes wait until it has answered."""
         request.complete()
         self._become(SERVING)
         if not request.keep_alive:
-            self._take_no_more()
+            self._drop_further_input()
         elif self._at < len(self._data):
-            self._hold()
+            self._stop_reading()
         request.run()
 
     def _refuse_early(self, request: ClientRequest, error: GatewayError) -> None:
-        """Its body is not waited for."""
-        self._take_no_more()
+        """Answer `error` without waiting for the rest of the body; the connection closes afterwards."""
+        self._drop_further_input()
         if request.awaits_body:
             request.refuse_early(error.with_traceback(None))
             request.run()
 
-    def _finished(self) -> None:
-        """The request is over."""
+    def _request_finished(self) -> None:
+        """Go on after an answer: linger, become idle, or parse the next request. `ClientRequest` calls it."""
         request, self._request, self._framing = self._request, None, None
         self._since = self._loop.time()
         if request is None or self.transport.is_closing():
@@ -309,33 +321,34 @@ class ClientConnection:
         elif self._phase is SERVING:
             self._become(IDLE)
         else:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._read_next_request)
 
-    def _go_on(self) -> None:
-        """With what was kept behind an answered request; only for a client that takes its answers."""
-        is_free = self._request is None and self._stuck is None and not self.transport.is_closing()
+    def _read_next_request(self) -> None:
+        """Parse the bytes kept while the last request was answered, unless the client is still slow to read it."""
+        is_free = self._request is None and self._blocked_write is None and not self.transport.is_closing()
         if is_free and self._phase is HOLDING:
-            self._safely(self._release)
+            self._safely(self._read_held_bytes)
 
-    def _release(self) -> None:
+    def _read_held_bytes(self) -> None:
+        """Leave HOLDING, parse the kept bytes, and resume reading if nothing of them is left."""
         self._become(IDLE)
         self._read()
         if not self._data and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _refuse(self, error: GatewayError) -> None:
-        """Answers what is no request, and reads no more."""
+        """Answer an invalid request with `error`, in the dialect of its path if that is readable, and linger."""
         self._listener.refused(error)
-        route = self._listener.routes.find(request_head.path_in(self._heads.beginning))
+        route = self._listener.routes.find(request_head.path_in(self._head_reader.beginning))
         body = error.body(Dialect.OPENAI if route is None else route.dialect)
         fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._listener.coalescer.send(self.transport, head_of(error.status, fields) + body)
-        self._take_no_more()
+        self._drop_further_input()
         self._linger()
 
     def _linger(self) -> None:
-        """Says that no more answers come, and reads on a while: bytes that nobody reads would reset the connection."""
-        self._take_no_more()
+        """Close the sending side and keep reading for a while: unread bytes would reset the connection on close."""
+        self._drop_further_input()
         self._become(LINGERING)
         self._since = self._loop.time()
         self._listener.coalescer.flush()
@@ -353,70 +366,75 @@ class ClientConnection:
     def _become(self, phase: Phase) -> None:
         self._phase = changed(PHASES, self._phase, phase)
 
-    # what goes out
+    # the answer's flow to the client
 
     def _pause_writing(self) -> None:
-        self._stuck = self._untaken(), self._loop.time()
+        """Note how much the client has not acknowledged, and pause the handler: our write buffer is full."""
+        self._blocked_write = self._unacknowledged_bytes(), self._loop.time()
         if self._request is not None and self._request.handler is not None:
             self._request.handler.pause()
 
     def _resume_writing(self) -> None:
-        self._stuck = None
+        """Resume the handler, or go on to the next request if the answer had already ended."""
+        self._blocked_write = None
         if self._request is None:
-            self._go_on()
+            self._read_next_request()
         elif self._request.handler is not None:
             self._request.handler.resume()
 
     # deadlines
 
-    def _look(self, now: float) -> None:
+    def _check_deadlines(self, now: float) -> None:
+        """Check the handler's deadlines, then the one that applies to the connection's phase."""
         if self._request is not None and self._request.handler is not None:
             self._request.handler.look(now)
-        if self.transport.is_closing() and self._stuck is None:  # until what is left has been taken
-            self._stuck = self._untaken(), now
+        if self.transport.is_closing() and self._blocked_write is None:  # closed once the client has it all
+            self._blocked_write = self._unacknowledged_bytes(), now
         phase = self._phase
         if phase is LINGERING:
-            self._look_at_lingering(now)
-        elif self._stuck is not None:
-            self._look_at_writing(self._stuck, now)
+            self._check_lingering(now)
+        elif self._blocked_write is not None:
+            self._check_writing(self._blocked_write, now)
         elif phase is HOLDING:
-            self._look_for_leaving()
+            self._check_for_disconnect()
         else:
-            self._look_at_reading(now)
+            self._check_reading(now)
 
-    def _look_at_lingering(self, now: float) -> None:
-        """The client gets as long for its last answer as for any other, and then a while to send its rest and close:
-        many a client looks for an answer only when it has sent all."""
-        if self._untaken():
+    def _check_lingering(self, now: float) -> None:
+        """Abort a lingering connection: by the write timeout while the answer is not all acknowledged, later after
+        LINGER_S without a byte, or MAX_LINGER_S. Many clients read the answer only when they have sent everything."""
+        if self._unacknowledged_bytes():
             self._since = now
-            self._look_at_writing(self._stuck or (self._untaken(), now), now)
+            self._check_writing(self._blocked_write or (self._unacknowledged_bytes(), now), now)
         else:
             most = LINGER_S if self._listener.closing else MAX_LINGER_S
             if now - self._since > most or now - max(self._since, self._dropped_at) > LINGER_S:
                 self.transport.abort()
 
-    def _look_at_writing(self, stuck: tuple[int, float], now: float) -> None:
-        """A client that has taken next to nothing for too long is cut off."""
-        self._stuck = stuck
-        size = self._untaken()
-        if stuck[0] - size >= MIN_TAKEN_BYTES:
-            self._stuck = size, now
-        elif now - stuck[1] > self._listener.settings.write_timeout_s:
+    def _check_writing(self, blocked: tuple[int, float], now: float) -> None:
+        """Abort if the client acknowledges fewer than MIN_TAKEN_BYTES in write_timeout_s. blocked: unacknowledged bytes
+        at the last progress, and its loop time; stored in `_blocked_write`."""
+        self._blocked_write = blocked
+        size = self._unacknowledged_bytes()
+        if blocked[0] - size >= MIN_TAKEN_BYTES:
+            self._blocked_write = size, now
+        elif now - blocked[1] > self._listener.settings.write_timeout_s:
             self.transport.abort()
 
-    def _untaken(self) -> int:
-        """Bytes that the client has not acknowledged. The kernel's count: it lets more be written only once a third of
-        its buffer, megabytes perhaps, is free, which a slow client takes minutes for."""
+    def _unacknowledged_bytes(self) -> int:
+        """Return how many bytes the client has not acknowledged, in our buffer and the kernel's. Ours alone can
+        stay full for minutes: the kernel takes more only once a third of its buffer, maybe megabytes, is free."""
         return self.transport.get_write_buffer_size() + unacknowledged(
             self.transport.get_extra_info("socket")
         )
 
-    def _look_for_leaving(self) -> None:
-        """While nothing is read a client's leaving is not seen either: the kernel knows it."""
+    def _check_for_disconnect(self) -> None:
+        """Abort if the client has closed its side; asyncio does not notice while reading is paused, the kernel does."""
         if has_left(self.transport.get_extra_info("socket")):
             self.transport.abort()
 
-    def _look_at_reading(self, now: float) -> None:
+    def _check_reading(self, now: float) -> None:
+        """Refuse a head or a body that is late with 408, and close a connection that was idle for too long."""
         settings, request, seconds = self._listener.settings, self._request, now - self._since
         if self._phase is HEAD:
             if seconds > settings.head_timeout_s:
@@ -424,19 +442,19 @@ class ClientConnection:
                     RequestTimeout(f"The request's head took more than {settings.head_timeout_s:g} s")
                 )
         elif request is not None:
-            if request.awaits_body and (late := self._why_late(request, now)):
+            if request.awaits_body and (late := self._body_timeout(request, now)):
                 self._refuse_early(request, RequestTimeout(late))
         elif seconds > (FIRST_S if self._listener.closing else settings.keep_alive_s):
             self._close()
 
-    def _why_late(self, request: ClientRequest, now: float) -> str:
-        """Why its body is not waited for any longer, or ""."""
+    def _body_timeout(self, request: ClientRequest, now: float) -> str:
+        """Return the message for a body that is not waited for any longer, or "" if it still has time."""
         longest, refusals = self._listener.settings.body_timeout_s, self._listener.budget.refusals
         if now - self._since > longest + request.size / MIN_BODY_RATE:
             return f"The request's body took more than {longest:g} s"
-        if self._quiet is None or self._quiet[0] != request.size:
-            self._quiet = request.size, now, refusals
-        _, since, before = self._quiet
+        if self._silent_body is None or self._silent_body[0] != request.size:
+            self._silent_body = request.size, now, refusals
+        _, since, before = self._silent_body
         if self._listener.closing and now - since > FIRST_S:
             return (
                 f"The gateway ends, and no more of the request's body came for {FIRST_S:g} s: send it again"
@@ -447,7 +465,7 @@ class ClientConnection:
 
 
 def framing_error(request: ClientRequest, wrong: BadFraming) -> GatewayError:
-    """Why a body is refused that is not framed as its head had said."""
+    """Return the error for a badly framed body: that it is too large if it was already, else what is wrong."""
     if request.size + wrong.before > request.limit:
         return too_large(request.limit)
     return InvalidRequest(f"The request's chunks are not those of HTTP/1.1: {wrong}")

@@ -1,4 +1,4 @@
-"""Which web pages may read answers (CORS): those of the origins that the operator lists, none by default. Pure."""
+"""CORS: web pages of the origins that the operator lists may read answers; by default none may. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -7,17 +7,17 @@ from gateway.http.headers import Headers, get
 
 ANY: Final = b"*"
 EXPOSED: Final = b"x-request-id, x-gateway-error, retry-after, x-should-retry"
-MAX_AGE_S: Final = 600  # that a browser keeps what a preflight told
+MAX_AGE_S: Final = 600  # seconds that a browser may cache a preflight's answer
 
 
 class Cors:
-    """The origins of the pages that may read answers."""
+    """The allowed origins, and the header lines that follow from them. allowed: origins, or "*" for any."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def fields(self, headers: Headers) -> bytes:
-        """Header lines of every answer to a request with these headers, errors and streams among them."""
+        """Return the CORS header lines for any answer to a request with `headers`; b"" if no origin is allowed."""
         if not self._allowed:
             return b""
         if ANY in self._allowed:
@@ -27,18 +27,19 @@ class Cors:
         return b"vary: origin\r\n" + shown
 
     def is_preflight(self, method: bytes, headers: Headers) -> bool:
-        """Whether a browser asks if a page's request may be sent. It brings no key."""
+        """Whether this is a browser's preflight from an allowed origin. A preflight carries no API key."""
         if method != b"OPTIONS" or get(headers, b"access-control-request-method") is None:
             return False
         return bool(self._allowed) and (ANY in self._allowed or get(headers, b"origin") in self._allowed)
 
 
 def readable_by(origin: bytes) -> bytes:
+    """Return the header lines that let pages of `origin` read an answer and its EXPOSED headers."""
     return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\n" % (origin, EXPOSED)
 
 
 def permission(headers: Headers) -> dict[str, str]:
-    """What a preflight is answered: the gateway's methods, and whatever headers the page wants to send."""
+    """Return the headers that answer a preflight: the gateway's methods, and all headers that the page asked for."""
     wanted = get(headers, b"access-control-request-headers") or b""
     return {
         "access-control-allow-methods": "GET, HEAD, POST",

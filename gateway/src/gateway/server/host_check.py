@@ -1,7 +1,7 @@
-"""Under which names the gateway is served without keys.
+"""Refuse requests whose `Host` header is a name that the gateway is not served under, if there are no API keys.
 
-A page in a browser on this host may have a name of its own resolve to this host (DNS rebinding), and would then talk to
-the models as if they were its own server. Its requests still carry that name in `Host`, by which they are known.
+A web page can have its own name resolve to this host (DNS rebinding), and its scripts could then use the models as if
+these were the page's own server. Their requests still carry the page's name in `Host`.
 """
 
 from collections.abc import Iterable
@@ -11,26 +11,24 @@ from typing import Final
 from gateway.api.errors import Misdirected
 from gateway.http.headers import get
 
-EVERY: Final = b"*"
-MAX_SPELLINGS: Final = 64  # that are kept
+EVERY: Final = b"*"  # in the operator's list: any name
+MAX_SPELLINGS: Final = 64  # accepted values of `Host` that are remembered
 
 
 class HostCheck:
-    """The names that are served: this host's own, and those that the operator lists.
-
-    bind: the address under which clients reach the gateway; is_open: whoever reaches it may use it, under any address
-    but not under any name; has_keys: a page does not know them, so that names do not matter.
-    """
+    """The accepted names: localhost, the bind address and the operator's list. bind: where clients reach the data port;
+    is_open: every IP address is accepted, not only loopback; has_keys: every name is accepted, since API keys are
+    required and a web page does not know them."""
 
     def __init__(self, bind: str, allowed: Iterable[str], *, is_open: bool, has_keys: bool) -> None:
         names = frozenset(name_of(host.encode()) for host in ("localhost", bracketed(bind), *allowed))
         self._serves_all = has_keys or EVERY in names
         self._is_open = is_open
         self._names = names
-        self._served: set[bytes] = set()  # as clients spell them, port and all
+        self._served: set[bytes] = set()  # `Host` values that were accepted, with their port: a cache
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises Misdirected for a request to another name. One of HTTP/1.0 without a host comes from no browser."""
+        """Raises Misdirected if `Host` is not an accepted name. Requests without `Host` come from no browser."""
         if self._serves_all:
             return
         host = get(headers, b"host")
@@ -46,6 +44,7 @@ class HostCheck:
             self._served.add(host)
 
     def _is_our_address(self, name: bytes) -> bool:
+        """Whether `name` is an IP address that is accepted: a loopback one, or any if the gateway is open."""
         try:
             address = ip_address(name.strip(b"[]").decode("latin-1"))
         except ValueError:
@@ -54,7 +53,7 @@ class HostCheck:
 
 
 def name_of(host: bytes) -> bytes:
-    """A `Host` header's value without its port, in lower case and without a dot at its end."""
+    """Return a `Host` header's value in lower case, without its port and without a final dot."""
     colon = host.rfind(b":")
     if colon > host.rfind(b"]"):
         host = host[:colon]
@@ -62,5 +61,5 @@ def name_of(host: bytes) -> bytes:
 
 
 def bracketed(address: str) -> str:
-    """An address as URLs have it."""
+    """Return an IP address as URLs spell it: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address

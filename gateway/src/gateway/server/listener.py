@@ -1,6 +1,6 @@
-"""The data port: every client's connection, whose deadlines are checked several times a second, and their end.
+"""The data port's connections: what they share, the regular check of their deadlines, and how they end at shutdown.
 
-So deadlines cost nothing per request.
+Deadlines need no timer per request: `Listener.watch` looks at every connection several times a second.
 """
 
 import asyncio
@@ -17,39 +17,40 @@ from gateway.http.turns import Turns
 from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
-LOOK_S: Final = 0.25  # between two looks at every connection
-PARTS: Final = 8  # of the connections, looked at in turn: thousands at once would hold the loop up
+LOOK_S: Final = 0.25  # seconds between two looks at a connection
+PARTS: Final = 8  # groups of connections, looked at one after another: thousands at once would block the loop
 
 
 class Connection(Protocol):
-    """A client's connection."""
+    """What the listener needs of a client's connection (server/connection.py: `ClientConnection`)."""
 
     @property
     def busy(self) -> bool:
-        """Whether a request's answer is due."""
+        """Whether a request's body is arriving or its answer is due."""
         ...
 
     def look(self, now: float) -> None:
-        """Ends what takes too long. now: seconds of the loop's clock."""
+        """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
         ...
 
-    def close_when_idle(self) -> None: ...
+    def close_when_idle(self) -> None:
+        """Close the connection if it is idle, or else after the request that runs."""
+        ...
 
     def abort(self) -> None:
-        """Ends the connection, whatever runs on it."""
+        """Close the connection at once, whatever runs on it."""
         ...
 
     def shut(self) -> None:
-        """Ends the request that runs, and the connection."""
+        """End the running request through its handler, then close the connection."""
         ...
 
 
 @dataclass(slots=True)
 class Listener:
-    """What all connections of the data port share. prepare: gives a request its limit, handler or refusal;
-    count_lag: is told how late the loop comes to its looks, in seconds; refused: is told of what is no request;
-    report: of faults of the gateway's own.
-    """
+    """All connections of the data port and what they share; each gateway process has one. prepare: sets a new request's
+    limit, and its handler or refusal; count_lag: called with how many seconds late the loop was at a look; refused:
+    called with the error for bytes that are no valid request; report: called with an exception that is a bug."""
 
     routes: Routes
     settings: Settings
@@ -61,15 +62,15 @@ class Listener:
     coalescer: WriteCoalescer
     budget: BodyBudget
     parts: tuple[set[Connection], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
-    closing: bool = False
-    empty: asyncio.Event = field(default_factory=asyncio.Event)  # set once it closes and nobody is left
-    turns: Turns = field(init=False)  # of taking many small chunks apart
+    closing: bool = False  # the gateway shuts down
+    empty: asyncio.Event = field(default_factory=asyncio.Event)  # set when closing and without connections
+    turns: Turns = field(init=False)  # for parsing bodies of many small chunks
 
     def __post_init__(self) -> None:
         self.turns = Turns(self.loop)
 
     async def watch(self) -> None:
-        """Looks at every connection again and again, at a part of them at a time, until cancelled."""
+        """Look at every connection each LOOK_S, one group at a time, until cancelled."""
         for part in cycle(self.parts):
             due = self.loop.time() + LOOK_S / PARTS
             await asyncio.sleep(LOOK_S / PARTS)
@@ -79,6 +80,7 @@ class Listener:
                 self._look_at(connection, now)
 
     def _look_at(self, connection: Connection, now: float) -> None:
+        """Check one connection's deadlines; if that raises, report it as a bug and abort this connection alone."""
         try:
             connection.look(now)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
@@ -90,30 +92,31 @@ class Listener:
         return [connection for part in self.parts for connection in part]
 
     def enter(self, connection: Connection) -> None:
-        """A connection has come; while the port closes it is too late for that."""
+        """Add a new connection; during shutdown it gets at most one request."""
         self._part_of(connection).add(connection)
         if self.closing:
             connection.close_when_idle()
 
     def _part_of(self, connection: Connection) -> set[Connection]:
+        """Return the connection's group, which its address in memory chooses; the lowest bits would not vary."""
         return self.parts[id(connection) // 64 % PARTS]
 
     def close_idle(self) -> None:
-        """From now on a connection closes with its last answer."""
+        """Begin the shutdown: close idle connections now, and each other one after its answer."""
         self.closing = True
         for connection in self.connections:
             connection.close_when_idle()
         self.forget(None)
 
     def forget(self, connection: Connection | None) -> None:
-        """A connection has gone."""
+        """Remove a lost connection (None: no connection), and set `empty` if it was the last during shutdown."""
         if connection is not None:
             self._part_of(connection).discard(connection)
         if self.closing and not any(self.parts):
             self.empty.set()
 
     def shut(self) -> int:
-        """Ends every request that is left; returns how many were."""
+        """End all running requests and close all connections; return how many requests there were."""
         left = [connection for connection in self.connections if connection.busy]
         for connection in self.connections:
             connection.shut()

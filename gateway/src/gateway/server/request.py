@@ -1,6 +1,6 @@
-"""One client's request, and its answer: `begin`, any number of `write`, `end`.
+"""One client's request: its body as it arrives, and its answer: `begin`, any number of `write`, then `end`.
 
-Without `end` the answer is broken off, so that it never looks finished.
+An answer without `end` is broken off by `break_off`, so that the client never takes it for complete.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ STATUS_LINES: Final = {
     for code in range(100, 600)
 }
 LAST_CHUNK: Final = b"0\r\n\r\n"
-FRAMING: Final = {
+FRAMING: Final = {  # header lines, by (chunked, keep_alive)
     (False, True): b"",
     (False, False): b"connection: close\r\n",
     (True, True): b"transfer-encoding: chunked\r\n",
@@ -40,47 +40,47 @@ REFUSED: Final = Stage.REFUSED
 RUNNING: Final = Stage.RUNNING
 ANSWERING: Final = Stage.ANSWERING
 OVER: Final = Stage.OVER
-BLOCK_BYTES: Final = 64 * 1024  # of a body that comes in small pieces
-SMALL_PIECE: Final = 4 * 1024
-NO_LINGER: Final = struct.pack("ii", 1, 0)  # close with a reset
+BLOCK_BYTES: Final = 64 * 1024  # small pieces of a body are joined into blocks of this size
+SMALL_PIECE: Final = 4 * 1024  # bytes; a smaller piece of a body is small
+NO_LINGER: Final = struct.pack("ii", 1, 0)  # SO_LINGER with 0 seconds: closing sends a reset
 
 
 class Handler(Protocol):
-    """Who answers a request."""
+    """Whoever answers a request: `proxy/` or the ASGI bridge. All calls come from the event loop and must not block."""
 
     def start(self) -> None:
-        """The body is whole."""
+        """Begin to answer: the body is complete. Called once, unless `fail` is."""
         ...
 
     def on_gone(self) -> None:
-        """The client has left: nothing can be said any more."""
+        """Stop all work: the client has left, and no answer can be sent any more."""
         ...
 
     def look(self, now: float) -> None:
-        """Called several times a second, for deadlines. now: seconds of the loop's clock."""
+        """Check deadlines; called several times a second. now: the loop's time in seconds."""
         ...
 
     def fail(self, error: GatewayError) -> None:
-        """The request is refused before it starts."""
+        """Answer `error`, or break the answer off if it has begun. Called instead of `start`, or on a bug later."""
         ...
 
     def shut(self) -> None:
-        """The gateway ends, and so must the answer."""
+        """End the answer now: the gateway's time to shut down is over."""
         ...
 
     def pause(self) -> None:
-        """The client does not keep up."""
+        """Stop writing until `resume`: the client is slow to read."""
         ...
 
     def resume(self) -> None: ...
 
 
-class Body:
-    """A body in few pieces, however small those are in which it comes."""
+class BodyPieces:
+    """A body as a list of pieces, where small pieces are joined: a list of many tiny ones would take much memory."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._block: bytearray | None = None
+        self._block: bytearray | None = None  # small pieces being joined
 
     def add(self, data: bytes) -> None:
         if len(data) >= SMALL_PIECE or not (self._pieces or self._block):
@@ -94,7 +94,7 @@ class Body:
             self._close_block()
 
     def parts(self) -> list[bytes]:
-        """All of it, handed over."""
+        """Return all pieces in order, and forget them."""
         self._close_block()
         pieces, self._pieces = self._pieces, []
         return pieces
@@ -109,9 +109,9 @@ class Body:
 
 
 class ClientRequest:
-    """A request as its head comes in; `take` adds to its body. limit: bytes of the body that are taken; size: how many
-    have come; refusal: why it is refused, which its handler tells when its turn has come.
-    """
+    """A request, from its complete head to the end of its answer. Its connection feeds it, and its handler answers it.
+    limit: bytes of the largest body accepted; size: bytes received; refusal: the error to answer instead of starting.
+    finished: called when the answer has ended, but not if the client leaves."""
 
     def __init__(
         self, transport: asyncio.Transport, coalescer: WriteCoalescer, budget: BodyBudget, finished: Callable[[], None],
@@ -122,9 +122,9 @@ class ClientRequest:
         self._budget = budget
         self._finished = finished
         self._stage: Stage = EXPECTING if head.expects else ARRIVING
-        self._body = Body()
-        self._held = 0  # bytes of the budget
-        self._head = b""  # of the answer, while it waits for what goes out with it
+        self._body = BodyPieces()
+        self._held = 0  # bytes charged to the body budget
+        self._unsent_head = b""  # the answer's head, until it is sent with the first body bytes
         self.route = route
         self.target = head.target
         self.path = without_slash(path)
@@ -132,16 +132,16 @@ class ClientRequest:
         self.headers = head.fields
         self.http_1_0 = head.http_1_0
         self.keep_alive = head.keep_alive
-        self.length = head.length  # 0 if it is not known
-        self.arrived = arrived
+        self.length = head.length  # Content-Length; 0 if there is none
+        self.arrived = arrived  # loop time in seconds when the head was complete
         self.limit = 0
         self.size = 0
         self.refusal: GatewayError | None = None
-        self.chunked = False  # the answer's body
-        self.added = b""  # header lines of the answer, whatever that is
+        self.chunked = False  # whether the answer's body is sent in chunks
+        self.added = b""  # header lines added to every answer (CORS)
         self.handler: Handler | None = None
 
-    # what it is
+    # facts
 
     @property
     def dialect(self) -> Dialect:
@@ -149,13 +149,13 @@ class ClientRequest:
 
     @property
     def query(self) -> bytes:
-        """The target's query with its question mark, or b""."""
+        """The target's query with its question mark, or b"" without one."""
         _, mark, query = self.target.partition(b"?")
         return mark + query
 
     @property
     def begun(self) -> bool:
-        """Whether the answer's head is made, so that an error can be no status any more."""
+        """Whether the answer's status is fixed, so that an error can no longer be told by the status."""
         return self._stage >= ANSWERING
 
     @property
@@ -169,13 +169,13 @@ class ClientRequest:
         return self._stage <= ARRIVING
 
     def expect(self) -> None:
-        """Has the client send the body that it holds back until it is asked for it."""
+        """Send `100 Continue` if the client waits for that before it sends the body."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
             self._coalescer.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def claim(self, more: int) -> None:
-        """Takes `more` bytes of what all bodies may hold, until `let_go`. Raises Overloaded."""
+        """Charge `more` bytes to the body budget until `let_go`. Raises Overloaded if there is no room."""
         if self.over:
             return
         if not self._budget.take(more, self._held, self.length):
@@ -183,7 +183,7 @@ class ClientRequest:
         self._held += more
 
     def take(self, data: bytes) -> None:
-        """More of the body. Raises GatewayError."""
+        """Add received payload to the body, charging the budget. Raises RequestTooLarge or Overloaded."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
         elif self._stage is not ARRIVING:
@@ -195,36 +195,36 @@ class ClientRequest:
         self._body.add(data)
 
     def complete(self) -> None:
-        """The body is whole."""
+        """Mark the body as complete."""
         if self.awaits_body:
             self._become(WHOLE)
 
     def refuse_early(self, error: GatewayError) -> None:
-        """It is refused before its body is whole, which is not awaited."""
+        """Mark the request as refused with `error` before its body is complete, and drop the body. `run` answers."""
         self.refusal = self.refusal or error
         self._become(REFUSED)
         self.keep_alive = False
         self.let_go()
 
     def body(self) -> bytes:
-        """The whole body, handed over."""
+        """Return the whole body and forget it. Joins the pieces, which takes long for a large one: see body_parts."""
         parts = self._body.parts()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def body_parts(self) -> list[bytes]:
-        """The whole body as it came, handed over: to put a large one together takes a while."""
+        """Return the body's pieces in order and forget them, so that a thread can join them."""
         return self._body.parts()
 
     def let_go(self) -> None:
-        """Nobody holds its body any more."""
+        """Drop the body and return its bytes to the budget."""
         self._budget.give(self._held, self.length)
         self._held = 0
         self._body.drop()
 
-    # its life
+    # its handler
 
     def run(self) -> None:
-        """Has its handler answer it."""
+        """Start the handler, or have it answer the refusal."""
         handler, refusal = self.handler, self.refusal
         self._become(RUNNING)
         if handler is None:
@@ -235,16 +235,16 @@ class ClientRequest:
             handler.fail(refusal)
 
     def leave(self) -> None:
-        """The client has left."""
+        """End the request because the client has left, and tell its handler."""
         handler, self.handler = self.handler, None
-        self._end()
+        self._mark_over()
         if handler is not None:
             handler.on_gone()
 
     # the answer
 
     def begin(self, status: int, fields: Headers) -> None:
-        """Makes the head. It leaves with the first bytes behind it, in one system call, or with `flush`."""
+        """Fix status and headers. They are sent with the first body bytes, in one system call, or by `flush`."""
         if self._stage < WHOLE or self._stage is REFUSED:
             self.keep_alive = False
         self._become(ANSWERING)
@@ -252,50 +252,52 @@ class ClientRequest:
         self.chunked = not (unframed or self.http_1_0)
         if self.http_1_0 and not unframed:
             self.keep_alive = False
-        self._head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive] + self.added)
+        self._unsent_head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive] + self.added)
 
     def write(self, data: bytes) -> None:
-        """Sends more of the body."""
+        """Send `data` as the next part of the body, in a chunk if the answer is chunked; nothing to HEAD."""
         if data and self.method != b"HEAD":
             self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
-        """Sends one whole chunk that has its frame; `chunked` must be true."""
+        """Send one whole chunk, framing included, unchanged; the answer must be chunked."""
         self._send(chunk)
 
     def flush(self) -> None:
-        """Sends the head if it still waits."""
-        if self._head:
+        """Send the head if it is not sent yet."""
+        if self._unsent_head:
             self._send(b"")
 
     def end(self) -> None:
+        """Complete the answer; the connection then goes on to its next request."""
         if self.chunked and self.method != b"HEAD":
             self._send(LAST_CHUNK)
         self.flush()
-        self._over()
+        self._finish()
 
     def break_off(self) -> None:
-        """Ends the connection without an end of the answer."""
+        """Close the connection with the answer visibly incomplete."""
         self.keep_alive = False
         self.flush()
-        if self.http_1_0:  # an orderly close is how an answer of HTTP/1.0 ends
+        if self.http_1_0:  # where an orderly close would mean a complete answer
             self._reset()
-        self._over()
+        self._finish()
 
     def refuse(self, error: GatewayError, fields: Headers) -> None:
-        """The whole answer: `error` as a status, and an object in the route's dialect."""
+        """Send the whole answer for `error`: its status, `fields`, and its JSON object in the route's dialect."""
         body = error.body(self.dialect)
         self.begin(error.status, [*error.headers(), (b"content-length", b"%d" % len(body)), *fields])
         self.write(body)
         self.flush()
-        self._over()
+        self._finish()
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
+        """End the request after its answer, and tell the connection."""
         self.handler = None
-        self._end()
+        self._mark_over()
         self._finished()
 
-    def _end(self) -> None:
+    def _mark_over(self) -> None:
         if self._stage is not OVER:
             self._become(OVER)
         self.let_go()
@@ -304,12 +306,14 @@ class ClientRequest:
         self._stage = changed(STAGES, self._stage, stage)
 
     def _send(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
+        """Send `data`, after the head if that is not sent yet."""
+        if self._unsent_head:
+            data, self._unsent_head = self._unsent_head + data, b""
         if not self._transport.is_closing():
             self._coalescer.send(self._transport, data)
 
     def _reset(self) -> None:
+        """Write what waits, then close the connection with a TCP reset."""
         self._coalescer.flush()
         if not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(
@@ -319,7 +323,7 @@ class ClientRequest:
 
 
 def head_of(status: int, fields: Headers, framing: bytes = b"") -> bytes:
-    """A response's head. framing: header lines that are ready."""
+    """Return the bytes of a response head with `fields` and a Date. framing: further header lines, with their CRLF."""
     head = [STATUS_LINES[status], http_date(int(time.time()))]
     for name, value in fields:
         head += (name, b": ", value, b"\r\n")
@@ -329,5 +333,5 @@ def head_of(status: int, fields: Headers, framing: bytes = b"") -> bytes:
 
 @lru_cache(maxsize=2)
 def http_date(second: int) -> bytes:
-    """The header line `date` of a moment, in seconds since 1970."""
+    """Return the header line `date` for a Unix time in seconds. Cached, since it changes once a second."""
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()

@@ -1,7 +1,7 @@
-"""A request's head: collected whole, matched against RFC 9112's grammar, and only then taken apart. Pure.
+"""Parse a request's head: it must be complete and match RFC 9112's grammar as a whole before it is split. Pure.
 
-What the grammar does not allow is refused, and so is what two readers could read differently: behind a proxy it could
-carry a second request. Nothing is mended.
+Refused is what the grammar does not allow, and what two parsers could read differently, since behind another proxy it
+could smuggle in a second request. Nothing is corrected.
 """
 
 import re
@@ -19,26 +19,28 @@ TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that eve
 LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
 HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, TEXT))
 FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
-PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # in lines that match
-NOWHERE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")  # in a head
+PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # splits lines that match HEAD
+# What may stand nowhere in a head:
+FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
-MAX_BEGINNING_BYTES: Final = 64  # bytes of a beginning
+MAX_BEGINNING_BYTES: Final = 64  # of an incomplete head that must match BEGINNING: the method and a space
 
 HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 ABSOLUTE: Final = re.compile(rb"https?://([^/?]++)([^?]*+)(?:\?.*)?", re.IGNORECASE)
 PLAIN: Final = re.compile(rb"[!$&-;=@-\[\]-~]+")  # visible, without ? # %
-MAX_DIGITS: Final = 18  # of a length: more say as much as these
-ENDLESS: Final = 10**MAX_DIGITS
+MAX_DIGITS: Final = 18  # digits of a Content-Length; one with more counts as ENDLESS
+ENDLESS: Final = 10**MAX_DIGITS  # bytes; larger than any limit
 
-SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
-WATCHED: Final = SINGLE | {b"connection", b"expect"}
+SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})  # headers that may occur once
+WATCHED: Final = SINGLE | {b"connection", b"expect"}  # headers that are interpreted here
 
 
 class Head:
-    """A request's head, taken apart. `fields` have lower-case names, and values without white space around them."""
+    """A parsed head. fields: headers with lower-case names and stripped values; path: as sent, still percent-encoded;
+    length: Content-Length, 0 without one; expects: the client waits for `100 Continue`."""
 
     def __init__(self, method: bytes, target: bytes, http_1_0: bool, pairs: Headers) -> None:
-        """Of names and values that match the grammar, white space behind these. Raises InvalidRequest."""
+        """pairs: names and values that match the grammar; white space may follow a value. Raises InvalidRequest."""
         fields = [(name.lower(), value.rstrip(b"\t ")) for name, value in pairs]
         known: dict[bytes, bytes] = {}
         for name, value in fields:
@@ -59,48 +61,48 @@ class Head:
         self.expects = not http_1_0 and b"expect" in known and known[b"expect"].lower() == b"100-continue"
 
     def framing(self) -> Framing:
-        """How its body is framed."""
+        """Return a new parser for the body that follows."""
         return Chunked() if self.chunked else Sized(self.length)
 
 
 class HeadReader:
-    """Collects a head of at most `most` bytes and `most_fields` fields. end: where it ends in the data that was fed
-    last; beginning: of one that is refused.
-    """
+    """Collects the bytes of heads, one after another, of at most `most` bytes and `most_fields` headers each. end:
+    index of the first byte not consumed in the data fed last; beginning: bytes of the head that was refused."""
 
     def __init__(self, most: int, most_fields: int) -> None:
         self._most = most
         self._most_fields = most_fields
-        self._kept = bytearray()
+        self._kept = bytearray()  # bytes of a head that is not complete
         self.end = 0
         self.beginning = b""
 
     @property
     def begun(self) -> bool:
-        """Whether a part of a head has come. One empty line before a head is none."""
+        """Whether a part of a head has been fed. One empty line before a head is allowed and does not count."""
         return len(self._kept) > 0 and self._kept != CRLF
 
     def feed(self, data: bytes, at: int) -> Head | None:
-        """The head, once it is whole; `data` counts from `at` on. Raises GatewayError."""
+        """Consume `data` from index `at`; return the head once it is complete, else None. Raises GatewayError."""
         kept = self._kept
         if not kept:
             end = data.find(END, at) + len(END)
             if len(END) <= end <= at + self._most:
                 self.end = end
-                return self._read(data, at, end)
+                return self._parse(data, at, end)
         before = len(kept)
         kept += data[at:]
         end = kept.find(END, max(0, before - len(END) + 1)) + len(END)
         if end < len(END) or end > self._most:
             self.end = len(data)
-            self._check(before)
+            self._check_partial(before)
             return None
         head = bytes(kept[:end])
         kept.clear()
         self.end = at + end - before
-        return self._read(head, 0, end)
+        return self._parse(head, 0, end)
 
-    def _read(self, data: bytes, at: int, end: int) -> Head:
+    def _parse(self, data: bytes, at: int, end: int) -> Head:
+        """Parse the complete head in `data[at:end]`. Raises InvalidRequest or HeadTooLarge."""
         match = HEAD.fullmatch(data, at, end)
         try:
             if match is None:
@@ -114,15 +116,13 @@ class HeadReader:
             self.beginning = data[at:end]
             raise
 
-    def _check(self, before: int) -> None:
-        """Raises GatewayError for what is no head, however it goes on; its first `before` bytes were not.
-
-        What it refuses does not depend on how the bytes were cut.
-        """
+    def _check_partial(self, before: int) -> None:
+        """Raises InvalidRequest if no valid head begins with the kept bytes, of which the first `before` were checked
+        earlier, or HeadTooLarge. The result does not depend on how the bytes were split over reads."""
         kept, most = self._kept, self._most
         line_end = kept.find(CRLF, len(CRLF), most)
         if (
-            NOWHERE.search(kept, max(0, before - 1), most) is not None
+            FORBIDDEN.search(kept, max(0, before - 1), most) is not None
             or BEGINNING.match(kept, 0, min(most, MAX_BEGINNING_BYTES)) is None
             or (line_end >= max(0, before - 1) and LINE.match(kept) is None)
         ):
@@ -143,7 +143,7 @@ class HeadReader:
 
 
 def what_is_wrong(head: bytes) -> str:
-    """Which line of a head is none of HTTP/1.1, for people."""
+    """Return the error message for a head that does not match the grammar: it shows the first wrong line."""
     lines = head.removeprefix(CRLF).split(CRLF)
     if LINE.match(head) is None:
         return f"The request does not begin as HTTP/1.1 does: {shown(lines[0])}"
@@ -152,18 +152,19 @@ def what_is_wrong(head: bytes) -> str:
 
 
 def shown(line: bytes) -> str:
+    """Return the first 60 bytes of `line` in quotes and escaped, for a message."""
     return repr(line[:60])[1:]
 
 
 def joined(name: bytes, before: bytes, value: bytes) -> bytes:
-    """One list of two fields of a name. Raises InvalidRequest where there may be one alone."""
+    """Join the values of two headers of one name into a list. Raises InvalidRequest if the name may occur only once."""
     if name in SINGLE:
         raise InvalidRequest(f"The request has more than one {name.decode()} header")
     return before + b"," + value
 
 
 def check_host(host: bytes | None, http_1_0: bool) -> None:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest if `Host` is malformed, or missing in HTTP/1.1."""
     if host is None:
         if not http_1_0:
             raise InvalidRequest("The request must have a Host header")
@@ -173,12 +174,12 @@ def check_host(host: bytes | None, http_1_0: bool) -> None:
 
 @lru_cache(maxsize=256)
 def is_host(host: bytes) -> bool:
-    """Kept, since almost all requests name one of a few."""
+    """Whether `host` is a host with an optional port. Cached, since almost all requests name one of a few."""
     return HOST.fullmatch(host) is not None
 
 
 def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
-    """The target's path as it was sent. Raises InvalidRequest."""
+    """Return the target's path as sent, without the query. Raises InvalidRequest for CONNECT or a malformed target."""
     if method == b"CONNECT":
         raise InvalidRequest("The gateway is no proxy: it opens no tunnels")
     if target.startswith(b"/"):
@@ -196,7 +197,7 @@ def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
 
 
 def is_chunked(known: dict[bytes, bytes], http_1_0: bool) -> bool:
-    """Raises InvalidRequest where the body's length could be read in two ways."""
+    """Whether the body is chunked. Raises InvalidRequest if its length could be read in two ways."""
     coding = known.get(b"transfer-encoding")
     if coding is None:
         return False
@@ -210,14 +211,14 @@ def is_chunked(known: dict[bytes, bytes], http_1_0: bool) -> bool:
 
 
 def length_of(value: bytes) -> int:
-    """Raises InvalidRequest."""
+    """Return a Content-Length as a number. Raises InvalidRequest."""
     if not value.isdigit():
         raise InvalidRequest("The Content-Length header is no number of bytes")
     return int(value) if len(value) <= MAX_DIGITS else ENDLESS
 
 
 def says_close(options: bytes) -> bool:
-    """Whether a list of connection options has `close`, after which the client asks no more."""
+    """Whether a `Connection` value has the option `close`: the client sends no further request."""
     options = options.lower()
     return b"close" in options and b"close" in [one.strip(b"\t ") for one in options.split(b",")]
 
@@ -227,11 +228,11 @@ def decoded(path: bytes) -> bytes:
 
 
 def is_plain(path: bytes) -> bool:
-    """Whether a decoded path means the same when it is sent on as it is."""
+    """Whether a decoded path can be sent to a worker unencoded and still mean the same."""
     return PLAIN.fullmatch(path) is not None
 
 
 def path_in(beginning: bytes) -> bytes:
-    """The path that a refused head seems to ask for, or b""."""
+    """Return the path that an invalid head seems to ask for, or b"". Used to choose the dialect of the error."""
     words = beginning[:1000].removeprefix(CRLF).split(b" ", 2)
     return words[1].partition(b"?")[0] if len(words) > 1 else b""

@@ -5,13 +5,13 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.server.request import BLOCK_BYTES, SMALL_PIECE, Body
+from gateway.server.request import BLOCK_BYTES, SMALL_PIECE, BodyPieces
 
 
 @given(some.lists(some.integers(0, 3 * SMALL_PIECE), max_size=40))
 def test_a_body_is_what_came(sizes: list[int]) -> None:
     """In its order, and once."""
-    body, pieces = Body(), [bytes([number]) * size for number, size in enumerate(sizes)]
+    body, pieces = BodyPieces(), [bytes([number]) * size for number, size in enumerate(sizes)]
     for piece in pieces:
         body.add(piece)
     parts = body.parts()
@@ -22,7 +22,7 @@ def test_a_body_is_what_came(sizes: list[int]) -> None:
 
 def test_two_bytes_at_a_time_take_no_more_memory_than_their_sum() -> None:
     """Each by itself would take twenty times as much."""
-    body = Body()
+    body = BodyPieces()
     for _ in range(500_000):
         body.add(b"ab")
     assert sum(map(sys.getsizeof, body._pieces)) < 1_000_000 + 1_000_000 // BLOCK_BYTES * 100
@@ -30,6 +30,6 @@ def test_two_bytes_at_a_time_take_no_more_memory_than_their_sum() -> None:
 
 def test_one_piece_is_not_copied() -> None:
     """As almost every request comes."""
-    body, piece = Body(), b"x" * 100
+    body, piece = BodyPieces(), b"x" * 100
     body.add(piece)
     assert body.parts() == [piece]
