@@ -151,8 +151,8 @@ class Chunked:
         return at
 
     def _chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
-        """Append the payload of all whole chunks from the size line `data[at:end]` on to `payload`; return the index
-        after them. A tight loop, since there may be many small chunks."""
+        """Append the payload of all whole chunks from the size line `data[at:end]` on to `payload`; return the index of
+        what follows: an incomplete chunk's payload, a trailer, or an incomplete line. Chunks may be small and many."""
         while end >= 0:
             line = data[at:end]
             left = (len(line) <= MAX_DIGITS and simple_size(line)) or self._size_of(line)

@@ -1,8 +1,7 @@
 """The states of each object that a request passes through, and tables of which state may follow which. Pure.
 
 Client's connection: Phase. Its request: Stage. The request's handler in `proxy/`: Step. The handler's exchange with a
-worker: AnswerState. The connection to the worker: UpstreamState. Each owner changes its state with `changed`.
-"""
+worker: AnswerState. The connection to the worker: UpstreamState. Each owner changes its state with `changed`."""
 
 from collections.abc import Mapping
 from enum import IntEnum

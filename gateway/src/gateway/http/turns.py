@@ -8,7 +8,7 @@ Work = Callable[[], bool]  # does one step; returns whether there is more to do
 
 
 class Turns:
-    """A queue of work: each in it does one step and goes to the end, so that no request holds up the others."""
+    """A queue: the work at its front does one step and goes to the end, so that no request holds up the others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

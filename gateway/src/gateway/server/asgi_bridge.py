@@ -13,7 +13,7 @@ Message = MutableMapping[str, Any]  # ASGI's event and scope
 
 
 class AsgiHandler:
-    """The handler of one such request (server/request.py: `Handler`)."""
+    """The `Handler` (server/request.py) of one such request; `app` is the ASGI application."""
 
     def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI
         self._app = app

@@ -76,7 +76,7 @@ class Handler(Protocol):
 
 
 class BodyPieces:
-    """A body as a list of pieces, where small pieces are joined: a list of many tiny ones would take much memory."""
+    """A body as a list of pieces; small ones are joined into blocks, since many tiny objects would take much memory."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -140,8 +140,6 @@ class ClientRequest:
         self.chunked = False  # whether the answer's body is sent in chunks
         self.added = b""  # header lines added to every answer (CORS)
         self.handler: Handler | None = None
-
-    # facts
 
     @property
     def dialect(self) -> Dialect:

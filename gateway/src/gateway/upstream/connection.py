@@ -27,8 +27,8 @@ class StaleConnection(Exception):
 
 
 class Receiver(Protocol):
-    """Whoever takes an answer, in `proxy/`. The calls come from the event loop: on_head, any number of on_chunk and
-    on_payload, then on_end. on_failure may end this early; nothing follows either. on_fault may come at any time."""
+    """Whoever takes an answer, in `proxy/`. Called in the event loop: on_head, any number of on_chunk and on_payload,
+    then on_end; or on_failure instead (StaleConnection or a GatewayError). on_fault may come even after those."""
 
     def on_head(self, *, alone: bool) -> None:
         """Take the head: `Exchange.status`, `headers` and `framing` are set. alone: no body byte arrived with it."""
@@ -218,10 +218,10 @@ class WorkerConnection:
         try:
             self._take(exchange, data)
         except Exception as fault:  # noqa: BLE001  # the boundary of one answer: a bug in any receiver ends here
-            self._give_up(exchange, fault)
+            self._handle_fault(exchange, fault)
 
     def _take(self, exchange: Exchange | None, data: bytes) -> None:
-        """Pass received bytes to the exchange, as one whole chunk if they are just that."""
+        """Parse received bytes as head or body; pass bytes that are exactly one chunk on unparsed."""
         if exchange is None:
             self.close()  # bytes that no request asked for could be taken for the next answer
         elif self._chunks is not None and self._chunks.is_one_chunk(data):
@@ -231,7 +231,7 @@ class WorkerConnection:
         else:
             self._feed_head(exchange, data)
 
-    def _give_up(self, exchange: Exchange | None, fault: Exception) -> None:
+    def _handle_fault(self, exchange: Exchange | None, fault: Exception) -> None:
         """Close the connection and pass a bug of the gateway to the exchange; the worker is not blamed for it."""
         self.drop()
         if exchange is not None:
@@ -250,11 +250,11 @@ class WorkerConnection:
         exchange, self._exchange, self._transport = self._exchange, None, None
         if exchange is not None:
             try:
-                self._lose(exchange, silent, exc)
+                self._end_lost(exchange, silent, exc)
             except Exception as fault:  # noqa: BLE001  # as in data_received
-                self._give_up(exchange, fault)
+                self._handle_fault(exchange, fault)
 
-    def _lose(self, exchange: Exchange, silent: bool, exc: Exception | None) -> None:
+    def _end_lost(self, exchange: Exchange, silent: bool, exc: Exception | None) -> None:
         """End the exchange of a lost connection: complete, stale or failed. silent: no byte of the answer arrived."""
         if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
             exchange.finish()
