@@ -1,7 +1,8 @@
 """READY.json, wrong in every way that somebody with a hand on the volume can think of: whoever reads it refuses each.
 
 `wrong_records` yields what a file may say, `PLANTED` what may lie in the file's place. The weights job and the launcher
-have readers of their own, and are tested with the same files.
+have readers of their own, and are tested with the same files. `WAYS` are those in which any other file that a launcher
+reads may be wrong, such as its history of starts.
 """
 
 import hashlib
@@ -160,3 +161,39 @@ PLANTED: dict[str, Callable[[Path], None]] = {
     "a file of a terabyte": _huge,
 }
 """What may lie where the file should: called with its path, which must be free."""
+
+WRONG: dict[str, bytes] = {
+    "nothing": b"",
+    "half": b'[{"loading": 4',
+    "no text": b"\xff\xfe[]",
+    "a NUL": b"\0",
+    "lists 200,000 deep": b"[" * 200_000,
+    "objects 200,000 deep": b'{"a":' * 200_000,
+    "an infinite number": b'[{"loading": 1e999}]',
+    "no number": b'[{"loading": NaN}]',
+    "a number of 400 digits": b'[{"loading": ' + b"9" * 400 + b"}]",
+    "a number of 5,000 digits": b'[{"loading": ' + b"9" * 5_000 + b"}]",
+    "a number below zero": b'[{"loading": -1}]',
+    "a truth value": b'[{"loading": true}]',
+    "a text": b'[{"loading": "4"}]',
+    "a lone surrogate": b'[{"\\ud800": 4}]',
+    "another phase": b'[{"dancing": 4}]',
+    "too many": json.dumps([{"loading": 4}] * 100).encode(),
+    "a megabyte": b"[" + b" " * 1_000_000 + b"]",
+    "null": b"null",
+    "a list of lists": b"[[]]",
+    "an object": b"{}",
+}
+"""What a launcher's history of starts may say; it is nonsense in any other file too."""
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    **{name: lambda path, content=content: path.write_bytes(content) for name, content in WRONG.items()},
+    **PLANTED,
+}
+"""Each puts something wrong at a path, which must be free."""
+
+CHOSEN = (
+    *("nothing", "no text", "lists 200,000 deep", "an infinite number", "a number of 5,000 digits"),
+    *("a lone surrogate", "a megabyte", "a pipe", "a link to a device", "a directory"),
+)
+"""Ten of them, where a way costs a start."""

@@ -9,17 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.launcher.harness import Site, Worker
-from tests.unit.launcher.test_wrong_files import WRONG
-from tests.wrong_files import PLANTED
-
-WAYS = {
-    **{name: lambda path, content=content: path.write_bytes(content) for name, content in WRONG.items()},
-    **PLANTED,
-}
-CHOSEN = (
-    *("nothing", "no text", "lists 200,000 deep", "an infinite number", "a number of 5,000 digits"),
-    *("a lone surrogate", "a megabyte", "a pipe", "a link to a device", "a directory"),
-)
+from tests.wrong_files import CHOSEN, WAYS
 
 
 @pytest.fixture

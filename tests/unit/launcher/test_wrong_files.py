@@ -21,32 +21,10 @@ from launcher.status.logs import Log
 from launcher.status.progress import Progress
 from launcher.status.state import State
 from tests.unit.launcher.published import publish
-from tests.wrong_files import PLANTED, wrong_records
+from tests.wrong_files import PLANTED, WRONG, wrong_records
 
 SLUG = "a-model"
 RECORDS = dict(wrong_records())
-WRONG: dict[str, bytes] = {
-    "nothing": b"",
-    "half": b'[{"loading": 4',
-    "no text": b"\xff\xfe[]",
-    "a NUL": b"\0",
-    "lists 200,000 deep": b"[" * 200_000,
-    "objects 200,000 deep": b'{"a":' * 200_000,
-    "an infinite number": b'[{"loading": 1e999}]',
-    "no number": b'[{"loading": NaN}]',
-    "a number of 400 digits": b'[{"loading": ' + b"9" * 400 + b"}]",
-    "a number of 5,000 digits": b'[{"loading": ' + b"9" * 5_000 + b"}]",
-    "a number below zero": b'[{"loading": -1}]',
-    "a truth value": b'[{"loading": true}]',
-    "a text": b'[{"loading": "4"}]',
-    "a lone surrogate": b'[{"\\ud800": 4}]',
-    "another phase": b'[{"dancing": 4}]',
-    "too many": json.dumps([{"loading": 4}] * 100).encode(),
-    "a megabyte": b"[" + b" " * 1_000_000 + b"]",
-    "null": b"null",
-    "a list of lists": b"[[]]",
-    "an object": b"{}",
-}
 NODE = (GPU(0, "GPU-a"), GPU(1, "GPU-b"))
 
 
