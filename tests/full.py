@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs/test-report.md"
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 CYCLES = ["scripts/test-e2e", "-m", "full", "tests/e2e/test_cycles.py"]
+HOSTILE = ["scripts/test-e2e", "-m", "full", "tests/e2e/test_hostile.py"]
 HOUR = 3600
 DATED = re.compile(r"\| \d{4}-\d\d-\d\d \d\d:\d\d, [0-9a-f]{7,} \|")
 
@@ -65,6 +66,8 @@ BARS = (
     Bar("crowd", "fifty clients beside a thousand that read slowly", ["make", "bench-crowd"], HOUR),
     Bar("hostile", "fifty streams beside one client with the worst bodies", ["make", "bench-hostile"], HOUR),
     Bar("scrapes", "being watched (at most 1 % of a core)", ["make", "bench-scrapes"], HOUR),
+    Bar("uploads", "64 uploads of 50 MiB at once into the shipped container", [*HOSTILE, "-k", "uploads"], HOUR),
+    Bar("launcher", "the launcher with real vLLM under attack", [*HOSTILE, "-k", "not uploads"], HOUR),
     Bar("demo", "`make demo`, images built (at most 10 minutes)", ["make", "demo"], 600),
     Bar("demo-2", "second `make demo` (at most 2 minutes)", ["make", "demo"], 120),
     Bar("demo-down", "`make demo-down`", ["make", "demo-down"], HOUR),

@@ -94,8 +94,9 @@ class Stack:
         return self._labelled()
 
     def _labelled(self, *labels: str) -> list[Container]:
-        """Compose's own containers: one started by hand from its image has the image's labels, but no number."""
-        wanted = [f"com.docker.compose.project={PROJECT}", "com.docker.compose.container-number", *labels]
+        """Compose's own containers, but for those of `run`; one started by hand has its image's labels alone."""
+        own = (f"com.docker.compose.project={PROJECT}", "com.docker.compose.container-number")
+        wanted = [*own, "com.docker.compose.oneoff=False", *labels]
         return self.client.containers.list(all=True, filters={"label": wanted})
 
     def run_in(self, service: str, code: str) -> tuple[int, str]:
