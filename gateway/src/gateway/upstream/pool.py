@@ -7,13 +7,16 @@ ends before any byte of the answer, the exchange fails with `StaleConnection`, a
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from gateway.api.errors import GatewayError, Overloaded, WorkerUnreachable
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import Parts, WriteCoalescer
 from gateway.upstream.connection import Exchange, Receiver, WorkerConnection
+
+CONNECT_PARTS: Final = 10
+Opened = tuple[asyncio.Transport, asyncio.Protocol]
 
 
 @dataclass(slots=True, eq=False)
@@ -107,9 +110,11 @@ class Upstream:
         """Open a connection. Raises WorkerUnreachable, or Overloaded if this process is out of files or memory."""
         connection = WorkerConnection(idle.put, self.coalescer, self.loop.time)
         protocol = cast(asyncio.Protocol, connection)
+        opening = self.loop.create_task(
+            self.loop.create_connection(lambda: protocol, worker.host, worker.port)
+        )
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                await self.loop.create_connection(lambda: protocol, worker.host, worker.port)
+            await self._wait_for(opening)
         except TimeoutError as error:
             raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:
@@ -121,6 +126,22 @@ class Upstream:
         except UnicodeError as error:  # the worker's name cannot be a host name
             raise unreachable(worker, str(error)) from error
         return connection
+
+    async def _wait_for(self, opening: asyncio.Task[Opened]) -> None:
+        """Raises TimeoutError once the time for a connection is up, or what its opening has raised.
+
+        The time passes in parts, each of which takes a turn of the loop: a loop that is late, because other processes
+        have the processor, then sees that the connection is there and does not blame the worker.
+        """
+        try:
+            for _ in range(CONNECT_PARTS):
+                await asyncio.wait((opening,), timeout=self._connect_timeout_s / CONNECT_PARTS)
+                if opening.done():
+                    opening.result()
+                    return
+        finally:
+            opening.cancel()
+        raise TimeoutError
 
     def _idle_of(self, worker: Worker) -> IdleConnections:
         idle = self._idle_by_worker.get(worker)

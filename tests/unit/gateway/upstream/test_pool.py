@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
 
+from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import WriteCoalescer
 from gateway.upstream.connection import WorkerConnection
-from gateway.upstream.pool import IdleConnections
+from gateway.upstream.pool import IdleConnections, Upstream
 
 IDLE_S = 3.0
+CONNECT_S = 0.1
+HEAD = b"GET / HTTP/1.1\r\n\r\n"
 
 
 class Line:
@@ -82,3 +86,58 @@ async def test_a_sweep_closes_the_old_and_leaves_the_young(line: Line) -> None:
     assert (old.closed, young.closed) == (True, False)
     line.pool.close()
     assert young.closed
+
+
+class Failures:
+    """Whom an exchange tells of its end. first: how it failed."""
+
+    def __init__(self) -> None:
+        self.first: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    def on_head(self, *, alone: bool) -> None: ...
+
+    def on_chunk(self, framed: bytes) -> None: ...
+
+    def on_payload(self, data: bytes) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_failure(self, error: Exception) -> None:
+        self.first.set_result(error)
+
+    def on_fault(self, fault: Exception) -> None:
+        self.first.set_result(fault)
+
+
+def hold(turns: int) -> None:
+    """Makes so many turns of the loop take twice the time that a connection may take, each."""
+    time.sleep(2 * CONNECT_S)
+    if turns > 1:
+        asyncio.get_running_loop().call_soon(hold, turns - 1)
+
+
+async def test_a_loop_that_is_late_does_not_blame_the_worker() -> None:
+    """Each step of a connection comes after the time for all of it, and the request is sent."""
+    loop = asyncio.get_running_loop()
+    upstream, failures = Upstream(CONNECT_S, IDLE_S, loop), Failures()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        upstream.start(Worker("a", *server.getsockname()), HEAD, (), failures)
+        loop.call_soon(hold, 5)
+        server.setblocking(False)
+        accepted, _ = await loop.sock_accept(server)
+        with accepted:
+            assert await loop.sock_recv(accepted, 100) == HEAD
+            assert not failures.first.done()
+    upstream.close()
+
+
+async def test_a_worker_that_takes_no_connection_in_time_is_given_up() -> None:
+    """Its queue of connections is full."""
+    loop = asyncio.get_running_loop()
+    upstream, failures = Upstream(CONNECT_S, IDLE_S, loop), Failures()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as other:
+        other.connect(server.getsockname())
+        upstream.start(Worker("a", *server.getsockname()), HEAD, (), failures)
+        error = await asyncio.wait_for(failures.first, 5)
+    assert f"no connection within {CONNECT_S:g} s" in str(error)
+    upstream.close()
