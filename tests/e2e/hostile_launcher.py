@@ -588,6 +588,7 @@ def wrong_advice(way: str, found: Found) -> None:
         found.told["busy"] = worker.wait_events("gpus-busy")["problem"]
         slot.close()
         found.ready_s = worker.wait_ready()
+        until("its own state", lambda: '"ready"' in (site.state / "state.json").read_text(), TOLD_WITHIN_S)
         plant(way, site.state / "state.json")
         found.told["health"] = worker.health()
         count(found, [(0.0, ending())], 1.0)
