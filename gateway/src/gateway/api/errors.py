@@ -2,18 +2,21 @@
 
     GatewayError
     ├── InvalidRequest       400  invalid_request       the request cannot be routed as it stands
+    │   ├── RouteNotFound    404  invalid_request       no such path
+    │   ├── ResponseNotFound 404  invalid_request       no worker has the stored response
+    │   ├── MethodNotAllowed 405  invalid_request       with Allow
+    │   ├── RequestTimeout   408  invalid_request       the client sent its request too slowly
+    │   ├── UnsupportedCoding 415 invalid_request       with Accept-Encoding: the body's compression is not taken
+    │   └── Misdirected      421  invalid_request       for a host name that is not served
     ├── InvalidApiKey        401  invalid_api_key
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
-    ├── Misdirected          421  invalid_request       for a host name that is not served
     ├── RequestTooLarge      413  request_too_large
-    ├── UnsupportedCoding    415  invalid_request       with Accept-Encoding: the body's compression is not taken
-    ├── HeadTooLarge         431  request_too_large     more headers, or bytes of them, than are taken
-    ├── RequestTimeout       408  invalid_request       the client sent its request too slowly
-    ├── QueueFull            429  overloaded            with Retry-After: as many wait as may
+    │   └── HeadTooLarge     431  request_too_large     more headers, or bytes of them, than are taken
     ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP
     ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early
     ├── ModelLoading         503  model_loading         with Retry-After
     ├── Overloaded           503  overloaded            with Retry-After: the wait for a worker was over
+    │   └── QueueFull        429  overloaded            with Retry-After: the queue is full
     ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
     │   └── WorkerUnreachable                           nothing of the request reached the worker
     ├── WorkerTimeout        504  worker_timeout

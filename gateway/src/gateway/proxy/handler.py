@@ -188,7 +188,7 @@ class ProxyHandler:
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
     def _dispatch(self, parsed: ParsedBody) -> None:
-        """Send the request to a worker, or into the model's queue. Raises GatewayError if neither is possible."""
+        """Send to the holder of `previous_response_id`, else to a free worker, else into the queue. Raises GatewayError."""
         context = self._context
         if not context.fleet.pool(self.model):
             raise context.fleet.why_unavailable(self.model)
@@ -365,7 +365,7 @@ class ProxyHandler:
             self._context.retry_budgets[self.model].spend()
             self._retry(worker)
             return
-        if self.relay.is_told:
+        if self.relay.has_last_event:
             self._complete()
             return
         failure = failure_of(error, answered=self.step is Step.ANSWERED)
@@ -397,9 +397,9 @@ class ProxyHandler:
 
     def _send_instead(self, worker: Worker, *, fresh: bool = False) -> None:
         """End the attempt before, then send to `worker`."""
-        place = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
+        reserved = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
         self._release()
-        place.end()
+        reserved.end()
         self._ask(worker, fresh=fresh)
 
     # the client: `server` calls these
@@ -409,7 +409,7 @@ class ProxyHandler:
         event the request counts as complete."""
         self._become(Step.OVER)
         self._release()
-        if self.relay.is_told:
+        if self.relay.has_last_event:
             self.status, self.ending = self.relay.status, "complete"
         else:
             self.status, self.ending = 499, "client_gone"

@@ -37,7 +37,7 @@ class Relay:
         self.stream = False
 
     @property
-    def is_told(self) -> bool:
+    def has_last_event(self) -> bool:
         """Whether a stream's last event is complete, so that at most the end of the HTTP body is missing."""
         return isinstance(self.filter, StreamFilter) and self.filter.finished
 

@@ -36,12 +36,17 @@ def test_every_code_has_its_statuses() -> None:
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """Every class that the module's drawing names exists, with the status drawn beside it."""
+    """The module's drawing has every class once, with its status and code."""
     drawn = [line.split("─ ")[1].split() for line in (errors.__doc__ or "").splitlines() if "─ " in line]
+    assert sorted(name for name, *_ in drawn) == sorted(kind.__name__ for kind in classes())
     for name, *facts in drawn:
         kind = getattr(errors, name)
         if facts[0].isdigit():
             assert (str(kind.status), kind.code) == (facts[0], facts[1])
+
+
+def test_anthropics_clients_get_a_type_for_every_fault_of_theirs() -> None:
+    assert {kind.status for kind in classes() if kind.status < 500} <= errors.ANTHROPIC_TYPES.keys()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in classes() if kind is not errors.MethodNotAllowed])
