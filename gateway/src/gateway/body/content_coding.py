@@ -66,8 +66,8 @@ class Decoding:
         self._coding = coding
         self._most = most
         self._bound = min(most, max(FREE_BYTES, MAX_EXPANSION * sum(map(len, parts))))
-        self._pieces: Iterator[bytes] | None = None
-        self._found: list[bytes] = []
+        self._pieces: Iterator[bytes] | None = None  # the decoder, once it has begun
+        self._found: list[bytes] = []  # decoded pieces
         self._size = 0  # bytes in `_found`
         self.grown = 0
         self.body: bytes | None = None

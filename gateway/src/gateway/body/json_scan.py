@@ -23,7 +23,7 @@ SLICE_BYTES: Final = 16 * 1024  # that one regular expression reads at a time: a
 TURN_BYTES: Final = 64 * 1024  # per turn, about
 TURN_STEPS: Final = 4096  # per turn, at most
 
-FIRST, NAME, COLON, VALUE, AFTER, STRING, SKIP, DONE = range(8)  # states: what is read next
+FIRST, NAME, COLON, VALUE, AFTER, STRING, SKIP, DONE = range(8)  # states: what is read next (AFTER: a value)
 QUOTE, BACKSLASH, COMMA, COLON_MARK, SPACE = b'"'[0], b"\\"[0], b","[0], b":"[0], b" "[0]
 OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = b"{"[0], b"}"[0], b"["[0], b"]"[0]
 BLANK: Final = rb"[ \t\n\r]*+"
@@ -55,14 +55,14 @@ class JsonScan:
         self.duplicates: set[str] = set()
         self.addresses: list[str] = []
         self._size = len(text)
-        self._at = 0
-        self._next = VALUE
+        self._at = 0  # index of the next byte to read
+        self._next = VALUE  # the state
         self._root = root
         self._member: Member | None = None  # of the value that is read; None if it is not looked for
         self._start = 0  # index of the value, or of a long name
         self._after_string = AFTER  # the state after a long string
         self._skip_depth = 0  # levels inside a value in which nothing is looked for
-        self._containers = 0
+        self._containers = 0  # objects and lists so far
         self._open: list[Member] = []  # of the open objects and lists, outermost first
         self._starts: list[int] = []  # where each of them starts
         self._lists: list[bool] = []  # whether each of them is a list

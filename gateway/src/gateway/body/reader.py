@@ -80,7 +80,7 @@ class BodyReader:
         self.aliases = aliases
         self.most_text = most_text
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
-        self._members: dict[tuple[str, bool], Member] = {}
+        self._members: dict[tuple[str, bool], Member] = {}  # by route and whether addresses are wanted
 
     def begin(self, body: bytes, content_type: bytes, route: Route) -> BodyReading:
         if route.kind is Kind.STORED:
@@ -136,11 +136,11 @@ class JsonReading:
         self._reader = reader
         self._body = body if body.startswith(b'{"') else without_bom(body)
         self._route = route
-        self._prescanned = 0
-        self._values = 0
-        self._has_media = self._has_escapes = False
+        self._prescanned = 0  # bytes
+        self._values = 0  # commas so far
+        self._has_media = self._has_escapes = False  # perhaps
         self._scan: JsonScan | None = None
-        self._small: ParsedBody | None = None
+        self._small: ParsedBody | None = None  # the result of a small body that is parsed
 
     def advance(self) -> bool:
         if self._scan is None:

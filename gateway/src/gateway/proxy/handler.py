@@ -41,7 +41,7 @@ from gateway.upstream.connection import StaleConnection
 
 UNKNOWN: Final = "unknown"  # label in metrics and log of a model that no card declares
 NOT_FOUND, UNAVAILABLE = 404, 503
-NO_OPTIONS: Final = Options()
+NO_OPTIONS: Final = Options()  # until the model is known
 MAX_JOINED_BYTES: Final = 1 << 20  # of a body that is joined on the event loop; else in a thread
 MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body that is kept for a retry until the answer begins
 
@@ -62,7 +62,7 @@ class ProxyHandler:
         self.relay = Relay(request, route, context.affinity, ids[0])
         self._parsed: ParsedBody | None = None  # None before it is read, and once it is released
         self._options = NO_OPTIONS
-        self._names = ReasoningNames.REASONING
+        self._names = ReasoningNames.REASONING  # that the client gets
         self._started = 0.0  # when its body was complete
         self._decoding: Decoding | None = None
         self._reading: BodyReading | None = None  # only in Step.READING, between two turns
@@ -74,11 +74,11 @@ class ProxyHandler:
         self.route = route
         self.timing = Timing(request.arrived)
         self.model = UNKNOWN
-        self.worker: Worker | None = None
+        self.worker: Worker | None = None  # of the last attempt
         self.waits_since: float | None = None  # since when it is in the queue, else None
         self.queued = 0.0  # seconds in the queue
         self.attempts = self.status = 0
-        self.ending = "broken"
+        self.ending = "broken"  # in the log: complete, broken, refused or client_gone
         self.code: str | None = None
 
     def _become(self, step: Step) -> None:
@@ -188,7 +188,7 @@ class ProxyHandler:
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
     def _dispatch(self, parsed: ParsedBody) -> None:
-        """Send to the holder of `previous_response_id`, else to a free worker, else into the queue. Raises GatewayError."""
+        """Send to the holder of a named previous response, else to a free worker, else queue. Raises GatewayError."""
         context = self._context
         if not context.fleet.pool(self.model):
             raise context.fleet.why_unavailable(self.model)
@@ -378,8 +378,7 @@ class ProxyHandler:
             self.fail(error)
 
     def _retry_elsewhere(self) -> bool:
-        """Send the request to another worker, at most once, and return True. Return False if no other worker has room,
-        or the retry budget is empty."""
+        """Send to another worker, at most once per request. Return False if none has room or no retry is left."""
         parsed, free = self._parsed, () if self._search is not None else self._context.free(self.model)
         others = tuple(worker for worker in free if worker is not self.worker)
         if not others or parsed is None or not self._may_retry_elsewhere:

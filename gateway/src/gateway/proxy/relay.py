@@ -16,7 +16,7 @@ from gateway.proxy.response_filter import Edits, PassThrough, ResponseFilter, St
 from gateway.server.request import ClientRequest
 from gateway.upstream.connection import Exchange
 
-COMMENT: Final = b": keep-alive\n\n"
+COMMENT: Final = b": keep-alive\n\n"  # of server-sent events
 
 
 class Relay:
@@ -102,7 +102,8 @@ class Relay:
             self._request.end()
 
     def comment(self) -> None:
-        """Send a comment, which clients ignore, between two events, so that no proxy closes the connection."""
+        """Send a comment, which clients ignore, to keep a silent stream open; not inside an event. Begins the answer
+        with status 200 if the worker has not answered yet."""
         request = self._request
         if self._fields is None and not request.begun:
             self.stream, self.status, self.filter = True, 200, StreamFilter(self._route.ends, Edits())

@@ -48,7 +48,7 @@ class Search:
         self.response = response
         known = list(workers)
         self._left = [worker for worker in reversed(known) if worker.state in TAKES_REQUESTS]
-        self._failure: GatewayError | None = None
+        self._failure: GatewayError | None = None  # why a worker could not be asked
         if known and not self._left:
             self._failure = NoWorkerAvailable(f"No worker that may have the response {self.name} answers")
 

@@ -104,11 +104,11 @@ class StreamFilter:
     def __init__(self, ends: tuple[bytes, ...], edits: Edits) -> None:
         self._edits = edits
         self._end = re.compile(rb"^(?:%b)[ \r]*$" % b"|".join(map(re.escape, ends)), re.MULTILINE)
-        self._marks = (*ends, USAGE_KEY, *((KEY,) if edits.renames else ()))
-        self._held = b""
-        self._fragment = b""
-        self._usage: bytes | None = None
-        self._last = b""
+        self._marks = (*ends, USAGE_KEY, *((KEY,) if edits.renames else ()))  # a chunk with one is read
+        self._held = b""  # of an event that is not complete
+        self._fragment = b""  # of the line that is not complete
+        self._usage: bytes | None = None  # the bytes with the last usage
+        self._last = b""  # up to four bytes
         self.whole = False
         self.between_events = True
 
@@ -162,9 +162,9 @@ class DocumentFilter:
 
     def __init__(self, edits: Edits) -> None:
         self._edits = edits
-        self._parts: list[bytes] | None = [] if edits.renames else None
+        self._parts: list[bytes] | None = [] if edits.renames else None  # held back
         self._size = 0
-        self._tail = b""
+        self._tail = b""  # the last bytes, in which the usage is looked for
         self.whole = True
 
     def passes(self, framed: bytes) -> bool:
