@@ -1,4 +1,4 @@
-"""What the words after `launcher` ask for: run a worker, or say how it is.
+"""The two programs: run a worker, or say how it is.
 
 Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137 vLLM had to be killed.
 Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from launcher.engine import admission, health
 from launcher.engine.phases import Phase
-from launcher.process.init import Init, let_stop_signals_in
+from launcher.process.init import Init, unblock_stop_signals
 from launcher.process.outlet import Outlet
 from launcher.settings import Settings, SettingsError
 from launcher.status import logs, state
@@ -19,12 +19,12 @@ from launcher.status.state import State
 from launcher.supervisor import Supervisor
 
 _HEALTH_TIMEOUT_S = 2.0
-_LAST_WORDS_S = 0.5
+_DRAIN_S = 0.5
 _WRONG_SETTING = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the words say; returns the exit code."""
+    """Run the program that the arguments ask for; returns the exit code."""
     try:
         settings = Settings.from_environ()
         return _health(settings) if list(arguments) == ["health"] else _worker(settings, arguments)
@@ -39,7 +39,7 @@ def _worker(settings: Settings, arguments: Sequence[str]) -> int:
         out, err = (_outlet(descriptor, settings.slug) for descriptor in (1, 2))
         exit_code = Supervisor(settings, arguments, init, out, err).run()
         for outlet in (out, err):
-            outlet.drain(_LAST_WORDS_S)
+            outlet.drain(_DRAIN_S)
         return exit_code
 
 
@@ -52,7 +52,7 @@ def _outlet(descriptor: int, slug: str) -> Outlet:
 
 
 def _claim_state(settings: Settings) -> None:
-    """Fail early and clearly where later writes could only be logged."""
+    """Write the first state. Later failures are only logged, so this one ends the launcher with a clear error."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         admission.open_to_all(settings.state_dir)
@@ -65,7 +65,7 @@ def _claim_state(settings: Settings) -> None:
 
 
 def _health(settings: Settings) -> int:
-    let_stop_signals_in()
+    unblock_stop_signals()
     problem = health.problem(settings.port, _HEALTH_TIMEOUT_S)
     known = state.read(settings.state_file)
     doing = known.describe() if known else "no launcher has written its state"

@@ -1,19 +1,19 @@
 """The loop of process 1: wait for the weights and for GPUs, run vLLM, judge its end, and again.
 
-- Weights missing or wrong: one line says what and the command that mends it; quiet checks follow, and vLLM
-  starts by itself once it is mended.
-- GPUs held by other workers: one line says which and by whom; quiet tries follow, and vLLM starts by itself
-  once enough are free. GPUs once claimed are kept, over all crashes of vLLM, until the launcher ends.
-- A configuration error: one line with vLLM's own words; then it waits, unhealthy and without GPUs, to be stopped.
-- A crash: one line with exit code or signal and the time of the next run, which comes after the back-off.
-- A standstill (`pulse`): one line says what has not moved and for how long; vLLM is ended, SIGKILL included, and the
-  run counts as a crash.
-- Before anybody else is let in (`admission`) vLLM is sent through what requests take (`warming`), for a bounded time.
-  What fails of it is told in one line; a run that ends meanwhile is a crash, and the next ones are not warmed. One that
-  owes an answer when the time is up, and in which nothing moves, is a standstill too.
-- SIGTERM or SIGINT: new requests are refused from then on (`admission`); a moment later the signal is passed to vLLM's
-  main process, which gets the rest of the grace to end what it has, then SIGKILL to its group.
-  With no vLLM running the launcher ends at once.
+- Weights missing or wrong: logged once, with the command that repairs them. It checks on silently, and vLLM starts once
+  they are in order.
+- GPUs held by other workers: logged once, with who holds which. It tries on silently, and vLLM starts once enough are
+  free. GPUs once claimed are kept across all crashes of vLLM until the launcher ends.
+- A configuration error: logged in vLLM's own words. It waits, unhealthy and without GPUs, to be stopped.
+- A crash: logged with exit code or signal and the time of the next run, which comes after the back-off.
+- A standstill (`stall_detector`): logged with what has not moved and for how long. vLLM is ended, if need be by
+  SIGKILL, and the run counts as a crash.
+- Before vLLM admits anybody else (`admission`) it is warmed up for a bounded time (`warming`). A run that ends
+  meanwhile is a crash, and the next ones are not warmed up. One that has not answered when the time is up, and in which
+  nothing moves, is a standstill too.
+- SIGTERM or SIGINT: new requests are refused from then on (`admission`). A moment later the signal goes to vLLM's main
+  process, which gets the rest of the grace period, and then SIGKILL goes to its group. With no vLLM running the
+  launcher ends at once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from launcher.process.init import CancelledError, Init
 from launcher.process.outlet import Sink
 from launcher.process.process import Process, StartError
 from launcher.resources import gpus, weights
-from launcher.resources.gpu_locks import BusyError, Slots
+from launcher.resources.gpu_locks import BusyError, GpuLocks
 from launcher.resources.gpus import GPU, GpusError
-from launcher.resources.snapshot_lock import Hold
+from launcher.resources.snapshot_lock import SnapshotLock
 from launcher.resources.weights import Check, CorruptError, File, Snapshot, WeightsError
 from launcher.settings import Settings
 from launcher.status import ops
@@ -46,14 +46,14 @@ from launcher.status.progress import Progress
 from launcher.status.state import Trouble
 
 STOPPED = 0
-"""Exit code when there was nothing to stop or vLLM ended within its grace."""
+"""Exit code when there was nothing to stop or vLLM ended within its grace period."""
 KILLED = 128 + signal.SIGKILL
-"""Exit code when vLLM outlived its grace."""
+"""Exit code when vLLM outlived its grace period."""
 
 _RECHECK_S = 1.0
-_KILL_TAKES_AT_MOST_S = 5.0
-_TO_ENGINE_S = 2.0  # that a request may take from the API server's door to its engine
-_HANG_GRACE_S = 2.0  # what is frozen does not hear SIGTERM; what still runs may say a last word
+_KILL_S = 5.0
+_TO_ENGINE_S = 2.0  # in which an admitted request reaches the engine
+_HANG_GRACE_S = 2.0  # what still runs may log a last line; what is frozen ignores SIGTERM
 _MEND_OPTIONS = "with serve.yaml or the command mended"
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
 _TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
@@ -74,13 +74,13 @@ class Supervisor:
         self._log = Log(settings.slug, out)
         self._progress = Progress(self._log, settings.state_file, settings.history_file)
         self._check = Check(self._say_hashing, lambda: init.stopping)
-        self._hold = Hold()
-        self._is_blind = False
-        self._warms = settings.warm_s > 0 and bool(settings.warms)
+        self._snapshot_lock = SnapshotLock()
+        self._told_unreadable = False
+        self._warms_up = settings.warm_s > 0 and bool(settings.warms)
         self._key: bytes | None = None
         self._standstill: str | None = None
         self._backoff = Backoff(settings.backoff_s)
-        self._slots = Slots(settings.gpu_slots_dir, settings.gpus, settings.slug)
+        self._gpu_locks = GpuLocks(settings.gpu_slots_dir, settings.gpus, settings.slug)
 
     def run(self) -> int:
         """Run until stopped; returns the exit code of the launcher."""
@@ -88,8 +88,8 @@ class Supervisor:
         try:
             return self._run()
         finally:
-            self._slots.release()
-            self._hold.release()
+            self._gpu_locks.release()
+            self._snapshot_lock.release()
 
     def _open_ops_port(self) -> None:
         settings = self._settings
@@ -122,15 +122,15 @@ class Supervisor:
         return STOPPED
 
     def _await_weights(self) -> Snapshot | None:
-        """The slug's snapshot once it is in order; None when told to stop first."""
+        """The slug's snapshot once it is in order; None if told to stop first."""
         self._progress.begin()
         return self._await(self._checked, self._say_blocked)
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
-        """The GPUs this worker has claimed; None when told to stop first. Raises `StartError`."""
+        """The GPUs this worker has claimed; None if told to stop first. Raises `StartError`."""
         try:
-            seen = () if self._slots.are_claimed else gpus.visible(self._init)
-            mine = self._await(lambda: self._slots.claim(seen), self._say_busy)
+            seen = () if self._gpu_locks.are_claimed else gpus.visible(self._init)
+            mine = self._await(lambda: self._gpu_locks.claim(seen), self._say_busy)
         except CancelledError:
             return None
         except GpusError as error:
@@ -144,10 +144,7 @@ class Supervisor:
     def _await(
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
-        """What `attempt` finds once nothing stands in its way; `say` hears of each new obstacle once.
-
-        None when told to stop first.
-        """
+        """Retry `attempt` until it succeeds; None if told to stop first. `say` is called once for each new obstacle."""
         said = None
         while not self._init.stopping:
             try:
@@ -163,44 +160,45 @@ class Supervisor:
 
     def _checked(self) -> Snapshot:
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
-        self._hold.take(snapshot.directory)
+        self._snapshot_lock.take(snapshot.directory)
         self._check.run(snapshot)
-        self._progress.weigh(snapshot.bytes)
+        self._progress.set_weights_bytes(snapshot.bytes)
         return snapshot
 
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
-        """Follow vLLM until it ends, by itself or by its watch; returns its exit code, None when told to stop."""
+        """Follow vLLM until it ends, by itself or as a standstill; returns its exit code, None if told to stop."""
         self._progress.advance(Phase.STARTING)
         self._start(vllm, watch)
         while vllm.exit_code is None and not self._init.stopping:
-            self._turn(vllm, watch.every_s, watch.readers())
+            self._wait_once(vllm, watch.every_s, watch.readers())
             watch.look()
-            self._say_blind(watch)
+            self._say_unreadable(watch)
             if watch.standstill and vllm.exit_code is None:
                 self._end_standstill(vllm, watch.standstill)
         return None if self._init.stopping else vllm.exit_code
 
     def _start(self, vllm: Process, watch: Watch) -> None:
         """Follow vLLM until it is ready or has ended, or until told to stop."""
-        knock = health.Knock(self._settings.port, self._key)
+        poll = health.HealthPoll(self._settings.port, self._key)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
-            self._turn(vllm, knock.every_s, knock.readers())
-            if vllm.exit_code is None and knock.is_answered():
-                self._observe(vllm, vllm.readers())  # what it printed before it answered comes before `ready`
+            self._wait_once(vllm, poll.every_s, poll.readers())
+            if vllm.exit_code is None and poll.is_answered():
+                # what it printed before it answered is read before `ready`
+                self._observe(vllm, vllm.readers())
                 self._warm(vllm, watch)
-        knock.close()
+        poll.close()
 
     def _warm(self, vllm: Process, watch: Watch) -> None:
-        """Warm vLLM and let everybody in, unless it ends or stands still meanwhile."""
+        """Warm vLLM up and admit everybody, unless it ends or is told to stop meanwhile."""
         if self._key:
             self._progress.advance(Phase.WARMING)
-            watch.leave_out(self._go_through(vllm, self._key))
+            watch.leave_out(self._send_warm_up(vllm, self._key))
         if vllm.exit_code is None and not self._init.stopping:
             self._open()
             self._progress.advance(Phase.READY)
 
-    def _go_through(self, vllm: Process, key: bytes) -> int:
-        """Returns how many requests vLLM may count as finished by that."""
+    def _send_warm_up(self, vllm: Process, key: bytes) -> int:
+        """Returns how many of the launcher's requests vLLM may count as finished."""
         settings = self._settings
         steps = plan(settings.warms)
         warming = Warming(settings.port, key, steps, settings.warm_s, settings.hang_after_s)
@@ -209,24 +207,24 @@ class Supervisor:
             if warming.standstill:
                 self._end_standstill(vllm, warming.standstill)
             else:
-                self._turn(vllm, warming.every_s, warming.readers())
+                self._wait_once(vllm, warming.every_s, warming.readers())
         warming.close()
         self._log.info("warmed", done=warming.done, problems=warming.problems or None)
         if vllm.exit_code is not None and not self._init.stopping:
-            self._leave_cold(warming)
+            self._give_up_warm_up(warming)
         return warming.own
 
-    def _leave_cold(self, warming: Warming) -> None:
-        """vLLM has ended of what nobody else may ask for. One that answered nothing has to show anew that it can."""
+    def _give_up_warm_up(self, warming: Warming) -> None:
+        """vLLM ended during warm-up: its next runs go without, unless it hung before it answered anything."""
         if self._standstill and not warming.answers:
             return
-        self._warms = False
+        self._warms_up = False
         self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
     def _close_for_warming(self) -> bytes | None:
-        """The key that lets the launcher alone in; None where this run is not warmed, and everybody is let in."""
+        """The key that admits only the launcher; None where this run is not warmed up and everybody is admitted."""
         try:
-            if self._warms:
+            if self._warms_up:
                 return admission.close_but_for_key(self._settings.state_dir)
             admission.open_to_all(self._settings.state_dir)
         except OSError as error:
@@ -239,8 +237,8 @@ class Supervisor:
         except OSError as error:
             self._log.error("not-opened", problem=f"the state folder cannot be written: {error.strerror}")
 
-    def _turn(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
-        """Wait for one thing to happen, at most `seconds`, and take note of it; `others` only wake."""
+    def _wait_once(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
+        """Wait for one event, at most `seconds`, and handle vLLM's; `others` only end the wait."""
         wake = self._init.wait(seconds, [*vllm.readers(), *others])
         self._observe(vllm, wake.readable)
         if vllm.pid in wake.ended:
@@ -251,7 +249,7 @@ class Supervisor:
             self._progress.observe(line)
 
     def _stop(self, vllm: Process) -> int:
-        """Close the door, pass the stop signal on and give vLLM its grace; returns the launcher's exit code."""
+        """Refuse requests, pass the stop signal on, give vLLM its grace period; returns the launcher's exit code."""
         number, grace_s = self._init.stop_signal or signal.SIGTERM, self._settings.stop_grace_s
         deadline, serves = time.monotonic() + grace_s, self._progress.was_ready
         self._progress.enter(Phase.STOPPING)
@@ -264,39 +262,39 @@ class Supervisor:
             return STOPPED
         self._log.error("killed", grace_s=grace_s)
         vllm.kill_group()
-        self._ends_within(vllm, _KILL_TAKES_AT_MOST_S)
+        self._ends_within(vllm, _KILL_S)
         return KILLED
 
     def _refuse_requests(self, vllm: Process) -> None:
-        """From now on; returns when those let in before have reached the engine, which ends them in peace."""
+        """Returns once the requests admitted before have reached the engine, which completes them."""
         try:
             admission.close(self._settings.state_dir)
-        except OSError as error:  # a full tmpfs: they are cut short, as without a door
+        except OSError as error:  # a full tmpfs: requests are cut short
             self._log.error("not-draining", problem=error.strerror)
             return
         self._ends_within(vllm, min(_TO_ENGINE_S, self._settings.stop_grace_s / 2))
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
-        """End a vLLM that does not move; returns once it has ended, or when told to stop."""
+        """End a vLLM that makes no progress; returns once it has ended, or when told to stop."""
         self._standstill, limit_s = standstill, self._settings.hang_after_s
         self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
         vllm.signal(signal.SIGTERM)
         if self._ends_within(vllm, _HANG_GRACE_S):
             return
         vllm.kill_group()
-        if not self._ends_within(vllm, _KILL_TAKES_AT_MOST_S):
+        if not self._ends_within(vllm, _KILL_S):
             self._log.error("not-ended", problem="SIGKILL has not ended vLLM", mend="restart the host")
         while vllm.exit_code is None and not self._init.stopping:
-            self._turn(vllm, None)
+            self._wait_once(vllm, None)
 
     def _ends_within(self, vllm: Process, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while vllm.exit_code is None and (left := deadline - time.monotonic()) > 0:
-            self._turn(vllm, left)
+            self._wait_once(vllm, left)
         return vllm.exit_code is not None
 
     def _judge(self, exit_code: int, tail: Sequence[str]) -> None:
-        """vLLM has ended, and no person asked for it: wait for one, or for the back-off."""
+        """vLLM has ended unasked: wait to be stopped, or for the back-off."""
         verdict = classify(
             exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
         )
@@ -306,16 +304,16 @@ class Supervisor:
             self._back_off(verdict, exit_code)
 
     def _misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
-        """Say it once and wait to be stopped: only a person can mend it, by starting the container anew."""
+        """Log it once and wait to be stopped: only a person can repair it, by starting the container anew."""
         mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
         self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
-        self._slots.release()
+        self._gpu_locks.release()
         while not self._init.stopping:
             self._init.wait(None)
 
     def _not_started(self, error: StartError) -> None:
-        if error.passes:
+        if error.is_temporary:
             self._back_off(Verdict(Kind.CRASH, str(error)), None)
         else:
             self._misconfigured(str(error), None, _MEND_OPTIONS)
@@ -354,9 +352,9 @@ class Supervisor:
             "gpus-busy", problem=str(error), mend="wait, or stop a holder: this worker starts by itself"
         )
 
-    def _say_blind(self, watch: Watch) -> None:
-        if watch.is_blind and not self._is_blind:
-            self._is_blind = True
+    def _say_unreadable(self, watch: Watch) -> None:
+        if watch.is_unreadable and not self._told_unreadable:
+            self._told_unreadable = True
             self._log.error("not-watched", problem="vLLM's /metrics is too large to tell a standstill by")
 
     def _say_hashing(self, file: File) -> None:

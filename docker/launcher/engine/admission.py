@@ -1,10 +1,10 @@
-"""Whether a worker takes requests: told by a file, obeyed by a middleware inside vLLM's API server.
+"""Whether a worker admits requests: a file says so, and a middleware inside vLLM's API server obeys it.
 
-Before it is ready a worker is warmed by requests of its own launcher, which alone may pass: they bear the key that the
-file holds. To everybody else it is as if vLLM were still loading, `/health` included, so no gateway sends anything.
-A worker that is to stop lets nobody in. vLLM itself answers a request that comes while it drains with 200 and an empty
-text (finish reason `abort`), which no client can tell from an answer; refused with 503 instead, the gateway sends it to
-another worker. What was let in before goes on; `/metrics` is answered to the end.
+During warm-up only the launcher's own requests are admitted: they carry the key that the file holds. Everybody else
+gets 503, on `/health` too, as if vLLM were still loading, so no gateway sends anything. A worker that is stopping
+admits nothing new. vLLM itself would answer 200 and an empty text (finish reason `abort`) while it drains, which no
+client can tell from an answer; on a 503 the gateway tries another worker. Requests admitted before go on, and
+`/metrics` is answered to the end.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-_OPEN = {"/metrics"}
+_ALWAYS_ADMITTED = {"/metrics"}
 _NOBODY = b"nobody"
-_LONGEST_KEY = 256
-_LARGEST = 1 << 26  # bytes; the gateway lets less through
+_MAX_KEY = 256
+_MAX_BODY_BYTES = 1 << 26  # bytes; the gateway lets less through
 
 
 def mark(state_dir: Path) -> Path:
-    """The file that says it: while it is there only the key that it holds lets anybody in."""
+    """The file: while it exists, only requests with the key that it holds are admitted."""
     return state_dir / "closed"
 
 
 def close_but_for_key(state_dir: Path) -> bytes:
-    """From now on only requests with the key that is returned pass. Raises `OSError`."""
+    """Admit only requests with the returned key from now on. Raises `OSError`."""
     key = secrets.token_hex(16)
     safe_open.replace(mark(state_dir), key)
     return key.encode()
 
 
 def close(state_dir: Path) -> None:
-    """From now on nobody passes. Raises `OSError`."""
+    """Admit nothing from now on. Raises `OSError`."""
     safe_open.replace(mark(state_dir), _NOBODY.decode())
 
 
 def open_to_all(state_dir: Path) -> None:
-    """Everybody passes. Raises `OSError`."""
+    """Admit everything. Raises `OSError`."""
     mark(state_dir).unlink(missing_ok=True)
 
 
 def key_wanted(state_dir: str | Path) -> bytes | None:
-    """The key that a request must bear; None: it needs none."""
+    """The key that a request must carry; None if it needs none."""
     path = mark(Path(state_dir))
     if not os.path.exists(path):  # on a tmpfs: microseconds
         return None
     try:
-        return safe_open.read(path, _LONGEST_KEY)
+        return safe_open.read(path, _MAX_KEY)
     except FileNotFoundError:  # opened meanwhile
         return None
     except OSError:
@@ -69,7 +69,7 @@ def key_wanted(state_dir: str | Path) -> bytes | None:
 
 
 class Admission:
-    """ASGI middleware: passes everything on, or refuses what may not pass."""
+    """ASGI middleware: passes a request on, or refuses it."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -77,29 +77,26 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection or request of ASGI."""
-        wanted = self._key_wanted(scope)
-        if wanted is None or bears(wanted, scope["headers"]):
+        is_always_admitted = scope["type"] != "http" or scope["path"] in _ALWAYS_ADMITTED
+        wanted = None if is_always_admitted else key_wanted(self._state_dir)
+        if wanted is None or carries(wanted, scope["headers"]):
             await self._app(scope, receive, send)
         else:
-            await _read(receive)
+            await _drain(receive)
             await _refuse(send, is_stopping=wanted == _NOBODY)
 
-    def _key_wanted(self, scope: Scope) -> bytes | None:
-        is_open = scope["type"] != "http" or scope["path"] in _OPEN
-        return None if is_open else key_wanted(self._state_dir)
 
-
-def bears(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request has the key that is wanted; nobody has that of a worker that stops."""
+def carries(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the headers have the wanted key; no request has that of a worker that is stopping."""
     return wanted != _NOBODY and any(
         name == HEADER and secrets.compare_digest(value, wanted) for name, value in headers
     )
 
 
-async def _read(receive: Receive) -> None:
-    """The request's body, to be forgotten: an answer before its end could be lost with a reset connection."""
+async def _drain(receive: Receive) -> None:
+    """Read the body and drop it: an answer before its end could be lost to a connection reset."""
     size = 0
-    while (message := await receive()).get("more_body") and size < _LARGEST:
+    while (message := await receive()).get("more_body") and size < _MAX_BODY_BYTES:
         size += len(message.get("body", b""))
 
 

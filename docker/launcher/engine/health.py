@@ -1,4 +1,4 @@
-"""Does vLLM's `/health` answer 200? Asked by the container's health check, and by the launcher while vLLM starts."""
+"""Whether vLLM's `/health` answers 200: for the container's health check, and for the launcher while vLLM starts."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import select
 import time
 from collections.abc import Callable, Iterator
 
-from launcher.engine import question as ask
+from launcher.engine import question
 from launcher.engine.question import OK, Question
 
 _EVERY_S = 1.0
-_TICK_S = 0.25  # a question that could not be sent at once is sent a moment later
+_TICK_S = 0.25  # a request that could not be sent at once is sent a moment later
 
 
 def problem(port: int, timeout_s: float) -> str | None:
     """None if vLLM on 127.0.0.1:`port` answers 200 in time, else what it did instead, in a few words."""
-    question = Question(port, ask.health(), timeout_s)
-    while not question.over:
+    asked = Question(port, question.health(), timeout_s)
+    while not asked.over:
         poll = select.poll()
-        poll.register(question, select.POLLIN)
-        poll.poll(math.ceil(min(max(question.left_s or 0.0, 0.0), _TICK_S) * 1000))
-        question.pump()
-    return judge(question)
+        poll.register(asked, select.POLLIN)
+        poll.poll(math.ceil(min(max(asked.left_s or 0.0, 0.0), _TICK_S) * 1000))
+        asked.pump()
+    return judge(asked)
 
 
-def judge(question: Question) -> str | None:
+def judge(asked: Question) -> str | None:
     """What is wrong with the answer; None if nothing is."""
-    if question.problem or question.status == OK:
-        return question.problem
-    return f"/health answers {question.status}" if question.status else "not HTTP"
+    if asked.problem or asked.status == OK:
+        return asked.problem
+    return f"/health answers {asked.status}" if asked.status else "not HTTP"
 
 
-class Knock:
-    """Asks again and again, never waits: an answer that does not come whole within a second is none."""
+class HealthPoll:
+    """Polls without blocking: an answer that is not complete within a second counts as none."""
 
     every_s = _EVERY_S
 
     def __init__(
         self, port: int, key: bytes | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`port` of 127.0.0.1; `key` where others are not let in yet."""
+        """`port` of 127.0.0.1; `key` where only the launcher is let in."""
         self._port = port
-        self._words = ask.health(key)
+        self._words = question.health(key)
         self._clock = clock
         self._next = clock()
         self._question: Question | None = None
@@ -53,7 +53,7 @@ class Knock:
             yield self._question.fileno()
 
     def is_answered(self) -> bool:
-        """Whether vLLM has said that it serves; asks anew where it is time for that."""
+        """Whether vLLM has answered 200; asks again when it is time."""
         if self._question:
             self._question.pump()
         if self._question and self._question.over:
@@ -65,6 +65,6 @@ class Knock:
         return False
 
     def close(self) -> None:
-        """Ask no further."""
+        """Close what is open."""
         if self._question:
             self._question.close()

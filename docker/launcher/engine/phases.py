@@ -1,9 +1,8 @@
 """Where a worker's start-up stands, read from vLLM's own log lines. Pure.
 
-The patterns are the words of vLLM 0.32, of its GPU and CPU runners alike. Every rank prints them and some
-come twice (a draft model loads after the main one), so a start-up only ever moves forward.
-`warming` and `ready` are no log lines: vLLM is warmed by its launcher once `/health` answers, whatever level it logs
-at, and ready after that.
+The patterns match vLLM 0.32, its GPU and CPU runners alike. Every rank prints these lines and some come twice (a draft
+model loads after the main one), so a start-up only ever moves forward. `warming` and `ready` come from no log line: the
+launcher warms vLLM up once `/health` answers, and then it is ready.
 """
 
 from __future__ import annotations

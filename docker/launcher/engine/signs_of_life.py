@@ -1,4 +1,4 @@
-"""Signs of life of a vLLM that is warmed: an answer of its, or any change of its numbers at /metrics (`vitals`)."""
+"""Signs of life of a vLLM during warm-up: an answer, or any change in its /metrics (`engine_metrics`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from launcher.engine.engine_metrics import Vitals, read_vitals
 from launcher.engine.question import METRICS, Question
 
 _EVERY_S = 1.0
-_LONGEST_GAP_S = 3.0  # more between two looks: the launcher slept (`docker pause`), and vLLM too
+_MAX_GAP_S = 3.0  # a longer gap: the launcher slept (`docker pause`), and vLLM with it
 
 
-class Signs:
-    """Looks again and again, never waits.
+class SignsOfLife:
+    """Polls without blocking.
 
-    `last` is when there was one at the earliest, `quiet_s` the seconds since we heard of it in which we were awake.
-    `can_tell`: whether what it says of its numbers can be read; that it says nothing at all is no sign of life.
+    `last` is the earliest time at which the last sign can have happened; `quiet_s` counts the seconds since we saw it,
+    without those in which the launcher itself slept. `can_tell` is False where /metrics cannot be read.
     """
 
     def __init__(self, port: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,14 +26,14 @@ class Signs:
         self._next = clock()
         self._metrics: Question | None = None
         self._asked_at = clock()
-        self._vitals: Vitals | None = None
-        self._vitals_at = clock()
+        self._last_metrics: Vitals | None = None
+        self._metrics_at = clock()
         self._at = self.last = clock()
         self.quiet_s = 0.0
         self.can_tell = True
 
     def note(self, at: float | None = None) -> None:
-        """There was one, at that time or later; now, if none is given."""
+        """Count a sign of life at the given time, or now."""
         self.last, self.quiet_s = self._clock() if at is None else at, 0.0
 
     def readers(self) -> Iterator[int]:
@@ -42,9 +42,9 @@ class Signs:
             yield self._metrics.fileno()
 
     def look(self) -> None:
-        """Take what has come; ask anew when it is time."""
+        """Read what has arrived; ask again when it is time."""
         now = self._clock()
-        self.quiet_s += min(now - self._at, _LONGEST_GAP_S)
+        self.quiet_s += min(now - self._at, _MAX_GAP_S)
         self._at = now
         if self._metrics:
             self._metrics.pump()
@@ -56,16 +56,16 @@ class Signs:
             self._metrics = Question(self._port, METRICS)
 
     def close(self) -> None:
-        """Look no more."""
+        """Close what is open."""
         if self._metrics:
             self._metrics.close()
 
     def _hear(self, answer: Question) -> None:
         if answer.problem and not answer.too_large:
             return
-        vitals = read_vitals(answer.body or b"")
-        self.can_tell = vitals is not None
-        if vitals and self._vitals and vitals.moved_since(self._vitals):
-            self.note(self._vitals_at)
-        if vitals:
-            self._vitals, self._vitals_at = vitals, self._asked_at
+        metrics = read_vitals(answer.body or b"")
+        self.can_tell = metrics is not None
+        if metrics and self._last_metrics and metrics.moved_since(self._last_metrics):
+            self.note(self._metrics_at)
+        if metrics:
+            self._last_metrics, self._metrics_at = metrics, self._asked_at

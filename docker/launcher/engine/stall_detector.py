@@ -1,8 +1,8 @@
-"""Whether vLLM gets anywhere, from successive readings of its /metrics (`vitals`). Pure.
+"""Whether vLLM makes progress, from successive readings of its /metrics (`engine_metrics`). Pure.
 
-Every number comes from the engine, with the end of a step. An engine that stops while it is idle never reports the
-request that comes then: it seems idle for ever. So an engine that has been idle for half the limit is asked for a token
-(`is_doubtful`), and that is work like any other.
+The engine updates its numbers at the end of each step. One that stops while idle therefore never shows the request that
+comes next, and looks idle for ever. So an engine that has been idle for half the limit is asked for one token
+(`needs_probe`), which counts as work like any other request.
 """
 
 from __future__ import annotations
@@ -11,51 +11,51 @@ from dataclasses import dataclass, replace
 
 from launcher.engine.engine_metrics import Vitals
 
-_LONGEST_GAP = 3
-"""More than so many missed looks say that the launcher slept (`docker pause`, a suspended machine), not vLLM."""
+_MAX_GAP = 3
+"""In looks. A longer gap means that the launcher slept (`docker pause`, a suspended machine); it does not count."""
 
 
 @dataclass(frozen=True)
-class Pulse:
-    """How long nothing has moved although something should have. Times are seconds of the caller's clock."""
+class StallDetector:
+    """How long nothing has moved while there was work. Times are seconds on the caller's clock."""
 
     limit_s: float
     every_s: float
     at: float
-    own: float = 0.0  # requests that the launcher warmed it with, by whose end nothing is told
+    own: float = 0.0  # the launcher's warm-up requests among the finished ones
     last: Vitals = Vitals()  # noqa: RUF009  # frozen
     answers: bool = True
     still_s: float = 0.0
     idle_s: float = 0.0
     has_work: bool = False
 
-    def heard(self, vitals: Vitals, now: float, *, asked: bool = False) -> Pulse:
-        """vLLM has answered; `asked`: a token that we asked for has not come yet."""
-        vitals = replace(vitals, before=self.own)
-        has_work = vitals.is_busy or asked
-        stays = has_work == self.has_work and vitals.stood_still_since(self.last)
+    def heard(self, metrics: Vitals, now: float, *, asked: bool = False) -> StallDetector:
+        """The detector after an answer; `asked`: a token that we asked for has not come yet."""
+        metrics = replace(metrics, before=self.own)
+        has_work = metrics.is_busy or asked
+        stays = has_work == self.has_work and metrics.stood_still_since(self.last)
         return replace(
             self,
             at=now,
-            last=vitals,
+            last=metrics,
             answers=True,
             has_work=has_work,
             still_s=self.still_s + self._since(now) if stays and has_work else 0.0,
             idle_s=self.idle_s + self._since(now) if stays and not has_work else 0.0,
         )
 
-    def silent(self, now: float) -> Pulse:
-        """vLLM has not answered for a while: what waits behind its silence cannot be seen, so something may."""
+    def silent(self, now: float) -> StallDetector:
+        """The detector after a look without an answer: requests may be waiting that cannot be seen."""
         still_s = self.still_s + self._since(now) if self.last.tells else 0.0
         return replace(self, at=now, answers=False, still_s=still_s)
 
-    def asked(self) -> Pulse:
-        """It has been asked for a token; the next doubt comes as late as this one."""
+    def asked(self) -> StallDetector:
+        """The detector after a token was asked for: the next probe is due half a limit later."""
         return replace(self, idle_s=0.0)
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether it has been idle for so long that nobody knows whether it could do anything."""
+    def needs_probe(self) -> bool:
+        """Whether the engine has been idle for so long that only a request can show whether it still works."""
         return self.idle_s >= self.limit_s / 2
 
     @property
@@ -72,4 +72,4 @@ class Pulse:
         return f"{stood_still} have not changed for {self.still_s:.0f} s with {requests}"
 
     def _since(self, now: float) -> float:
-        return min(now - self.at, _LONGEST_GAP * self.every_s)
+        return min(now - self.at, _MAX_GAP * self.every_s)

@@ -1,9 +1,9 @@
-"""A vLLM that has just started is sent through what clients' requests take, so that the first of them is not slow.
+"""Warms up a vLLM that has just started, so that the first client's request is not slow.
 
-Kernels are compiled, buffers made and parsers loaded at first use. So the launcher asks for what will be asked: a short
-prompt and a long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. What vLLM refuses
-is told and does no harm; what takes too long is broken off, at the next sign of life (`signs`). A vLLM that owes an
-answer when the time is up, and gives no such sign for long, stands still.
+vLLM compiles kernels, allocates buffers and loads parsers at first use. So the launcher sends what clients will send: a
+short prompt and a long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. A refusal is
+logged and does no harm. When the time is up, open requests are broken off at the next sign of life (`signs_of_life`); a
+vLLM that gives no sign for long is a standstill.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from launcher.engine.question import HEADER, OK, Question
-from launcher.engine.signs_of_life import Signs
+from launcher.engine.signs_of_life import SignsOfLife
 from launcher.settings import Capability
 
 
 @dataclass(frozen=True)
 class Step:
-    """Chat requests that are sent at once."""
+    """Chat requests that are sent together."""
 
     name: str
     requests: tuple[dict[str, object], ...]
@@ -73,11 +73,9 @@ def _tools() -> Iterator[Step]:
     question = "What time is it in Beijing?"
     yield Step("tool call", (_chat(question, tools=[_TIME], tool_choice="auto", stream=True),))
     named = {"type": "function", "function": {"name": "get_time"}}
-    whole = {
-        "max_tokens": _CALL_TOKENS,
-        "ignore_eos": False,
-    }  # vLLM logs a traceback for a call that is cut off
-    yield Step("named tool call", (_chat(question, tools=[_TIME], tool_choice=named, **whole),))
+    # with room to end by itself: vLLM logs a traceback for a call that is cut off
+    call = _chat(question, tools=[_TIME], tool_choice=named, max_tokens=_CALL_TOKENS, ignore_eos=False)
+    yield Step("named tool call", (call,))
 
 
 def _images() -> Iterator[Step]:
@@ -111,9 +109,9 @@ def _png() -> bytes:
 
 
 class Warming:
-    """Takes one step after the other, never waits; `over` after the last one, or when its time is up.
+    """Takes one step after the other without blocking; `over` after the last one, or when its time is up.
 
-    `own` counts the requests that vLLM may count as finished.
+    `own` is how many of its requests vLLM may count as finished.
     """
 
     every_s = _EVERY_S
@@ -127,14 +125,14 @@ class Warming:
         hang_after_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`port` of 127.0.0.1; `key` lets its requests in; with a `hang_after_s` of 0 nothing is a standstill."""
+        """`port` of 127.0.0.1; `key` admits its requests; a `hang_after_s` of 0 means that nothing is a standstill."""
         self._port = port
         self._key = key
         self._steps = list(steps)
         self._clock = clock
         self._until = clock() + limit_s
         self._hang_after_s = hang_after_s
-        self._signs = Signs(port, clock)
+        self._life = SignsOfLife(port, clock)
         self._step: Step | None = None
         self._began = clock()
         self._asked: list[Question] = []
@@ -150,32 +148,32 @@ class Warming:
 
     @property
     def standstill(self) -> str | None:
-        """What is not answered although the time is up, and for how long nothing has moved, for a person."""
+        """One line on what is unanswered after the time is up, and for how long nothing has moved; else None."""
         if self._step is None or not self._is_late or not self._may_stand_still:
             return None
-        if self._signs.quiet_s < self._hang_after_s:
+        if self._life.quiet_s < self._hang_after_s:
             return None
         return (
             f"the launcher's own requests ({self._step.name}) are not answered; generation tokens, prompt tokens, "
-            f"KV use and finished requests have not changed for {self._signs.quiet_s:.0f} s"
+            f"KV use and finished requests have not changed for {self._life.quiet_s:.0f} s"
         )
 
     @property
     def answers(self) -> int:
-        """How many requests have been answered whole, with any status."""
+        """How many requests were answered completely, with any status."""
         return self._answers + self._answered
 
     def readers(self) -> Iterator[int]:
         """The descriptors of open requests."""
         yield from (question.fileno() for question in self._open())
-        yield from self._signs.readers()
+        yield from self._life.readers()
 
     def look(self) -> None:
-        """Take what has come, and the next step once all of this one has."""
+        """Read what has arrived; begin the next step once this one is complete."""
         self._hear()
-        if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
+        if self._is_late and (self._life.last >= self._until or not self._may_stand_still):
             for question in self._open():
-                question.give_up(f"no answer within {self._clock() - self._began:.1f} s")
+                question.fail(f"no answer within {self._clock() - self._began:.1f} s")
         if self._step and all(question.over for question in self._asked):
             self._judge(self._step)
             self._step, self._asked = None, []
@@ -183,10 +181,10 @@ class Warming:
             self._begin()
 
     def close(self) -> None:
-        """Break off what is open; vLLM then aborts it."""
+        """Close what is open; vLLM then aborts it."""
         for question in self._open():
             question.close()
-        self._signs.close()
+        self._life.close()
 
     @property
     def _is_late(self) -> bool:
@@ -194,7 +192,7 @@ class Warming:
 
     @property
     def _may_stand_still(self) -> bool:
-        return self._hang_after_s > 0 and self._signs.can_tell
+        return self._hang_after_s > 0 and self._life.can_tell
 
     def _open(self) -> list[Question]:
         return [question for question in self._asked if not question.over]
@@ -202,11 +200,11 @@ class Warming:
     def _hear(self) -> None:
         for question in self._open():
             question.pump()
-        self._signs.look()
+        self._life.look()
         answered = sum(question.status is not None for question in self._asked)
         if answered > self._answered:
             self._answered = answered
-            self._signs.note()
+            self._life.note()
 
     def _begin(self) -> None:
         if self._is_late:

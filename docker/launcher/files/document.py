@@ -1,7 +1,7 @@
-"""JSON that somebody else may have written, taken apart with every type checked.
+"""JSON that others may have written, read with every type checked.
 
-What Python's own parser lets pass or fails on in ways of its own is refused here with a `ValueError` of one line: deep
-nesting, numbers that are not finite or too long, text that is no Unicode.
+Every fault is a `ValueError` of one line, also those that Python's parser accepts or fails on in its own ways: deep
+nesting, numbers that are not finite or too long, invalid Unicode.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LARGEST = 2**63 - 1
+MAX_WHOLE = 2**63 - 1
 """The largest whole number that means anything here: bytes, nanoseconds, inodes."""
-_LONGEST_NUMBER = 40
+_MAX_NUMBER = 40
 _SHOWN = 80
 
 
@@ -36,7 +36,7 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object; `above` is what stands before a field's name, such as `files[3].`."""
+    """A JSON object; `above` is the path to it in errors, such as `files[3].`."""
 
     values: Mapping[str, object]
     above: str = ""
@@ -49,7 +49,7 @@ class Fields:
         return cls(value, above)
 
     def text(self, name: str, pattern: str = r"(?s).*", most: int = 4096) -> str:
-        """A text of at most so many bytes, without NUL, of which `pattern` describes the whole."""
+        """A string that matches `pattern` in full, of at most `most` bytes, without NUL."""
         value = self._get(name)
         if not isinstance(value, str) or "\0" in value or not re.fullmatch(pattern, value):
             raise self._wrong(name, "another text")
@@ -65,7 +65,7 @@ class Fields:
         """A text, or null."""
         return None if self._get(name) is None else self.text(name, most=most)
 
-    def whole(self, name: str, least: int = 0, most: int = LARGEST) -> int:
+    def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
         """A whole number within the bounds."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -117,7 +117,7 @@ class Fields:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _LONGEST_NUMBER:
+    if len(text) > _MAX_NUMBER:
         raise ValueError(f"the number {shown(text)} is too long")
     return int(text)
 

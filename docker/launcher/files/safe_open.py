@@ -12,7 +12,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe that nob
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, folder: int | None = None) -> int:
-    """A descriptor of a regular file, below the open directory `folder` if one is given; raises `OSError`.
+    """A descriptor of a regular file, in the open directory `folder` if one is given; raises `OSError`.
 
     Neither a link nor a pipe nor a device passes; a file that `flags` create is readable by everybody.
     """
@@ -38,14 +38,12 @@ def read(path: Path, most_bytes: int) -> bytes:
 
 
 def replace(path: Path, text: str) -> None:
-    """Replace it in one step; raises `OSError`. Replicas may share the folder: the draft has the container's name.
-
-    Whatever lies where the draft goes is removed first, and never written to.
+    """Replace the file in one step; raises `OSError`. The draft is named after the container, since replicas may share
+    the folder; whatever else has its name is removed first.
     """
     draft = path.with_name(f".{path.name}.{socket.gethostname()}")
     draft.unlink(missing_ok=True)
     with open(open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-        file.write(
-            text.encode("utf-8", "backslashreplace")
-        )  # a lone surrogate becomes the escape it came from
+        # a lone surrogate becomes the escape it came from
+        file.write(text.encode("utf-8", "backslashreplace"))
     os.replace(draft, path)

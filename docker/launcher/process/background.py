@@ -1,4 +1,4 @@
-"""Work that may wait for a disk, a lock or another process, done by a thread of its own while process 1 stays awake."""
+"""Work that may block (a disk, a lock, another process), run in a thread while process 1 stays responsive."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _Done = TypeVar("_Done")
 
 
 def run(init: Init, work: Callable[[], _Done]) -> _Done:
-    """What `work` returns or raises. Told to stop, raises `CancelledError` at once and leaves the work to itself."""
+    """What `work` returns or raises. A stop signal raises `CancelledError` at once; the thread is abandoned."""
     outcome: Future[_Done] = Future()
-    thread = threading.Thread(target=_do, args=(work, outcome, init), name="aside", daemon=True)
+    thread = threading.Thread(target=_do, args=(work, outcome, init), name="background", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no thread is left in this container: late is better than not at all
+    except RuntimeError:  # no thread is left in this container: better blocking than not at all
         return work()
     while not outcome.done():
         if init.stopping:

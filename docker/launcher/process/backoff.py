@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 CAP_S = 600.0
 """Longest pause, and how long a run must have been ready for its crash to count as the first again."""
 
-_LARGEST_EXPONENT = 32  # far beyond the cap for any sensible base, and no float overflows on the way
+_MAX_EXPONENT = 32  # far beyond the cap for any sensible base, and no float overflows on the way
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often vLLM crashed in a row, and what that means for the next start. Times are seconds."""
+    """How often vLLM has crashed in a row, and the pause that follows. Times are seconds."""
 
     base_s: float = 10.0
     failures: int = 0
@@ -26,4 +26,4 @@ class Backoff:
         """Seconds to wait before the next start; 0 before any crash."""
         if self.failures == 0:
             return 0.0
-        return min(self.base_s * 2.0 ** min(self.failures - 1, _LARGEST_EXPONENT), CAP_S)
+        return min(self.base_s * 2.0 ** min(self.failures - 1, _MAX_EXPONENT), CAP_S)

@@ -1,8 +1,8 @@
 """Why a run of vLLM ended, from its exit code and its last lines. Pure.
 
-A configuration error would come back at every start, after minutes of loading: it waits for a person.
-Anything else is a crash and is worth another try; so is whatever ends a run that had been ready.
-A hang is a crash that the launcher itself brought about, because nothing moved any more.
+A configuration error would recur at every start, after minutes of loading, so it waits for a person. Anything else is a
+crash and worth another try, and so is whatever ends a run that had been ready. A hang is a run that the launcher ended
+because it made no progress.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What to do about the end of a run that nobody asked for."""
+    """How to handle the end of a run that nobody asked for."""
 
     CONFIGURATION = "configuration"
     CRASH = "crash"
@@ -39,7 +39,7 @@ _PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
 _COUNTED = re.compile(r"\d+ validation errors? for ")
 _USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
-# vLLM's parent processes only report that a child failed; the child's own words come before theirs
+# vLLM's parent processes only report that a child failed; the child's own error comes before theirs
 _ECHO = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
 
 _NEVER_RIGHT = {
@@ -53,8 +53,8 @@ _NEVER_RIGHT = {
     "FileNotFoundError": r"\.ya?ml\b",
 }
 """Exceptions that mean a wrong setting; where the type alone proves nothing, words that must be there."""
-# a ValueError of vLLM that goes away by itself once another process has given its memory back
-_PASSES = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
+# a ValueError of vLLM that goes away once another process has freed its memory
+_TEMPORARY = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
 
 _CAUSE_LIMIT = 600
 
@@ -90,7 +90,7 @@ def signal_name(exit_code: int) -> str | None:
 
 def _is_configuration(cause: str) -> bool:
     found = _ERROR.match(cause)
-    if found is None or _PASSES.search(cause):
+    if found is None or _TEMPORARY.search(cause):
         return False
     proof = _NEVER_RIGHT.get(found["type"])
     return proof is not None and re.search(proof, cause) is not None

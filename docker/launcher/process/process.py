@@ -1,4 +1,4 @@
-"""One running vLLM: a process group of its own, output passed through unchanged, the last lines kept."""
+"""One running vLLM in a process group of its own: its output is passed on unchanged, its last lines are kept."""
 
 from __future__ import annotations
 
@@ -13,39 +13,37 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from launcher.process import process_tree
 from launcher.process.outlet import Sink
-from launcher.process.process_tree import Relative
+from launcher.process.process_tree import Descendant
 
 _READ_BYTES = 65536
 _READS_AT_ONCE = 16  # so that a flood of output cannot keep signals waiting
-_LONGEST_LINE_BYTES = 65536
+_MAX_LINE_BYTES = 65536
 _KEPT_LINES = 1000  # the tracebacks of eight ranks and of the processes above them
 _KEPT_LINE_CHARACTERS = 2000
 _LINE_END = re.compile(rb"[\r\n]")
-
-
-# what this container lacks for a moment; anything else is wrong with the program
-_PASSES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+# what a container can lack for a moment; any other error is the program's
+_TEMPORARY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class StartError(Exception):
-    """The program could not be started; the text says which and why, `passes` whether trying again may help."""
+    """The program could not be started; the text says which and why, `is_temporary` whether trying again may help."""
 
     def __init__(self, program: str, error: OSError) -> None:
         """`error` is what the kernel said."""
         self.reason = error.strerror or str(error)
-        self.passes = error.errno in _PASSES
+        self.is_temporary = error.errno in _TEMPORARY
         super().__init__(f"{program} cannot be started: {self.reason}")
 
 
 class Stream:
-    """One of vLLM's output streams and where it goes.
+    """One of vLLM's output streams and its sink.
 
-    Bytes pass unchanged; they are held back only to the end of a line (or of a progress bar's redraw), so
-    that the launcher's own lines never land in the middle of one.
+    Bytes pass unchanged. They are held back only to the end of a line (or of a progress bar's redraw), so that the
+    launcher's own lines never land in the middle of one.
     """
 
     def __init__(self, source: int, sink: Sink) -> None:
-        """`source` is the reading end of a pipe, from now on this stream's own."""
+        """`source` is the reading end of a pipe; this stream owns it from now on."""
         os.set_blocking(source, False)
         self._source = source
         self._sink = sink
@@ -57,7 +55,7 @@ class Stream:
         return self._source
 
     def pump(self) -> list[str]:
-        """Pass on what can be read without waiting; returns the lines that were completed."""
+        """Pass on what can be read without blocking; returns the lines that were completed."""
         lines: list[str] = []
         for _ in range(_READS_AT_ONCE):
             try:
@@ -71,7 +69,7 @@ class Stream:
         return lines
 
     def close(self) -> list[str]:
-        """Pass on the rest, even half a line, and close; returns the last lines."""
+        """Pass on the rest, even an incomplete line, and close; returns the last lines."""
         lines = [*self.pump(), *self._pass(b"", final=True)] if self.open else []
         os.close(self._source)
         self.open = False
@@ -79,7 +77,7 @@ class Stream:
 
     def _pass(self, chunk: bytes, *, final: bool) -> list[str]:
         text = self._held + chunk
-        cut = len(text) if final or len(text) > _LONGEST_LINE_BYTES else _end_of_lines(text)
+        cut = len(text) if final or len(text) > _MAX_LINE_BYTES else _end_of_lines(text)
         whole, self._held = text[:cut], text[cut:]
         if whole:
             self._sink.write(whole)
@@ -87,10 +85,10 @@ class Stream:
 
 
 class Process:
-    """A started vLLM. Its owner reaps it and says so by calling `ended`."""
+    """A started vLLM. Its owner reaps it and then calls `ended`."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], others: Collection[Relative]
+        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], others: Collection[Descendant]
     ) -> None:
         """See `start`."""
         self._popen = popen
@@ -128,15 +126,15 @@ class Process:
         )
 
     def signal(self, number: int) -> None:
-        """Send a signal to vLLM's main process, which tells its own children; no effect once it ended."""
+        """Send a signal to vLLM's main process, which passes it on to its children; no effect once it has ended."""
         if self.exit_code is None:
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
         """End every process of the group at once; a rank left behind would hold its GPU's memory.
 
-        Those that have left the group go too: whoever is below the launcher, except the `others` of `start`. A
-        process whose parent has ended is below the launcher, and nothing else tells whose it was.
+        Those that have left the group go too: all descendants of the launcher but the `others` of `start`. An orphan
+        becomes the launcher's child, and nothing else tells whose it was.
         """
         self._signal_group()
         self._kill_strays()
@@ -155,7 +153,7 @@ class Process:
     def _kill_strays(self) -> None:
         """Where they cannot be looked for, `start` does so again and starts nothing before it has."""
         with contextlib.suppress(OSError):
-            process_tree.kill_below(os.getpid(), self._others)
+            process_tree.kill_descendants(os.getpid(), self._others)
 
     def _keep(self, lines: Iterable[str]) -> list[str]:
         kept = [line[:_KEPT_LINE_CHARACTERS] for line in lines]
@@ -164,15 +162,15 @@ class Process:
 
 
 def start(
-    command: Sequence[str], environ: Mapping[str, str], others: Collection[Relative], out: Sink, err: Sink
+    command: Sequence[str], environ: Mapping[str, str], others: Collection[Descendant], out: Sink, err: Sink
 ) -> Process:
     """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`.
 
-    It gets this process's environment and, above that, `environ`. `others` are the processes below this one that no
-    program has started (`Init.others`). Whoever else is there was left by an earlier program, and is ended first.
+    It gets this process's environment and, above that, `environ`. `others` are the descendants of this process that no
+    program has started (`Init.others`). Any other one was left by an earlier program, and is ended first.
     """
     try:
-        process_tree.kill_below(os.getpid(), others)
+        process_tree.kill_descendants(os.getpid(), others)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
             (out_stream, out_writer), (err_stream, err_writer) = (
                 _piped(sink, unless_started, afterwards) for sink in (out, err)

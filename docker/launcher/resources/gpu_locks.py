@@ -1,11 +1,10 @@
-"""One file per GPU on a volume that all workers of the host share; whoever has locked it has the GPU.
+"""One file per GPU on a volume that all workers of the host share: a GPU belongs to whoever has locked its file.
 
-The lock (`flock`) belongs to the launcher's process: no crash of vLLM gives it away, and it is gone with the
-process, however that ends. What the file says (`{"slug", "container", "since"}`) only tells people and other
-launchers who that is; without the lock it means nothing and is overwritten.
-A claim takes all GPUs that are needed or none. Launchers claim one after the other, each in a moment and
-without waiting for a GPU, so they never see half of another's claim and never wait for each other in a ring.
-Other containers write to the volume too: a link there is not followed, and nobody's turn is waited for without end.
+The lock (`flock`) is the launcher process's own: it survives every crash of vLLM and ends with the launcher. The file's
+content (`{"slug", "container", "since"}`) only tells people and other launchers who holds it; without the lock it means
+nothing and is overwritten. A claim takes all GPUs that are needed or none. Launchers claim one at a time, guarded by
+`turn.lock` and without waiting for a GPU, so none sees half of another's claim and there is no deadlock. Other
+containers write to the volume too: no link is followed, and the wait for `turn.lock` is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from launcher.status.logs import timestamp
 _TURN = "turn.lock"
 _TURN_WITHIN_S = 2.0
 _LOOK_AGAIN_S = 0.01
-_SIGNATURE_BYTES = 4096
+_HOLDER_BYTES = 4096
 _NAME = r"[!-~]+"
 
 
@@ -41,19 +40,19 @@ class Holder:
     since: str = field(default_factory=timestamp)
 
     def __str__(self) -> str:
-        """As a person wants to read it."""
+        """For people."""
         return f"{self.slug} (container {self.container}, since {self.since})"
 
 
 class BusyError(Exception):
-    """Others hold too many of the GPUs, or keep everybody from claiming; the text says who holds what."""
+    """Others hold too many of the GPUs, or hold `turn.lock`; the text says who holds what."""
 
 
-class Slots:
-    """The slots of one worker: none at first, then, once claimed, the same ones until `release`."""
+class GpuLocks:
+    """One worker's GPUs: none at first; once claimed, the same ones until `release`."""
 
     def __init__(self, directory: Path, count: int, slug: str) -> None:
-        """`count` GPUs of those whose locks lie in `directory`."""
+        """For `count` GPUs, with the locks in `directory`."""
         self._directory = directory
         self._count = count
         self._slug = slug
@@ -62,47 +61,42 @@ class Slots:
 
     @property
     def are_claimed(self) -> bool:
-        """Whether this worker has all it needs."""
+        """Whether this worker has all the GPUs it needs."""
         return len(self._mine) == self._count
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """This worker's GPUs, of those `seen` the lowest that are free; raises `BusyError` or `GpusError`."""
-        if not self.are_claimed:
-            self._require(seen)
-            try:
-                self._mine = self._take(seen)
-            except OSError as error:
-                raise GpusError(self._said(error)) from None
+        """This worker's GPUs: the lowest free ones of those `seen`; raises `BusyError` or `GpusError`."""
+        if self.are_claimed:
+            return self._mine
+        if len(seen) < self._count:
+            raise GpusError(f"{self._count} GPUs needed, {len(seen)} visible in this container")
+        try:
+            self._mine = self._take(seen)
+        except OSError as error:  # which names a file without its directory
+            raise GpusError(f"{self._directory / str(error.filename or '')}: {error.strerror}") from None
         return self._mine
 
     def release(self) -> None:
-        """Give every slot back."""
+        """Release every lock."""
         self._mine = ()
         self._locks.close()
-
-    def _require(self, seen: tuple[GPU, ...]) -> None:
-        if len(seen) < self._count:
-            raise GpusError(f"{self._count} GPUs needed, {len(seen)} visible in this container")
-
-    def _said(self, error: OSError) -> str:
-        """The file by its whole path: it was opened by its name alone."""
-        return f"{self._directory / str(error.filename or '')}: {error.strerror}"
 
     def _take(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
         with ExitStack() as turn, ExitStack() as locks:
             folder = _kept(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
             self._await_turn(_kept(_opened(_TURN, folder), turn))
-            slots = {gpu: _kept(_opened(gpu.uuid, folder), locks) for gpu in seen}
-            held = {gpu: _holder(slot) for gpu, slot in slots.items() if not _locked(slot)}
+            files = {gpu: _kept(_opened(gpu.uuid, folder), locks) for gpu in seen}
+            held = {gpu: _holder(file) for gpu, file in files.items() if not _locked(file)}
             free = tuple(gpu for gpu in seen if gpu not in held)
             if len(free) < self._count:
-                raise BusyError(f"{self._count} needed, {len(free)} of {len(slots)} free: {_who_holds(held)}")
+                raise BusyError(f"{self._count} needed, {len(free)} of {len(files)} free: {_who_holds(held)}")
             mine, spare = free[: self._count], free[self._count :]
-            me = Holder(self._slug)
+            me = json.dumps(asdict(Holder(self._slug))).encode()
             for gpu in mine:
-                _sign(slots[gpu], me)
+                os.ftruncate(files[gpu], 0)
+                os.pwrite(files[gpu], me, 0)
             for gpu in spare:
-                fcntl.flock(slots[gpu], fcntl.LOCK_UN)
+                fcntl.flock(files[gpu], fcntl.LOCK_UN)
             self._locks = locks.pop_all()
             return mine
 
@@ -126,23 +120,18 @@ def _kept(descriptor: int, stack: ExitStack) -> int:
     return descriptor
 
 
-def _locked(slot: int) -> bool:
+def _locked(file: int) -> bool:
     try:
-        fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _sign(slot: int, me: Holder) -> None:
-    os.ftruncate(slot, 0)
-    os.pwrite(slot, json.dumps(asdict(me)).encode(), 0)
-
-
-def _holder(slot: int) -> Holder | None:
-    """Who has signed; None if that cannot be read."""
+def _holder(file: int) -> Holder | None:
+    """Who the file says holds it; None if that cannot be read."""
     try:
-        said = Fields.of(document.parse(os.pread(slot, _SIGNATURE_BYTES, 0)))
+        said = Fields.of(document.parse(os.pread(file, _HOLDER_BYTES, 0)))
         names = (said.text(name, _NAME, most=128) for name in ("slug", "container", "since"))
         return Holder(*names)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The GPUs that this container sees, as `nvidia-smi` lists them. A node's GPUs are taken to be of one kind."""
+"""The GPUs that this container sees, as `nvidia-smi` lists them. All GPUs of a host are assumed to be of one kind."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from launcher.process.init import CancelledError, Init
 from launcher.process.process import Process, StartError
 
 _COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
-_TAKES_AT_MOST_S = 60.0  # without the persistence daemon the driver wakes each GPU first
+_TIMEOUT_S = 60.0  # without the persistence daemon the driver wakes each GPU first
 _KEPT_BYTES = 256 * 1024
 _SHOWN = 300
 _ROW = re.compile(r"([0-9]{1,4}), *([A-Za-z0-9-]{1,100})")
 
 
 class GpusError(Exception):
-    """The GPUs this worker needs cannot be had as the container stands; the text is one line that says why."""
+    """This container cannot provide the GPUs that the worker needs; the text is one line that says why."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +31,7 @@ class GPU:
 
 
 class _Kept:
-    """The beginning of a program's output."""
+    """A sink that keeps the beginning of a program's output."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -53,7 +53,7 @@ def visible(init: Init) -> tuple[GPU, ...]:
     try:
         program = process.start(_COMMAND, {}, init.others, out, err)
     except StartError as error:
-        if error.passes:
+        if error.is_temporary:
             raise
         raise GpusError(f"nvidia-smi cannot be started ({error.reason}): this container has no GPU") from None
     exit_code = _await_end(program, init)
@@ -64,15 +64,15 @@ def visible(init: Init) -> tuple[GPU, ...]:
 
 
 def _await_end(program: Process, init: Init) -> int:
-    """Its exit code. One that takes too long is left to itself: in the driver's hands not even SIGKILL ends it."""
-    deadline = time.monotonic() + _TAKES_AT_MOST_S
+    """Its exit code. One that takes too long is abandoned: inside the driver not even SIGKILL ends it."""
+    deadline = time.monotonic() + _TIMEOUT_S
     while program.exit_code is None:
         left = deadline - time.monotonic()
         if init.stopping or left <= 0:
             program.ended(-9)
             if init.stopping:
                 raise CancelledError
-            raise GpusError(f"nvidia-smi did not answer within {_TAKES_AT_MOST_S:g} s")
+            raise GpusError(f"nvidia-smi did not answer within {_TIMEOUT_S:g} s")
         wake = init.wait(left, program.readers())
         program.pump(wake.readable)
         if program.pid in wake.ended:
@@ -86,7 +86,7 @@ def parse(text: str) -> tuple[GPU, ...]:
 
 
 def environ(gpus: Sequence[GPU]) -> dict[str, str]:
-    """What tells vLLM to use these GPUs; nothing for a worker that claims none."""
+    """The environment that makes vLLM use these GPUs; empty for a worker that claims none."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)} if gpus else {}
 
 

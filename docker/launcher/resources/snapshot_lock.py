@@ -1,4 +1,4 @@
-"""The snapshot that a worker serves from: while its directory is locked, nobody prunes it."""
+"""A shared lock on the snapshot that a worker serves from: while it is held, nothing prunes the snapshot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from launcher.resources.weights import WeightsError
 
 
-class Hold:
-    """A shared lock on one directory, of this process alone: it is gone with it, however it ends."""
+class SnapshotLock:
+    """A shared lock on one directory at a time. It ends with this process."""
 
     def __init__(self) -> None:
         self._descriptor = -1
 
     def take(self, directory: Path) -> None:
-        """Hold `directory`, and no other any more; raises `WeightsError` while it is being removed."""
+        """Lock `directory` in place of the one before; raises `WeightsError` while it is being removed."""
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
@@ -32,7 +32,7 @@ class Hold:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Hold nothing."""
+        """Unlock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,9 +1,9 @@
 """A slug's published snapshot, and whether its files are still those that READY.json describes.
 
-Every start compares size, modification time and inode of each file with READY.json, which costs a stat a
-file. A file that differs in any of them (a volume restored from a backup, a touch, a flipped byte) is hashed
-in full: equal bytes are accepted, other bytes are refused by name. What hashing found is remembered for as
-long as the file's stat stays the same, so neither a restart of vLLM nor waiting for the mend hashes twice.
+Every start compares size, modification time and inode of each file with READY.json: one stat per file. A file that
+differs in any of them (a volume restored from a backup, a touch, a flipped byte) is hashed in full: equal bytes are
+accepted, others refused by name. The digest is remembered for as long as the file's stat stays the same, so neither a
+restart of vLLM nor waiting for a repair hashes twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from launcher.files.document import Fields
 from launcher.process.init import CancelledError
 
 _CHUNK_BYTES = 8 * 1024 * 1024
-_LARGEST_READY_BYTES = 64 * 1024 * 1024
-_MOST_FILES = 100_000
-_LONGEST_PATH_BYTES = 4095
-_LONGEST_NAME_BYTES = 255
+_MAX_READY_BYTES = 64 * 1024 * 1024
+_MAX_FILES = 100_000
+_MAX_PATH_BYTES = 4095
+_MAX_NAME_BYTES = 255
 _PATH = r"[^\x00-\x1f\x7f]+"
 _SHA256 = r"[0-9a-f]{64}"
-_LARGEST_INODE = 2**64 - 1
+_MAX_INODE = 2**64 - 1
 _NAMED = 5
 
 Cancelled = Callable[[], bool]
@@ -93,7 +93,7 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     directory = Path(os.path.realpath(link))
     ready = directory / "READY.json"
     try:
-        snapshot = parse(directory, safe_open.read(ready, _LARGEST_READY_BYTES))
+        snapshot = parse(directory, safe_open.read(ready, _MAX_READY_BYTES))
     except OSError as error:
         if withdrawn := _withdrawn(directory):
             raise CorruptError(withdrawn) from None
@@ -105,11 +105,11 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
 
 
 def _withdrawn(directory: Path) -> str | None:
-    """Why the weights job took the snapshot's READY.json away; None where it left no word that can be read."""
+    """Why the weights job removed the snapshot's READY.json; None where it left no reason that can be read."""
     path = directory.with_name(f"{directory.name}.withdrawn.json")
     try:
-        said = Fields.of(document.parse(safe_open.read(path, _LARGEST_READY_BYTES)))
-        names = [document.shown(name).strip("'") for name in said.items("files", _MOST_FILES)]
+        said = Fields.of(document.parse(safe_open.read(path, _MAX_READY_BYTES)))
+        names = [document.shown(name).strip("'") for name in said.items("files", _MAX_FILES)]
     except (OSError, ValueError):
         return None
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -120,7 +120,7 @@ def parse(directory: Path, content: bytes) -> Snapshot:
     """Read the content of READY.json; raises `ValueError` with one line that says what is wrong."""
     ready = Fields.of(document.parse(content))
     ready.whole("schema", 1, 1)
-    return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MOST_FILES)))
+    return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MAX_FILES)))
 
 
 def manifest_digest(listed: tuple[File, ...]) -> str:
@@ -131,9 +131,9 @@ def manifest_digest(listed: tuple[File, ...]) -> str:
 
 @dataclass
 class Check:
-    """Compares snapshots with the disk and remembers what hashing found.
+    """Compares snapshots with the disk, and remembers digests.
 
-    `on_hash` hears of each file before it is hashed, `cancelled` is asked between the chunks.
+    `on_hash` is called with each file before it is hashed, `cancelled` between chunks.
     """
 
     on_hash: Callable[[File], None] = lambda file: None
@@ -141,7 +141,7 @@ class Check:
     _hashed: dict[Path, tuple[Stat, str]] = field(default_factory=dict)
 
     def run(self, snapshot: Snapshot) -> None:
-        """Raise `WeightsError` for the first file that differs, `CancelledError` when asked to stop."""
+        """Raise `WeightsError` for the first file that differs, `CancelledError` if told to stop."""
         for file in snapshot.files:
             self._check(snapshot.directory / file.path, file)
 
@@ -177,17 +177,17 @@ def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
 
 
 def _file(entry: Fields) -> File:
-    name = entry.text("path", _PATH, most=_LONGEST_PATH_BYTES)
+    name = entry.text("path", _PATH, most=_MAX_PATH_BYTES)
     parts = name.split("/")
     if name == "READY.json" or not all(map(_is_safe, parts)):
         raise ValueError(f"{entry.above}path {document.shown(name)} is READY.json, or leaves the snapshot")
-    mtime_ns = entry.whole("mtime_ns", least=-document.LARGEST)
-    stat = Stat(entry.whole("size"), mtime_ns, entry.whole("inode", most=_LARGEST_INODE))
+    mtime_ns = entry.whole("mtime_ns", least=-document.MAX_WHOLE)
+    stat = Stat(entry.whole("size"), mtime_ns, entry.whole("inode", most=_MAX_INODE))
     return File(name, entry.text("sha256", _SHA256), stat)
 
 
 def _is_safe(part: str) -> bool:
-    return part not in ("", ".", "..") and len(part.encode()) <= _LONGEST_NAME_BYTES
+    return part not in ("", ".", "..") and len(part.encode()) <= _MAX_NAME_BYTES
 
 
 def _match_digest(snapshot: Snapshot, ready: Path) -> None:

@@ -24,15 +24,15 @@ def line(slug: str, level: str, event: str, fields: dict[str, object]) -> bytes:
 
 @dataclass(frozen=True)
 class Log:
-    """Writes lines of one slug."""
+    """Writes the launcher's lines for one slug."""
 
     slug: str
     out: Sink
 
     def info(self, event: str, **fields: object) -> None:
-        """Something happened that a reader of the log wants to know."""
+        """Something worth knowing happened."""
         self.out.write(line(self.slug, "info", event, fields))
 
     def error(self, event: str, **fields: object) -> None:
-        """Something stands in the way of serving."""
+        """Something prevents serving."""
         self.out.write(line(self.slug, "error", event, fields))

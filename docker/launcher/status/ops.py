@@ -1,7 +1,8 @@
-"""The ops port: a thread that answers `GET /metrics` and `GET /state` from the state file, whatever the loop is at.
+"""The ops port: a thread that answers `GET /metrics` and `GET /state` from the state file, independent of the main
+loop.
 
-Anybody on the network may ask, so everything is bounded: the connections (the oldest gives way), the size of a request,
-and the time from the connection to the end of its answer. One request a connection.
+Anybody on the network may ask, so everything is bounded: the number of connections (the oldest is closed for a new
+one), the size of a request, and the time from connecting to the end of the answer. One request per connection.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from pathlib import Path
 
 from launcher.status import page, state
 
-_MOST_CONNECTIONS = 256
-_ACCEPTED_AT_ONCE = 16  # far fewer: what has come is answered before its connection gives way
-_WAITING = 128
-_PATIENCE_S = 5.0
-_LARGEST_HEAD_BYTES = 8192
+_MAX_CONNECTIONS = 256
+_ACCEPTED_AT_ONCE = (
+    16  # far fewer, so that a request is answered before its connection is closed for a new one
+)
+_BACKLOG = 128
+_TIMEOUT_S = 5.0
+_MAX_HEAD_BYTES = 8192
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _MEASURED_EVERY_S = 5.0
@@ -32,7 +35,7 @@ _STALE_AFTER_S = 30.0
 
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
-    """Answer from now on, until the process ends; `disks` are watched for free space. Raises `OSError`."""
+    """Answer until the process ends; reports the free space of `disks` too. Raises `OSError`."""
     listener = socket.create_server(("", port))
     server = _Server(state_file, [_Disk(name, path) for name, path in disks.items()])
     threading.Thread(target=server.run, args=(listener,), name="ops", daemon=True).start()
@@ -48,25 +51,25 @@ class _Server:
         """Serve for ever."""
         while True:
             with suppress(OSError), asyncio.Runner() as runner:
-                runner.get_loop()  # no descriptor is left for it: later, perhaps
+                runner.get_loop()  # raises where no descriptor is left: try again later
                 runner.run(self._serve(listener))
             time.sleep(1)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # what cannot be accepted for want of descriptors is tried again by the library itself, every second
+        # asyncio itself retries every second to accept what it cannot for want of descriptors
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(
-            self._visit, sock=listener, limit=_LARGEST_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
+            self._connected, sock=listener, limit=_MAX_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
         )
-        listener.listen(_WAITING)  # the library takes one number for this and for how many it accepts at once
+        listener.listen(_BACKLOG)  # asyncio takes one number for this and for how many it accepts at once
         await server.serve_forever()
 
-    async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = None
-        if len(self._open) > _MOST_CONNECTIONS:
+        if len(self._open) > _MAX_CONNECTIONS:
             next(iter(self._open)).transport.abort()
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 writer.transport.set_write_buffer_limits(0)  # drained means: handed to the kernel
                 writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
                 await writer.drain()
@@ -105,7 +108,7 @@ def _response(status: HTTPStatus, kind: str, text: str) -> bytes:
 
 
 class _Disk:
-    """Asked by a thread of its own: one that hangs (a server of files that is gone) keeps nobody else waiting."""
+    """Measured by a thread of its own: one that hangs (a dead file server) blocks nothing else."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
@@ -115,7 +118,7 @@ class _Disk:
 
     @property
     def space(self) -> tuple[int, int] | None:
-        """Free and all bytes; None where they could not be told for a while."""
+        """Free and total bytes; None where they could not be read for a while."""
         if self._found is None or time.monotonic() - self._found[0] > _STALE_AFTER_S:
             return None
         return self._found[1]

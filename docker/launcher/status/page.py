@@ -1,4 +1,4 @@
-"""What the launcher tells at its ops port, of its state: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
+"""What the ops port answers: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from launcher.status.history import left_s
 from launcher.status.state import State, Trouble
 
 Disks = Mapping[str, tuple[int, int]]
-"""Free and all bytes, by what lies there."""
+"""Free and total bytes, by what the disk holds."""
 
 
 def exposition(state: State, disks: Disks, now: datetime | None = None) -> str:
-    """The state in Prometheus' text format; its target says of which slug and worker."""
+    """The state in Prometheus' text format. Slug and worker come from the scrape target."""
     return "\n".join([*_metrics(state, disks, now or datetime.now(UTC)), ""])
 
 
 def report(state: State, now: datetime | None = None) -> dict[str, object]:
-    """The state and the seconds that are left of the start."""
+    """The state, and the seconds left until ready."""
     return asdict(state) | {"left_s": _left_s(state, now or datetime.now(UTC))}
 
 
@@ -51,7 +51,7 @@ def _left_s(state: State, now: datetime) -> float | None:
 
 
 def _loaded(state: State) -> float | None:
-    """While vLLM tells it, and 1 once it has gone on from loading."""
+    """As vLLM reports it, and 1 after loading."""
     if state.percent is not None:
         return state.percent / 100
     return 1.0 if Phase.LOADING in state.seconds else None

@@ -1,4 +1,4 @@
-"""Where the present run stands: keeps the timeline, writes the state file, logs the start-up."""
+"""How far the current run has come: keeps the timeline, writes the state file, logs the start-up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Progress:
 
     @property
     def run(self) -> int:
-        """How many times a start has begun, the present one included."""
+        """How many starts have begun, the current one included."""
         return self._run
 
     @property
@@ -50,7 +50,7 @@ class Progress:
 
     @property
     def has_answered(self) -> bool:
-        """Whether vLLM has answered in this run, ready or not: what ends it then is no wrong setting."""
+        """Whether vLLM has answered in this run: if so, whatever ends it is no configuration error."""
         return self.was_ready or Phase.WARMING in (self._timeline.phase, *self._timeline.seconds)
 
     @property
@@ -68,10 +68,10 @@ class Progress:
         self._write()
 
     def observe(self, line: str) -> None:
-        """Read one line of vLLM's output; costs nothing once it is ready."""
+        """Read one line of vLLM's output; does nothing once it is ready."""
         if not self.is_starting:
             return
-        # a draft loads after the main model, with a bar of its own: what is told never falls
+        # a draft model loads after the main one, with a progress bar of its own: the percentage never falls
         if (percent := percent_in(line)) is not None and percent > (self._percent or -1):
             self._percent = percent
             self._write()
@@ -81,7 +81,7 @@ class Progress:
             self.advance(phase)
 
     def advance(self, phase: Phase) -> None:
-        """The start-up has come as far as `phase`; the log says so, once."""
+        """The start-up has reached `phase`: log it once."""
         before, self._timeline = self._timeline, self._timeline.advance(phase, self._clock())
         if self._timeline is before:
             return
@@ -100,7 +100,7 @@ class Progress:
         )
 
     def enter(self, phase: Phase, trouble: Trouble | None = None, problem: str | None = None) -> None:
-        """Leave the start-up, or readiness, for `phase`; `problem` is one line for a person."""
+        """Leave start-up or readiness for `phase`; `problem` is one line for a person."""
         self._timeline = self._timeline.enter(phase, self._clock())
         self._percent = None
         if trouble:
@@ -108,11 +108,11 @@ class Progress:
         self._write(trouble, problem)
 
     def blocked(self, trouble: Trouble, problem: str) -> None:
-        """The present phase cannot go on; `problem` is one line for a person."""
+        """The current phase cannot go on; `problem` is one line for a person."""
         self._write(trouble, problem)
 
-    def weigh(self, count: int) -> None:
-        """The weights have so many bytes."""
+    def set_weights_bytes(self, count: int) -> None:
+        """The size of the weights."""
         self._weights_bytes = count
 
     def _gb_per_s(self) -> float | None:
@@ -120,7 +120,7 @@ class Progress:
         return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
 
     def _earlier_starts(self) -> Sequence[history.Start]:
-        """What is kept of them; a file that is not ours is only advice that is missing."""
+        """Those in the history file; a broken file is logged and ignored, since it only serves estimates."""
         try:
             return history.read(self._history_file)
         except OSError as error:
@@ -131,7 +131,7 @@ class Progress:
         return ()
 
     def _remember(self) -> None:
-        """The next start is estimated by this one too."""
+        """Add this start to the history, for estimates."""
         try:
             self._usual = history.usual(history.add(self._history_file, self._timeline.seconds))
         except OSError as error:

@@ -21,13 +21,13 @@ from launcher.files import document, safe_open
 from launcher.files.document import Fields
 from launcher.status.logs import timestamp
 
-_LARGEST_BYTES = 1024 * 1024
-_LONGEST_S = 1e10
+_MAX_BYTES = 1024 * 1024
+_MAX_S = 1e10
 _MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 
 
 class Trouble(StrEnum):
-    """What keeps a worker from serving; each has its own mend."""
+    """What keeps a worker from serving; each has its own remedy."""
 
     WEIGHTS_MISSING = "weights-missing"
     WEIGHTS_CORRUPT = "weights-corrupt"
@@ -39,7 +39,7 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """One moment of a launcher; `since` is when the phase began, `seconds` what each phase before it took.
+    """A launcher's state at one moment; `since` is when the phase began, `seconds` what each phase before it took.
 
     `usual` is what phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
     """
@@ -76,9 +76,9 @@ def write(path: Path, state: State) -> None:
 
 
 def read(path: Path) -> State | None:
-    """The state last written; None if there is none or it is not ours."""
+    """The state last written; None if there is none or it is broken."""
     try:
-        return _parsed(Fields.of(document.parse(safe_open.read(path, _LARGEST_BYTES))))
+        return _parsed(Fields.of(document.parse(safe_open.read(path, _MAX_BYTES))))
     except (OSError, ValueError):
         return None
 
@@ -92,7 +92,7 @@ def _parsed(said: Fields) -> State:
         run=said.whole("run"),
         seconds=_seconds(said.section("seconds")),
         percent=said.whole_or_none("percent"),
-        problem=said.text_or_none("problem", most=_LARGEST_BYTES),
+        problem=said.text_or_none("problem", most=_MAX_BYTES),
         trouble=Trouble(trouble) if trouble else None,
         usual=_seconds(said.section("usual")),
         weights_bytes=said.whole_or_none("weights_bytes"),
@@ -109,4 +109,4 @@ def _moment(text: str) -> str:
 
 
 def _seconds(phases: Fields) -> dict[str, float]:
-    return {Phase(name).value: phases.number(name, _LONGEST_S) for name in phases.values}
+    return {Phase(name).value: phases.number(name, _MAX_S) for name in phases.values}

@@ -15,7 +15,7 @@ from model_cache.job import Job
 from model_cache.manifest import lockfile
 from model_cache.manifest.manifest import Manifest
 from model_cache.settings import Settings, load
-from model_cache.sources.archive import LEAST_PART_BYTES
+from model_cache.sources.archive import MIN_PART_BYTES
 from model_cache.telemetry.progress import Progress
 from model_cache.telemetry.report import Reporter, renderer, text_line
 
@@ -59,16 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     command("fetch", "the weights, unless they are there and unchanged", _job(_fetch))
     command("verify", "every byte of what is published; fetch again what is wrong", _job(_verify))
     command("lock", "print weights.lock for what the hub lists now, and what changed", _job(_lock))
-    command("serve", "published weights to other nodes, read-only", _serve)
-    shown = command("inventory", "what the volume holds, a line for each slug", _inventory)
+    command("serve", "published weights to other nodes, read-only", serve.run)
+    shown = command("inventory", "what the volume holds, a line for each slug", inventory.run)
     shown.add_argument("only", nargs="?", choices=["slugs"], help="their names alone")
-    removed = command("prune", "show what nobody refers to, or remove what of it is named", _prune)
+    removed = command("prune", "show what nobody refers to, or remove what of it is named", prune.run)
     removed.add_argument("paths", metavar="PATH", nargs="*", help="as it was shown")
-    exported = command("export", "published weights in parts, for a host without a way out", _export)
+    exported = command("export", "published weights in parts, for a host without a way out", export.run)
     exported.add_argument("slug", metavar="SLUG")
     exported.add_argument("into", metavar="DIR", type=Path)
-    for name, least, default in (("PART_BYTES", LEAST_PART_BYTES, export.PART_BYTES), ("FROM", 1, 1)):
-        exported.add_argument(name, nargs="?", type=_number(least, default), default=default)
+    sizes = _number(MIN_PART_BYTES, export.PART_BYTES)
+    exported.add_argument("part_bytes", metavar="PART_BYTES", nargs="?", type=sizes, default="")
+    exported.add_argument("first", metavar="FROM", nargs="?", type=_number(1, 1), default="")
     return parser
 
 
@@ -83,22 +84,6 @@ def _number(least: int, default: int) -> Callable[[str], int]:
     return read
 
 
-def _serve(_: argparse.Namespace) -> None:
-    serve.run()
-
-
-def _inventory(given: argparse.Namespace) -> None:
-    inventory.run(names_alone=given.only is not None)
-
-
-def _prune(given: argparse.Namespace) -> None:
-    prune.run(given.paths)
-
-
-def _export(given: argparse.Namespace) -> None:
-    export.run(given.slug, given.into, given.PART_BYTES, given.FROM)
-
-
 def _job(task: Task) -> Callable[[argparse.Namespace], None]:
     def run(_: argparse.Namespace) -> None:
         settings = load(Settings)
@@ -107,7 +92,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
         try:
             task(Job(settings, progress, report), settings)
         except JobError as error:
-            if progress.snapshot().phase != "failed":  # else it has been told
+            if progress.snapshot().phase != "failed":  # else it has been reported
                 progress.fail(str(error))
                 report.line()
             raise
@@ -116,7 +101,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
 
 
 def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
-    """Where the run speaks, and how; beside a lock on standard output, to the person who asked for it."""
+    """Lines on standard output; for `lock`, whose output is the file, on standard error."""
     if task is _lock:
         return Reporter(progress, sys.stderr, text_line)
     terminal = sys.stdout.isatty()
@@ -140,8 +125,8 @@ def _lock(job: Job, settings: Settings) -> None:
     sys.stdout.write(new.text())
 
 
-def _readable(path: Path | None) -> lockfile.Lock | None:
-    """The lock before; one that is broken is what is to be written anew."""
+def _readable(path: Path | None) -> lockfile.Lockfile | None:
+    """The lock file before; a broken one counts as none, since it is to be replaced."""
     try:
         return lockfile.read(path) if path else None
     except ConfigError:
@@ -149,7 +134,7 @@ def _readable(path: Path | None) -> lockfile.Lock | None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    """Leave at once: a kill at any moment loses nothing, so there is nothing to tidy up first."""
+    """Exit at once: a kill at any moment loses nothing, so there is nothing to clean up."""
     name = signal.Signals(number).name
     os.write(2, f"model-cache: stopped by {name}; run again to resume\n".encode())
     os._exit(128 + number)

@@ -22,7 +22,7 @@ class JobError(Exception):
 
 
 class ConfigError(JobError):
-    """A setting or the volume's ownership needs an operator's hand."""
+    """An operator must change a setting or the volume's ownership."""
 
     exit_code = 2
 
@@ -52,14 +52,14 @@ class AccessError(JobError):
 
 
 def unreadable(name: str, error: OSError) -> RetryableError:
-    """For a disk that was carried here and fails."""
+    """The error for a disk that was carried here and fails."""
     return RetryableError(f"{name} cannot be read ({error.strerror}); check that disk, then run again")
 
 
 def combined(errors: Sequence[JobError]) -> JobError:
-    """One for all of *errors*, in the order in which they came: the last one's text first.
+    """One error for all of *errors*, which are in order of time; the last one's text comes first.
 
-    Its kind is the most hopeful one: where one of them may pass, running again may help.
+    Its type is the most hopeful one: if one of them is temporary, running again may help.
     """
     texts = list(dict.fromkeys(str(error) for error in reversed(errors)))
     kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
@@ -68,6 +68,6 @@ def combined(errors: Sequence[JobError]) -> JobError:
 
 
 def refused(error: JobError) -> int:
-    """Prints the one line of an error that ends a program; returns its exit code."""
+    """Print the one line of an error that ends a program; returns its exit code."""
     sys.stderr.write(f"model-cache: {error}\n")
     return error.exit_code

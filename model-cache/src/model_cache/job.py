@@ -1,8 +1,8 @@
-"""The run, from a name on the hub to a verified, published snapshot. Reads top-down."""
+"""One run, from a name on the hub to a verified, published snapshot. Reads top-down."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from model_cache.errors import AccessError, ConfigError, IntegrityError
 from model_cache.manifest import card, lockfile
 from model_cache.manifest.document import WrongDocumentError
 from model_cache.manifest.listing import Accepted, ListedFile, accept, missing_from
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import READY, Manifest, ManifestFile
 from model_cache.settings import Settings, export_to_sdk
 from model_cache.sources.chain import Sources, connect
@@ -42,10 +42,7 @@ class Job:
     def run(self) -> Path:
         """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
         with explained(self._settings.dir):
-            snapshot = self._unchanged()
-            if snapshot is None:
-                self._say_wrong_record(self._volume.linked())
-                snapshot = self._mended_or_fetched()
+            snapshot = self._unchanged() or self._repair_or_fetch()
             self._say_ready(snapshot)
         return snapshot
 
@@ -57,46 +54,34 @@ class Job:
                     f"{self._settings.slug} has no published weights to verify: fetch them first, with "
                     f"docker compose up {self._settings.slug}-weights"
                 )
-            self._say_wrong_record(snapshot)
-            snapshot = self._mended_or_fetched(every_byte=True)
+            snapshot = self._repair_or_fetch(every_byte=True)
             self._say_ready(snapshot)
         return snapshot
 
-    def _published_record(self) -> ready.Ready | None:
-        """What the slug links to, whether or not it is what is asked for."""
-        snapshot = self._volume.linked()
-        return ready.read(snapshot) if snapshot else None
-
     def _unchanged(self) -> Path | None:
-        """The linked snapshot, if every file's stat is as published: no network, no hashing."""
-        snapshot = self._linked()
-        record = ready.read(snapshot) if snapshot else None
-        if snapshot is None or record is None or record.changed(snapshot):
+        """The linked snapshot if it is what is asked for and no file's stat has changed: no network, no hashing."""
+        if (snapshot := self._linked()) is None or (record := ready.read(snapshot)) is None:
             return None
-        return None if self._is_newly_locked(record) else snapshot
-
-    def _is_newly_locked(self, record: ready.Ready) -> bool:
-        """Whether READY.json has yet to say that weights.lock names these files; that takes no hub and no hashing."""
-        return not record.locked and self._is_locked(record.lock())
+        # READY.json may have yet to say that weights.lock names these files
+        is_newly_locked = not record.locked and self._is_locked(record.lock())
+        return None if is_newly_locked or record.changed(snapshot) else snapshot
 
     def _linked(self) -> Path | None:
         """The snapshot that the slug links to, if it is what is asked for."""
-        record = self._published_record()
-        return self._volume.linked() if record and self._is_wanted(record) else None
-
-    def _is_wanted(self, record: ready.Ready) -> bool:
+        if (snapshot := self._volume.linked()) is None or (record := ready.read(snapshot)) is None:
+            return None
         wanted = self._lock()
-        return record.is_for(self._settings.chosen_repo, self._settings.revision) and (
-            wanted is None or wanted.manifest.digest == record.digest
-        )
+        is_wanted = wanted is None or wanted.manifest.digest == record.digest
+        is_named = record.is_for(self._settings.chosen_repo, self._settings.revision)
+        return snapshot if is_named and is_wanted else None
 
-    def _lock(self) -> Lock | None:
+    def _lock(self) -> Lockfile | None:
         """The slug's weights.lock, or else what was recorded at first use. Raises ConfigError."""
         return self._own_lock() or lockfile.read(
             self._volume.recorded_lock(self._settings.revision), follow_link=False
         )
 
-    def _own_lock(self) -> Lock | None:
+    def _own_lock(self) -> Lockfile | None:
         settings = self._settings
         path = settings.chosen_lock_file
         own = lockfile.read(path) if path else None
@@ -107,7 +92,8 @@ class Job:
             )
         return own
 
-    def _mended_or_fetched(self, *, every_byte: bool = False) -> Path:
+    def _repair_or_fetch(self, *, every_byte: bool = False) -> Path:
+        self._say_wrong_record(self._volume.linked())
         with (
             serving(self._progress, self._settings.port, self._report.line),
             explained(self._settings.dir),
@@ -117,14 +103,14 @@ class Job:
             self._volume.prepare()
             with self._volume.lock(on_wait=self._say_waiting):
                 if not every_byte and (snapshot := self._unchanged()):
-                    return snapshot  # another run has done it all
+                    return snapshot  # another run has done it
                 published = self._volume.linked() if every_byte else self._linked()
-                return self._mended(published, every_byte=every_byte) or self._fetched()
+                return self._repaired(published, every_byte=every_byte) or self._fetched()
 
-    def _mended(
-        self, snapshot: Path | None, content: Lock | None = None, *, every_byte: bool = False
+    def _repaired(
+        self, snapshot: Path | None, content: Lockfile | None = None, *, every_byte: bool = False
     ) -> Path | None:
-        """The published *snapshot* with its record renewed, if every byte is still right; as *content*, if it is given.
+        """The published *snapshot* with its record renewed, if every byte is still right; as *content*, if given.
 
         Stats differ after a volume was copied. A snapshot with wrong bytes is withdrawn at once.
         """
@@ -135,18 +121,21 @@ class Job:
         verdict = self._verified(snapshot, suspects, lambda: self._volume.take_ready_away(snapshot))
         if verdict.wrong:
             self._volume.withdraw(snapshot, verdict.wrong)
-            self._say_withdrawn(verdict.wrong)
+            for file in verdict.wrong:
+                self._report.line(
+                    f"{file.path} is corrupt: set aside, the weights are withdrawn until it is fetched again"
+                )
             return None
         content, stamps = content or record.lock(), record.stamps() | verdict.stamps
         self._volume.mark_ready(snapshot, content, stamps, locked=self._is_locked(content))
         return snapshot
 
-    def _is_locked(self, content: Lock) -> bool:
-        """Whether weights.lock, and not only the hub at first use, says so."""
+    def _is_locked(self, content: Lockfile) -> bool:
+        """Whether the slug's weights.lock, and not only the hub at first use, names this content."""
         return self._own_lock() == content
 
-    def _lock_of(self, manifest: Manifest) -> Lock:
-        return Lock(self._settings.chosen_repo, self._settings.revision, manifest)
+    def _lock_of(self, manifest: Manifest) -> Lockfile:
+        return Lockfile(self._settings.chosen_repo, self._settings.revision, manifest)
 
     def _fetched(self) -> Path:
         wanted = self._lock()
@@ -161,28 +150,26 @@ class Job:
             self._volume.require_space(staging, manifest)
             stamps = self._fill(hub, staging, manifest)
         self._enter_done("publishing", manifest)
-        return self._published(self._lock_of(manifest), stamps)
+        content = self._lock_of(manifest)
+        self._record(content)
+        return self._volume.publish(content, stamps, locked=self._is_locked(content))
 
     def _relinked(self, manifest: Manifest) -> Path | None:
         """The snapshot of *manifest*, where another slug or an earlier run has published it."""
         content = self._lock_of(manifest)
-        snapshot = self._mended(self._volume.snapshot(manifest.digest), content)
+        snapshot = self._repaired(self._volume.snapshot(manifest.digest), content)
         if snapshot:
             self._record(content)
             self._volume.link(snapshot)
         return snapshot
 
-    def _record(self, made: Lock) -> None:
-        """What is trusted at first use is so from then on."""
+    def _record(self, made: Lockfile) -> None:
+        """Without a lock file, record what is trusted at first use for later runs."""
         if self._lock() is None:
             self._volume.record_lock(made)
 
-    def _published(self, made: Lock, stamps: Mapping[str, Stamp]) -> Path:
-        self._record(made)
-        return self._volume.publish(made, stamps, locked=self._is_locked(made))
-
-    def _wanted(self, hub: Sources, wanted: Lock | None) -> Manifest:
-        """What the snapshot is to consist of: the lock, or where there is none the hub's listing."""
+    def _wanted(self, hub: Sources, wanted: Lockfile | None) -> Manifest:
+        """What the snapshot shall consist of: the lock file's files, or without one the hub's listing."""
         listing = hub.list_files(known=wanted is not None)
         if wanted is None:
             return self._trusted(self._accepted(listing))
@@ -193,8 +180,8 @@ class Job:
         )
         return wanted.manifest
 
-    def _check_listed(self, listing: list[ListedFile] | None, wanted: Lock) -> None:
-        """Raises IntegrityError before hundreds of gigabytes come that cannot be right."""
+    def _check_listed(self, listing: list[ListedFile] | None, wanted: Lockfile) -> None:
+        """Raise IntegrityError before hundreds of gigabytes are downloaded that cannot be right."""
         if listing is not None and (gone := missing_from(listing, wanted.manifest)):
             raise IntegrityError(
                 f"the hub no longer lists {len(gone)} files as locked, {gone[0].path} first; nothing was downloaded: "
@@ -218,8 +205,8 @@ class Job:
         self._say_accepted(accepted)
         return accepted
 
-    def locked(self) -> Lock:
-        """A lock of what the hub lists now, its shard index checked; nothing is published. Raises JobError."""
+    def locked(self) -> Lockfile:
+        """A lock file of what the hub lists now, its shard index checked; publishes nothing. Raises JobError."""
         with explained(self._settings.dir), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
             accepted = self._accepted(hub.list_files())
             if index := accepted.manifest.index:
@@ -235,8 +222,8 @@ class Job:
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
         """Download and verify until every file in *staging* is right, and return their stamps.
 
-        Wrong ones get another chance, since what an earlier run had left may be at fault, and then from somebody else
-        if there is anybody.
+        Wrong files are downloaded again, first from the same source, since a part that an earlier run left may be at
+        fault, and then from another if there is one.
         """
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
@@ -247,10 +234,11 @@ class Job:
             left, stamps = verdict.wrong, stamps | verdict.stamps
             if not left:
                 return stamps
-            _remove(staging, left)
+            for file in left:
+                safe_open.remove(staging, file.path)
             self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
             if turn:
-                hub.doubt(left)
+                hub.distrust(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
             f"{left[0].path} first; they were removed, the rest is kept: check the disk, or try another hub with "
@@ -267,7 +255,7 @@ class Job:
             hub.download(rest, staging, self._progress)
 
     def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
-        """The shard index, right to the last byte, before hundreds of gigabytes follow."""
+        """The shard index, verified before hundreds of gigabytes follow."""
         for _ in range(1 + hub.count):
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
@@ -276,7 +264,7 @@ class Job:
             if sha256(content).hexdigest() == index.sha256:
                 return content
             safe_open.remove(staging, index.path)
-            hub.doubt([index])
+            hub.distrust([index])
         raise IntegrityError(
             f"{index.path} differs from its sha256, whoever sends it; nothing else was downloaded"
         )
@@ -302,17 +290,11 @@ class Job:
         )
 
     def _say_accepted(self, accepted: Accepted) -> None:
-        """What could run code when it is loaded."""
+        """List files that could run code when they are loaded."""
         for file in accepted.code:
             self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
         for path in accepted.left_out:
             self._report.line(f"left out, since loading it runs code: {path!r}")
-
-    def _say_withdrawn(self, wrong: Sequence[ManifestFile]) -> None:
-        for file in wrong:
-            self._report.line(
-                f"{file.path} is corrupt: set aside, the weights are withdrawn until it is fetched again"
-            )
 
     def _say_ready(self, snapshot: Path) -> None:
         record = ready.read(snapshot)
@@ -323,7 +305,7 @@ class Job:
         self._enter_done("ready", record.manifest(), remark)
 
     def _say_wrong_record(self, snapshot: Path | None) -> None:
-        """A record that cannot be trusted is none: its files are read again, and it is written anew."""
+        """A record that cannot be trusted counts as none: all files are read again, and it is rewritten."""
         if snapshot is None:
             return
         try:
@@ -337,11 +319,6 @@ class Job:
     def _say_retry(self, remark: str) -> None:
         self._progress.retried()
         self._report.line(remark)
-
-
-def _remove(root: Path, files: Sequence[ManifestFile]) -> None:
-    for file in files:
-        safe_open.remove(root, file.path)
 
 
 def _work(files: Sequence[ManifestFile]) -> Work:

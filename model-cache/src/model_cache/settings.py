@@ -15,22 +15,22 @@ from model_cache.storage.filesystem import is_shared
 
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)
-_LEAST_LIMIT = 100_000
+_MIN_LIMIT = 100_000
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
-# The SDK's own knobs. Its defaults fail any file that needs over an hour, or a lock held over ten minutes.
-_SDK_KNOBS: Mapping[str, str] = {
-    # A file that comes in ranges is written twice: in parts, then as a whole. That is worth its while only for files so
-    # large that few are left to come side by side.
+# The SDK's own settings. Its defaults fail any file that takes over an hour, or a lock held over ten minutes.
+_SDK_SETTINGS: Mapping[str, str] = {
+    # A file in ranges is written twice: in parts, then as a whole. That pays off only for files so large that few
+    # download at the same time.
     "MODELSCOPE_DOWNLOAD_PARALLEL_THRESHOLD_MB": "4000",
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "2",
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
     "MODELSCOPE_DOWNLOAD_FILE_LOCK_TIMEOUT_SECONDS": "86400",
-    # of one connection out of sixteen, which share a slow link: what is too slow is judged over all of them
+    # for one of sixteen connections, which share a slow link: rate_limit judges all of them together
     "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "1024",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
     "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
-    # our own session ends a listing that is too slow or too long, and waits as it is told before it asks again
+    # our own session ends a listing that is too slow or too long, and does the retries
     "MODELSCOPE_REPO_TREE_PAGE_TIMEOUT_SECONDS": "86400",
     "TQDM_DISABLE": "1",
 }
@@ -66,7 +66,7 @@ def _fallbacks(value: str) -> str:
 
 
 def _ca(value: Path) -> Path:
-    import ssl  # here, since few set it
+    import ssl  # lazily, since few set it
 
     try:
         ssl.create_default_context(cafile=value)
@@ -76,9 +76,9 @@ def _ca(value: Path) -> Path:
 
 
 def _limit(value: int) -> int:
-    if 0 < value < _LEAST_LIMIT:
+    if 0 < value < _MIN_LIMIT:
         raise ValueError(
-            f"{value} is less than the {_LEAST_LIMIT} bytes a second that sixteen connections need"
+            f"{value} is less than the {_MIN_LIMIT} bytes a second that sixteen connections need"
         )
     return value
 
@@ -91,8 +91,8 @@ class VolumeSettings(BaseSettings):
     dir: Path = Path("/weights")
     """The weights volume."""
     volume: Literal["auto", "local", "shared"] = "auto"
-    """shared: other hosts may write to the volume too, and the kernel's locks are not enough; auto: so it is unless its
-    file system is known to be of one host alone."""
+    """shared: other hosts may write to the volume too, so the kernel's locks are not enough; auto: shared unless its
+    file system is known to be local."""
 
     def is_shared(self) -> bool:
         """Whether other hosts may write to the volume. Raises OSError."""
@@ -111,38 +111,38 @@ class Settings(VolumeSettings):
     source: Literal["published", "online"] = "published"
     """online: fetch ``online_repo`` in the place of ``repo``; vLLM quantises it when it loads."""
     if_missing: str = ""
-    """What an operator may do if the hub does not know the repository; said after the hub's 404."""
+    """What an operator may do if the hub does not know the repository; added to the error for a 404."""
     revision: Annotated[str, Field(min_length=1)] = "master"
-    """Branch, tag or commit on the hub. A branch is read once: a complete snapshot is not looked up again."""
+    """Branch, tag or commit on the hub. A branch is resolved once: a complete snapshot is not looked up again."""
     lock_file: Path | None = None
-    """The slug's weights.lock: what it lists is fetched, whatever the hub says today. Need not be there."""
+    """The slug's weights.lock: what it lists is fetched, whatever the hub lists today. May be missing."""
     card_file: Path | None = None
     """The slug's card.yaml. Repository code is fetched only where it says ``trust_remote_code: true``."""
     beat_s: Annotated[float, Field(gt=0)] = 10
-    """On a shared volume: seconds between a run's signs of life. After three without one it counts as dead."""
+    """On a shared volume: seconds between a run's heartbeats. After three without one it counts as dead."""
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "https://modelscope.cn"
-    """Address of the hub. Always passed on explicitly: the SDK would otherwise also ask its second site."""
+    """Address of the hub. Always passed explicitly: the SDK would otherwise also ask its second site."""
     token_file: Path | None = None
     """File that holds an access token, for private repositories."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8002
     """Port of /progress and /metrics while the job runs; 0 takes any free one."""
     fallbacks: Annotated[str, AfterValidator(_fallbacks)] = ""
-    """Where else files are looked for, in order, with spaces between: hf:ADDRESS (a Hugging Face hub or its mirror),
-    node:ADDRESS (another node's serve-weights), dir:PATH."""
+    """Other sources, in order, separated by spaces: hf:ADDRESS (a Hugging Face hub or its mirror), node:ADDRESS
+    (another node's serve-weights), dir:PATH."""
     import_dir: Path | None = None
-    """A directory with an export of the slug's weights: it alone is asked, no hub."""
+    """A directory with an export of the slug's weights: the only source then, without a hub."""
     node_token_file: Path | None = None
     """File that holds the token of the nodes among the fallbacks."""
     most_bytes_per_s: Annotated[int, Field(ge=0), AfterValidator(_limit)] = 0
-    """The most that the download takes of the link, over all connections; 0: all of it."""
+    """The maximum rate of the download over all connections; 0: no limit."""
     least_bytes_per_s: Annotated[int, Field(ge=0)] = 10_000
-    """A download that is slower over ``patience_s`` counts as broken off; 0: however slow it is."""
+    """A download that is slower over ``patience_s`` counts as broken off; 0: never."""
     patience_s: Annotated[float, Field(gt=0)] = 600
-    """Seconds over which a download's speed is judged."""
+    """Seconds over which a download's rate is measured."""
     retry_s: Annotated[float, Field(ge=0, le=86_400)] = 300
-    """Seconds that a request waits in all for a source that fails or asks to wait, before the next one is asked."""
+    """Total seconds that a request waits for a source that fails or asks to wait, before the next source is asked."""
     ca_file: Annotated[Path, AfterValidator(_ca)] | None = None
-    """File with certificates of CAs, in PEM form, that are trusted beside the usual ones."""
+    """PEM file with certificates of CAs that are trusted beside the usual ones."""
     progress: Literal["auto", "json", "text"] = "auto"
     """Lines on stdout: text for people, JSON for machines; auto means text on a terminal only."""
 
@@ -219,7 +219,7 @@ def load(kind: type[_Kind]) -> _Kind:
 
 
 def export_proxies() -> None:
-    """Make what the environment says of proxies fit for every library: one without a scheme is an http:// one."""
+    """Add http:// to proxies in the environment without a scheme, for libraries that need one."""
     for name in (*_PROXIES, *map(str.lower, _PROXIES)):
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
@@ -231,10 +231,10 @@ def _fault(field: str, kind: str, message: str) -> str:
 
 
 def export_to_sdk(cache: Path, home: Path) -> None:
-    """Set what the SDK reads from the environment when it is imported. A knob that is set already stays.
+    """Set what the SDK reads from the environment when it is imported. What is set already stays.
 
-    *cache* holds its lock files and must be on the volume, so that every container sees them; *home*
-    holds its credentials, which it unpickles, and must be private to this run.
+    *cache* holds its lock files and must be on the volume, so that every container sees them; *home* holds its
+    credentials, which it unpickles, and must be private to this run.
     """
-    os.environ.update(_SDK_KNOBS | os.environ)
+    os.environ.update(_SDK_SETTINGS | os.environ)
     os.environ.update(MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

@@ -57,7 +57,7 @@ def test_a_stop_during_the_start_up_is_passed_on(site: Site, start: Start) -> No
 
 
 def test_requests_are_refused_before_the_stop_is_passed_on(site: Site, start: Start) -> None:
-    """The door is closed when the signal reaches vLLM; a launcher that starts again opens it."""
+    """Requests are refused by the time the signal reaches vLLM; a launcher that starts again admits them."""
     site.publish()
     worker = start()
     worker.wait_event("phase", phase="ready")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.resources.weights import Check, File, find
 from model_cache.manifest.listing import ListedFile, accept
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.storage.verify import verify
 from model_cache.storage.volume import Volume
 from tests.integration.launcher.harness import SLUG
@@ -32,7 +32,7 @@ def test_what_the_weights_job_publishes_the_launcher_serves_without_hashing(tmp_
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
         (staging / path).write_bytes(data)
     stamps = verify(staging, manifest.files, lambda *_: None).stamps
-    published = volume.publish(Lock("owner/name", "master", manifest), stamps, locked=False)
+    published = volume.publish(Lockfile("owner/name", "master", manifest), stamps, locked=False)
     hashed: list[File] = []
     found = find(tmp_path, SLUG)
     Check(hashed.append).run(found)

@@ -16,7 +16,7 @@ from .conftest import SHARDS, Job, free_port, hashes
 
 SHARD = next(iter(SHARDS))
 SSHD = "/usr/sbin/sshd"
-WAIT_S = 180  # both settle for 20 s; who finds a dead one's signature watches it for 30
+WAIT_S = 180  # both settle for 20 s; who finds a dead one's heartbeat watches it for 30
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3 * WAIT_S)]
 
 

@@ -34,7 +34,7 @@ def test_jobs_of_several_hosts_make_one_transfer(job: Job, hub: Hub, true_hashes
 def test_who_comes_after_a_dead_host_goes_on_with_its_download(
     job: Job, hub: Hub, true_hashes: dict[str, str]
 ) -> None:
-    """Killed in the middle of a file: its signature stands still, and its part of the file is taken over."""
+    """Killed in the middle of a file: its heartbeat stops, and its part of the file is taken over."""
     hub.rate = 1_000_000
     with job.start() as process:
         while not any(path.stat().st_size > 500_000 for path in job.volume.glob(".staging/*/*.incomplete")):

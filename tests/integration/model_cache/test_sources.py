@@ -260,7 +260,7 @@ def test_a_fallback_that_is_none_is_named(job: Job, wrong: str) -> None:
 
 
 def test_weights_are_not_served_without_a_token(job: Job) -> None:
-    """Exit 2: there is no open door by mistake."""
+    """Exit 2: nothing is served openly by mistake."""
     with job.start("-m", "model_cache", "serve") as process:
         _, stderr = process.communicate(timeout=60)
 

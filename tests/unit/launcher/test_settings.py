@@ -67,7 +67,7 @@ def test_a_hang_may_be_no_reason_to_kill() -> None:
         ("LAUNCHER_HANG_AFTER_S", "-1", "more than 0"),
         ("LAUNCHER_HANG_AFTER_S", "nan", "more than 0"),
         ("LAUNCHER_GPUS", "all", "a number of GPUs"),
-        ("LAUNCHER_GPUS", "-1", "0 or more"),
+        ("LAUNCHER_GPUS", "-1", "from 0 to 1024"),
         ("LAUNCHER_COMMAND", "'vllm", "matching quotes"),
         ("LAUNCHER_COMMAND", "  ", "must name a program"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from launcher.engine.phases import Phase
 from launcher.files import safe_open
-from launcher.resources.gpu_locks import BusyError, Slots
+from launcher.resources.gpu_locks import BusyError, GpuLocks
 from launcher.resources.gpus import GPU, GpusError
 from launcher.resources.weights import CorruptError, WeightsError, find
 from launcher.status import history, state
@@ -80,12 +80,12 @@ def test_a_signature_that_is_wrong_leaves_a_holder_without_a_name(
     path = wrong(tmp_path / NODE[0].uuid)
     if not path.is_file() or path.is_symlink():
         with pytest.raises(GpusError, match="GPU-a: "):
-            Slots(tmp_path, 2, "a").claim(NODE)
+            GpuLocks(tmp_path, 2, "a").claim(NODE)
         return
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(BusyError, match="GPU 0 held by a launcher that left no name"):
-            Slots(tmp_path, 2, "a").claim(NODE)
+            GpuLocks(tmp_path, 2, "a").claim(NODE)
 
 
 @pytest.mark.parametrize("name", ["turn.lock", NODE[0].uuid])
@@ -95,11 +95,11 @@ def test_a_link_among_the_slots_is_not_followed(tmp_path: Path, name: str) -> No
     slots.mkdir()
     (slots / name).symlink_to(target)
     with pytest.raises(GpusError, match=f"{name}: it is a symbolic link, and none is followed"):
-        Slots(slots, 1, "a").claim(NODE)
+        GpuLocks(slots, 1, "a").claim(NODE)
     assert not target.exists()
     target.write_text("precious")
     with pytest.raises(GpusError, match="symbolic link"):
-        Slots(slots, 1, "a").claim(NODE)
+        GpuLocks(slots, 1, "a").claim(NODE)
     assert target.read_text() == "precious"
 
 

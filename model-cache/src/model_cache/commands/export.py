@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError
 from model_cache.manifest.document import WrongDocumentError
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import DIGEST_DIGITS, READY
 from model_cache.settings import VolumeSettings, load
 from model_cache.sources.archive import FORM, LOCK, SUMS, Part, copy, parts
@@ -27,10 +28,10 @@ from model_cache.telemetry.report import human_bytes
 PART_BYTES = 4_000_000_000  # what a FAT file system takes
 
 
-def run(slug: str, into: Path, part_bytes: int, first: int) -> None:
-    """Write the parts of *slug* from number *first* on below *into*. Raises JobError."""
-    with explained(into):
-        Export(load(VolumeSettings).dir, slug, into).run(part_bytes, first)
+def run(given: Namespace) -> None:
+    """Write the parts of *given.slug* from number *given.first* on below *given.into*. Raises JobError."""
+    with explained(given.into):
+        Export(load(VolumeSettings).dir, given.slug, given.into).run(given.part_bytes, given.first)
 
 
 class Export:
@@ -44,16 +45,16 @@ class Export:
             raise ConfigError(f"{slug} has no published weights: docker compose up {slug}-weights")
         if changed := record.changed(self._snapshot):
             raise IntegrityError(f"{changed[0].path} has changed since it was verified: make verify-weights")
-        self._made = Lock(record.repo, record.revision, record.manifest())
+        self._lockfile = Lockfile(record.repo, record.revision, record.manifest())
         self._into = into / f"{slug}-{record.digest[:DIGEST_DIGITS]}"
 
     def run(self, part_bytes: int, first: int) -> None:
-        """Write the parts from number *first* on, while nobody removes what they are made from.
+        """Write the parts from number *first* on, holding the snapshot's lock against prune.
 
-        Raises ConfigError if somebody does, NoSpaceError, OSError.
+        Raises ConfigError if it is being removed, NoSpaceError, OSError.
         """
-        with shared(self._snapshot) as kept:
-            if not kept:
+        with shared(self._snapshot) as is_locked:
+            if not is_locked:
                 raise ConfigError(
                     f"{self._snapshot} is being removed by make prune; export what the slug has then"
                 )
@@ -61,9 +62,9 @@ class Export:
 
     def _run(self, part_bytes: int, first: int) -> None:
         self._into.mkdir(parents=True, exist_ok=True)
-        self._note(LOCK, self._made.text())
+        self._note(LOCK, self._lockfile.text())
         self._note(FORM, json.dumps({"part_bytes": part_bytes}) + "\n")
-        for part in parts(self._made.manifest, part_bytes)[first - 1 :]:
+        for part in parts(self._lockfile.manifest, part_bytes)[first - 1 :]:
             if not self._has(part):
                 self._write(part)
             sys.stdout.write(f"{part.name}  {human_bytes(part.bytes)}\n")

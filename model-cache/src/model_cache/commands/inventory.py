@@ -2,6 +2,7 @@
 
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from model_cache.manifest.document import WrongDocumentError
@@ -52,7 +53,7 @@ def _record(snapshot: Path) -> Ready | str | None:
 
 
 def _other(snapshot: Path) -> str:
-    """Of a snapshot that no slug links to."""
+    """For a snapshot that no slug links to."""
     found = _record(snapshot)
     if isinstance(found, Ready):
         return _describe("no slug", snapshot, found)
@@ -74,10 +75,10 @@ def _describe(whose: str, snapshot: Path, found: Ready) -> str:
     )
 
 
-def run(*, names_alone: bool) -> None:
+def run(given: Namespace) -> None:
     """Print the lines, or one that says that there are none; or the slugs' names alone. Raises JobError."""
     root = load(VolumeSettings).dir
     with explained(root):
         empty = [f"{root} holds no weights yet: docker compose up <slug>-weights"]
-        found = names(root) if names_alone else lines(root) or empty
+        found = names(root) if given.only else lines(root) or empty
         sys.stdout.writelines(f"{line}\n" for line in found)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ STALE_S = 86_400  # an interrupted download is kept that long, to go on with
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that nobody refers to. *lock*: the write lock of its repository, if it has one."""
+    """Something that nothing refers to. *lock*: the write lock of its repository, if it has one."""
 
     path: Path
     reason: str
@@ -42,11 +43,11 @@ def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]
     """All there are below *root*; *now* is the time in seconds since the epoch. *shared*: whether hosts share it."""
     snapshots = [] if shared else _snapshots(root)
     found = [*snapshots, *_downloads(root, now), *_set_aside(root)]
-    return [one for one in found if not _is_taken(one)]
+    return [one for one in found if not _is_in_use(one)]
 
 
 def remove(root: Path, leftover: Leftover) -> bool:
-    """Remove it, while nobody writes to its repository, unless somebody took it since; returns whether it is gone."""
+    """Remove it under its repository's lock, unless it is in use by now; returns whether it is gone."""
     with ExitStack() as stack:
         both = (leftover.lock, leftover.path)
         locks = [path for path in both if path is not None and path.exists() and not path.is_symlink()]
@@ -68,7 +69,7 @@ def size(path: Path) -> int:
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of the files below a directory, but for those that go meanwhile."""
+    """Of the files below a directory; skips those that vanish meanwhile."""
     for top, _, names in os.walk(path):
         for name in names:
             with suppress(FileNotFoundError):
@@ -88,7 +89,7 @@ def _linked(root: Path) -> set[Path]:
 
 
 def _real(path: Path) -> Path:
-    """As resolve() has it, but for links in a circle, at which that breaks."""
+    """Like resolve(), which fails on circular links."""
     return Path(os.path.realpath(path))
 
 
@@ -109,10 +110,10 @@ def _changed(path: Path) -> float:
     return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
 
 
-def _is_taken(leftover: Leftover) -> bool:
+def _is_in_use(leftover: Leftover) -> bool:
     locks = (leftover.path, leftover.lock)
     if leftover.lock and leftover.lock.with_suffix(".owner").exists():
-        return True  # signed for, by a run of any host
+        return True  # a run of some host holds the heartbeat lock
     return any(
         is_held(lock) for lock in locks if lock is not None and lock.exists() and not lock.is_symlink()
     )
@@ -124,14 +125,14 @@ def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
         yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
 
 
-def run(asked: Sequence[str]) -> None:
-    """Show what could go, or remove what of it is *asked* for by its path. Raises JobError."""
+def run(given: Namespace) -> None:
+    """Show what could go, or remove what of it *given.paths* name. Raises JobError."""
     settings = load(VolumeSettings)
     root = settings.dir
     with explained(root):
         found = leftovers(root, time.time(), shared=settings.is_shared())
-        chosen = [one for one in found if str(one.path.relative_to(root)) in asked]
-        lines = (_removed(root, one) for one in chosen) if asked else show(root, found)
+        chosen = [one for one in found if str(one.path.relative_to(root)) in given.paths]
+        lines = (_removed(root, one) for one in chosen) if given.paths else show(root, found)
         sys.stdout.writelines(f"{line}\n" for line in lines)
 
 

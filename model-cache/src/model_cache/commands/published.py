@@ -1,4 +1,4 @@
-"""The published snapshots of a volume, as they are at this moment, for whoever serves them."""
+"""The published snapshots of a volume, looked up anew for each request of serve-weights."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ from model_cache.storage.ready import Ready, ReadyFile, Stamp, stamp
 
 @dataclass(frozen=True)
 class _Read:
-    """A READY.json as it was read; without a record where it cannot be trusted."""
+    """A READY.json that was read; without a record where it cannot be trusted."""
 
     seen: Stamp
     record: Ready | None
 
 
 @dataclass
-class Shelf:
-    """Those below *root*. *say* hears, once, of each READY.json that cannot be trusted: the others are served."""
+class PublishedWeights:
+    """Those below *root*. *say* is called once for each READY.json that cannot be trusted; the others are served."""
 
     root: Path
     say: Callable[[str], None]
@@ -34,7 +34,7 @@ class Shelf:
         return max(named, key=lambda record: record.published_at, default=None)
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """A file with that content, if its stat is still what it was when it was verified."""
+        """A file with that content, if its stat is still as verified."""
         for snapshot, record in self._snapshots():
             for file in record.files:
                 if file.sha256 == sha256 and (found := _unchanged(snapshot, file)):
@@ -42,7 +42,7 @@ class Shelf:
         return None
 
     def _snapshots(self) -> Iterator[tuple[Path, Ready]]:
-        """Each directory with its record; a link to a directory is none."""
+        """Each snapshot's directory with its record; links to directories do not count."""
         paths = [path for path in self.root.glob("models/*/*/*") if self._is_own(path)]
         self._known = {path: read for path, read in self._known.items() if path in paths}
         for path in paths:
@@ -54,7 +54,7 @@ class Shelf:
         return os.path.realpath(snapshot) == os.path.join(os.path.realpath(self.root), below)
 
     def _record(self, snapshot: Path) -> Ready | None:
-        """Read again only when its stat has changed."""
+        """Read again only after its stat has changed."""
         try:
             seen = stamp(os.lstat(snapshot / READY))
         except OSError:

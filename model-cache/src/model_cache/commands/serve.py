@@ -1,4 +1,4 @@
-"""Serves the published weights of this volume to other nodes: read-only, by content, to whoever has the token.
+"""Serves the published weights of this volume to other nodes: read-only, by sha256, to clients with the token.
 
 GET /v1/weights/<owner>/<name>?revision=   READY.json of the newest snapshot of that revision
 GET /v1/files/<sha256>                     the file with that content, whole or by range
@@ -12,9 +12,10 @@ import os
 import re
 import signal
 import sys
+from argparse import Namespace
 from urllib.parse import parse_qs, urlsplit
 
-from model_cache.commands.published import Shelf
+from model_cache.commands.published import PublishedWeights
 from model_cache.errors import ConfigError, RetryableError
 from model_cache.http import listener
 from model_cache.http.listener import Answer, Listener, PortError, Request, port_of, problem
@@ -26,15 +27,15 @@ _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
 class Weights:
-    """What is answered: from a *shelf*, to whoever brings the *token*."""
+    """Answers requests for *published* weights that carry the *token*."""
 
-    def __init__(self, shelf: Shelf, token: str) -> None:
-        self._shelf = shelf
+    def __init__(self, published: PublishedWeights, token: str) -> None:
+        self._published = published
         self._token = token
-        self._looking = asyncio.Lock()
+        self._one_lookup = asyncio.Lock()
 
     async def answer(self, request: Request) -> Answer:
-        """Health comes first and waits for no disk."""
+        """Answers /health first, without a look at the disk."""
         try:
             url = urlsplit(request.target)
         except ValueError:
@@ -43,7 +44,7 @@ class Weights:
             return Answer(200, b'{"status": "ok"}')
         if not self._may(request):
             return problem(401, "a token is needed: MODEL_CACHE_NODE_TOKEN_FILE")
-        async with self._looking:
+        async with self._one_lookup:
             return await asyncio.to_thread(self._found, url.path, url.query, request)
 
     def _may(self, request: Request) -> bool:
@@ -59,11 +60,11 @@ class Weights:
         return problem(404, "no such route")
 
     def _record(self, repo: str, revision: str) -> Answer:
-        found = self._shelf.newest(repo, revision)
+        found = self._published.newest(repo, revision)
         return Answer(200, found.to_json().encode()) if found else problem(404, "no such weights here")
 
     def _file(self, sha256: str, asked: str) -> Answer:
-        file = self._shelf.open(sha256)
+        file = self._published.open(sha256)
         if file is None:
             return problem(404, "no such content here")
         size = os.fstat(file.fileno()).st_size
@@ -75,7 +76,7 @@ class Weights:
 
 
 def _range(asked: str, size: int) -> tuple[int, int]:
-    """What is asked for; all of it where that is nothing that there is."""
+    """The range asked for; the whole file where the range is not satisfiable."""
     match = _RANGE.fullmatch(asked)
     begin, last = (int(match[1]), match[2]) if match else (0, "")
     end = min(size, int(last) + 1) if last else size
@@ -87,8 +88,9 @@ async def serve(settings: ServeSettings, lines: Lines) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    shelf = Shelf(settings.dir, lambda problem: lines.say(event="not-served", problem=problem))
-    listening = Listener(Weights(shelf, settings.token()).answer, lambda *end: _tell(lines, *end))
+    published = PublishedWeights(settings.dir, lambda problem: lines.say(event="not-served", problem=problem))
+    weights = Weights(published, settings.token())
+    listening = Listener(weights.answer, lambda *end: _log_request(lines, *end))
     try:
         server = await listening.start(settings.serve_port)
     except PortError as error:
@@ -99,12 +101,12 @@ async def serve(settings: ServeSettings, lines: Lines) -> None:
     await listening.stop(server)
 
 
-def _tell(lines: Lines, client: str, asked: str, outcome: str) -> None:
-    """One line of JSON a request; never the token."""
+def _log_request(lines: Lines, client: str, asked: str, outcome: str) -> None:
+    """Log a request as one line of JSON, without the token."""
     lines.say(event="served", client=client, request=asked[:1000], status=outcome)
 
 
-def run() -> None:
+def run(_: Namespace) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError and RetryableError."""
     with Lines(sys.stdout) as lines:
         settings = load(ServeSettings)

@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server: one request a connection, without a body, and a limit on everything that a client may do.
+"""A small HTTP/1.1 server: one request per connection, without a body, and a limit on everything that a client may do.
 
-h11 says what a request is; the kernel sends files. Connections that have their answer, and then those whose request has
-not come whole, make way for new ones, the oldest first: nobody who is slow, or has no token, keeps out who is right.
+h11 parses requests; the kernel sends files. When all connections are taken, a new one replaces the oldest that has its
+answer, or else the oldest whose request is incomplete, so that slow clients, or those without a token, lock nobody out.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ import h11
 
 from model_cache.http.sender import Piece, Sender
 
-_MOST_CONNECTIONS = 512
-_MOST_HEAD_BYTES = 16 << 10
+_MAX_CONNECTIONS = 512
+_MAX_HEAD_BYTES = 16 << 10
 _HEAD_S = 10.0  # for a whole request
-_TEXT_S = 60.0  # for an answer that is made, and taken
-_LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # of what still comes when the answer has been sent
+_TEXT_S = 60.0  # to make an answer, and to send it
+_LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # read and dropped after the answer
 _BLOCK_BYTES = 64 << 10
 _BACKLOG = 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, by GET or HEAD. *target* is as it was sent; *headers* have lower-case names."""
+    """A GET or HEAD request. *target* is as sent; *headers* have lower-case names."""
 
     client: str
     target: str
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered: a *body* of a *kind*, or a piece of a file. *on_taken* is called when the client has it."""
+    """A *body* of a content type (*kind*), or a piece of a file. *on_taken* is called when the client has it."""
 
     status: int
     body: bytes | Piece = b""
@@ -49,7 +49,7 @@ class Answer:
 
 Handle = Callable[[Request], Awaitable[Answer]]
 OnEnd = Callable[[str, str, str], None]
-"""Called for each connection that asked for something: the client, what it asked for, a status or what went wrong."""
+"""Called for each connection with a request: the client, the target, and the status or what went wrong."""
 
 
 class PortError(Exception):
@@ -57,7 +57,7 @@ class PortError(Exception):
 
 
 class Listener:
-    """Answers what *handle* says; *on_end* hears how each connection ended."""
+    """Answers requests by *handle*; *on_end* is called when a connection ends."""
 
     def __init__(self, handle: Handle, on_end: OnEnd) -> None:
         self._handle = handle
@@ -69,19 +69,18 @@ class Listener:
 
     async def start(self, port: int) -> asyncio.Server:
         """Listen on *port* of every address. Raises PortError, or OSError for what has nothing to do with the port."""
-        listening = _listening(
-            port
-        )  # asyncio makes a server without a socket where there is no descriptor for one
+        # asyncio would make a server without a socket where no descriptor is left for one
+        listening = _listening(port)
         try:
             return await asyncio.start_server(
-                self._connected, sock=listening, backlog=_BACKLOG, limit=_MOST_HEAD_BYTES
+                self._connected, sock=listening, backlog=_BACKLOG, limit=_MAX_HEAD_BYTES
             )
         except OSError:
             listening.close()
             raise
 
     async def stop(self, server: asyncio.Server) -> None:
-        """Listen no more, and break off what is being sent."""
+        """Stop listening, and close all connections."""
         server.close()
         for task in self._all:
             task.cancel()
@@ -97,14 +96,14 @@ class Listener:
             self._waiting[task] = None
             try:
                 await self._serve(task, reader, writer)
-            except asyncio.CancelledError:  # it made way, or the server stops: either way by our own hand
+            except asyncio.CancelledError:  # replaced by a new connection, or the server stops
                 writer.transport.abort()
             finally:
                 self._leave(task)
 
     def _has_room(self) -> bool:
-        """Whether one more may stay; who has been answered longest makes way, or else who has waited longest."""
-        if len(self._all) < _MOST_CONNECTIONS:
+        """Whether one more connection fits, if need be in place of the oldest answered or incomplete one."""
+        if len(self._all) < _MAX_CONNECTIONS:
             return True
         oldest = next(chain(self._answered, self._waiting), None)
         if oldest is None:
@@ -122,7 +121,7 @@ class Listener:
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         client, asked = str((writer.get_extra_info("peername") or ("unknown",))[0]), ""
-        wire = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD_BYTES)
+        wire = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         try:
             head = await _head(wire, reader)
             self._waiting.pop(task, None)
@@ -138,7 +137,7 @@ class Listener:
             self._answered[task] = None
             try:
                 await _linger(reader, writer)
-            finally:  # also where it makes way
+            finally:  # also if it is replaced
                 answer.on_taken()
                 self._on_end(client, asked, str(answer.status))
         except (OSError, TimeoutError) as error:
@@ -149,7 +148,7 @@ class Listener:
     async def _send(
         self, wire: h11.Connection, writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool
     ) -> None:
-        """The answer, at the client's pace but not slower than the limits. Raises OSError, TimeoutError."""
+        """Send the answer. Raises OSError, or TimeoutError for a client that is too slow."""
         body = answer.body
         length = body.end - body.begin if isinstance(body, Piece) else len(body)
         headers = {"Content-Type": answer.kind, "Content-Length": str(length), "Connection": "close"}
@@ -192,12 +191,12 @@ def _listening(port: int) -> socket.socket:
 
 
 def problem(status: int, text: str) -> Answer:
-    """An error, as JSON."""
+    """An error as JSON."""
     return Answer(status, json.dumps({"error": text}).encode())
 
 
 def _refusal(head: h11.Request) -> Answer | None:
-    """For what is no request for something that can be had."""
+    """The answer to a request with another method or with a body."""
     if head.method not in (b"GET", b"HEAD"):
         refused = problem(405, "there is GET and HEAD")
         return Answer(405, refused.body, headers={"Allow": "GET, HEAD"})
@@ -210,7 +209,7 @@ def _refusal(head: h11.Request) -> Answer | None:
 
 
 async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | Answer | None:
-    """The request's head, or why it is none; None where the client left before. Raises OSError, TimeoutError."""
+    """The request's head, or an error for a broken one; None if the client left. Raises OSError, TimeoutError."""
     async with asyncio.timeout(_HEAD_S):
         while True:
             try:
@@ -221,11 +220,11 @@ async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Reque
                 return event
             if event is not h11.NEED_DATA:
                 return None
-            wire.receive_data(await reader.read(_MOST_HEAD_BYTES))
+            wire.receive_data(await reader.read(_MAX_HEAD_BYTES))
 
 
 async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
-    """All of it, to the kernel: a file may follow on another way."""
+    """Hand all of it to the kernel, since a file may follow, sent by a thread."""
     writer.transport.set_write_buffer_limits(high=0)
     writer.write(text)
     async with asyncio.timeout(_TEXT_S):
@@ -233,7 +232,7 @@ async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take what the client still sends, for a moment: closing upon it would take the answer from it."""
+    """Read for a moment what the client still sends: closing at once could reset the connection before the answer."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             writer.write_eof()
@@ -243,6 +242,6 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def port_of(server: asyncio.Server) -> int:
-    """The port that it has taken."""
+    """The port that it listens on."""
     bound: socket.socket = server.sockets[0]
     return int(bound.getsockname()[1])

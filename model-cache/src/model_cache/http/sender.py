@@ -1,4 +1,4 @@
-"""Files on their way to clients, copied by the kernel beside the event loop: a slow disk holds nobody else up."""
+"""Sends files to clients by sendfile() in threads, so that a slow disk does not block the event loop."""
 
 import asyncio
 import errno
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _AT_ONCE = 64  # files; more wait
-_NO_SENDFILE = (
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-)  # a file system that the kernel cannot send from
+# from a file system that the kernel cannot send from
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _READ_BYTES = 256 << 10
-_PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a client that takes less, 28 kB a second, is left
+_PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a slower client, below 28 kB a second, is dropped
 
 
 @dataclass(frozen=True)
@@ -32,18 +29,18 @@ class Piece:
 
 
 class Sender:
-    """Sends so many files at once."""
+    """Sends up to 64 files at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, "sender")
         self._clock = clock
 
     async def send(self, connection: socket.socket, piece: Piece) -> None:
-        """All of it. The *connection* stays open, but for one that is broken off: then it is shut.
+        """Send all of it. The *connection* stays open, unless this is cancelled: then it is shut down.
 
         Raises OSError, TimeoutError for a client that is too slow.
         """
-        # both by descriptors of its own: what is broken off here may still be at work there
+        # with descriptors of its own, since the thread may outlive a cancelled call
         own, file = socket.socket(fileno=os.dup(connection.fileno())), os.dup(piece.file.fileno())
 
         def close(_: "Future[None]") -> None:
@@ -85,5 +82,5 @@ class Sender:
 
 
 def _send_read(connection: int, file: int, at: int, count: int) -> int:
-    """As `os.sendfile`, by way of this process. A connection that takes a part gets the rest read again."""
+    """Does what `os.sendfile` does, through this process's memory. What the connection does not take is read again."""
     return os.write(connection, os.pread(file, min(count, _READ_BYTES), at))

@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written, on a volume or a disk: read within bounds, and of one type or none."""
+"""JSON that others may have written, on a volume or a disk: read within bounds, and strictly of one type."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-MOST_BYTES = 64 << 20
-"""Of a READY.json and of a lock. The launcher reads as much."""
+MAX_BYTES = 64 << 20
+"""Of a READY.json and of a lock file. The launcher has the same bound."""
 
 STRICT = ConfigDict(strict=True, extra="forbid")
 """For the dataclasses that say what a document holds."""
@@ -18,10 +18,10 @@ _Kind = TypeVar("_Kind")
 
 
 class WrongDocumentError(ValueError):
-    """It cannot be used; the text says why, in a few words."""
+    """The document cannot be used; the text says why, in a few words."""
 
 
-def content(path: Path, most: int = MOST_BYTES, *, follow_link: bool = False) -> bytes:
+def content(path: Path, most: int = MAX_BYTES, *, follow_link: bool = False) -> bytes:
     """The bytes of the regular file at *path*.
 
     Raises FileNotFoundError or another OSError, and WrongDocumentError for what is no such file, or has more than
@@ -47,7 +47,7 @@ def content(path: Path, most: int = MOST_BYTES, *, follow_link: bool = False) ->
 
 
 def parsed(kind: TypeAdapter[_Kind], text: bytes) -> _Kind:
-    """What the JSON *text* says. Raises WrongDocumentError unless that is of the *kind*."""
+    """The JSON *text* as a value of *kind*. Raises WrongDocumentError for anything else."""
     try:
         return kind.validate_json(text)
     except ValidationError as error:

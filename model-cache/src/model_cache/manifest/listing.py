@@ -1,4 +1,4 @@
-"""A hub's listing, judged before a byte is fetched. Pure."""
+"""Validation of a hub's listing before a byte is fetched. Pure."""
 
 import hashlib
 import itertools
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from model_cache.errors import IntegrityError
 from model_cache.manifest.manifest import INDEX, READY, Manifest, ManifestFile
 
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 """Of a listing as it comes from the network: 50,000 files need half of it."""
 
 
@@ -25,15 +25,15 @@ class Limits:
     parts: int
 
 
-# The largest models have some hundreds of files. A download's own names have up to 30 bytes behind the file's, and the
-# system takes 4096 bytes of a path with all that stands before it on the volume.
+# The largest models have some hundreds of files. A download appends up to 30 bytes to a file's name, and Linux takes
+# paths of 4096 bytes, with the volume's own part.
 NEW = Limits(50_000, 2048, 224, 64)
 """Of a listing that is to be fetched."""
 HELD = Limits(100_000, 4095, 255, 2048)
-"""Of what is on a volume, or locked: all that a file system takes, as the launcher reads it."""
+"""Of what is on a volume, or in a lock file: all that a file system takes, as the launcher reads it."""
 
-_MOST_INDEX_BYTES = 128 << 20
-_MOST_QUOTED = 100
+_MAX_INDEX_BYTES = 128 << 20
+_MAX_QUOTED = 100
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 _PART = re.compile(
@@ -53,7 +53,7 @@ class ListedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Accepted:
-    """What of a listing is fetched, and what is left out: files that run code when they are loaded."""
+    """Which files of a listing are fetched, and which left out: those that run code when they are loaded."""
 
     manifest: Manifest
     left_out: tuple[str, ...]
@@ -89,7 +89,7 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
 
 
 def _known(file: ListedFile) -> ListedFile:
-    """With the sha256 that is known without being told: that of nothing."""
+    """An empty file's sha256 is known even if the hub does not list it."""
     is_empty = type(file.size) is int and file.size == 0 and not file.sha256
     return file._replace(sha256=_NOTHING) if is_empty else file
 
@@ -102,7 +102,7 @@ def _runs_code(path: str, trusts_code: bool) -> bool:
 
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
-    """The files of *manifest* that *listing* has not, or has with another size or sha256."""
+    """The files of *manifest* that *listing* lacks, or has with another size or sha256."""
     sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
     listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
@@ -121,9 +121,7 @@ def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Why these files, from a network or a volume, must not be touched: a sentence each. Takes hardly more than linear
-    time.
-    """
+    """Why these files, from a network or a volume, must not be touched: a sentence each. In nearly linear time."""
     yield from _too_many(listed, limits)
     for file in listed:
         yield from _file_faults(file, limits)
@@ -142,9 +140,7 @@ def _too_many(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
-    """Pairs of paths that are one file on a file system that tells neither case nor normal forms apart, and files that
-    are a directory there: a sentence each.
-    """
+    """Paths that collide on a file system that ignores case and Unicode normal forms: a sentence each."""
     seen: dict[str, str] = {}
     for path in paths:
         if other := seen.get(_fold(path)):
@@ -170,14 +166,14 @@ def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
         yield f"path {_quoted(file.path)} has over {limits.parts} parts"
     if not 0 <= file.size < 1 << 63:
         yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
-    if file.path == INDEX and file.size > _MOST_INDEX_BYTES:
-        yield f"{INDEX} has more than {_MOST_INDEX_BYTES:,} bytes"
+    if file.path == INDEX and file.size > _MAX_INDEX_BYTES:
+        yield f"{INDEX} has more than {_MAX_INDEX_BYTES:,} bytes"
     if not _SHA256.fullmatch(file.sha256 or ""):
         yield f"{_quoted(file.path)} has no sha256 of 64 hex digits, so it could not be verified"
 
 
 def _inside_files(paths: Iterable[str]) -> Iterator[str]:
-    """What is in a directory stands next to its name, where the separator sorts before every other character."""
+    """With a separator that sorts before every other character, a directory's files sort right after its name."""
     ordered = sorted(path.replace("/", "\0") for path in paths)
     for file, other in itertools.pairwise(ordered):
         if other.startswith(f"{file}\0"):
@@ -206,7 +202,7 @@ def _fold(path: str) -> str:
 
 def _quoted(path: str) -> str:
     """For a line that somebody reads."""
-    return repr(path if len(path) <= _MOST_QUOTED else f"{path[:_MOST_QUOTED]}...")
+    return repr(path if len(path) <= _MAX_QUOTED else f"{path[:_MAX_QUOTED]}...")
 
 
 def _bytes(text: str) -> int:

@@ -1,4 +1,4 @@
-"""weights.lock: the files that a slug's weights consist of, each with its size and sha256. A file a line, for git."""
+"""weights.lock: the files of a slug's weights, each with its size and sha256, one per line for git."""
 
 import json
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from model_cache.manifest.manifest import Manifest, ManifestFile
 
 
 @dataclass(frozen=True)
-class Lock:
-    """What a repository held at a revision when it was locked."""
+class Lockfile:
+    """The files of a repository at a revision when it was locked."""
 
     repo: str
     revision: str
     manifest: Manifest
 
     def text(self) -> str:
-        """What weights.lock says: JSON."""
+        """The text of weights.lock: JSON."""
         head = {"schema": 1, "repo": self.repo, "revision": self.revision}
         sums = {"bytes": self.manifest.total_bytes, "digest": self.manifest.digest}
         fields = [f' "{name}": {json.dumps(value)}' for name, value in (head | sums).items()]
@@ -33,7 +33,7 @@ class Lock:
         return "{\n" + ",\n".join([*fields, listed]) + "\n}\n"
 
     def is_for(self, repo: str, revision: str) -> bool:
-        """Whether it is of that repository at that revision."""
+        """Whether it is for that repository at that revision."""
         return (self.repo, self.revision) == (repo, revision)
 
 
@@ -47,7 +47,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Document:
-    """What the file says."""
+    """The file's content."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     schema: Literal[1]
@@ -61,11 +61,8 @@ class _Document:
 _DOCUMENT = TypeAdapter(_Document)
 
 
-def read(path: Path, *, follow_link: bool = True) -> Lock | None:
-    """The lock in the file at *path*, or None if there is none. *follow_link* is False for what lies on a volume.
-
-    Raises ConfigError for a broken one.
-    """
+def read(path: Path, *, follow_link: bool = True) -> Lockfile | None:
+    """The lock file at *path*, or None if there is none. *follow_link* is False on a volume. Raises ConfigError."""
     try:
         return _lock(document.parsed(_DOCUMENT, document.content(path, follow_link=follow_link)))
     except FileNotFoundError:
@@ -76,15 +73,15 @@ def read(path: Path, *, follow_link: bool = True) -> Lock | None:
         raise ConfigError(f"{path} is broken ({error}); write it anew with make lock-weights") from error
 
 
-def _lock(found: _Document) -> Lock:
-    """Raises WrongDocumentError for one that could be no snapshot, or that contradicts itself."""
+def _lock(found: _Document) -> Lockfile:
+    """Raises WrongDocumentError for one that cannot be a snapshot or contradicts itself."""
     listed = sorted(ListedFile(file.path, file.size, file.sha256) for file in found.files)
     if fault := next(faults(listed, HELD), None):
         raise WrongDocumentError(fault)
     manifest = Manifest(tuple(ManifestFile(f.path, f.size, str(f.sha256)) for f in listed))
     if (manifest.digest, manifest.total_bytes) != (found.digest, found.bytes):
         raise WrongDocumentError("its files do not give its digest")
-    return Lock(found.repo, found.revision, manifest)
+    return Lockfile(found.repo, found.revision, manifest)
 
 
 def changes(old: Manifest, new: Manifest) -> Iterator[str]:

@@ -60,7 +60,7 @@ def _shards(index: bytes) -> set[str]:
     try:
         names = json.loads(index)["weight_map"].values()
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("a shard's name is no text")
+            raise TypeError("a shard's name is no string")
         return set(names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(

@@ -1,9 +1,10 @@
-"""A snapshot in numbered parts of one size, to be carried on disks: how files are laid over parts, and back.
+"""A snapshot in numbered parts of equal size, to be carried on disks: how files are divided into parts, and put
+together.
 
 DIR/<slug>-<digest16>/weights.lock            the files, with their sha256
-                      part-00001-of-00120     their bytes, one file behind the other in the lock's order, cut into parts
-                      parts.sha256            of the parts on this disk, as `sha256sum --check` reads it
-                      export.json             {"part_bytes": how many each part has, but for the last}
+                      part-00001-of-00120     the files' bytes in the lock's order, cut into parts
+                      parts.sha256            of the parts on this disk, for `sha256sum --check`
+                      export.json             {"part_bytes": the size of each part but the last}
 """
 
 import hashlib
@@ -25,11 +26,11 @@ from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
 LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
-LEAST_PART_BYTES = 1_000_000
-_MOST_FORM_BYTES, _MOST_PARTS = 4096, 1_000_000
+MIN_PART_BYTES = 1_000_000
+_MAX_FORM_BYTES, _MAX_PARTS = 4096, 1_000_000
 _BLOCK_BYTES = 8 << 20
 _DONE = ".imported-parts"
-_MOST_DONE_BYTES = 1 << 20
+_MAX_DONE_BYTES = 1 << 20
 _NUMBER = re.compile(rb"[0-9]{1,9}")
 
 
@@ -38,7 +39,7 @@ class _Form:
     """What export.json says."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    part_bytes: Annotated[int, Field(ge=LEAST_PART_BYTES, lt=1 << 63)]
+    part_bytes: Annotated[int, Field(ge=MIN_PART_BYTES, lt=1 << 63)]
 
 
 _FORM = TypeAdapter(_Form)
@@ -82,7 +83,7 @@ def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
 
 
 def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
-    """All files, one behind the other, cut where a part ends; with each piece the index of its part."""
+    """All files in order, cut where a part ends; each piece with the index of its part."""
     at = 0
     for file in manifest.files:
         begin = 0
@@ -93,31 +94,31 @@ def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
             at, begin = at + end - begin, end
 
 
-class Parcel:
-    """The parts that are in a directory, as a source of files; more of them may come on the next disk."""
+class Archive:
+    """The parts in a directory, as a source of files; more of them may come on the next disk."""
 
     def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
         """Raises ConfigError where there is no export of *slug*, or more than one, or one of other weights."""
         found = sorted(directory.glob(f"{slug}-{'[0-9a-f]' * DIGEST_DIGITS}/{LOCK}"))
-        made = lockfile.read(found[0], follow_link=False) if len(found) == 1 else None
-        if made is None:
+        lock = lockfile.read(found[0], follow_link=False) if len(found) == 1 else None
+        if lock is None:
             raise ConfigError(f"{directory} has {len(found)} exports of {slug} instead of one")
-        if not made.is_for(repo, revision):
+        if not lock.is_for(repo, revision):
             raise ConfigError(
-                f"{found[0].parent} is of {made.repo} at {made.revision}, not of {repo} at {revision}"
+                f"{found[0].parent} is of {lock.repo} at {lock.revision}, not of {repo} at {revision}"
             )
         self._root = found[0].parent
-        self._made = made
+        self._lockfile = lock
         self.name = str(self._root)
 
     def list_files(self) -> list[ListedFile]:
         """What was exported."""
-        return [ListedFile(file.path, file.size, file.sha256) for file in self._made.manifest.files]
+        return [ListedFile(file.path, file.size, file.sha256) for file in self._lockfile.manifest.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Unpack the parts that are here. Raises RetryableError that names those that are not, IntegrityError."""
-        done, all_parts = _Done(into), self._parts()
-        done.forget({part.number for part in all_parts if _is_begun_anew(part, files, into)})
+        """Unpack the parts that are here. Raises RetryableError naming a part that is not, or IntegrityError."""
+        done, all_parts = _UnpackedParts(into), self._parts()
+        done.forget({part.number for part in all_parts if _starts_over(part, files, into)})
         for file in files:
             progress.start(file.path, file.size)
         for part in all_parts:
@@ -125,25 +126,25 @@ class Parcel:
                 self._unpack(part, into)
                 done.add(part.number)
             if part.number in done.numbers:
-                self._count(part, files, progress)
-        self._require_all([part for part in all_parts if part.number not in done.numbers])
+                for piece in part.slices:
+                    if piece.file in files:
+                        progress.add(piece.file.path, piece.end - piece.begin)
+        if missing := [part for part in all_parts if part.number not in done.numbers]:
+            raise RetryableError(
+                f"{len(missing)} parts are on other disks, {missing[0].name} first; put in the next one and run again"
+            )
         for file in files:
             safe_open.writing(into, draft(file), keep=True).close()  # a file without bytes has no part
             (into / draft(file)).replace(into / file.path)
 
     def _parts(self) -> list[Part]:
         try:
-            form = document.parsed(_FORM, document.content(self._root / FORM, _MOST_FORM_BYTES))
-            if self._made.manifest.total_bytes > form.part_bytes * _MOST_PARTS:
-                raise WrongDocumentError(f"it makes more than {_MOST_PARTS:,} parts")
-            return parts(self._made.manifest, form.part_bytes)
+            form = document.parsed(_FORM, document.content(self._root / FORM, _MAX_FORM_BYTES))
+            if self._lockfile.manifest.total_bytes > form.part_bytes * _MAX_PARTS:
+                raise WrongDocumentError(f"it makes more than {_MAX_PARTS:,} parts")
+            return parts(self._lockfile.manifest, form.part_bytes)
         except (OSError, WrongDocumentError) as error:
             raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
-
-    def _count(self, part: Part, files: Sequence[ManifestFile], progress: Progress) -> None:
-        for piece in part.slices:
-            if piece.file in files:
-                progress.add(piece.file.path, piece.end - piece.begin)
 
     def _unpack(self, part: Part, into: Path) -> None:
         digest = hashlib.sha256()
@@ -162,22 +163,16 @@ class Parcel:
         except (OSError, WrongDocumentError) as error:
             raise ConfigError(f"{self._root / SUMS} is broken ({error}); export the weights again") from error
 
-    def _require_all(self, missing: Sequence[Part]) -> None:
-        if missing:
-            raise RetryableError(
-                f"{len(missing)} parts are on other disks, {missing[0].name} first; put in the next one and run again"
-            )
 
-
-class _Done:
-    """Which parts were unpacked, by this run or earlier ones."""
+class _UnpackedParts:
+    """The numbers of the parts that were unpacked, by this run or earlier ones."""
 
     def __init__(self, into: Path) -> None:
         self._into = into
         self.numbers = _numbers(into / _DONE)
 
     def forget(self, numbers: set[int]) -> None:
-        """For good: a later run, with another disk, does not take them for unpacked either."""
+        """Permanently: a later run, with another disk, unpacks them again too."""
         if numbers & self.numbers:
             self.numbers -= numbers
             self._write()
@@ -187,27 +182,27 @@ class _Done:
         self._write()
 
     def _write(self) -> None:
-        """All of them: one that is lost is unpacked once more."""
+        """Not synced: a part whose number is lost is unpacked once more."""
         with safe_open.writing(self._into, _DONE) as file:
             safe_open.write(file, "".join(f"{number}\n" for number in sorted(self.numbers)).encode())
 
 
 def _numbers(path: Path) -> set[int]:
-    """Those in the file at *path*; none where it says something else: then every part is unpacked again."""
+    """Those in the file at *path*; none if it is broken: then every part is unpacked again."""
     try:
-        words = document.content(path, _MOST_DONE_BYTES).split()
+        words = document.content(path, _MAX_DONE_BYTES).split()
     except (OSError, WrongDocumentError):
         return set()
     return {int(word) for word in words} if all(map(_NUMBER.fullmatch, words)) else set()
 
 
-def _is_begun_anew(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
-    """Whether a file that is in it is asked for and nothing of it is there, be it that it was found to be wrong."""
+def _starts_over(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
+    """Whether a requested file in this part has nothing on disk, for instance since it was found to be wrong."""
     return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
 
 
 def draft(file: ManifestFile) -> str:
-    """Where a file is put together: not under the name that downloads resume from, since it has holes."""
+    """Where a file is put together: not under the name that downloads resume from, since it may have holes."""
     return f"{file.path}.import"
 
 

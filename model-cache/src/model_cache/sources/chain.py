@@ -1,4 +1,4 @@
-"""Where a snapshot's files may come from, in order: each is asked for what the ones before it did not bring."""
+"""The sources of a snapshot's files, in order: each is asked for what the ones before it did not deliver."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,26 +8,26 @@ from model_cache.errors import AccessError, JobError, combined
 from model_cache.manifest.listing import ListedFile
 from model_cache.manifest.manifest import ManifestFile
 from model_cache.settings import Settings, export_proxies
-from model_cache.sources.archive import Parcel
-from model_cache.sources.local_dir import Folder
-from model_cache.sources.rate_limit import Pace
+from model_cache.sources.archive import Archive
+from model_cache.sources.local_dir import LocalDirectory
+from model_cache.sources.rate_limit import RateLimit
 from model_cache.storage.volume import has_size
 from model_cache.telemetry.progress import Progress
 
 if TYPE_CHECKING:
-    from model_cache.sources.session import Way
+    from model_cache.sources.session import HttpOptions
 
 
 class Source(Protocol):
-    """One place that has files. What it brings is never trusted: every byte is verified from disk afterwards."""
+    """A place that has files. What it delivers is not trusted: every byte is verified from disk afterwards."""
 
     @property
     def name(self) -> str:
-        """As an operator knows it."""
+        """What operators call it."""
         ...
 
     def list_files(self) -> list[ListedFile] | None:
-        """Every file of the repository; None where there is no telling which it should have. Raises JobError."""
+        """Every file of the repository; None from a source that cannot list it. Raises JobError."""
         ...
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
@@ -36,43 +36,43 @@ class Source(Protocol):
 
 
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
-    """The hub and what stands in for it. The SDK's environment must be set by now. Raises ConfigError."""
+    """The hub and its fallbacks. The SDK's environment must be set by now. Raises ConfigError."""
     if settings.import_dir is not None:
-        parcel = Parcel(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
-        return Sources([parcel], say)
-    # What speaks HTTP, and the SDK, is imported here and nowhere else: a complete snapshot does without it and its
-    # start-up time, and the SDK reads its environment once, when imported.
+        archive = Archive(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
+        return Sources([archive], say)
+    # The HTTP modules and the SDK are imported only here: a complete snapshot does without them and their start-up
+    # time, and the SDK reads its environment once, when imported.
     from model_cache.sources import proxies
-    from model_cache.sources.session import Way
+    from model_cache.sources.session import HttpOptions
 
     export_proxies()
     hubs = (place for kind, place in settings.other_sources if kind == "hf")
     proxies.require_usable([settings.endpoint, *hubs])
-    pace = Pace(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
-    way = Way(settings.retry_s, on_retry, settings.ca_file)
-    others = [_other(kind, place, settings, way, pace) for kind, place in settings.other_sources]
+    rate_limit = RateLimit(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
+    options = HttpOptions(settings.retry_s, on_retry, settings.ca_file)
+    others = [_other(kind, place, settings, options, rate_limit) for kind, place in settings.other_sources]
     from model_cache.sources.modelscope import Hub
 
     repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
-    hub = Hub(settings.endpoint, token, repo, revision, way, pace, settings.if_missing)
-    return Sources([hub, *others], say, pace.begin)
+    hub = Hub(settings.endpoint, token, repo, revision, options, rate_limit, settings.if_missing)
+    return Sources([hub, *others], say, rate_limit.begin)
 
 
-def _other(kind: str, place: str, settings: Settings, way: "Way", pace: Pace) -> Source:
+def _other(
+    kind: str, place: str, settings: Settings, options: "HttpOptions", rate_limit: RateLimit
+) -> Source:
     from model_cache.sources import http_mirror  # likewise
 
     repo, revision = settings.chosen_repo, settings.revision
     if kind == "hf":
-        return http_mirror.hugging_face(place, repo, revision, way, pace)
+        return http_mirror.hugging_face(place, repo, revision, options, rate_limit)
     if kind == "node":
-        return http_mirror.node(place, repo, revision, settings.node_token(), way, pace)
-    return Folder(Path(place), repo)
+        return http_mirror.node(place, repo, revision, settings.node_token(), options, rate_limit)
+    return LocalDirectory(Path(place), repo)
 
 
 class Sources:
-    """Several of them as one. *say* hears of each that fails, and which is tried next; *on_begin* is called before each
-    is asked for files.
-    """
+    """Several of them as one. *say* is called with a line for each that fails, *on_begin* before each download."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Sources:
         self._say = say
         self._on_begin = on_begin
         self._failed: list[JobError] = []
-        self._brought_by: dict[str, Source] = {}
+        self._delivered_by: dict[str, Source] = {}
 
     @property
     def count(self) -> int:
@@ -93,10 +93,10 @@ class Sources:
         return len(self._left)
 
     def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
-        """The first listing there is; None if those that answer have none. Who does not answer is not asked again, nor
-        who refuses, unless the files are *known*: then it may have them without knowing what they are a snapshot of.
+        """The first listing there is; None if no source that answers has one. A source that fails is not asked again.
+        One that refuses is, if the files are *known*: it may have them without being able to list them.
 
-        Raises a JobError with everybody's reason if nobody is left.
+        Raises a JobError with each source's reason if none is left.
         """
         for source in list(self._left):
             try:
@@ -111,9 +111,9 @@ class Sources:
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files*, each from the first that brings it.
+        """Fetch *files*, each from the first source that delivers it.
 
-        Raises a JobError with everybody's reason if nobody does.
+        Raises a JobError with each source's reason if none does.
         """
         for source in list(self._left):
             lacking = [file for file in files if not has_size(into, file)]
@@ -126,15 +126,15 @@ class Sources:
             else:
                 return
             finally:
-                self._brought_by |= {file.path: source for file in lacking if has_size(into, file)}
+                self._delivered_by |= {file.path: source for file in lacking if has_size(into, file)}
         raise combined(self._failed)
 
-    def doubt(self, wrong: Sequence[ManifestFile]) -> None:
-        """Ask those who brought these files no more, unless nobody else is left."""
+    def distrust(self, wrong: Sequence[ManifestFile]) -> None:
+        """Drop the sources that delivered these wrong files, unless none other is left."""
         for source in list(self._left):
-            brought = [file.path for file in wrong if self._brought_by.get(file.path) is source]
-            if brought and len(self._left) > 1:
-                self._give_up(source, f"{source.name} sends wrong bytes for {brought[0]}")
+            delivered = [file.path for file in wrong if self._delivered_by.get(file.path) is source]
+            if delivered and len(self._left) > 1:
+                self._give_up(source, f"{source.name} sends wrong bytes for {delivered[0]}")
 
     def _give_up(self, source: Source, error: JobError | str) -> None:
         self._left.remove(source)

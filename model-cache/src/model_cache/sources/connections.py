@@ -1,5 +1,5 @@
-"""Connections to a source as requests keeps them, but for three things: a head has a deadline, every byte that arrives
-is counted, and the operator's own CA counts beside the usual ones.
+"""Connections to a source as requests makes them, with three additions: a deadline for a response's head, a count of
+every byte that arrives, and the operator's own CA beside the usual ones.
 """
 # ruff: noqa: ANN401 - what requests and urllib3 hand to each other has no types of its own
 
@@ -14,20 +14,20 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.ssl_ import create_urllib3_context
 
-_HEAD_S = 120.0  # for a whole head, however it drips
-_MOST_CONNECTIONS = 32  # kept open for more requests
+_HEAD_S = 120.0  # for a complete head, however slowly it arrives
+_MAX_CONNECTIONS = 32  # kept open for more requests
 
 Count = Callable[[int], None]
 """Called with the number of bytes that arrived; what it raises ends the transfer."""
 
 
 class Adapter(HTTPAdapter):
-    """Connections whose heads have a deadline, and answers whose bytes are counted."""
+    """Makes connections with a deadline for heads, and responses whose bytes are counted."""
 
     def __init__(self, count: Count, ca_file: Path | None) -> None:
         self._count = count
         self._ca_file = ca_file
-        super().__init__(pool_maxsize=_MOST_CONNECTIONS)
+        super().__init__(pool_maxsize=_MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs | self._trust())
@@ -53,7 +53,7 @@ class Adapter(HTTPAdapter):
 
 
 class _Counted:
-    """What urllib3 answers, its bytes counted as they are read."""
+    """A urllib3 response whose bytes are counted as they are read."""
 
     def __init__(self, raw: Any, count: Count) -> None:
         self._raw = raw
@@ -74,7 +74,7 @@ class _Counted:
 
 
 class _Limited:
-    """A connection whose peer has _HEAD_S for a head, be it a proxy's or an answer's."""
+    """A connection that has _HEAD_S for a head, the proxy's or the response's."""
 
     def getresponse(self) -> Any:
         with _ended_after(_HEAD_S, self):
@@ -102,14 +102,14 @@ def _shut(sock: Any) -> None:
 
 
 def _limit_heads(manager: Any) -> None:
-    """For the pools of this manager alone."""
+    """Only for the pools of this manager."""
     manager.pool_classes_by_scheme = {
         scheme: _limited(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
 def _limited(pool: type) -> type:
-    """The same pool with limited connections; one that has them stays, since requests hands out a manager again."""
+    """The pool class with limited connections; unchanged if it has them, since requests reuses its managers."""
     connection = pool.ConnectionCls  # type: ignore[attr-defined]
     if issubclass(connection, _Limited):
         return pool

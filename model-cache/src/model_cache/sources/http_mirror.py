@@ -1,4 +1,4 @@
-"""Files by plain HTTP, a URL each: from a Hugging Face hub, or from another node that serves its weights."""
+"""Files over plain HTTP, each with its URL: from a Hugging Face hub, or from another node that serves its weights."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from pydantic import ConfigDict, TypeAdapter
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
 from model_cache.manifest import document
 from model_cache.manifest.document import WrongDocumentError
-from model_cache.manifest.listing import MOST_BYTES, ListedFile
+from model_cache.manifest.listing import MAX_BYTES, ListedFile
 from model_cache.manifest.manifest import ManifestFile
-from model_cache.sources.rate_limit import HopelessError, Pace
+from model_cache.sources.rate_limit import RateLimit, TransferLimitError
 from model_cache.sources.retries import Failure, Wait, next_step
-from model_cache.sources.session import RefusedError, Session, Way, chunks
+from model_cache.sources.session import HttpOptions, RefusedError, Session, chunks
 from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
@@ -36,7 +36,7 @@ class _Listed:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is asked of a node's READY.json."""
+    """What is read of a node's READY.json."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
     files: tuple[_Listed, ...]
@@ -45,27 +45,27 @@ class _Record:
 _RECORD = TypeAdapter(_Record)
 
 
-class Mirror:
-    """One of them. *url_of*: a file's address; *listing*: the address of a READY.json of the repository, where there is
-    one; *token*: for the Authorization header, which no other host is sent.
+class HttpMirror:
+    """A source at *name*. *url_of* gives a file's URL; *listing* is the URL of a READY.json of the repository, if there
+    is one; *token* goes into the Authorization header, to no other host.
     """
 
     def __init__(
         self,
         name: str,
         url_of: Callable[[ManifestFile], str],
-        way: Way,
-        pace: Pace,
+        options: HttpOptions,
+        rate_limit: RateLimit,
         *,
         listing: str | None = None,
         token: str | None = None,
     ) -> None:
         self.name = name
         self._url_of = url_of
-        self._way = way
-        self._pace = pace
+        self._options = options
+        self._rate_limit = rate_limit
         self._listing = listing
-        self._session = Session(name, way, pace)
+        self._session = Session(name, options, rate_limit)
         self._headers = {"Accept-Encoding": "identity"} | (
             {"Authorization": f"Bearer {token}"} if token else {}
         )
@@ -74,25 +74,25 @@ class Mirror:
         """None where it has no listing with a sha256 for every file. Raises JobError."""
         if self._listing is None:
             return None
-        self._session.pace = self._pace.of_listing(MOST_BYTES)
+        self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
         try:
             with self._get(self._listing, {}) as answer:
                 record = document.parsed(_RECORD, b"".join(chunks(answer, _CHUNK_BYTES)))
-        except (requests.RequestException, WrongDocumentError, HopelessError) as error:
+        except (requests.RequestException, WrongDocumentError, TransferLimitError) as error:
             raise RetryableError(
                 f"{self.name} gives no listing ({error}); check that it can be reached"
             ) from error
         return [ListedFile(file.path, file.size, file.sha256) for file in record.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Several files at a time. Raises JobError, or OSError of the volume, after every file was tried."""
-        self._session.pace = self._pace
+        """Fetch several files at a time. Raises JobError, or OSError of the volume, after every file was tried."""
+        self._session.rate_limit = self._rate_limit
         with ThreadPoolExecutor(max_workers=_FILES_AT_ONCE) as pool:
             for done in [pool.submit(self._fetch, file, into, progress) for file in files]:
                 done.result()
 
     def _fetch(self, file: ManifestFile, into: Path, progress: Progress) -> None:
-        # the name that the SDK gives it: either goes on with it
+        # named as the SDK names it, so that either can resume
         part, tried, waited_s = f"{file.path}.incomplete", 0, 0.0
         while True:
             before = _size(into, part)
@@ -100,23 +100,25 @@ class Mirror:
                 self._append(file, into, part, progress)
                 (into / part).replace(into / file.path)
                 return
-            except HopelessError as error:
+            except TransferLimitError as error:
                 raise RetryableError(f"{self.name} is too slow: {error}") from error
             except requests.RequestException as error:
                 tried, waited_s = (tried + 1, waited_s) if _size(into, part) <= before else (1, 0.0)
                 waited_s += self._wait(file, error, tried, waited_s)
 
     def _wait(self, file: ManifestFile, error: Exception, tried: int, waited_s: float) -> float:
-        """How long it was. Raises RetryableError where it has been enough."""
-        step = next_step(Failure(), tried=tried, waited_s=waited_s, most_s=self._way.most_s, is_known=True)
+        """Wait before the next try; returns the seconds. Raises RetryableError where there is none."""
+        step = next_step(
+            Failure(), tried=tried, waited_s=waited_s, most_s=self._options.most_s, has_answered=True
+        )
         if not isinstance(step, Wait):
             raise RetryableError(
                 f"{self.name} breaks off {file.path} ({error}); run again: what arrived is kept"
             )
-        self._way.on_retry(f"{file.path} from {self.name}: {error}: trying again")
-        began = self._pace.now()
-        self._way.sleep(step.seconds)
-        self._pace.leave_out(began)
+        self._options.on_retry(f"{file.path} from {self.name}: {error}: trying again")
+        began = self._rate_limit.now()
+        self._options.sleep(step.seconds)
+        self._rate_limit.leave_out(began)
         return step.seconds
 
     def _append(self, file: ManifestFile, into: Path, part: str, progress: Progress) -> None:
@@ -147,16 +149,15 @@ class Mirror:
             size = begin
             for chunk in chunks(answer, _CHUNK_BYTES):
                 size += len(chunk)
-                self._check_size(size, file, into / part)
+                if size > file.size:
+                    os.unlink(into / part)
+                    raise IntegrityError(
+                        f"{self.name} sends more than the {file.size:,} bytes that {file.path} has"
+                    )
                 safe_open.write(target, chunk)
                 progress.add(file.path, len(chunk))
         if size < file.size:
             raise requests.ConnectionError(f"it ended after {size:,} of {file.size:,} bytes")
-
-    def _check_size(self, size: int, file: ManifestFile, part: Path) -> None:
-        if size > file.size:
-            os.unlink(part)
-            raise IntegrityError(f"{self.name} sends more than the {file.size:,} bytes that {file.path} has")
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
         """Raises JobError."""
@@ -178,26 +179,30 @@ class Mirror:
 
 
 def _size(into: Path, part: str) -> int:
-    """Of what has come; 0 where nothing has. Raises LinkError for a link in its place."""
+    """The bytes that have arrived, 0 if none. Raises LinkError for a link in its place."""
     found = safe_open.stat_of(into, part)
     return found.st_size if found else 0
 
 
-def hugging_face(endpoint: str, repo: str, revision: str, way: Way, pace: Pace) -> Mirror:
-    """A Hugging Face hub, or a mirror of it, as a source of files that are known already."""
+def hugging_face(
+    endpoint: str, repo: str, revision: str, options: HttpOptions, rate_limit: RateLimit
+) -> HttpMirror:
+    """A Hugging Face hub, or a mirror of it: it delivers files, but cannot list them with their sha256."""
     branch = "main" if revision == "master" else revision
     base = f"{endpoint}/{repo}/resolve/{quote(branch, safe='')}"
-    return Mirror(endpoint, lambda file: f"{base}/{quote(file.path)}", way, pace)
+    return HttpMirror(endpoint, lambda file: f"{base}/{quote(file.path)}", options, rate_limit)
 
 
-def node(address: str, repo: str, revision: str, token: str | None, way: Way, pace: Pace) -> Mirror:
-    """Another node that runs `serve-weights`: it is asked for content, whatever it is called there, and directly."""
+def node(
+    address: str, repo: str, revision: str, token: str | None, options: HttpOptions, rate_limit: RateLimit
+) -> HttpMirror:
+    """Another node that runs `serve-weights`: asked by sha256, without a proxy."""
     listing = f"{address}/v1/weights/{repo}?revision={quote(revision, safe='')}"
-    return Mirror(
+    return HttpMirror(
         address,
         lambda file: f"{address}/v1/files/{file.sha256}",
-        replace(way, uses_proxy=False),
-        pace,
+        replace(options, uses_proxy=False),
+        rate_limit,
         listing=listing,
         token=token,
     )

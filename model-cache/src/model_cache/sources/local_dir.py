@@ -1,4 +1,4 @@
-"""A directory with a repository's files: a disk that was carried here."""
+"""A directory with a repository's files, such as a disk that was carried here."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from model_cache.telemetry.progress import Progress
 _BLOCK_BYTES = 8 << 20
 
 
-class Folder:
+class LocalDirectory:
     """The files lie in *root*, or below it under the repository's name."""
 
     def __init__(self, root: Path, repo: str) -> None:
@@ -21,15 +21,15 @@ class Folder:
         self.name = str(root)
 
     def list_files(self) -> list[ListedFile] | None:
-        """None: a directory cannot tell what it should hold. Raises AccessError if it is not there."""
+        """None: a directory cannot list a repository. Raises AccessError if it does not exist."""
         if not os.path.isdir(self._root):
             raise AccessError(f"{self.name} is no directory here")
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Copy those that are there.
+        """Copy the files that are there.
 
-        Raises AccessError that names one that is not, RetryableError if one cannot be read, or OSError of the volume.
+        Raises AccessError naming one that is not, RetryableError if one cannot be read, or OSError of the volume.
         """
         there = [file for file in files if self._has(file)]
         for file in there:
@@ -39,7 +39,7 @@ class Folder:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
-        """Not if it has another size: then it is another version's."""
+        """Whether it is there with the right size; with another size it is of another version."""
         source = Path(os.path.realpath(self._root / file.path))
         if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
             return False

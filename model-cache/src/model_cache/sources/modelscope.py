@@ -1,7 +1,7 @@
-"""The hub, through the ModelScope SDK, and the only module that imports it.
+"""The hub, through the ModelScope SDK; no other module imports it.
 
-Importing this module imports the SDK, which reads its knobs from the environment once, at that moment:
-``settings.export_to_sdk`` comes first.
+Importing this module imports the SDK, which reads its settings from the environment once, at that moment: call
+``settings.export_to_sdk`` first.
 """
 
 import logging
@@ -22,15 +22,15 @@ from modelscope_hub.errors import (
 )
 
 from model_cache.errors import AccessError, IntegrityError, JobError, RetryableError
-from model_cache.manifest.listing import MOST_BYTES, ListedFile
+from model_cache.manifest.listing import MAX_BYTES, ListedFile
 from model_cache.manifest.manifest import ManifestFile
 from model_cache.sources.proxies import cause
-from model_cache.sources.rate_limit import HopelessError, Pace
-from model_cache.sources.session import RefusedError, Session, Way
+from model_cache.sources.rate_limit import RateLimit, TransferLimitError
+from model_cache.sources.session import HttpOptions, RefusedError, Session
 from model_cache.telemetry.progress import Progress
 
 _MAX_WORKERS = 8  # files at a time
-# Of one read. The SDK's own setting is in megabytes; what eight threads hold of those, and the holes between, adds up.
+# Per read. The SDK's own setting is in megabytes, which add up over eight threads.
 _CHUNK_BYTES = 256 << 10
 
 # When several files fail for several reasons, the first of these is what the run reports.
@@ -40,8 +40,8 @@ _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableE
 class Hub:
     """One repository at one revision on the hub at *endpoint*.
 
-    *way* hears of each request or file that is tried again; *if_missing* is
-    said where the hub does not know the repository.
+    *options.on_retry* is called for each request or file that is tried again; *if_missing* is added to the error where
+    the hub does not know the repository.
     """
 
     def __init__(
@@ -50,25 +50,25 @@ class Hub:
         token: str | None,
         repo: str,
         revision: str,
-        way: Way,
-        pace: Pace,
+        options: HttpOptions,
+        rate_limit: RateLimit,
         if_missing: str = "",
     ) -> None:
         self._endpoint = self.name = endpoint
         self._repo = repo
         self._revision = revision
-        self._pace = pace
+        self._rate_limit = rate_limit
         self._if_missing = f". {if_missing}" if if_missing else ""
         _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
         _download.open = _open  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
-        self._session = self._api.legacy._read_session = _SdkSession(endpoint, way, pace)
+        self._session = self._api.legacy._read_session = _SdkSession(endpoint, options, rate_limit)
         log = logging.getLogger("modelscope_hub")
-        log.handlers[:] = [_RetryHandler(way.on_retry)]
+        log.handlers[:] = [_RetryHandler(options.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
         """Every file of the repository, as listed. Raises AccessError or RetryableError."""
-        self._session.pace = self._pace.of_listing(MOST_BYTES)
+        self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
         except (HubError, requests.RequestException) as error:
@@ -80,12 +80,11 @@ class Hub:
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
         """Fetch *files* below *into*, resuming partial ones and replacing those that are there.
 
-        Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried;
-        what arrived stays. A return means that the SDK is content, not that the bytes on disk are right:
-        it is not told their sha256, which it would check in the thread that receives them. It still does so for a file
-        in ranges, and where the hub sends `X-Linked-ETag`.
+        Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried; what arrived
+        stays. The SDK is not given the files' sha256, which it would check in the receiving thread, so a return does
+        not mean that the bytes are right. It still checks a file in ranges, and where the hub sends `X-Linked-ETag`.
         """
-        self._session.pace = self._pace
+        self._session.rate_limit = self._rate_limit
         try:
             self._api.download_repo(
                 self._repo,
@@ -97,13 +96,11 @@ class Hub:
                 progress_callbacks=[_meter(progress)],
             )
         except FileDownloadError as failure:
-            raise _disk_error(failure) or self._worst(failure) from failure
+            errors = [self._job_error(error, path) for path, error in failure.failed_files.items()]
+            worst = min(errors, key=lambda error: _SEVERITY.index(type(error)))
+            raise _disk_error(failure) or worst from failure
         except (HubError, requests.RequestException) as error:
             raise self._job_error(error) from error
-
-    def _worst(self, failure: FileDownloadError) -> JobError:
-        errors = [self._job_error(error, path) for path, error in failure.failed_files.items()]
-        return min(errors, key=lambda e: _SEVERITY.index(type(e)))
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
         """Map what the SDK raises to the job's errors, each with its remedy."""
@@ -143,7 +140,7 @@ class Hub:
 
 
 def _meter(progress: Progress) -> type[ProgressCallback]:
-    """The class that the SDK makes an instance of for each file, and again when it starts a file over."""
+    """The class that the SDK instantiates for each file, and again when it starts a file over."""
 
     class Meter(ProgressCallback):
         def __init__(self, filename: str, file_size: int) -> None:
@@ -151,14 +148,14 @@ def _meter(progress: Progress) -> type[ProgressCallback]:
             progress.start(filename, file_size)
 
         def update(self, size: int) -> None:
-            # one read gives at most a chunk: a larger step is the part that an earlier run left
+            # a read is at most a chunk: a larger step is what an earlier run left
             progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
 
     return Meter
 
 
 class _EndedError(HubError):
-    """What the SDK does not try again, since the session has. *status*: the last answer's, if there was one."""
+    """Not retried by the SDK, since the session has done that. *status*: of the last answer, if there was one."""
 
     error_code = None
     retryable = False
@@ -169,7 +166,7 @@ class _EndedError(HubError):
 
 
 class _SdkSession(Session):
-    """Ours in the place of the SDK's, which would try again by rules of its own."""
+    """Replaces the SDK's session, which would retry by rules of its own."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
         """Raises HubError."""
@@ -181,12 +178,12 @@ class _SdkSession(Session):
     def _arrived(self, count: int) -> None:
         try:
             super()._arrived(count)
-        except HopelessError as error:
+        except TransferLimitError as error:
             raise _EndedError(str(error)) from None
 
 
 class _RetryHandler(logging.Handler):
-    """Takes over the SDK's log: its retries are ours to report, its errors arrive as exceptions."""
+    """Receives the SDK's log: its retries are reported by us, its errors arrive as exceptions."""
 
     def __init__(self, on_retry: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -198,11 +195,11 @@ class _RetryHandler(logging.Handler):
 
 
 def _open(path: str | Path, mode: str) -> IO[Any]:
-    """For the SDK, which would follow a link in a file's place."""
+    """Replaces open() for the SDK, which would follow a link in a file's place."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:
-    """The first failure that is the volume's; the network's are OSErrors too, but without a number."""
+    """The first failure of the volume; those of the network are OSErrors too, but without a number."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)

@@ -1,4 +1,4 @@
-"""The proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name, as they may be spoken of: never with their passwords."""
+"""The proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name, checked, and shown without their passwords."""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -11,9 +11,9 @@ from model_cache.errors import ConfigError
 _FORM = "give http://[user:password@]host[:port]"
 
 
-def of(url: str) -> str | None:
-    """The proxy on the way to *url*, as scheme, host and port alone; None where there is none."""
-    proxy = _on_the_way_to(url)
+def shown(url: str) -> str | None:
+    """The proxy for *url*, as scheme, host and port only; None where there is none."""
+    proxy = _proxy_for(url)
     if not proxy:
         return None
     parts = urlsplit(proxy)
@@ -22,19 +22,19 @@ def of(url: str) -> str | None:
 
 
 def require_usable(urls: Iterable[str]) -> None:
-    """Raise ConfigError where the proxy on the way to one of *urls* is none that can be used."""
+    """Raise ConfigError if the proxy for one of *urls* cannot be used."""
     for url in urls:
-        if fault := _fault(_on_the_way_to(url) or ""):
+        if fault := _fault(_proxy_for(url) or ""):
             variable = f"{urlsplit(url).scheme.upper()}_PROXY"
             raise ConfigError(f"{variable} (or ALL_PROXY), the proxy on the way to {url}: {fault}")
 
 
-def _on_the_way_to(url: str) -> str | None:
+def _proxy_for(url: str) -> str | None:
     return select_proxy(url, get_environ_proxies(url))
 
 
 def _fault(proxy: str) -> str | None:
-    """Why nothing goes through it; never the value, which may hold a password."""
+    """Why it cannot be used, without the value, which may hold a password."""
     if not proxy:
         return None
     try:
@@ -50,16 +50,16 @@ def _fault(proxy: str) -> str | None:
 
 
 def problem(error: BaseException, url: str) -> str:
-    """What went wrong on the way to *url*, and with whom."""
+    """What went wrong between here and *url*, and where."""
     if isinstance(error, requests.exceptions.ProxyError):
-        return f"the proxy {of(url)}, as HTTPS_PROXY or HTTP_PROXY says, fails: {cause(error)},"
+        return f"the proxy {shown(url)}, as HTTPS_PROXY or HTTP_PROXY says, fails: {cause(error)},"
     if isinstance(error, requests.exceptions.SSLError):
         return f"{cause(error)} (a CA of your own goes into MODEL_CACHE_CA_FILE)"
     return cause(error)
 
 
 def cause(error: BaseException) -> str:
-    """What went wrong at the bottom: ``Connection refused``, rather than five layers of libraries."""
+    """The innermost cause: ``Connection refused``, rather than five layers of libraries."""
     while deeper := error.__cause__ or error.__context__:
         error = deeper
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,4 +1,4 @@
-"""How fast a transfer may go, and how slow it may get before it counts as broken off. All its threads share one."""
+"""How fast a transfer may go, and how slow before it counts as broken off. All its threads share one limit."""
 
 import threading
 import time
@@ -7,53 +7,55 @@ from collections.abc import Callable
 _LISTING_WINDOW_S = 60.0
 
 
-class HopelessError(Exception):
-    """So little arrived for so long, or so much, that going on is no use; the text says which."""
+class TransferLimitError(Exception):
+    """The transfer is too slow or too large to go on; the text says which."""
 
 
-class Pace:
-    """At most *most* bytes a second (0: no limit); at least *least*, on average over each *window_s* seconds; *in_all*,
-    where it is not 0, at most.
+class RateLimit:
+    """At most *max_per_s* bytes a second, at least *min_per_s* on average over each *window_s* seconds, and at most
+    *max_bytes* altogether; 0 means no limit.
 
-    What `leave_out` is told of belongs to no window. *clock* gives monotonic seconds, *sleep* waits for some.
+    Time passed to `leave_out` belongs to no window. *clock* gives monotonic seconds, *sleep* waits for some.
     """
 
     def __init__(
         self,
-        most: int,
-        least: int,
+        max_per_s: int,
+        min_per_s: int,
         window_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         *,
-        in_all: int = 0,
+        max_bytes: int = 0,
     ) -> None:
-        self._most, self._least, self._window_s = most, least, window_s
+        self._max_per_s, self._min_per_s, self._window_s = max_per_s, min_per_s, window_s
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
         self._due = self._since = self._left_out_until = clock()
-        self._in_all = in_all
-        self._arrived = self._sum = 0
-        self._failed: HopelessError | None = None
+        self._max_bytes = max_bytes
+        self._in_window = self._total = 0
+        self._failed: TransferLimitError | None = None
 
-    def of_listing(self, in_all: int) -> "Pace":
-        """One for a listing of at most so many bytes, which takes seconds where files take hours."""
-        return Pace(0, self._least, min(self._window_s, _LISTING_WINDOW_S), self._clock, in_all=in_all)
+    def of_listing(self, max_bytes: int) -> "RateLimit":
+        """One for a listing of at most *max_bytes*, which takes seconds where files take hours."""
+        return RateLimit(
+            0, self._min_per_s, min(self._window_s, _LISTING_WINDOW_S), self._clock, max_bytes=max_bytes
+        )
 
     def begin(self) -> None:
-        """A transfer starts: what was before it, or between two of them, does not count."""
+        """A transfer starts: time before it does not count."""
         with self._lock:
             self._due = self._since = self._clock()
-            self._arrived, self._failed = 0, None
+            self._in_window, self._failed = 0, None
 
     def now(self) -> float:
         """The time, for `leave_out`."""
         return self._clock()
 
     def leave_out(self, began: float) -> None:
-        """No transfer is judged by the time from *began* until now: a request failed, and was waited for.
+        """Exclude the time from *began* until now: a request failed and was waited for.
 
-        Threads that wait at once are counted once.
+        Time in which several threads wait is excluded once.
         """
         with self._lock:
             now = self._clock()
@@ -63,7 +65,7 @@ class Pace:
     def take(self, count: int) -> None:
         """Count bytes that arrived, and wait as long as the limit demands.
 
-        Raises HopelessError, and again until `begin`.
+        Raises TransferLimitError, and again on every call until `begin`.
         """
         with self._lock:
             now = self._clock()
@@ -73,26 +75,26 @@ class Pace:
             self._sleep(wait_s)
 
     def _owed(self, now: float, count: int) -> float:
-        """Seconds until what has arrived is within the limit. Time in which less came is not saved up."""
-        if not self._most:
+        """Seconds to wait to stay within the limit. A slow period gives no credit for a fast one."""
+        if not self._max_per_s:
             return 0.0
-        self._due = max(self._due, now) + count / self._most
+        self._due = max(self._due, now) + count / self._max_per_s
         return self._due - now
 
     def _check(self, now: float, count: int) -> None:
         if self._failed:
             raise self._failed
-        self._arrived += count
-        self._sum += count
-        if self._in_all and self._sum > self._in_all:
-            self._failed = HopelessError(f"more than {self._in_all:,} bytes")
+        self._in_window += count
+        self._total += count
+        if self._max_bytes and self._total > self._max_bytes:
+            self._failed = TransferLimitError(f"more than {self._max_bytes:,} bytes")
             raise self._failed
         seconds = now - self._since
         if seconds < self._window_s:
             return
-        arrived, self._arrived, self._since = self._arrived, 0, now
-        if arrived < self._least * seconds:
-            self._failed = HopelessError(
-                f"{arrived:,} bytes in {seconds:.0f} s, and MODEL_CACHE_LEAST_BYTES_PER_S is {self._least:,}"
+        arrived, self._in_window, self._since = self._in_window, 0, now
+        if arrived < self._min_per_s * seconds:
+            self._failed = TransferLimitError(
+                f"{arrived:,} bytes in {seconds:.0f} s, and MODEL_CACHE_LEAST_BYTES_PER_S is {self._min_per_s:,}"
             )
             raise self._failed

@@ -1,22 +1,22 @@
-"""Which failed request is made again, when, and for how long: one rule for every source. Pure."""
+"""Whether and when a failed request is made again: one rule for every source. Pure."""
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_TRIES_OF_A_STRANGER = 3
-_LONGEST_PAUSE_S = 30.0
+_TRIES_BEFORE_FIRST_ANSWER = 3
+_MAX_PAUSE_S = 30.0
 _DENIED = (401, 403)
 _PASSING = (408, 425, 429)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Of one request. *status*: what was answered, None where nothing was; *told_s*: what its Retry-After says."""
+    """One failed request: its *status*, None without an answer, and the seconds that its Retry-After asks for."""
 
     status: int | None = None
-    told_s: float | None = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -28,44 +28,44 @@ class Wait:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Ask no more, since it took long enough."""
+    """Ask no more: it took long enough."""
 
     why: str
 
 
-class Stands:
-    """The answer means what it says, however often one asks."""
+class NoRetry:
+    """The answer is final, however often one asks."""
 
 
-Step = Wait | GiveUp | Stands
+Step = Wait | GiveUp | NoRetry
 
 
-def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, is_known: bool) -> Step:
+def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, has_answered: bool) -> Step:
     """What to do about a request that has failed for the *tried*-th time, after *waited_s* seconds of waiting.
 
-    *most_s*: what may be waited in all. *is_known*: whether this source has answered well before. Then a refusal is
-    taken for one that passes, as hubs and the networks before them give them under load; a stranger's is the answer.
-    What a Retry-After says counts where it is longer than the pause that would be made anyway.
+    *most_s*: the total that may be waited. *has_answered*: whether this source has answered successfully before. If so,
+    a 401 or 403 is taken to be temporary, as hubs and the networks before them send them under load; else it is final.
+    A Retry-After counts where it is longer than the usual pause.
     """
-    if not _may_pass(failure.status, is_known=is_known):
-        return Stands()
-    pause_s = min(2.0 ** min(tried - 1, 10), _LONGEST_PAUSE_S)
-    is_told = failure.told_s is not None and failure.told_s > pause_s
-    if not is_told and not is_known and tried >= _TRIES_OF_A_STRANGER:
+    if not _may_pass(failure.status, has_answered=has_answered):
+        return NoRetry()
+    pause_s = min(2.0 ** min(tried - 1, 10), _MAX_PAUSE_S)
+    is_told = failure.retry_after_s is not None and failure.retry_after_s > pause_s
+    if not is_told and not has_answered and tried >= _TRIES_BEFORE_FIRST_ANSWER:
         return GiveUp(f"{tried} times")
-    pause_s = max(pause_s, failure.told_s or 0.0)
+    pause_s = max(pause_s, failure.retry_after_s or 0.0)
     if waited_s + pause_s <= most_s:
         return Wait(pause_s)
     told = f"and asks for {pause_s:.0f} s more" if is_told else "still"
     return GiveUp(f"{told}, after {waited_s:.0f} s of waiting: MODEL_CACHE_RETRY_S is {most_s:.0f}")
 
 
-def _may_pass(status: int | None, *, is_known: bool) -> bool:
-    return status is None or status >= 500 or status in _PASSING or (is_known and status in _DENIED)
+def _may_pass(status: int | None, *, has_answered: bool) -> bool:
+    return status is None or status >= 500 or status in _PASSING or (has_answered and status in _DENIED)
 
 
-def told_s(retry_after: str | None, now: datetime) -> float | None:
-    """The seconds that a Retry-After says, be they a number or a date; None where it says neither."""
+def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
+    """The seconds that a Retry-After gives, as a number or a date; None where it is neither."""
     text = (retry_after or "").strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)

@@ -1,4 +1,4 @@
-"""The way to a source over HTTP, the SDK's too: what fails is asked for again as `retries` says."""
+"""HTTP requests to a source, the SDK's included: failed ones are repeated as `retries` says."""
 # ruff: noqa: ANN401 - the signature is that of requests
 
 import itertools
@@ -14,14 +14,14 @@ import urllib3
 
 from model_cache.sources import proxies
 from model_cache.sources.connections import Adapter
-from model_cache.sources.rate_limit import Pace
-from model_cache.sources.retries import Failure, GiveUp, Stands, Step, Wait, next_step, told_s
+from model_cache.sources.rate_limit import RateLimit
+from model_cache.sources.retries import Failure, GiveUp, NoRetry, Step, Wait, next_step, parse_retry_after
 
 _CONNECT_S, _SILENCE_S = 10.0, 60.0  # the latter between two reads
 
 
 class RefusedError(Exception):
-    """A request that is not made again. *status*: the last answer's; None where there was none."""
+    """A request that is not repeated. *status*: of the last answer, None without one."""
 
     def __init__(self, status: int | None, why: str) -> None:
         super().__init__(why)
@@ -29,9 +29,9 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a source is reached. *most_s*: what a request may wait in all; *ca_file*: a CA beside the usual ones;
-    *on_retry* hears of each wait.
+class HttpOptions:
+    """How a source is reached. *most_s*: the total that a request may wait; *ca_file*: a CA beside the usual ones;
+    *on_retry* is called with a line before each wait.
     """
 
     most_s: float
@@ -42,47 +42,47 @@ class Way:
 
 
 class Session(requests.Session):
-    """Requests to the source called *name*. *pace* judges what arrives, but not the time of failures and waits; it is
-    replaced by who asks for something else than before.
+    """Requests to the source called *name*. *rate_limit* counts what arrives, without the time of failures and waits; a
+    caller replaces it before it asks for something else.
     """
 
-    def __init__(self, name: str, way: Way, pace: Pace) -> None:
+    def __init__(self, name: str, options: HttpOptions, rate_limit: RateLimit) -> None:
         super().__init__()
-        self.pace = pace
+        self.rate_limit = rate_limit
         self._name = name
-        self._way = way
-        self._is_known = False
+        self._options = options
+        self._has_answered = False
         self._has_given_up = False
-        self.trust_env = way.uses_proxy
+        self.trust_env = options.uses_proxy
         for scheme in ("http://", "https://"):
-            self.mount(scheme, Adapter(self._arrived, way.ca_file))
+            self.mount(scheme, Adapter(self._arrived, options.ca_file))
 
     def _arrived(self, count: int) -> None:
-        self.pace.take(count)
+        self.rate_limit.take(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests does it, again and again. The answer may be an error that asking again does not mend.
+        """As requests does it, with retries. The answer may be an error that a retry does not cure.
 
         Raises RefusedError.
         """
-        kwargs["timeout"] = _patient(kwargs.get("timeout"))
+        kwargs["timeout"] = _bounded(kwargs.get("timeout"))
         waited_s = 0.0
         for tried in itertools.count(1):
-            began = self.pace.now()
+            began = self.rate_limit.now()
             asked = self._asked(method, url, *args, **kwargs)
             if asked.failure is None:
-                self._is_known = True
+                self._has_answered = True
                 return asked.given
             step = self._step(asked.failure, tried, waited_s)
-            if isinstance(step, Stands):
+            if isinstance(step, NoRetry):
                 return asked.given
             asked.close()
             if isinstance(step, GiveUp):
                 self._has_given_up = True
                 raise RefusedError(asked.failure.status, f"{asked.problem} {step.why}")
             self._say(asked.problem, step)
-            self._way.sleep(step.seconds)
-            self.pace.leave_out(began)
+            self._options.sleep(step.seconds)
+            self.rate_limit.leave_out(began)
             waited_s += step.seconds
         raise AssertionError("unreachable")
 
@@ -94,29 +94,33 @@ class Session(requests.Session):
             return _Asked(None, Failure(), proxies.problem(error, str(url)))
         if answer.status_code < 400:
             return _Asked(answer, None)
-        told = told_s(answer.headers.get("Retry-After"), datetime.now(UTC))
-        proxy = f" through the proxy {found}" if self.trust_env and (found := proxies.of(str(url))) else ""
+        told = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
+        proxy = f" through the proxy {found}" if self.trust_env and (found := proxies.shown(str(url))) else ""
         return _Asked(answer, Failure(answer.status_code, told), f"{answer.status_code} is answered{proxy}")
 
     def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
-        """Once one request was given up, the others do not wait as long again."""
+        """Once one request was given up, the others are not retried either."""
         if self._has_given_up and failure.status != requests.codes.not_found:
             return GiveUp("again")
         if failure.status == requests.codes.proxy_authentication_required:
             return GiveUp("(it wants a user and a password, or others)")
         return next_step(
-            failure, tried=tried, waited_s=waited_s, most_s=self._way.most_s, is_known=self._is_known
+            failure,
+            tried=tried,
+            waited_s=waited_s,
+            most_s=self._options.most_s,
+            has_answered=self._has_answered,
         )
 
     def _say(self, problem: str, step: Wait) -> None:
-        self._way.on_retry(
-            f"{self._name}: {problem}: asking again in {step.seconds:.0f} s, for {self._way.most_s:.0f} s at most"
+        self._options.on_retry(
+            f"{self._name}: {problem}: asking again in {step.seconds:.0f} s, for {self._options.most_s:.0f} s at most"
         )
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """How one request ended: with an answer, or with a failure, which may have been answered too."""
+    """How one request ended: with an answer, or with a failure, which may have an answer too."""
 
     answer: requests.Response | None
     failure: Failure | None
@@ -141,7 +145,7 @@ def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
         raise requests.ConnectionError(proxies.cause(error)) from error
 
 
-def _patient(timeout: Any) -> tuple[float, float]:
-    """No longer than ours, whatever is asked for."""
+def _bounded(timeout: Any) -> tuple[float, float]:
+    """At most our own timeouts, whatever is asked for."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     return min(connect or _CONNECT_S, _CONNECT_S), min(read or _SILENCE_S, _SILENCE_S)

@@ -1,28 +1,27 @@
-"""What kind of file system a directory lies on."""
+"""Which type of file system a directory lies on, and whether hosts may share it."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-_LOCAL = {
-    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs",
-}  # fmt: skip
+_DISKS = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "xfs", "zfs"}
+_LOCAL = _DISKS | {"overlay", "ramfs", "tmpfs"}
 _TABLE = Path("/proc/self/mountinfo")
 
 
 def is_local(directory: Path) -> bool:
-    """Whether no other host can have it mounted, as far as the kind of its file system tells. Raises OSError."""
+    """Whether no other host can have it mounted, judging by the type of its file system. Raises OSError."""
     with _TABLE.open(encoding="utf-8", errors="surrogateescape") as table:
         return kind(Path(os.path.realpath(directory)), table) in _LOCAL
 
 
 def is_shared(said: str, directory: Path) -> bool:
-    """Whether other hosts may write there: as was *said*, ``local`` or ``shared``, or ``auto``: as its kind tells."""
+    """Whether other hosts may write there: as *said*, ``local`` or ``shared``; ``auto``: judging by its type."""
     return said == "shared" or (said == "auto" and not is_local(directory))
 
 
 def kind(directory: Path, table: Iterable[str]) -> str:
-    """The file system that *directory*, an absolute path without links, lies on, by the lines of mountinfo; or ""."""
+    """The type of the file system of *directory*, an absolute path without links, by the lines of mountinfo; or ""."""
     best, found = "", ""
     for line in table:
         mount, _, rest = line.partition(" - ")
@@ -33,7 +32,7 @@ def kind(directory: Path, table: Iterable[str]) -> str:
 
 
 def _plain(word: str) -> str:
-    """Blanks and backslashes are written as three octal digits."""
+    """Undoes mountinfo's octal escapes of blanks and backslashes."""
     for code, sign in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         word = word.replace(f"\\{code}", sign)
     return word

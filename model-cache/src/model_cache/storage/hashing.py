@@ -1,8 +1,8 @@
 """Hashing in a process of its own, one for each core.
 
-Files are mapped, so that no byte is copied before it is hashed. Threads of one process would wait for each other's
-page tables; and a mapped page that the disk cannot read ends its process. What a child cannot do is done by plain reads
-in the parent: their errors say what is wrong.
+Files are mapped, so that no byte is copied before it is hashed. Threads of one process would contend for its page
+tables, and a mapped page that the disk cannot read kills its process. Where a child fails, the parent reads the file
+itself and gets a proper error.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from types import TracebackType
 
 _WINDOW_BYTES = 32 << 20  # mapped at a time, while the disk reads the next
 _AHEAD_BYTES = 128 << 10  # what a disk reads ahead at once, at least
-_BLOCK_BYTES = 1 << 20  # of a plain read: what a core keeps near
+_BLOCK_BYTES = 1 << 20  # of a plain read: fits a core's cache
 _POPULATE_READ = 22  # MADV_POPULATE_READ: all pages of a window at once; mmap names it from Python 3.14 on
 
 OnBytes = Callable[[int], None]
 
 
 class Hasher:
-    """A child that hashes one file after another. It starts when it is first asked, and again after it was lost."""
+    """A child that hashes one file after another. It starts at the first file, and again after it died."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -45,13 +45,13 @@ class Hasher:
 
         try:
             found = self._mapped(path, count)
-        except BaseException:  # what the child still says is no answer to the next question
+        except BaseException:  # what the child still writes belongs to this file
             self.close()
             raise
         return found or _read(path, on_bytes, counted)
 
     def _mapped(self, path: Path, on_bytes: OnBytes) -> str | None:
-        """The child's answer; None where it has none, whatever it died of."""
+        """The child's answer; None where it has none or died."""
         try:
             child = self._child = self._child or _started()
             _ask(child, path)
@@ -96,7 +96,7 @@ def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
 
 
 def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
-    """By plain reads; what was *counted* already is not counted again."""
+    """Hash by plain reads; the first *counted* bytes were counted before."""
     digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
@@ -109,11 +109,11 @@ def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
 
 
 def main() -> None:
-    """The child: a path a line, in JSON; for each, lines of `bytes` and last one with `sha256`, empty if it failed."""
+    """The child: reads a path a line, in JSON; answers lines of `bytes`, and at last `sha256`, empty if it failed."""
     for line in sys.stdin.buffer:
         try:
             _say(sha256=_sha256(json.loads(line)))
-        except (OSError, ValueError):  # ValueError: how mmap names a file that is shorter by now
+        except (OSError, ValueError):  # mmap raises ValueError for a file that is shorter by now
             _say(sha256="")
 
 
@@ -141,13 +141,13 @@ def _windows(descriptor: int, size: int) -> Iterator[mmap.mmap]:
 
 
 def _read_ahead(descriptor: int, begin: int) -> None:
-    """Has the disk begin with a window; of one call it may take no more than it reads ahead by itself."""
+    """Start reading a window; the kernel may limit one call to the disk's own read-ahead."""
     for offset in range(begin, begin + _WINDOW_BYTES, _AHEAD_BYTES):
         os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _populate(window: mmap.mmap) -> None:
-    """Before Linux 5.14, which does not know how, pages come as they are used."""
+    """Map all pages at once; before Linux 5.14, which cannot, they come as they are used."""
     try:
         window.madvise(_POPULATE_READ)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""READY.json: the record, written last, that a snapshot was verified, and how to recheck it cheaply."""
+"""READY.json: the record, written last, that a snapshot was verified, and a cheap check of it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from model_cache.manifest import document
 from model_cache.manifest.document import STRICT, WrongDocumentError
 from model_cache.manifest.listing import HELD, ListedFile, unsafe
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 from model_cache.storage import safe_open
 
@@ -23,7 +23,7 @@ _Name = Annotated[str, Field(pattern="^[^\\x00-\\x1f\\x7f]{1,255}$")]
 
 
 class Stamp(NamedTuple):
-    """What tells a file from a later one of its name: size in bytes, mtime in ns, inode number."""
+    """Identifies a version of a file: size in bytes, mtime in ns, inode number."""
 
     size: int
     mtime_ns: int
@@ -48,7 +48,7 @@ class ReadyFile:
     inode: Annotated[int, Field(ge=0, lt=1 << 64)]
 
     def unchanged(self, snapshot: Path) -> bool:
-        """Whether the file still has the stat it was verified with; no byte is read."""
+        """Whether the file still has the stat that it was verified with; no byte is read."""
         try:
             found = safe_open.stat_of(snapshot, self.path)
         except OSError:
@@ -57,7 +57,7 @@ class ReadyFile:
 
     @property
     def stamp(self) -> Stamp:
-        """As it was when every byte was right."""
+        """As it was when every byte was verified."""
         return Stamp(self.size, self.mtime_ns, self.inode)
 
 
@@ -84,16 +84,16 @@ class Ready:
         return (self.repo, self.revision) == (repo, revision)
 
     def changed(self, snapshot: Path) -> list[ManifestFile]:
-        """The files whose stat differs from the record; they need a full hash before anything trusts them."""
+        """The files whose stat differs from the record; they must be hashed before anything trusts them."""
         return [ManifestFile(f.path, f.size, f.sha256) for f in self.files if not f.unchanged(snapshot)]
 
     def manifest(self) -> Manifest:
         """The manifest this record was made from."""
         return Manifest(tuple(ManifestFile(f.path, f.size, f.sha256) for f in self.files))
 
-    def lock(self) -> Lock:
+    def lock(self) -> Lockfile:
         """The lock that this snapshot fulfils."""
-        return Lock(self.repo, self.revision, self.manifest())
+        return Lockfile(self.repo, self.revision, self.manifest())
 
     def stamps(self) -> dict[str, Stamp]:
         """Each file's, by its path."""
@@ -107,7 +107,7 @@ class Ready:
 _READY = TypeAdapter(Ready)
 
 
-def record(lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
+def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
     """Describe verified files; *stamps* are those that they were read with, by path."""
     manifest = lock.manifest
     return Ready(
@@ -118,7 +118,10 @@ def record(lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
         bytes=manifest.total_bytes,
         published_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         locked=locked,
-        files=tuple(_record_file(f, stamps[f.path]) for f in manifest.files),
+        files=tuple(
+            ReadyFile(f.path, f.size, f.sha256, stamps[f.path].mtime_ns, stamps[f.path].inode)
+            for f in manifest.files
+        ),
     )
 
 
@@ -149,7 +152,3 @@ def checked(snapshot: Path) -> Ready | None:
     if snapshot.name != ready.digest[:DIGEST_DIGITS]:
         raise WrongDocumentError(f"it is of {ready.digest[:DIGEST_DIGITS]}")
     return ready
-
-
-def _record_file(file: ManifestFile, seen: Stamp) -> ReadyFile:
-    return ReadyFile(file.path, file.size, file.sha256, seen.mtime_ns, seen.inode)

@@ -1,6 +1,6 @@
-"""Files below a directory of a volume, reached by handles of directories: no link below it is ever followed.
+"""Files below a directory of a volume, opened through directory handles, so that no link below it is ever followed.
 
-Whoever can write to the volume could otherwise have another file overwritten, moved or read in a link's place.
+Anybody who can write to the volume could otherwise plant a link to have another file overwritten, moved or read.
 """
 
 import errno
@@ -15,7 +15,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class LinkError(OSError):
-    """There is a link where the volume has none of its own; `filename` names it."""
+    """There is a link where the volume should have none; `filename` names it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(errno.ELOOP, "is a link, and none is followed here", str(path))
@@ -70,25 +70,25 @@ def opened(root: Path, path: str, flags: int) -> int:
 
 
 def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
-    """The file at *path* below *root* to write into, without a buffer; what it has goes, unless it is to *keep*."""
+    """Open the file at *path* below *root* for writing, unbuffered; truncates it, unless *keep*."""
     flags = os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC)
     return open(opened(root, path, flags), "r+b", buffering=0)
 
 
 def write(file: BinaryIO, block: bytes) -> None:
-    """All of it: a disk that is nearly full takes a part, and says so only when asked again."""
+    """Write all of *block*: a nearly full disk takes a part, and fails only on the next write."""
     left = memoryview(block)
     while left:
         left = left[file.write(left) :]
 
 
 def reading(root: Path, path: str) -> BinaryIO:
-    """The file at *path* below *root*, without a buffer."""
+    """Open the file at *path* below *root* for reading, unbuffered."""
     return open(opened(root, path, os.O_RDONLY), "rb", buffering=0)
 
 
 def stat_of(root: Path, path: str) -> os.stat_result | None:
-    """Of the regular file at *path* below *root*; None where there is none, be it that a link leads to one."""
+    """Of the regular file at *path* below *root*; None where there is none, or a link on the way."""
     try:
         with parent(root, path) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
@@ -98,13 +98,13 @@ def stat_of(root: Path, path: str) -> os.stat_result | None:
 
 
 def move(source: Path, path: str, target: Path) -> None:
-    """What lies at *path* below *source* goes to the same path below *target*; nothing happens where nothing lies."""
+    """Move what lies at *path* below *source* to the same path below *target*. Raises OSError."""
     with parent(source, path) as (old, name), parent(target, path, make=True) as (new, _):
         os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
 
 
 def remove(root: Path, path: str) -> None:
-    """The file, or the link, at *path* below *root* goes, if there is one."""
+    """Remove the file or link at *path* below *root*, if there is one."""
     try:
         with parent(root, path) as (handle, name):
             os.unlink(name, dir_fd=handle)
@@ -113,7 +113,7 @@ def remove(root: Path, path: str) -> None:
 
 
 def no_link(path: Path) -> Path:
-    """The same path. Raises LinkError if a link lies there."""
+    """Returns *path*. Raises LinkError if a link lies there."""
     if path.is_symlink():
         raise LinkError(path)
     return path

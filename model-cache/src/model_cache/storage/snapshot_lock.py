@@ -1,4 +1,4 @@
-"""Who has a directory: a worker that serves from it holds a shared lock on it, whoever removes it an exclusive one."""
+"""Locks on a snapshot's directory: shared for workers that serve from it, exclusive for whoever removes it."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-# a shared file system: nobody can have it, or all can
+# on a shared file system: then nobody is excluded
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 

@@ -2,9 +2,9 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,7 +14,7 @@ from model_cache.storage.hashing import Hasher
 from model_cache.storage.ready import Stamp, stamp
 from model_cache.storage.volume import has_size
 
-_MOST_HASHERS = 32  # of ten megabytes each: more than any disk can feed
+_MAX_HASHERS = 32  # of ten megabytes each; no disk can feed more
 
 OnBytes = Callable[[ManifestFile, int], None]
 """Called from several threads with a file and the number of its bytes just read."""
@@ -34,22 +34,22 @@ def verify(
     on_bytes: OnBytes,
     on_wrong: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """Read *files* under *root*: wrong are those that are missing, unreadable or written to meanwhile, or differ in
-    size or sha256; the others are durable.
-
-    *on_wrong* is called, from several threads, as soon as one is found, before the others have been read.
+    """Read *files* under *root*. Wrong are those that are missing, unreadable, written to meanwhile, or of another size
+    or sha256; the others are durable. *on_wrong* is called from several threads as soon as a wrong one is found.
     """
-
     idle = SimpleQueue[Hasher]()
 
     def judge(file: ManifestFile) -> Stamp | None:
-        with _lent(idle) as hasher:
+        hasher = idle.get()
+        try:
             right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
+        finally:
+            idle.put(hasher)
         if right is None:
             on_wrong()
         return right
 
-    count = min(len(os.sched_getaffinity(0)), _MOST_HASHERS)
+    count = min(len(os.sched_getaffinity(0)), _MAX_HASHERS)
     with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
         for _ in range(count):
             idle.put(stack.enter_context(Hasher()))
@@ -58,20 +58,10 @@ def verify(
     return Verdict([file for file, right in judged if right is None], stamps)
 
 
-@contextmanager
-def _lent(idle: SimpleQueue[Hasher]) -> Iterator[Hasher]:
-    """A hasher for one thread at a time."""
-    hasher = idle.get()
-    try:
-        yield hasher
-    finally:
-        idle.put(hasher)
-
-
 def _stamp_if_right(
     root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
 ) -> Stamp | None:
-    """None where the file is wrong, be it that the disk cannot read a part of it."""
+    """None where the file is wrong or the disk cannot read it."""
     if not has_size(root, file):
         return None
     try:
@@ -84,7 +74,7 @@ def _stamp_if_right(
 
 
 def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
-    """Also the file's stamp, unless that changed while it was read."""
+    """The digest, and the file's stamp, or None if that changed while it was read."""
     before = _flushed(path)
     sha256 = hasher.sha256(path, on_bytes)
     after = stamp(os.stat(path))
@@ -92,7 +82,7 @@ def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tupl
 
 
 def _flushed(path: Path) -> Stamp:
-    """The file's stamp, its bytes written to the disk and out of memory: what is hashed next is what the disk kept."""
+    """Flush the file to disk and drop it from the page cache, so that the hash is of what the disk has; its stamp."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

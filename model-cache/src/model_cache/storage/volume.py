@@ -3,7 +3,7 @@
     .staging/<owner>--<name>-<digest16>/   a download in progress, kept for resuming
     .staging/<owner>--<name>-<digest16>.<run>/         the same, of one run, on a file system that hosts share
     .locks/<owner>--<name>.lock            flock: one writer per repository, on a file system of this host
-    .locks/<owner>--<name>.owner           signature: one writer per repository, on a file system that hosts share
+    .locks/<owner>--<name>.owner           heartbeat: one writer per repository, on a file system that hosts share
     .ms/                                   the SDK's lock files
     models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
     models/<owner>/<name>/<revision>.lock  what was listed at first use, where git has no weights.lock
@@ -30,10 +30,10 @@ from uuid import uuid4
 
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, RetryableError
 from model_cache.manifest.listing import same_elsewhere
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 from model_cache.storage import ready, safe_open
-from model_cache.storage.heartbeat_lock import Owner
+from model_cache.storage.heartbeat_lock import HeartbeatLock
 from model_cache.storage.ready import Stamp
 
 
@@ -41,18 +41,20 @@ class Volume:
     """One repository's part of the volume at *root*, and the link *slug*."""
 
     def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
-        """*shared*: whether other hosts may write to it too; *beat_s*: seconds between two signs of life to them."""
+        """*shared*: whether other hosts may write to it too; *beat_s*: seconds between heartbeats."""
         self._root = root
         self._repo = repo
         self._flat_name = repo.replace("/", "--")
-        self._owner = Owner(root / ".locks" / f"{self._flat_name}.owner", beat_s) if shared else None
-        self._run = f".{self._owner.run}" if self._owner else ""
+        self._heartbeat = (
+            HeartbeatLock(root / ".locks" / f"{self._flat_name}.owner", beat_s) if shared else None
+        )
+        self._run = f".{self._heartbeat.run}" if self._heartbeat else ""
         self._staging_root = root / ".staging"
         self._slug_link = root / "slugs" / slug
 
     def sdk_cache(self, home: Path) -> Path:
-        """Where the SDK's locks are: in *home*, with the run, where other hosts' kernels are not to be waited for."""
-        return home / "cache" if self._owner else self._root / ".ms"
+        """Where the SDK keeps its locks: on a shared volume in *home*, so that no other host's kernel is waited for."""
+        return home / "cache" if self._heartbeat else self._root / ".ms"
 
     def prepare(self) -> None:
         """Create the directories that every run needs. Raises LinkError where one of them is a link."""
@@ -67,7 +69,7 @@ class Volume:
     def staging(self, digest: str) -> Path:
         """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one.
 
-        Where other hosts may write, each run has its own, whatever happens to signatures.
+        On a shared volume each run has its own, so that runs stay apart even if the heartbeat lock fails.
         """
         return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{self._run}"
 
@@ -83,31 +85,31 @@ class Volume:
 
     @contextmanager
     def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Be the only one that writes to the repository; *on_wait* is called once if another run does.
+        """Hold the repository's write lock until the block ends; *on_wait* is called once if another run holds it.
 
-        When a run dies, however it dies, the kernel frees its lock; on a shared file system its signature stands still.
+        When a run dies the kernel frees its lock; on a shared file system its heartbeat stops.
         """
         with safe_open.writing(self._root, f".locks/{self._flat_name}.lock", keep=True) as file:
-            if self._owner is None:
+            if self._heartbeat is None:
                 _wait_for(file, on_wait)
                 yield
             else:
-                with suppress(OSError):  # only for what else runs on this host
+                with suppress(OSError):  # only for other runs on this host
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with self._owner.signed(on_wait):
+                with self._heartbeat.held(on_wait):
                     yield
 
     def require_ownership(self) -> None:
         """Raise RetryableError if another host's run took this one for dead, and goes on in its place."""
-        if self._owner and self._owner.is_lost:
+        if self._heartbeat and self._heartbeat.is_lost:
             raise RetryableError(
                 f"this run stood still for so long that another host took over {self._repo}; run again"
             )
 
     def stage(self, manifest: Manifest) -> Path:
-        """The staging directory, ready to be filled, holding whatever an earlier run left of *manifest*.
+        """The staging directory, with whatever an earlier run left of *manifest*.
 
-        Raises LinkError for any link in it: no run makes one, and what is downloaded would go where it leads.
+        Raises LinkError for any link in it: no run makes one, and a download would be written where it leads.
         """
         self.unpublish(manifest.digest)
         staging = self.staging(manifest.digest)
@@ -119,7 +121,7 @@ class Volume:
         return staging
 
     def _left(self, digest: str) -> Path | None:
-        """The latest staging directory of a run that is no more."""
+        """The latest staging directory of an earlier run."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
             (path for path in found if path.is_dir() and not path.is_symlink()),
@@ -146,9 +148,9 @@ class Volume:
             )
 
     def require_names(self, manifest: Manifest) -> None:
-        """Raise IntegrityError for names that this file system takes for one, which most do not."""
+        """Raise IntegrityError for names that this file system does not distinguish; most distinguish all."""
         same = same_elsewhere(file.path for file in manifest.files)
-        if (fault := next(same, None)) and not _tells_names_apart(self._staging_root):
+        if (fault := next(same, None)) and not _distinguishes_names(self._staging_root):
             raise IntegrityError(
                 f"{self._root} does not tell names apart that differ in case or normal form only, and {fault}: "
                 "move MODEL_CACHE_DIR to a file system that does, such as ext4 or xfs; nothing was downloaded"
@@ -158,11 +160,11 @@ class Volume:
         """Where a lock made at first use is kept."""
         return self._models / f"{quote(revision, safe='')}.lock"
 
-    def record_lock(self, lock: Lock) -> None:
+    def record_lock(self, lock: Lockfile) -> None:
         """Keep *lock*, so that later runs fetch the same files, whatever the hub lists by then."""
         self._write(self.recorded_lock(lock.revision), lock.text())
 
-    def publish(self, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
+    def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
         """Make the verified staging directory the published snapshot, and link the slug to it.
 
         *stamps*, by path, are those that its files were verified with.
@@ -170,14 +172,16 @@ class Volume:
         manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
         _prune(staging, {f.path for f in manifest.files})
-        _sync_directories(staging)
+        _sync(*(path for path in _walk(staging) if path.is_dir()), staging)
         staging.rename(snapshot)
         _sync(self._staging_root, *snapshot.parents[:4])
         self.mark_ready(snapshot, lock, stamps, locked=locked)
         self.link(snapshot)
         return snapshot
 
-    def mark_ready(self, snapshot: Path, lock: Lock, stamps: Mapping[str, Stamp], *, locked: bool) -> None:
+    def mark_ready(
+        self, snapshot: Path, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool
+    ) -> None:
         """Write READY.json over *snapshot*, whose every file was verified, with these *stamps* by path."""
         self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
         self._withdrawal(snapshot).unlink(missing_ok=True)
@@ -194,12 +198,15 @@ class Volume:
         _sync(path.parent, self._staging_root)
 
     def take_ready_away(self, snapshot: Path) -> None:
-        """Nothing may start from *snapshot* any more."""
-        _take_away(snapshot / READY)
+        """Remove READY.json: no worker starts from *snapshot* any more."""
+        try:
+            (snapshot / READY).unlink(missing_ok=True)
+        except IsADirectoryError:  # somebody put one in its place
+            shutil.rmtree(snapshot / READY)
         _sync(snapshot)
 
     def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
-        """READY.json goes, first of all; then the *wrong* files are told and set aside."""
+        """Remove READY.json first, then list the *wrong* files and move them to quarantine."""
         self.take_ready_away(snapshot)
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
@@ -208,11 +215,11 @@ class Volume:
                 safe_open.move(snapshot, file.path, quarantine)
 
     def _withdrawal(self, snapshot: Path) -> Path:
-        """Beside the snapshot, since that goes back to staging to be mended."""
+        """Beside the snapshot, which goes back to staging to be repaired."""
         return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     def link(self, snapshot: Path) -> None:
-        """Point the slug at *snapshot*; a reader sees the old link or the new one, never none."""
+        """Point the slug at *snapshot* atomically: a reader sees the old link or the new one."""
         target = os.path.relpath(snapshot.resolve(), self._slug_link.parent.resolve())
         draft = self._slug_link.with_name(f".{self._slug_link.name}")
         draft.unlink(missing_ok=True)
@@ -221,7 +228,7 @@ class Volume:
         _sync(self._slug_link.parent)
 
     def unpublish(self, digest: str) -> None:
-        """Take a snapshot that cannot be trusted back into staging, where the next steps mend it."""
+        """Move a snapshot that cannot be trusted back to staging, where the next steps repair it."""
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
@@ -232,14 +239,6 @@ class Volume:
         _sync(snapshot.parent, staging.parent)
 
 
-def _take_away(path: Path) -> None:
-    """Whatever lies there; where somebody made a directory of it, that too."""
-    try:
-        path.unlink(missing_ok=True)
-    except IsADirectoryError:
-        shutil.rmtree(path)
-
-
 def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,8 +247,8 @@ def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _tells_names_apart(directory: Path) -> bool:
-    """Asked of the file system itself: its kind does not tell, since case folding can be set for a directory."""
+def _distinguishes_names(directory: Path) -> bool:
+    """Tried out, since the file system's type does not tell: case folding can be set for a directory."""
     probe = directory / f"Caf\u00e9-{uuid4().hex}"
     probe.touch(exist_ok=False)
     try:
@@ -260,7 +259,7 @@ def _tells_names_apart(directory: Path) -> bool:
 
 
 def has_size(root: Path, file: ManifestFile) -> bool:
-    """Whether a regular file of the right size lies under *root*; its bytes are not looked at."""
+    """Whether a regular file of the right size lies under *root*; no byte is read."""
     found = safe_open.stat_of(root, file.path)
     return found is not None and found.st_size == file.size
 
@@ -295,7 +294,7 @@ def explain(error: OSError, root: Path) -> JobError:
 
 
 def _bytes_there(path: Path) -> int:
-    """What an import puts together has holes until all parts have come."""
+    """Allocated bytes for an import, whose files have holes until all parts have come."""
     stat = path.lstat()
     return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".import" else stat.st_size
 
@@ -307,17 +306,13 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _prune(root: Path, wanted: set[str]) -> None:
-    """Remove what the SDK left behind (parts of files) and directories that are empty then."""
+    """Remove what the SDK left behind (partial files), and directories that are empty then."""
     for path in _walk(root):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
         elif path.relative_to(root).as_posix() not in wanted:
             path.unlink()
-
-
-def _sync_directories(root: Path) -> None:
-    _sync(*(path for path in _walk(root) if path.is_dir()), root)
 
 
 def _sync(*directories: Path) -> None:

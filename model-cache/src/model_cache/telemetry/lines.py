@@ -1,4 +1,4 @@
-"""Lines of JSON, written beside the event loop: a standard output that nobody reads holds nobody up."""
+"""JSON lines written by a thread, so that a standard output that nobody reads does not block the event loop."""
 
 import json
 import os
@@ -8,22 +8,22 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
-_MOST_LINES = 1000
-_LAST_S = 2.0  # for what is left at the end
+_MAX_LINES = 1000
+_LAST_S = 2.0  # for what is left at exit
 
 
 class Lines:
-    """Those on their way to *stream*. What finds no room is counted, and told as soon as there is some."""
+    """A bounded queue of lines to *stream*. Lines that do not fit are counted, and the count is written later."""
 
     def __init__(self, stream: TextIO) -> None:
-        # not the stream itself: the interpreter would wait at its end for the lock of one that nobody reads
+        # not the stream itself: at exit the interpreter would wait for its lock while nobody reads
         self._descriptor = stream.fileno()
-        self._queue: queue.Queue[str | None] = queue.Queue(_MOST_LINES)
+        self._queue: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
         self._lost = 0
         self._thread = threading.Thread(target=self._write, name="lines", daemon=True)
 
     def say(self, **what: object) -> None:
-        """One line; returns at once."""
+        """Queue one line; never blocks."""
         try:
             if self._lost:
                 self._queue.put_nowait(json.dumps({"event": "lines-lost", "count": self._lost}))
@@ -39,7 +39,7 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The lines that are left are written, if somebody reads them soon."""
+        """Write the lines that are left, within a short time."""
         try:
             self._queue.put(None, timeout=_LAST_S)
         except queue.Full:
@@ -47,11 +47,8 @@ class Lines:
         self._thread.join(_LAST_S)
 
     def _write(self) -> None:
-        with suppress(OSError):  # whoever read them has gone
-            self._write_all()
-
-    def _write_all(self) -> None:
-        while (line := self._queue.get()) is not None:
-            left = line.encode() + b"\n"
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+        with suppress(OSError):  # the reader has gone
+            while (line := self._queue.get()) is not None:
+                left = line.encode() + b"\n"
+                while left:
+                    left = left[os.write(self._descriptor, left) :]

@@ -1,4 +1,4 @@
-"""How far the run has come: fed from many threads, read by the reporter and the server."""
+"""How far the run has come: updated by many threads, read by the reporter and the server."""
 
 import threading
 import time
@@ -66,12 +66,12 @@ class Progress:
         self._samples: deque[tuple[float, int]] = deque([(self._clock(), 0)])
 
     def enter(self, phase: Phase, total: Work, already: Work) -> None:
-        """Begin a phase that goes through *total*, of which *already* is done."""
+        """Begin a phase with *total* work, of which *already* is done."""
         with self._lock:
             self._reset(phase, total, already)
 
     def start(self, path: str, size: int) -> None:
-        """Begin a file of *size* bytes; starting it again starts it over."""
+        """Begin a file of *size* bytes, or start it over."""
         with self._lock:
             self._sizes[path] = size
             self._done[path] = 0
@@ -79,7 +79,7 @@ class Progress:
     def add(self, path: str, count: int, *, moved: bool = True) -> None:
         """Count bytes of a started file; negative when they are thrown away.
 
-        *moved* is False for bytes that an earlier run left: they are done, but say nothing about the rate.
+        *moved* is False for bytes that an earlier run left: they are done, but do not count for the rate.
         """
         with self._lock:
             self._done[path] += count
@@ -114,14 +114,12 @@ class Progress:
                 rate_bytes_per_s=round(rate, 1),
                 eta_s=round(left / rate, 1) if rate > 0 else None,
                 current_file=self._current,
-                files_done=self._already.files + self._finished(),
+                files_done=self._already.files
+                + sum(count >= self._sizes[path] for path, count in self._done.items()),
                 files_total=self._total.files,
                 retries=self._retries,
                 error=self._error,
             )
-
-    def _finished(self) -> int:
-        return sum(done >= self._sizes[path] for path, done in self._done.items())
 
     def _sample(self) -> None:
         now = self._clock()

@@ -1,7 +1,7 @@
 """Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics.
 
-A run that fails waits until whoever has been asking for its metrics has asked once more, so that the failure is known.
-A run that has not the descriptors or the threads for this does without it: the weights count for more.
+A failed run whose metrics were scraped waits for one more scrape, so that the failure is seen. A run that lacks the
+descriptors or threads for this goes on without it: the weights matter more.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from model_cache.http.listener import Answer, Listener, PortError, Request, port
 from model_cache.telemetry.progress import PHASES, Progress
 
 _LABELS = ("slug", "repo")
-_LAST_SCRAPE_S = 5.0  # at most, for the scrape that tells of a failure; Prometheus asks every two seconds
+_LAST_SCRAPE_S = 5.0  # at most, for the scrape that shows a failure; Prometheus scrapes every two seconds
 _GAUGES = {
     "bytes_done": "Bytes received (downloading) or read back (verifying) in the current phase.",
     "bytes_total": "Bytes that the current phase has to go through.",
@@ -36,7 +36,7 @@ _GAUGES = {
 
 
 class ProgressCollector(Collector):
-    """Reads the run's state at each scrape, so that the numbers exist once."""
+    """Reads the run's state at each scrape, so that the numbers are kept only once."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -70,14 +70,14 @@ def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterat
     block fails, *say* is called, and the failure can be asked for a little longer. Raises ConfigError when the port is
     in use or may not be listened on.
     """
-    window = _Window(progress)
-    running = _started(window, port, say)
+    status = _Status(progress)
+    running = _started(status, port, say)
     try:
         yield running.port if running else None
     except BaseException as error:
         progress.fail(str(error) or repr(error))
         say()
-        window.await_last_scrape()
+        status.await_last_scrape()
         raise
     finally:
         if running:
@@ -85,7 +85,7 @@ def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterat
 
 
 class _Running(NamedTuple):
-    """The listener, in a thread of its own."""
+    """The listener in its thread."""
 
     thread: threading.Thread
     loop: asyncio.AbstractEventLoop
@@ -98,11 +98,11 @@ class _Running(NamedTuple):
         self.thread.join()
 
 
-def _started(window: "_Window", port: int, say: Callable[..., object]) -> _Running | None:
+def _started(status: "_Status", port: int, say: Callable[..., object]) -> _Running | None:
     """None where there are no descriptors or threads left for it."""
     started = Future[_Running]()
     try:
-        threading.Thread(target=_serve, args=(window, port, started), daemon=True).start()
+        threading.Thread(target=_serve, args=(status, port, started), daemon=True).start()
     except RuntimeError as error:
         say(_without(port, str(error)))
         return None
@@ -119,18 +119,18 @@ def _without(port: int, problem: str) -> str:
     return f"nobody can ask for the progress on port {port} ({problem}): the weights are fetched without it"
 
 
-def _serve(window: "_Window", port: int, started: "Future[_Running]") -> None:
-    """The thread. Whatever keeps it from starting is told to who waits for that."""
+def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
+    """Runs in the thread. What keeps it from starting goes to whoever waits for *started*."""
     try:
-        listener.run(lambda: _run(window, port, started))
+        listener.run(lambda: _run(status, port, started))
     except BaseException as error:
         if started.done():
             raise
         started.set_exception(error)
 
 
-async def _run(window: "_Window", port: int, started: "Future[_Running]") -> None:
-    silent = Listener(window.answer, lambda *_: None)  # stdout carries the progress lines
+async def _run(status: "_Status", port: int, started: "Future[_Running]") -> None:
+    silent = Listener(status.answer, lambda *_: None)  # stdout carries the progress lines
     server = await silent.start(port)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     started.set_result(_Running(threading.current_thread(), loop, stop, port_of(server)))
@@ -140,20 +140,20 @@ async def _run(window: "_Window", port: int, started: "Future[_Running]") -> Non
         await silent.stop(server)
 
 
-class _Window:
-    """What is answered about the run, and whether its failure has been."""
+class _Status:
+    """Answers requests about the run, and knows whether its failure was scraped."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._registry = CollectorRegistry()
         self._registry.register(ProgressCollector(progress))
-        self._is_watched = False
-        self._failure_told = threading.Event()
+        self._was_scraped = False
+        self._failure_scraped = threading.Event()
 
     def await_last_scrape(self) -> None:
-        """Until the failure has been asked for; nobody is waited for who has not asked for metrics before."""
-        if self._is_watched:
-            self._failure_told.wait(_LAST_SCRAPE_S)
+        """Wait until the failure was scraped, if the metrics were scraped before."""
+        if self._was_scraped:
+            self._failure_scraped.wait(_LAST_SCRAPE_S)
 
     async def answer(self, request: Request) -> Answer:
         """The state as JSON or as metrics."""
@@ -161,8 +161,8 @@ class _Window:
             return Answer(200, json.dumps(asdict(self._progress.snapshot()), ensure_ascii=False).encode())
         if request.target != "/metrics":
             return problem(404, "try /progress or /metrics")
-        self._is_watched, has_failed = True, self._progress.snapshot().phase == "failed"
-        told = self._failure_told.set if has_failed else _nothing
+        self._was_scraped, has_failed = True, self._progress.snapshot().phase == "failed"
+        told = self._failure_scraped.set if has_failed else _nothing
         return Answer(200, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4, on_taken=told)
 
 

@@ -1,4 +1,4 @@
-"""What the run says on stdout: lines for people on a terminal, JSON lines for machines."""
+"""The run's output: lines for people on a terminal, JSON lines for machines."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from model_cache.telemetry.progress import Phase, Progress, Snapshot, Work
 
 _INTERVAL_S = 2.0
 _BAR = 24  # columns
-_ERASE = "\r\x1b[2K"  # back to the line's begin, and nothing on it
+_ERASE = "\r\x1b[2K"  # erases the current line
 _NONE = Work()
 _MOVING: tuple[Phase, ...] = ("downloading", "verifying")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from launcher.engine import health
-from launcher.engine.health import Knock
+from launcher.engine.health import HealthPoll
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ def test_an_answer_without_end_is_none(listener: socket.socket) -> None:
 
 def test_a_knock_asks_once_a_second_and_hears_once(listener: socket.socket) -> None:
     now = [0.0]
-    knock = Knock(int(listener.getsockname()[1]), clock=lambda: now[0])
-    assert not knock.is_answered()
+    poll = HealthPoll(int(listener.getsockname()[1]), clock=lambda: now[0])
+    assert not poll.is_answered()
     connection, _ = listener.accept()
     with connection:
         connection.recv(4096)
         now[0] = 0.9
-        assert not knock.is_answered()
+        assert not poll.is_answered()
         now[0] = 1.1
-        assert not knock.is_answered()
-        assert list(knock.readers()) == []
-        assert not knock.is_answered()
+        assert not poll.is_answered()
+        assert list(poll.readers()) == []
+        assert not poll.is_answered()
     connection, _ = listener.accept()
     with connection:
         connection.recv(4096)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not knock.is_answered():
+    while not poll.is_answered():
         now[0] = 1.2
-    knock.close()
+    poll.close()

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.engine import signs_of_life
 from launcher.engine.question import OK
-from launcher.engine.signs_of_life import Signs
+from launcher.engine.signs_of_life import SignsOfLife
 
 PAGE = "vllm:num_requests_running 1\nvllm:generation_tokens_total {}\n"
 
@@ -38,7 +38,7 @@ def said(page: str | None) -> None:
     signs_of_life.Question.page = page  # type: ignore[attr-defined]
 
 
-def looks(found: Signs, now: list[float], seconds: float) -> Signs:
+def looks(found: SignsOfLife, now: list[float], seconds: float) -> SignsOfLife:
     for _ in range(round(seconds / 0.5)):
         now[0] += 0.5
         found.look()
@@ -47,7 +47,7 @@ def looks(found: Signs, now: list[float], seconds: float) -> Signs:
 
 def test_a_change_counts_from_the_look_before(now: list[float]) -> None:
     """It came then at the earliest: what moved before a time and was seen after it has not moved since."""
-    found = Signs(1, lambda: now[0])
+    found = SignsOfLife(1, lambda: now[0])
     looks(found, now, 4)
     assert (found.last, found.quiet_s, found.can_tell) == (0.0, 4.0, True)
     said(PAGE.format(2))
@@ -59,7 +59,7 @@ def test_a_change_counts_from_the_look_before(now: list[float]) -> None:
 
 
 def test_silence_is_no_life_and_words_of_another_kind_cannot_tell(now: list[float]) -> None:
-    found = looks(Signs(1, lambda: now[0]), now, 4)
+    found = looks(SignsOfLife(1, lambda: now[0]), now, 4)
     said(None)
     assert (looks(found, now, 60).quiet_s, found.can_tell) == (64.0, True)
     said("python_info 1.0")
@@ -68,7 +68,7 @@ def test_silence_is_no_life_and_words_of_another_kind_cannot_tell(now: list[floa
 
 def test_time_in_which_we_slept_does_not_count(now: list[float]) -> None:
     """A container paused for a day: vLLM was, too."""
-    found = looks(Signs(1, lambda: now[0]), now, 2)
+    found = looks(SignsOfLife(1, lambda: now[0]), now, 2)
     now[0] += 86_400.0
     found.look()
     assert found.quiet_s == 5.0

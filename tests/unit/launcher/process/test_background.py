@@ -1,4 +1,4 @@
-"""Work that waits is done aside: its outcome comes back, and a stop does not wait for it."""
+"""Blocking work runs in a thread: its outcome comes back, and a stop does not wait for it."""
 
 from __future__ import annotations
 

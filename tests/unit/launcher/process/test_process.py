@@ -33,7 +33,7 @@ def run(*command):
     return program, ended[program.pid]
 
 def await_that_nobody_is_left():
-    while process_tree.below(os.getpid()):
+    while process_tree.descendants(os.getpid()):
         init.wait(10)
 
 least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -59,7 +59,7 @@ NEXT_START = """
     except process.StartError as error:
         print(error)
     limit(least)
-    print(len(process_tree.below(os.getpid())), "is left")
+    print(len(process_tree.descendants(os.getpid())), "is left")
     program, exit_code = run("true")
     await_that_nobody_is_left()
     print("nobody is left")

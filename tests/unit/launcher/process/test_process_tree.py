@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.process import process_tree
-from launcher.process.process_tree import Relative
+from launcher.process.process_tree import Descendant
 
 DOCKER = Path(__file__).resolve().parents[4] / "docker"
 _TREE = """
@@ -45,7 +45,7 @@ import os, resource
 from launcher.process import process_tree
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
-    process_tree.below(os.getpid())
+    process_tree.descendants(os.getpid())
 except OSError as error:
     print(error.strerror)
 """
@@ -60,12 +60,12 @@ def test_children_of_children_are_found_in_any_session() -> None:
     assert top.stdout is not None
     last, middle = map(int, top.stdout.readline().split())
     try:
-        found = process_tree.below(top.pid)
+        found = process_tree.descendants(top.pid)
         assert sorted(one.pid for one in found) == sorted([middle, last])
-        assert process_tree.below(top.pid, found) == []
-        assert process_tree.below(top.pid, [one for one in found if one.pid == middle]) == []
+        assert process_tree.descendants(top.pid, found) == []
+        assert process_tree.descendants(top.pid, [one for one in found if one.pid == middle]) == []
         again = [one._replace(started=one.started + 1) for one in found]
-        assert process_tree.below(top.pid, again) == found
+        assert process_tree.descendants(top.pid, again) == found
     finally:
         for pid in (last, middle, top.pid):
             os.kill(pid, signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_who_has_ended_is_left_out() -> None:
     """A zombie needs no signal."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert child.pid not in [one.pid for one in process_tree.below(os.getpid())]
+    assert child.pid not in [one.pid for one in process_tree.descendants(os.getpid())]
     child.wait()
 
 
@@ -87,9 +87,9 @@ def test_who_is_started_between_the_look_and_the_kill_is_killed_too(monkeypatch:
     )
     assert top.stdin is not None
     assert top.stdout is not None
-    pids, look = [top.pid, int(top.stdout.readline())], process_tree.below
+    pids, look = [top.pid, int(top.stdout.readline())], process_tree.descendants
 
-    def look_and_wait(pid: int, but: Collection[Relative]) -> list[Relative]:
+    def look_and_wait(pid: int, but: Collection[Descendant]) -> list[Descendant]:
         found = look(pid, but)
         if len(pids) == 2:
             print(file=top.stdin, flush=True)
@@ -97,9 +97,9 @@ def test_who_is_started_between_the_look_and_the_kill_is_killed_too(monkeypatch:
             pids.append(int(top.stdout.readline()))
         return found
 
-    monkeypatch.setattr(process_tree, "below", look_and_wait)
+    monkeypatch.setattr(process_tree, "descendants", look_and_wait)
     try:
-        process_tree.kill_below(top.pid)
+        process_tree.kill_descendants(top.pid)
         top.kill()
         top.communicate(timeout=30)  # until nobody has its output any more
     finally:

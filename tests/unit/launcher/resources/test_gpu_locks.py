@@ -1,4 +1,4 @@
-"""Slots are real locks on real files; several launchers' slots meet in one folder."""
+"""GPU locks are real locks on real files; several launchers use one folder."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from launcher.resources.gpu_locks import BusyError, Slots
+from launcher.resources.gpu_locks import BusyError, GpuLocks
 from launcher.resources.gpus import GPU, GpusError
 
 NODE = tuple(GPU(index, f"GPU-{index:08x}") for index in range(8))
 
-Launcher = Callable[..., Slots]
+Launcher = Callable[..., GpuLocks]
 
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
-    """Makes the slots of one more launcher on a node of eight GPUs."""
+    """Makes the locks of one more launcher on a node of eight GPUs."""
     with ExitStack() as stack:
 
-        def slots(count: int, slug: str = "a", directory: Path = tmp_path) -> Slots:
-            made = Slots(directory, count, slug)
+        def locks(count: int, slug: str = "a", directory: Path = tmp_path) -> GpuLocks:
+            made = GpuLocks(directory, count, slug)
             stack.callback(made.release)
             return made
 
-        yield slots
+        yield locks
 
 
 def test_the_lowest_free_indexes_are_taken_and_kept(launcher: Launcher) -> None:
@@ -91,9 +91,9 @@ def test_content_without_a_lock_means_nothing(launcher: Launcher, tmp_path: Path
 
 def test_a_worker_without_gpus_asks_nobody(tmp_path: Path) -> None:
     """With a count of 0 the volume need not be there."""
-    slots = Slots(tmp_path / "none", 0, "a")
-    assert slots.are_claimed
-    assert slots.claim(()) == ()
+    locks = GpuLocks(tmp_path / "none", 0, "a")
+    assert locks.are_claimed
+    assert locks.claim(()) == ()
 
 
 def test_too_few_gpus_and_a_missing_volume_are_configuration_errors(
@@ -112,10 +112,10 @@ def test_claims_at_the_same_time_share_no_gpu_and_lose_none(launcher: Launcher) 
     won: list[tuple[GPU, ...]] = []
     together = threading.Barrier(len(counts))
 
-    def claim(slots: Slots) -> None:
+    def claim(locks: GpuLocks) -> None:
         together.wait()
         with suppress(BusyError):
-            won.append(slots.claim(NODE))
+            won.append(locks.claim(NODE))
 
     threads = [threading.Thread(target=claim, args=(launcher(count),)) for count in counts]
     for thread in threads:

@@ -29,7 +29,7 @@ from launcher.resources import gpus
 beside = subprocess.Popen(["sleep", "600"])
 with Init() as init:
     gpus.visible(init)
-    while len(left := process_tree.below(os.getpid())) > 1:
+    while len(left := process_tree.descendants(os.getpid())) > 1:
         init.wait(10)
     print([one.pid for one in left] == [beside.pid])
     beside.kill()

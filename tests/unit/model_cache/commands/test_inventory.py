@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from launcher.resources.snapshot_lock import Hold
+from launcher.resources.snapshot_lock import SnapshotLock
 from model_cache.commands.inventory import lines
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import READY, Manifest, ManifestFile
 from model_cache.storage import ready
 
@@ -18,7 +18,7 @@ def publish(root: Path, slug: str) -> Path:
     snapshot = root / "models/owner/name" / manifest.digest[:16]
     snapshot.mkdir(parents=True)
     (snapshot / "a.safetensors").write_bytes(DATA)
-    lock = Lock("owner/name", "master", manifest)
+    lock = Lockfile("owner/name", "master", manifest)
     stamps = {"a.safetensors": ready.stamp((snapshot / "a.safetensors").lstat())}
     (snapshot / READY).write_text(ready.record(lock, stamps, locked=False).to_json())
     (root / "slugs").mkdir()
@@ -54,7 +54,7 @@ def test_who_uses_it(tmp_path: Path) -> None:
     """A worker's hold shows; a snapshot that lost its slug is still listed."""
     snapshot = publish(tmp_path, "tiny-cpu")
     (tmp_path / "slugs/tiny-cpu").unlink()
-    hold = Hold()
+    hold = SnapshotLock()
     hold.take(snapshot)
     try:
         (line,) = lines(tmp_path)

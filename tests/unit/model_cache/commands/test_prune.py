@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.resources.snapshot_lock import Hold
+from launcher.resources.snapshot_lock import SnapshotLock
 from launcher.resources.weights import WeightsError
 from model_cache.commands.prune import STALE_S, leftovers, remove, show
 from model_cache.storage.snapshot_lock import exclusive
@@ -73,7 +73,7 @@ def test_it_is_removed(volume: Path) -> None:
 def test_what_a_worker_holds_stays(volume: Path) -> None:
     """Even if it took it between the showing and the removing; with the worker the hold is gone."""
     (old,) = (one for one in leftovers(volume, NOW) if one.path.name == OLD)
-    hold = Hold()
+    hold = SnapshotLock()
     hold.take(old.path)
     assert f"models/owner/name/{OLD}" not in found(volume)
     assert not remove(volume, old)
@@ -92,4 +92,4 @@ def test_a_worker_does_not_start_from_what_is_being_removed(volume: Path) -> Non
     """It says so, and looks again."""
     snapshot = volume / "models/owner/name" / OLD
     with exclusive(snapshot), pytest.raises(WeightsError, match="being removed"):
-        Hold().take(snapshot)
+        SnapshotLock().take(snapshot)

@@ -9,11 +9,11 @@ import pytest
 
 from model_cache.errors import ConfigError
 from model_cache.manifest import card, lockfile
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import Manifest, ManifestFile
 
 FILES = (ManifestFile("config.json", 2, "ab" * 32), ManifestFile("model.safetensors", 5, "cd" * 32))
-LOCK = Lock("owner/name", "v1", Manifest(FILES))
+LOCK = Lockfile("owner/name", "v1", Manifest(FILES))
 
 
 def written(folder: Path, text: str) -> Path:

@@ -41,7 +41,7 @@ def test_what_is_a_proxy(monkeypatch: pytest.MonkeyPatch, variable: str, value: 
     export_proxies()
 
     proxies.require_usable([HUB])
-    assert proxies.of(HUB) == named
+    assert proxies.shown(HUB) == named
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])

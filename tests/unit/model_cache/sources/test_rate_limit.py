@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_cache.sources.rate_limit import HopelessError, Pace
+from model_cache.sources.rate_limit import RateLimit, TransferLimitError
 
 
 class Clock:
@@ -18,21 +18,21 @@ class Clock:
         self.now += seconds
 
 
-def pace(clock: Clock, most: int = 0, least: int = 0) -> Pace:
-    return Pace(most, least, 10, clock, clock.sleep)
+def rate_limit(clock: Clock, most: int = 0, least: int = 0) -> RateLimit:
+    return RateLimit(most, least, 10, clock, clock.sleep)
 
 
 def test_without_a_limit_nobody_waits() -> None:
     """However much arrives."""
     clock = Clock()
-    pace(clock).take(1 << 40)
+    rate_limit(clock).take(1 << 40)
     assert clock.now == 100
 
 
 def test_a_thousand_bytes_a_second() -> None:
     """Ten thousand bytes take ten seconds, in however many pieces."""
     clock = Clock()
-    limited = pace(clock, most=1000)
+    limited = rate_limit(clock, most=1000)
     for _ in range(20):
         limited.take(500)
     assert clock.now == pytest.approx(110)
@@ -41,7 +41,7 @@ def test_a_thousand_bytes_a_second() -> None:
 def test_idle_time_is_not_saved_up() -> None:
     """After an hour in which nothing came the limit is what it was."""
     clock = Clock()
-    limited = pace(clock, most=1000)
+    limited = rate_limit(clock, most=1000)
     clock.now += 3600
     limited.take(1000)
     assert clock.now == pytest.approx(3701)
@@ -50,24 +50,24 @@ def test_idle_time_is_not_saved_up() -> None:
 def test_too_little_for_too_long() -> None:
     """Less than the least over a window ends it; a slow second within a good window does not."""
     clock = Clock()
-    judged = pace(clock, least=1000)
+    judged = rate_limit(clock, least=1000)
     for _ in range(30):
         clock.now += 1
         judged.take(1000)
     clock.now += 5
     judged.take(10_000)
     clock.now += 10
-    with pytest.raises(HopelessError, match="10,100 bytes in 15 s"):
+    with pytest.raises(TransferLimitError, match="10,100 bytes in 15 s"):
         judged.take(100)
 
 
 def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
     """The SDK tries again what its callback refuses; nothing is moved by that."""
     clock = Clock()
-    judged = pace(clock, least=1000)
+    judged = rate_limit(clock, least=1000)
     clock.now += 10
     for _ in range(3):
-        with pytest.raises(HopelessError):
+        with pytest.raises(TransferLimitError):
             judged.take(100)
     judged.begin()
     judged.take(100)
@@ -76,7 +76,7 @@ def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
 def test_waiting_is_not_slow() -> None:
     """A failed request and the pause after it belong to no window, also where that began before it."""
     clock = Clock()
-    judged = pace(clock, least=1000)
+    judged = rate_limit(clock, least=1000)
     for _ in range(5):
         began = judged.now()
         clock.now += 90
@@ -86,14 +86,14 @@ def test_waiting_is_not_slow() -> None:
     clock.now += 4
     judged.take(0)
     clock.now += 2
-    with pytest.raises(HopelessError, match="5,000 bytes in 11 s"):
+    with pytest.raises(TransferLimitError, match="5,000 bytes in 11 s"):
         judged.take(0)
 
 
 def test_threads_that_wait_at_once_are_counted_once() -> None:
     """Eight that wait ten seconds leave ten out, and what is too slow stays so."""
     clock = Clock()
-    judged = pace(clock, least=1000)
+    judged = rate_limit(clock, least=1000)
     clock.now += 9
     began = judged.now()
     clock.now += 10
@@ -102,7 +102,7 @@ def test_threads_that_wait_at_once_are_counted_once() -> None:
     judged.take(0)
     clock.now += 2
     for _ in range(2):
-        with pytest.raises(HopelessError, match="0 bytes in 11 s"):
+        with pytest.raises(TransferLimitError, match="0 bytes in 11 s"):
             judged.take(0)
         judged.leave_out(began)
 
@@ -110,17 +110,17 @@ def test_threads_that_wait_at_once_are_counted_once() -> None:
 def test_waiting_does_not_lengthen_a_listing() -> None:
     """Its bound in bytes is for all of it."""
     clock = Clock()
-    judged = pace(clock).of_listing(1000)
+    judged = rate_limit(clock).of_listing(1000)
     judged.take(900)
     judged.leave_out(judged.now())
-    with pytest.raises(HopelessError, match="more than 1,000 bytes"):
+    with pytest.raises(TransferLimitError, match="more than 1,000 bytes"):
         judged.take(101)
 
 
 def test_a_pause_between_transfers_does_not_count() -> None:
     """An hour of hashing between two downloads is not a slow download."""
     clock = Clock()
-    judged = pace(clock, least=1000)
+    judged = rate_limit(clock, least=1000)
     judged.take(100)
     clock.now += 3600
     judged.begin()

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from model_cache.sources.retries import Failure, GiveUp, Stands, Wait, next_step, told_s
+from model_cache.sources.retries import Failure, GiveUp, NoRetry, Wait, next_step, parse_retry_after
 
 NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("failure", "is_known", "step"),
+    ("failure", "has_answered", "step"),
     [
         (Failure(), False, Wait(1)),
         (Failure(500), False, Wait(1)),
@@ -23,46 +23,46 @@ NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
         (Failure(401), True, Wait(1)),
         (Failure(403), True, Wait(1)),
         (Failure(403, 7), True, Wait(7)),
-        (Failure(401), False, Stands()),
-        (Failure(403), False, Stands()),
-        (Failure(404), True, Stands()),
-        (Failure(407), True, Stands()),
-        (Failure(416), True, Stands()),
+        (Failure(401), False, NoRetry()),
+        (Failure(403), False, NoRetry()),
+        (Failure(404), True, NoRetry()),
+        (Failure(407), True, NoRetry()),
+        (Failure(416), True, NoRetry()),
     ],
 )
-def test_a_first_failure(failure: Failure, is_known: bool, step: Wait | Stands) -> None:
+def test_a_first_failure(failure: Failure, has_answered: bool, step: Wait | NoRetry) -> None:
     """What passes is asked for again, when it says or soon; a refusal passes only where there was access before."""
-    found = next_step(failure, tried=1, waited_s=0, most_s=300, is_known=is_known)
-    assert found == step or (isinstance(found, Stands) and isinstance(step, Stands))
+    found = next_step(failure, tried=1, waited_s=0, most_s=300, has_answered=has_answered)
+    assert found == step or (isinstance(found, NoRetry) and isinstance(step, NoRetry))
 
 
 @pytest.mark.parametrize("told", [0.0, 0.5, 1.0])
 def test_what_is_told_never_shortens_the_pause(told: float) -> None:
     """Be it 0, or a date that has passed: as if nothing were told, with the same limits."""
-    for is_known in (False, True):
-        assert waits(Failure(429, told), 300, is_known=is_known) == waits(
-            Failure(429), 300, is_known=is_known
+    for has_answered in (False, True):
+        assert waits(Failure(429, told), 300, has_answered=has_answered) == waits(
+            Failure(429), 300, has_answered=has_answered
         )
 
 
-@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("has_answered", [False, True])
 @pytest.mark.parametrize("told", [None, 0.0, 0.01, 1.0, 7.0, 29.0, 31.0, 299.0, 300.0, 301.0])
 @pytest.mark.parametrize("most_s", [0.0, 1.0, 2.0, 60.0, 300.0])
 def test_nothing_is_waited_for_longer_than_the_bound(
-    told: float | None, most_s: float, is_known: bool
+    told: float | None, most_s: float, has_answered: bool
 ) -> None:
     """Nor asked for more often than the ordinary pauses allow."""
-    found = waits(Failure(429, told), most_s, is_known=is_known)
+    found = waits(Failure(429, told), most_s, has_answered=has_answered)
     assert sum(found) <= most_s
     assert all(pause >= max(min(2.0**tried, 30), told or 0) for tried, pause in enumerate(found))
 
 
-def waits(failure: Failure, most_s: float, *, is_known: bool) -> list[float]:
+def waits(failure: Failure, most_s: float, *, has_answered: bool) -> list[float]:
     """How long is waited until it is given up."""
     seconds: list[float] = []
     while True:
         step = next_step(
-            failure, tried=len(seconds) + 1, waited_s=sum(seconds), most_s=most_s, is_known=is_known
+            failure, tried=len(seconds) + 1, waited_s=sum(seconds), most_s=most_s, has_answered=has_answered
         )
         if not isinstance(step, Wait):
             assert isinstance(step, GiveUp)
@@ -72,18 +72,18 @@ def waits(failure: Failure, most_s: float, *, is_known: bool) -> list[float]:
 
 def test_one_that_was_known_is_waited_for_in_minutes() -> None:
     """Longer and longer, within the bound."""
-    assert waits(Failure(403), 300, is_known=True)[:7] == [1, 2, 4, 8, 16, 30, 30]
-    assert 240 < sum(waits(Failure(403), 300, is_known=True)) <= 300
+    assert waits(Failure(403), 300, has_answered=True)[:7] == [1, 2, 4, 8, 16, 30, 30]
+    assert 240 < sum(waits(Failure(403), 300, has_answered=True)) <= 300
 
 
 def test_a_stranger_is_asked_three_times() -> None:
     """An address that is wrong is told within seconds."""
-    assert waits(Failure(), 300, is_known=False) == [1, 2]
+    assert waits(Failure(), 300, has_answered=False) == [1, 2]
 
 
 def test_what_asks_for_more_than_the_bound_is_given_up_at_once() -> None:
     """And the reason has both figures."""
-    step = next_step(Failure(429, 3600), tried=1, waited_s=0, most_s=300, is_known=True)
+    step = next_step(Failure(429, 3600), tried=1, waited_s=0, most_s=300, has_answered=True)
     assert isinstance(step, GiveUp)
     assert "3600 s" in step.why
     assert "MODEL_CACHE_RETRY_S is 300" in step.why
@@ -107,4 +107,4 @@ def test_what_asks_for_more_than_the_bound_is_given_up_at_once() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
     """Anything else says nothing."""
-    assert told_s(text, NOW) == seconds
+    assert parse_retry_after(text, NOW) == seconds

@@ -1,4 +1,4 @@
-"""One writer on a volume that hosts share: by signatures that are renewed, without a lock of any kernel."""
+"""One writer on a volume that hosts share: by heartbeats that are renewed, without a lock of any kernel."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_cache.storage.heartbeat_lock import Owner
+from model_cache.storage.heartbeat_lock import HeartbeatLock
 
 BEAT_S = 0.2
 
@@ -18,7 +18,7 @@ def nobody_waits() -> None:
 def test_a_signature_lasts_as_long_as_the_work(tmp_path: Path) -> None:
     """It is renewed meanwhile, and gone afterwards, with every draft."""
     path = tmp_path / "x.owner"
-    with Owner(path, BEAT_S).signed(nobody_waits):
+    with HeartbeatLock(path, BEAT_S).held(nobody_waits):
         first = path.read_text()
         time.sleep(5 * BEAT_S)
         assert path.read_text() != first
@@ -31,7 +31,7 @@ def test_many_that_come_at_once_write_one_after_the_other(tmp_path: Path) -> Non
 
     def run() -> None:
         start.wait()
-        with Owner(tmp_path / "x.owner", BEAT_S).signed(lambda: None):
+        with HeartbeatLock(tmp_path / "x.owner", BEAT_S).held(lambda: None):
             inside.append(1)
             most.append(len(inside))
             time.sleep(3 * BEAT_S)
@@ -48,11 +48,11 @@ def test_many_that_come_at_once_write_one_after_the_other(tmp_path: Path) -> Non
 
 
 def test_a_dead_owner_is_waited_for_three_beats(tmp_path: Path) -> None:
-    """Its signature stands still; the wait is told once."""
+    """Its heartbeat stops; the wait is told once."""
     path, waits = tmp_path / "x.owner", []
     path.write_text('{"run": "0123456789ab", "host": "other", "beat": 7}')
     began = time.monotonic()
-    with Owner(path, BEAT_S).signed(lambda: waits.append(1)):
+    with HeartbeatLock(path, BEAT_S).held(lambda: waits.append(1)):
         assert time.monotonic() - began >= 3 * BEAT_S
     assert waits == [1]
 
@@ -62,23 +62,23 @@ def test_what_is_no_signature_holds_nobody_up(tmp_path: Path, text: str) -> None
     """Half a file, or somebody else's."""
     path = tmp_path / "x.owner"
     path.write_text(text)
-    with Owner(path, BEAT_S).signed(nobody_waits):
+    with HeartbeatLock(path, BEAT_S).held(nobody_waits):
         assert "beat" in path.read_text()
 
 
 def test_a_signature_that_was_taken_over_is_left_alone(tmp_path: Path) -> None:
-    """Who was taken for dead does not remove the signature of whoever came after."""
+    """Who was taken for dead does not remove the heartbeat of the run after it."""
     path, other = tmp_path / "x.owner", '{"run": "0123456789ab", "host": "other", "beat": 7}'
-    with Owner(path, 0.5).signed(nobody_waits):
+    with HeartbeatLock(path, 0.5).held(nobody_waits):
         path.write_text(other)
     assert path.read_text() == other
 
 
 def test_who_was_taken_for_dead_learns_it(tmp_path: Path) -> None:
-    """Another run renews its signature in that place: this one signs no more."""
+    """Another run renews its heartbeat in that place: this one stops its own."""
     path, other = tmp_path / "x.owner", '{"run": "0123456789ab", "host": "other", "beat": 7}'
-    owner = Owner(path, BEAT_S)
-    with owner.signed(nobody_waits):
+    owner = HeartbeatLock(path, BEAT_S)
+    with owner.held(nobody_waits):
         path.write_text(other)
         time.sleep(3 * BEAT_S)
         assert owner.is_lost

@@ -11,7 +11,7 @@ import pytest
 from launcher.resources import weights as launcher_weights
 from model_cache.manifest import lockfile
 from model_cache.manifest.document import WrongDocumentError
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import READY, Manifest, ManifestFile
 from model_cache.storage import ready
 from tests.wrong_files import PLANTED, directory_name, record, text, wrong_records
@@ -27,7 +27,7 @@ def snapshot(tmp_path: Path) -> Path:
     (root / "config.json").write_text("{}")
     (root / "sub" / "x").write_text("abc")
     stamps = {file.path: ready.stamp(os.lstat(root / file.path)) for file in MANIFEST.files}
-    record = ready.record(Lock("owner/name", "v1", MANIFEST), stamps, locked=True)
+    record = ready.record(Lockfile("owner/name", "v1", MANIFEST), stamps, locked=True)
     (root / READY).write_text(record.to_json(), encoding="utf-8")
     return root
 
@@ -162,7 +162,7 @@ def recorded(folder: Path, manifest: Manifest) -> Path:
     root = folder / manifest.digest[:16]
     root.mkdir()
     stamps = {file.path: ready.Stamp(1, 2, 3) for file in manifest.files}
-    text = ready.record(Lock("owner/name", "v1", manifest), stamps, locked=True).to_json()
+    text = ready.record(Lockfile("owner/name", "v1", manifest), stamps, locked=True).to_json()
     (root / READY).write_text(text, encoding="utf-8")
     return root
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model_cache.errors import ConfigError, JobError, NoSpaceError, RetryableError
-from model_cache.manifest.lockfile import Lock
+from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import READY, Manifest, ManifestFile
 from model_cache.storage import ready
 from model_cache.storage.ready import Stamp
@@ -21,7 +21,7 @@ from model_cache.storage.volume import Volume, explain
 CONTENT = {"config.json": b"{}", "sub/deep/model.safetensors": b"weights"}
 MANIFEST = Manifest(tuple(ManifestFile(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in CONTENT.items()))
 
-LOCK = Lock("owner/name", "master", MANIFEST)
+LOCK = Lockfile("owner/name", "master", MANIFEST)
 
 
 @pytest.fixture
