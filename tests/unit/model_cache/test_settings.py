@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from model_cache.errors import ConfigError
-from model_cache.settings import Settings, load
+from model_cache.settings import Settings, VolumeSettings, load
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +130,10 @@ def test_what_cannot_be_a_token_is_named_and_not_shown(tmp_path: Path, text: str
     with pytest.raises(ConfigError, match="is no token") as caught:
         with_token(tmp_path / "token", text).token()
     assert text not in str(caught.value)
+
+
+def test_a_kind_of_volume_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads the volume: pruning one that hosts share would take weights from another host's worker."""
+    monkeypatch.setenv("MODEL_CACHE_VOLUME", "shard")
+    with pytest.raises(ConfigError, match=r"MODEL_CACHE_VOLUME: .*'auto', 'local' or 'shared'"):
+        load(VolumeSettings)
