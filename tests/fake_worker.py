@@ -25,7 +25,7 @@ WAIT_S = 40.0  # no test waits longer for anything, however slow its host is
 IDLE_CLOSE_S = 5.0  # uvicorn's default, and so vLLM's
 BACKLOG = 2048  # likewise
 STALL_S = 0.3
-VITALS = {
+ENGINE_METRICS = {
     "running": "vllm:num_requests_running",
     "waiting": "vllm:num_requests_waiting",
     "kv_use": "vllm:kv_cache_usage_perc",
@@ -439,8 +439,8 @@ class Connection(asyncio.Protocol):
 
 
 def vitals_page(values: Mapping[str, float]) -> bytes:
-    """vLLM's /metrics with these of VITALS; the others are 0."""
-    samples = (f'{name}{{engine="0"}} {values.get(word, 0)}\n' for word, name in VITALS.items())
+    """vLLM's /metrics with these of ENGINE_METRICS; the others are 0."""
+    samples = (f'{name}{{engine="0"}} {values.get(word, 0)}\n' for word, name in ENGINE_METRICS.items())
     return "".join(samples).encode()
 
 
@@ -501,7 +501,7 @@ class FakeWorker:
         return self.seen.get(timeout=WAIT_S)
 
     def says(self, **values: float) -> None:
-        """Makes /metrics vLLM's, with these of VITALS; the others are 0."""
+        """Makes /metrics vLLM's, with these of ENGINE_METRICS; the others are 0."""
         self.pages["/metrics"] = vitals_page(values)
 
     def generates(self) -> None:

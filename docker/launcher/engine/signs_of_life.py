@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from launcher.engine.engine_metrics import Vitals, read_vitals
+from launcher.engine.engine_metrics import EngineMetrics, read_metrics
 from launcher.engine.question import METRICS, Question
 
 _EVERY_S = 1.0
@@ -26,7 +26,7 @@ class SignsOfLife:
         self._next = clock()
         self._metrics: Question | None = None
         self._asked_at = clock()
-        self._last_metrics: Vitals | None = None
+        self._last_metrics: EngineMetrics | None = None
         self._metrics_at = clock()
         self._at = self.last = clock()
         self.quiet_s = 0.0
@@ -63,7 +63,7 @@ class SignsOfLife:
     def _hear(self, answer: Question) -> None:
         if answer.problem and not answer.too_large:
             return
-        metrics = read_vitals(answer.body or b"")
+        metrics = read_metrics(answer.body or b"")
         self.can_tell = metrics is not None
         if metrics and self._last_metrics and metrics.moved_since(self._last_metrics):
             self.note(self._metrics_at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from launcher.engine.engine_metrics import Vitals
+from launcher.engine.engine_metrics import EngineMetrics
 
 _MAX_GAP = 3
 """In looks. A longer gap means that the launcher slept (`docker pause`, a suspended machine); it does not count."""
@@ -23,13 +23,13 @@ class StallDetector:
     every_s: float
     at: float
     own: float = 0.0  # the launcher's warm-up requests among the finished ones
-    last: Vitals = Vitals()  # noqa: RUF009  # frozen
+    last: EngineMetrics = EngineMetrics()  # noqa: RUF009  # frozen
     answers: bool = True
     still_s: float = 0.0
     idle_s: float = 0.0
     has_work: bool = False
 
-    def heard(self, metrics: Vitals, now: float, *, asked: bool = False) -> StallDetector:
+    def heard(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> StallDetector:
         """The detector after an answer; `asked`: a token that we asked for has not come yet."""
         metrics = replace(metrics, before=self.own)
         has_work = metrics.is_busy or asked

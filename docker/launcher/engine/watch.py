@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from launcher.engine.engine_metrics import Vitals, read_vitals
+from launcher.engine.engine_metrics import EngineMetrics, read_metrics
 from launcher.engine.question import METRICS, TOKEN, Question
 from launcher.engine.stall_detector import StallDetector
 
@@ -69,10 +69,12 @@ class Watch:
     def _hear(self) -> None:
         if self._metrics and self._metrics.too_large:  # it answers, but the answer proves nothing
             self.is_unreadable = True
-            self._detector, self._metrics = self._detector.heard(Vitals(), self._clock()), None
+            self._detector, self._metrics = self._detector.heard(EngineMetrics(), self._clock()), None
         elif self._metrics and (page := self._metrics.body) is not None:
             asked = self._token is not None and not self._token.over
-            self._detector = self._detector.heard(read_vitals(page) or Vitals(), self._clock(), asked=asked)
+            self._detector = self._detector.heard(
+                read_metrics(page) or EngineMetrics(), self._clock(), asked=asked
+            )
             self._metrics = None
 
     def _ask(self, now: float) -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.config.catalog import Card
 from gateway.discovery.probe_client import ProbeConnection, Response, ResponseError, connect
-from gateway.fleet.engine_metrics import Vitals, read_vitals
+from gateway.fleet.engine_metrics import EngineMetrics, read_metrics
 from gateway.fleet.fleet import Address
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Served, Worker
@@ -59,7 +59,7 @@ class Probes:
             return []
         return [(str(address[0]), port) for *_, address in found]
 
-    async def worker(self, worker: Worker, card: Card) -> Vitals | None:
+    async def worker(self, worker: Worker, card: Card) -> EngineMetrics | None:
         """Check that the worker is healthy and serves every name of its card, and note what it says of its models.
         Return its engine metrics, or None if it gives none. Raises ProbeFailed with the reason, OwnLimit if it
         could not be asked.
@@ -68,15 +68,15 @@ class Probes:
             await get(connection, "/health")
             worker.served = read_models((await get(connection, "/v1/models")).body)
             check_names(worker.served, card)
-            return await self._vitals(connection)
+            return await self._metrics(connection)
 
-    async def _vitals(self, connection: ProbeConnection) -> Vitals | None:
+    async def _metrics(self, connection: ProbeConnection) -> EngineMetrics | None:
         """Return the engine metrics, or None if they do not come within half the deadline: they are no condition for
         taking requests.
         """
         with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
-                return read_vitals((await get(connection, "/metrics")).body)
+                return read_metrics((await get(connection, "/metrics")).body)
         return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:

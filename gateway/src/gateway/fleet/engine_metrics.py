@@ -21,12 +21,12 @@ RUNNING, WAITING = b"vllm:num_requests_running", b"vllm:num_requests_waiting"
 KV_USE, FINISHED = b"vllm:kv_cache_usage_perc", b"vllm:request_success_total"
 TOKENS: Final = (b"vllm:generation_tokens_total", b"vllm:prompt_tokens_total")
 SLEEP, AWAKE = b"vllm:engine_sleep_state", b'sleep_state="awake"'
-MOST_SAMPLES: Final = 1024  # of one metric: 64 engines have 320 of the one with the most
-MOST_LINE_BYTES: Final = 4096
+MAX_SAMPLES: Final = 1024  # of one metric: 64 engines have 320 of the one with the most
+MAX_LINE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class EngineMetrics:
     """One reading of a worker's /metrics, summed over its engines. `marks` are numbers of which at least one changes
     with any progress.
     """
@@ -51,24 +51,24 @@ class Vitals:
         """
         return self.finished > self.before and not self.asleep
 
-    def moved_since(self, before: Vitals) -> bool:
+    def moved_since(self, before: EngineMetrics) -> bool:
         """Return whether there was progress since the reading `before`."""
         return self.marks != before.marks
 
-    def stood_still_since(self, before: Vitals) -> bool:
+    def stood_still_since(self, before: EngineMetrics) -> bool:
         """Return whether there was no progress and that means something. The caller checks whether there was any
         work.
         """
         return self.tells and before.tells and self.marks == before.marks
 
 
-def read_vitals(page: bytes) -> Vitals | None:
+def read_metrics(page: bytes) -> EngineMetrics | None:
     """Parse vLLM's /metrics (Prometheus' text format); None if it lacks the number of running requests."""
     running, kv_use, finished = samples(page, RUNNING), samples(page, KV_USE), samples(page, FINISHED)
     if not running:
         return None
     marks = [*(value for name in TOKENS for value in samples(page, name)), *kv_use, *finished]
-    return Vitals(
+    return EngineMetrics(
         running=sum(running),
         waiting=sum(samples(page, WAITING)),
         kv_use=max(kv_use, default=0.0),
@@ -92,7 +92,7 @@ def lines(page: bytes, name: bytes) -> Iterator[bytes]:
     page's 100 KB are other metrics.
     """
     at = first(page, name)
-    for _ in range(MOST_SAMPLES):
+    for _ in range(MAX_SAMPLES):
         if not is_sample(page, name, at):
             return
         end = page.find(b"\n", at)
@@ -106,7 +106,7 @@ def first(page: bytes, name: bytes) -> int:
     names come before.
     """
     at = 0
-    for _ in range(MOST_SAMPLES):
+    for _ in range(MAX_SAMPLES):
         if is_sample(page, name, at):
             return at
         at = page.find(b"\n" + name, at) + 1
@@ -121,7 +121,7 @@ def is_sample(page: bytes, name: bytes, at: int) -> bool:
 
 def number(line: bytes) -> float:
     """Return a sample's value, which follows its labels; NaN if it has none. vLLM writes no timestamps."""
-    if len(line) > MOST_LINE_BYTES:
+    if len(line) > MAX_LINE_BYTES:
         return math.nan
     try:
         return float(line.rpartition(b" ")[2])

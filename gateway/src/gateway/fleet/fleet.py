@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from gateway.api.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
 from gateway.config.catalog import Card, Catalog
-from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.health import (
     TAKES_REQUESTS,
     Failure,
@@ -150,11 +150,11 @@ class Fleet:
 
     # what discovery and probes tell
 
-    def probe_passed(self, worker: Worker, vitals: Vitals | None) -> None:
+    def probe_passed(self, worker: Worker, metrics: EngineMetrics | None) -> None:
         now, rules = self._clock(), self._rules[worker.slug]
-        worker.waiting, worker.kv_use = (vitals.waiting, vitals.kv_use) if vitals else (0.0, 0.0)
+        worker.waiting, worker.kv_use = (metrics.waiting, metrics.kv_use) if metrics else (0.0, 0.0)
         worker.start = None
-        self._update(worker, probe_passed(worker.health, vitals, worker.in_flight, rules, now), now)
+        self._update(worker, probe_passed(worker.health, metrics, worker.in_flight, rules, now), now)
         worker.moved = worker.health.progress.moved
 
     def probe_failed(self, worker: Worker, reason: str, *, certain: bool = False) -> None:

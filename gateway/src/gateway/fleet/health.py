@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.config.catalog import DOWN_S, SUSPECT_S
-from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.progress import Progress
 
 MIN_SLOW_START_FACTOR: Final = 0.1  # of the requests that a worker gets just after it became ready
@@ -147,8 +147,10 @@ class Health:
         return f"{self.consecutive_failures} failed requests in a row, the last: {self.last_failure}"
 
 
-def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: Rules, now: float) -> Health:
-    """Return the health after a passed probe. vitals: what /metrics said, None if nothing; in_flight: the gateway's
+def probe_passed(
+    health: Health, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
+) -> Health:
+    """Return the health after a passed probe. metrics: what /metrics said, None if nothing; in_flight: the gateway's
     requests on the worker.
     """
     passed, hung = health.passed_probes + 1, health.progress.hung_s >= rules.down_s
@@ -156,7 +158,7 @@ def probe_passed(health: Health, vitals: Vitals | None, in_flight: int, rules: R
     return replace(
         health, alive=alive, started=health.started or alive, misnamed=False,
         probed="" if alive else f"{passed} of {rules.rise} probes have passed", passed_probes=passed, failed_probes=0,
-        doubt="", unreachable=0, progress=_progress(health.progress, vitals, in_flight, rules, now),
+        doubt="", unreachable=0, progress=_progress(health.progress, metrics, in_flight, rules, now),
         slow_start_from=health.slow_start_from if health.alive and not hung else _slow_start_from(health, now),
     )  # fmt: skip
 
@@ -169,17 +171,17 @@ def _slow_start_from(health: Health, now: float) -> float:
 
 
 def _progress(
-    progress: Progress, vitals: Vitals | None, in_flight: int, rules: Rules, now: float
+    progress: Progress, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
 ) -> Progress:
     """Return the progress with this reading added. A worker that hung too long stays hung until it moves, even if its
     requests are taken away.
     """
-    if vitals is None:
+    if metrics is None:
         return progress.silent(now)
     is_hung = progress.hung_s >= rules.down_s
-    if is_hung and progress.last is not None and not vitals.moved_since(progress.last):
+    if is_hung and progress.last is not None and not metrics.moved_since(progress.last):
         return progress.silent(now)
-    return progress.heard(vitals, in_flight, now, rules.longest_gap_s)
+    return progress.heard(metrics, in_flight, now, rules.longest_gap_s)
 
 
 def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = False) -> Health:

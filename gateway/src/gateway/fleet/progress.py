@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.engine_metrics import EngineMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,40 +16,40 @@ class Progress:
     """
 
     at: float = 0.0
-    last: Vitals | None = None
+    last: EngineMetrics | None = None
     was_ours: bool = False
     moved: float = -math.inf
     still_s: float = 0.0
     hung_s: float = 0.0
 
-    def heard(self, vitals: Vitals, in_flight: int, now: float, longest_s: float) -> "Progress":
+    def heard(self, metrics: EngineMetrics, in_flight: int, now: float, longest_s: float) -> "Progress":
         """Return the progress after a reading. At most `longest_s` of the time since the last one counts, since the
         gateway may have been asleep.
         """
         ours = in_flight > 0
-        vitals = replace(vitals, before=self._before(vitals))
-        read = replace(self, at=now, last=vitals, was_ours=ours, still_s=0.0, hung_s=0.0)
+        metrics = replace(metrics, before=self._before(metrics))
+        read = replace(self, at=now, last=metrics, was_ours=ours, still_s=0.0, hung_s=0.0)
         if self.last is None:
             return read
-        if vitals.moved_since(self.last):
+        if metrics.moved_since(self.last):
             return replace(read, moved=now)
-        if not vitals.stood_still_since(self.last):
+        if not metrics.stood_still_since(self.last):
             return read
         passed = min(now - self.at, longest_s)
-        busy = vitals.is_busy and self.last.is_busy
-        there = (vitals.is_busy or ours) and (self.last.is_busy or self.was_ours)
+        busy = metrics.is_busy and self.last.is_busy
+        there = (metrics.is_busy or ours) and (self.last.is_busy or self.was_ours)
         return replace(
             read,
             still_s=self.still_s + passed if there else 0.0,
             hung_s=self.hung_s + passed if busy else 0.0,
         )
 
-    def _before(self, vitals: Vitals) -> float:
+    def _before(self, metrics: EngineMetrics) -> float:
         """Return how many requests had finished at the first reading, or at the first after a restart. The launcher's
         own warm-up requests are among them.
         """
-        if self.last is None or vitals.finished < self.last.finished:
-            return vitals.finished
+        if self.last is None or metrics.finished < self.last.finished:
+            return metrics.finished
         return self.last.before
 
     def silent(self, now: float) -> "Progress":

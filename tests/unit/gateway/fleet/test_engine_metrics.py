@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.fleet.engine_metrics import MOST_SAMPLES, Vitals, read_vitals, samples
+from gateway.fleet.engine_metrics import MAX_SAMPLES, EngineMetrics, read_metrics, samples
 
 PAGE = b"""\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -30,8 +30,8 @@ vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 0.
 
 def test_a_page_is_read_over_all_engines() -> None:
     """Requests add up, the fullest cache counts, and the marks are all the numbers that progress changes."""
-    vitals = read_vitals(PAGE)
-    assert vitals == Vitals(4.0, 7.0, 0.5, 2.0, marks=(42.0, 1.2e6, 0.25, 0.5, 2.0, 0.0))
+    metrics = read_metrics(PAGE)
+    assert metrics == EngineMetrics(4.0, 7.0, 0.5, 2.0, marks=(42.0, 1.2e6, 0.25, 0.5, 2.0, 0.0))
 
 
 AWAKE = b'\nvllm:engine_sleep_state{engine="0",model_name="m",sleep_state="awake"} %b'
@@ -41,9 +41,9 @@ OFFLOADED = b'\nvllm:engine_sleep_state{engine="0",model_name="m",sleep_state="w
 @pytest.mark.parametrize(("awake", "offloaded", "tells"), [(b"1.0", b"0.0", True), (b"0.0", b"1.0", False)])
 def test_an_engine_that_sleeps_says_so(awake: bytes, offloaded: bytes, tells: bool) -> None:
     """Its standing still then means nothing."""
-    vitals = read_vitals(PAGE + AWAKE % awake + OFFLOADED % offloaded)
-    assert vitals is not None
-    assert vitals.tells is tells
+    metrics = read_metrics(PAGE + AWAKE % awake + OFFLOADED % offloaded)
+    assert metrics is not None
+    assert metrics.tells is tells
 
 
 def test_metrics_of_like_names_are_not_taken() -> None:
@@ -57,15 +57,15 @@ WITHOUT = PAGE.replace(b"num_requests_running", b"x")
 
 @pytest.mark.parametrize("page", [b"", b"<html>", WITHOUT, b"vllm:num_requests_running"])
 def test_a_page_of_another_kind_says_nothing(page: bytes) -> None:
-    """Without the number of running requests there are no vitals."""
-    assert read_vitals(page) is None
+    """Without the number of running requests there is no reading."""
+    assert read_metrics(page) is None
 
 
 @given(some.binary(max_size=200), some.integers(0, len(PAGE)))
 def test_no_page_breaks_the_reader(noise: bytes, at: int) -> None:
     """Whatever a worker sends, numbers are finite or left out."""
-    vitals = read_vitals(PAGE[:at] + noise + PAGE[at:]) or Vitals()
-    assert all(map(math.isfinite, [vitals.running, vitals.waiting, vitals.kv_use, *vitals.marks]))
+    metrics = read_metrics(PAGE[:at] + noise + PAGE[at:]) or EngineMetrics()
+    assert all(map(math.isfinite, [metrics.running, metrics.waiting, metrics.kv_use, *metrics.marks]))
 
 
 HOSTILE = {
@@ -80,16 +80,16 @@ HOSTILE = {
 def test_no_page_takes_long(page: bytes) -> None:
     """What a worker says is read in a moment, whatever it is: the gateway's loop and process 1 do it."""
     began = time.process_time()
-    read_vitals(page)
+    read_metrics(page)
     assert time.process_time() - began < 0.05
 
 
 def test_more_samples_than_engines_can_have_are_left() -> None:
     """So many of one metric are read, and no more."""
-    assert len(samples(b"vllm:n 1\n" * (MOST_SAMPLES + 5), b"vllm:n")) == MOST_SAMPLES
+    assert len(samples(b"vllm:n 1\n" * (MAX_SAMPLES + 5), b"vllm:n")) == MAX_SAMPLES
 
 
-BUSY = Vitals(running=1, finished=3, marks=(40.0, 900.0, 0.25, 3.0))
+BUSY = EngineMetrics(running=1, finished=3, marks=(40.0, 900.0, 0.25, 3.0))
 CASES = {
     "nothing changed": (BUSY, BUSY, False, True),
     "a token": (BUSY, replace(BUSY, marks=(41.0, 900.0, 0.25, 3.0)), True, False),
@@ -98,19 +98,19 @@ CASES = {
     "cache emptied": (BUSY, replace(BUSY, marks=(40.0, 900.0, 0.24, 3.0)), True, False),
     "a request finished": (BUSY, replace(BUSY, finished=4, marks=(40.0, 900.0, 0.25, 4.0)), True, False),
     "requests came": (BUSY, replace(BUSY, running=9, waiting=9), False, True),
-    "started anew": (BUSY, Vitals(marks=(0.0, 0.0, 0.0, 0.0)), True, False),
+    "started anew": (BUSY, EngineMetrics(marks=(0.0, 0.0, 0.0, 0.0)), True, False),
     "none finished yet": (replace(BUSY, finished=0), replace(BUSY, finished=0), False, False),
     "only those from before": (replace(BUSY, before=3), replace(BUSY, before=3), False, False),
     "one more than those": (replace(BUSY, before=2), replace(BUSY, before=2), False, True),
     "put to sleep": (BUSY, replace(BUSY, asleep=1), False, False),
     "just awake": (replace(BUSY, asleep=1), BUSY, False, False),
-    "says nothing": (Vitals(), Vitals(), False, False),
+    "says nothing": (EngineMetrics(), EngineMetrics(), False, False),
 }
 
 
 @pytest.mark.parametrize(("before", "after", "moved", "stood"), CASES.values(), ids=CASES)
 def test_what_is_progress_and_what_a_standstill(
-    before: Vitals, after: Vitals, moved: bool, stood: bool
+    before: EngineMetrics, after: EngineMetrics, moved: bool, stood: bool
 ) -> None:
     """Any of the four numbers, in either direction; requests that only come or leave are none."""
     assert (after.moved_since(before), after.stood_still_since(before)) == (moved, stood)

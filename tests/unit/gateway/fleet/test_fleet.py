@@ -6,7 +6,7 @@ import pytest
 
 from gateway.api.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
 from gateway.config.catalog import Card, Catalog, group_by_name
-from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.fleet import Address, Fleet, ModelState, describe_start, describe_weights
 from gateway.fleet.health import Failure, WorkerState
 from gateway.fleet.workers import Worker
@@ -239,7 +239,7 @@ def test_a_worker_shows_what_it_said_of_itself() -> None:
     """Its queue and its cache, until a probe in which it says nothing."""
     fleet = fleet_of("a")
     worker = put(fleet, "a", ONE, "ready")
-    fleet.probe_passed(worker, Vitals(waiting=7.0, kv_use=0.5))
+    fleet.probe_passed(worker, EngineMetrics(waiting=7.0, kv_use=0.5))
     assert (worker.waiting, worker.kv_use) == (7.0, 0.5)
     fleet.probe_passed(worker, None)
     assert (worker.waiting, worker.kv_use) == (0.0, 0.0)
@@ -251,9 +251,9 @@ def test_a_card_has_limits_of_its_own() -> None:
     clock = Clock()
     fleet = Fleet.of(Catalog((card,), {"a": (card,)}), clock=clock)
     worker, states = put(fleet, "a", ONE, "ready"), []
-    fleet.probe_passed(worker, Vitals())
+    fleet.probe_passed(worker, EngineMetrics())
     for _ in range(12):
-        fleet.probe_passed(worker, Vitals(running=1, finished=1, marks=(1.0,)))
+        fleet.probe_passed(worker, EngineMetrics(running=1, finished=1, marks=(1.0,)))
         states.append(worker.state.value)
         clock.now += 2
     assert states == ["ready"] * 5 + ["suspect"] * 5 + ["down"] * 2

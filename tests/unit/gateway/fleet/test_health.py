@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.config.catalog import Card, Catalog, group_by_name
-from gateway.fleet.engine_metrics import Vitals
+from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.fleet import Fleet, Transition
 from gateway.fleet.health import (
     MIN_SLOW_START_FACTOR,
@@ -28,7 +28,7 @@ from gateway.fleet.workers import Worker
 
 RULES = Rules()
 NOW = 1000.0
-BUSY = Vitals(running=1, finished=1, marks=(1.0,))
+BUSY = EngineMetrics(running=1, finished=1, marks=(1.0,))
 READY = Health(started=True, alive=True, probed="", slow_start_from=NOW - 100)
 EJECTED = request_failed(
     Health(started=True, alive=True, probed="", failures=4), Failure.RESET, RULES, NOW, spare=True
@@ -40,9 +40,9 @@ def state(health: Health, now: float = NOW) -> str:
     return health.state(RULES, now).value
 
 
-def passed(health: Health, times: int = 1, vitals: Vitals | None = None, now: float = NOW) -> Health:
+def passed(health: Health, times: int = 1, metrics: EngineMetrics | None = None, now: float = NOW) -> Health:
     for _ in range(times):
-        health = probe_passed(health, vitals, 0, RULES, now)
+        health = probe_passed(health, metrics, 0, RULES, now)
     return health
 
 
@@ -244,12 +244,12 @@ def test_settled_means_that_a_good_answer_changes_nothing() -> None:
 # progress
 
 
-def still(seconds: int, vitals: Vitals = BUSY, in_flight: int = 0) -> Health:
+def still(seconds: int, metrics: EngineMetrics = BUSY, in_flight: int = 0) -> Health:
     """A ready worker that was new at the first look and has stood still so long since, read every 2 s."""
-    health = probe_passed(READY, Vitals(), 0, RULES, NOW)
-    health = probe_passed(health, vitals, in_flight, RULES, NOW)
+    health = probe_passed(READY, EngineMetrics(), 0, RULES, NOW)
+    health = probe_passed(health, metrics, in_flight, RULES, NOW)
     for number in range(1, seconds // 2 + 1):
-        health = probe_passed(health, vitals, in_flight, RULES, NOW + 2 * number)
+        health = probe_passed(health, metrics, in_flight, RULES, NOW + 2 * number)
     return health
 
 
@@ -269,15 +269,15 @@ def test_only_progress_brings_it_back() -> None:
     hung = still(200)
     assert state(passed(hung, 50, BUSY)) == "down"
     assert state(passed(hung, 50)) == "down"
-    assert state(passed(hung, 50, Vitals(running=0, finished=1, marks=(1.0,)))) == "down"
-    for vitals in (Vitals(running=1, finished=1, marks=(2.0,)), Vitals(marks=(0.0,))):
-        back = passed(hung, 1, vitals)
+    assert state(passed(hung, 50, EngineMetrics(running=0, finished=1, marks=(1.0,)))) == "down"
+    for metrics in (EngineMetrics(running=1, finished=1, marks=(2.0,)), EngineMetrics(marks=(0.0,))):
+        back = passed(hung, 1, metrics)
         assert (state(back), back.slow_start_factor(RULES, NOW)) == ("ready", MIN_SLOW_START_FACTOR)
 
 
 def test_our_own_requests_alone_take_nobody_down() -> None:
     """An idle engine with an answer that its client is slow to read."""
-    assert state(still(5000, Vitals(finished=1, marks=(1.0,)), in_flight=1)) == "suspect"
+    assert state(still(5000, EngineMetrics(finished=1, marks=(1.0,)), in_flight=1)) == "suspect"
 
 
 # shares
@@ -338,8 +338,8 @@ class Storms(RuleBasedStateMachine):
     )
     def probe_passes(self, number: int, marks: int, running: int, finished: int, has_vitals: bool) -> None:
         worker, before = self.worker(number), self.worker(number).state
-        vitals = Vitals(running, finished=finished, marks=(float(marks),)) if has_vitals else None
-        self.fleet.probe_passed(worker, vitals)
+        metrics = EngineMetrics(running, finished=finished, marks=(float(marks),)) if has_vitals else None
+        self.fleet.probe_passed(worker, metrics)
         assert before is not WorkerState.EJECTED or worker.state is not WorkerState.READY
 
     @rule(number=some.integers(0, 2), certain=some.booleans())

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.engine.engine_metrics import Vitals
+from launcher.engine.engine_metrics import EngineMetrics
 from launcher.engine.stall_detector import StallDetector
 
 LIMIT_S, EVERY_S = 300.0, 5.0
 MARKS = (40.0, 900.0, 0.25, 7.0)  # generated and prompt tokens, KV use, finished requests
-BUSY = Vitals(running=2, waiting=1, kv_use=0.25, finished=7, marks=MARKS)
+BUSY = EngineMetrics(running=2, waiting=1, kv_use=0.25, finished=7, marks=MARKS)
 IDLE = replace(BUSY, running=0, waiting=0)
 MADE = (41.0, *MARKS[1:])  # a token later
 
 
 def beat(
-    detector: StallDetector, seconds: float, reading: Vitals | None, *, asked: bool = False
+    detector: StallDetector, seconds: float, reading: EngineMetrics | None, *, asked: bool = False
 ) -> StallDetector:
     """Looks every few seconds that all find the same; None: no answer."""
     for _ in range(round(seconds / EVERY_S)):
@@ -68,10 +68,10 @@ def test_a_long_prefill_is_progress(detector: StallDetector) -> None:
 def test_nothing_is_judged_before_a_first_request_has_finished() -> None:
     """It may compile kernels for longer than any limit; neither numbers nor silence mean anything yet."""
     new = StallDetector(LIMIT_S, EVERY_S, at=0.0)
-    compiling = beat(new, 4 * LIMIT_S, Vitals(running=1))
+    compiling = beat(new, 4 * LIMIT_S, EngineMetrics(running=1))
     assert compiling.standstill is None
     assert beat(compiling, 4 * LIMIT_S, None).standstill is None
-    first = Vitals(running=1, finished=1)
+    first = EngineMetrics(running=1, finished=1)
     assert beat(compiling, LIMIT_S, first).standstill is None  # the change itself was one look
     assert beat(compiling, LIMIT_S + EVERY_S, first).standstill is not None
 
@@ -115,8 +115,8 @@ def test_a_token_asked_for_is_work(detector: StallDetector) -> None:
     assert beat(beat(asked, LIMIT_S - EVERY_S, IDLE, asked=True), 2 * LIMIT_S, made).standstill is None
 
 
-@pytest.mark.parametrize("reading", [Vitals(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
-def test_who_cannot_tell_is_never_asked(reading: Vitals) -> None:
+@pytest.mark.parametrize("reading", [EngineMetrics(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
+def test_who_cannot_tell_is_never_asked(reading: EngineMetrics) -> None:
     """A new vLLM would compile for us, one that was put to sleep would never answer."""
     detector = beat(StallDetector(LIMIT_S, EVERY_S, at=0.0).heard(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE)
     assert not beat(detector, 3 * LIMIT_S, reading).needs_probe
@@ -145,7 +145,7 @@ def test_the_launchers_own_sleep_is_not_vllms(detector: StallDetector) -> None:
 
 
 READINGS = st.builds(
-    Vitals,
+    EngineMetrics,
     running=st.sampled_from([0, 1]),
     finished=st.sampled_from([0, 1]),
     marks=st.tuples(st.integers(0, 2), st.integers(0, 1)),
@@ -155,10 +155,10 @@ LOOKS = st.lists(st.none() | READINGS, max_size=60)
 
 @given(LOOKS, st.integers(1, 10))
 def test_a_verdict_needs_a_limit_full_of_looks_without_progress(
-    looks: list[Vitals | None], limit: int
+    looks: list[EngineMetrics | None], limit: int
 ) -> None:
     """Whatever the looks find: each of the last ones was silent, or busy with what the one before it had shown."""
-    detector, seen = StallDetector(limit_s=float(limit), every_s=1.0, at=0.0), [Vitals()]
+    detector, seen = StallDetector(limit_s=float(limit), every_s=1.0, at=0.0), [EngineMetrics()]
     for at, reading in enumerate(looks, start=1):
         detector = detector.silent(at) if reading is None else detector.heard(reading, at)
         seen.append(reading or seen[-1])
