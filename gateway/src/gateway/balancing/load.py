@@ -42,8 +42,7 @@ def load(worker: Candidate) -> float:
     """Return how loaded a worker would be with one request more, in requests; the lower, the better.
 
     Requests in flight are counted as they come and go, but the worker's own queue is known from metrics that are
-    seconds old. So the queue counts half: otherwise load would swing between workers from one reading to the next.
-    """
+    seconds old. So the queue counts half: otherwise load would swing between workers from one reading to the next."""
     return (worker.weighted_in_flight + 1 + worker.waiting / 2) * weight(worker)
 
 

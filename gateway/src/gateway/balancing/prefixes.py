@@ -16,8 +16,7 @@ Holders = tuple[str, ...]  # addresses of workers, the one that got the prefix l
 def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
     """Return a hash for each of the prompt's first whole blocks, at most `most`; each covers all bytes up to its end.
 
-    The prompt's bytes are taken as they are in the body. The hashes differ between processes.
-    """
+    The prompt's bytes are taken as they are in the body. The hashes differ between processes."""
     begin = PROMPT.search(body, 0, MAX_SEARCHED_BYTES)
     if begin is None:
         return []

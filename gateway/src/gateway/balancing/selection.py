@@ -170,8 +170,7 @@ def best_holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], leas
     """Return the least loaded holder of the longest prefix that has a holder with a load of at most `most`.
 
     known: each prefix's holders by address, longest prefix first. least: the pool's least loaded worker, which wins
-    if it is a holder, and is returned if no holder qualifies.
-    """
+    if it is a holder, and is returned if no holder qualifies."""
     for addresses in known:
         present = [workers[address] for address in addresses if address in workers]
         if least in present:
@@ -197,8 +196,7 @@ class PoolParts(Generic[W]):
 class SplitSelector(Generic[W]):
     """Divides requests among the slugs that serve a model by weight; the policy then chooses among a slug's workers.
 
-    With the policy `session`, a session stays with its slug. With any other, slugs take turns in proportion to weight.
-    """
+    With the policy `session`, a session stays with its slug. With others, slugs take turns in proportion to weight."""
 
     def __init__(self, weights: Mapping[str, float], policy: AnyPolicy, random: Random) -> None:
         self._turn = random.getrandbits(32)

@@ -13,8 +13,7 @@ class BodyBudget:
     """The bytes of all bodies in flight; one per process. A body takes its bytes as they arrive and gives them back.
 
     A body's declared length takes no bytes, but decides its size: a big body never uses what is reserved for small
-    ones. One big body is always taken, however small the budget is. refusals: how often there was no room.
-    """
+    ones. One big body is always taken, however small the budget is. refusals: how often there was no room."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -58,8 +58,7 @@ class Decoding:
     """One body that is joined and decoded, to at most `most` bytes. The request's handler owns it. coding: None to join
     only; grown: decoded bytes of the last turn; body: the result, None until it is complete.
 
-    Only `bytes` objects are joined, since Python releases its lock for these; a copy of 50 MiB would hold it for 50 ms.
-    """
+    Only `bytes` objects are joined, since Python releases its lock for these; else 50 MiB would hold it for 50 ms."""
 
     def __init__(self, parts: list[bytes], coding: str | None, most: int) -> None:
         self._parts = parts

@@ -117,6 +117,7 @@ class JsonScan:
     # values
 
     def _read_value(self, byte: int) -> None:
+        """Read a scalar or a short string, or go into a longer value. byte: the one at `_at`, here and below."""
         if not self._open:
             self._member = self._root if byte == OPEN_OBJECT else None
         self._start = self._at
@@ -188,6 +189,7 @@ class JsonScan:
             self._expect_member()
 
     def _expect_member(self) -> None:
+        """Set the state for the next element or name of the innermost open list or object."""
         if self._lists[-1]:
             self._next, self._member = VALUE, self._open[-1].element
         else:
@@ -293,6 +295,7 @@ class JsonScan:
             raise invalid_json("a string has no end", self._size)
 
     def _end_string(self) -> None:
+        """Go on after a long string: it was a value, or a name (`_member` is then what is looked for there)."""
         self._next = self._after_string
         if self._after_string == AFTER:
             self._end_value(self._member, self._start)

@@ -48,6 +48,7 @@ class MultipartForm:
         return True
 
     def _find_mark(self, stop: int) -> None:
+        """Look for the next boundary up to about `stop`, and end the part before it."""
         if self._at == 0 and self._body.startswith(self._mark[2:]):
             self._part = self._at = len(self._mark) - 2
             return

@@ -44,6 +44,7 @@ class Offload:
             turn.add_done_callback(partial(self._turn_done, decoding, on_turn))
 
     def _turn_done(self, decoding: Decoding, on_turn: OnTurn, turn: asyncio.Future[None]) -> None:
+        """Tell the body's owner on the event loop that a turn is over, and start the next one."""
         self._is_decoding = False
         try:
             if on_turn(turn.exception()):

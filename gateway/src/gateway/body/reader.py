@@ -143,6 +143,7 @@ class JsonReading:
         self._small: ParsedBody | None = None  # the result of a small body that is parsed
 
     def advance(self) -> bool:
+        """Parse the body if it is small and plain; else take one turn of the prescan, then of the scan."""
         if self._scan is None:
             if len(self._body) <= SMALL_BYTES:
                 self._small = read_small(self._body, self._route, self._reader.aliases)
@@ -176,6 +177,7 @@ class JsonReading:
         self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
 
     def parsed(self) -> ParsedBody:
+        """Return the body with the alias resolved, and with a wish for usage added if a stream's client has none."""
         if self._small is not None:
             return self._small
         scan = self._scan

@@ -126,6 +126,7 @@ class StreamFilter:
         return True
 
     def feed(self, data: bytes) -> bytes:
+        """Return `data` at once if nothing is changed; else the events that are complete, with the changes."""
         if not self._edits.any:
             return self._read(data)
         data = self._held + data if self._held else data

@@ -7,8 +7,7 @@ class Timing:
     """The times of one request. vLLM sends a stream's head at once, so the first byte means the first of the body.
 
     started: when the request arrived; heard: when the worker last sent something, or got the request; commented: when
-    the last comment was sent; first_byte: seconds from the start; pieces: how many came; paused: the client is slow.
-    """
+    the last comment was sent; first_byte: seconds from the start; pieces: how many came; paused: the client is slow."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -34,8 +33,7 @@ class Timing:
         """Return in words which deadline has passed, or None. moved: when the worker's engine last made progress.
 
         Progress of the engine counts as a sign of life: vLLM may send nothing for minutes while it generates, since it
-        holds back a tool call's arguments until they are complete, or works off a long queue first.
-        """
+        holds back a tool call's arguments until they are complete, or works off a long queue first."""
         if now - self.started > limits.total_s:
             return f"the whole answer took longer than {limits.total_s:g} s"
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
