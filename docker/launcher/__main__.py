@@ -1,7 +1,5 @@
 """`python3 -m launcher [vLLM arguments]` runs a worker; `python3 -m launcher health` asks after it. See `main`."""
 
-from __future__ import annotations
-
 import signal
 import sys
 

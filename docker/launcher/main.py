@@ -4,8 +4,6 @@ Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137
 Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ An empty value means the default, as Compose hands one over for a variable that 
 `python3 -m vllm.entrypoints.openai.api_server --model`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -56,7 +54,7 @@ class Settings:
     ops_port: int
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read every `LAUNCHER_*` variable; raises `SettingsError` for the first that is wrong."""
         given = _Variables(environ)
         return cls(

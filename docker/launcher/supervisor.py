@@ -16,8 +16,6 @@
   launcher ends at once.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence

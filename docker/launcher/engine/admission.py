@@ -7,8 +7,6 @@ client can tell from an answer; on a 503 the gateway tries another worker. Reque
 `/metrics` is answered to the end.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

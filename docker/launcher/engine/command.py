@@ -1,7 +1,5 @@
 """vLLM's whole command line. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -10,8 +10,6 @@ nor of an engine that was put to sleep. How many had finished before any client'
 launcher knows how many it warmed with, the gateway what it found when it first looked.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,11 +49,11 @@ class EngineMetrics:
         """
         return self.finished > self.before and not self.asleep
 
-    def moved_since(self, before: EngineMetrics) -> bool:
+    def moved_since(self, before: "EngineMetrics") -> bool:
         """Return whether there was progress since the reading `before`."""
         return self.marks != before.marks
 
-    def stood_still_since(self, before: EngineMetrics) -> bool:
+    def stood_still_since(self, before: "EngineMetrics") -> bool:
         """Return whether there was no progress and that means something. The caller checks whether there was any
         work.
         """

@@ -1,7 +1,5 @@
 """Whether vLLM's `/health` answers 200: for the container's health check, and for the launcher while vLLM starts."""
 
-from __future__ import annotations
-
 import math
 import select
 import time

@@ -5,8 +5,6 @@ model loads after the main one), so a start-up only ever moves forward. `warming
 launcher warms vLLM up once `/health` answers, and then it is ready.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -83,13 +81,13 @@ class Timeline:
     since: float
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def advance(self, phase: Phase, now: float) -> Timeline:
+    def advance(self, phase: Phase, now: float) -> "Timeline":
         """Move on to a later phase of the start-up; itself if `phase` is this one or behind it."""
         if not self.phase.is_start_up or _START_UP.index(phase) <= _START_UP.index(self.phase):
             return self
         return self.enter(phase, now)
 
-    def enter(self, phase: Phase, now: float) -> Timeline:
+    def enter(self, phase: Phase, now: float) -> "Timeline":
         """Leave the present phase for `phase`, whichever it is."""
         spent = {**self.seconds, self.phase.value: round(now - self.since, 3)}
         return replace(self, phase=phase, since=now, seconds=spent)

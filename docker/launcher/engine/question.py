@@ -1,7 +1,5 @@
 """One HTTP request to vLLM that never blocks: the caller pumps it until it is over."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Signs of life of a vLLM during warm-up: an answer, or any change in its /metrics (`engine_metrics`)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 

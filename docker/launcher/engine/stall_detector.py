@@ -5,8 +5,6 @@ comes next, and looks idle for ever. So an engine that has been idle for half th
 (`needs_probe`), which counts as work like any other request.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from launcher.engine.engine_metrics import EngineMetrics
@@ -29,7 +27,7 @@ class StallDetector:
     idle_s: float = 0.0
     has_work: bool = False
 
-    def heard(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> StallDetector:
+    def heard(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> "StallDetector":
         """The detector after an answer; `asked`: a token that we asked for has not come yet."""
         metrics = replace(metrics, before=self.own)
         has_work = metrics.is_busy or asked
@@ -44,12 +42,12 @@ class StallDetector:
             idle_s=self.idle_s + self._since(now) if stays and not has_work else 0.0,
         )
 
-    def silent(self, now: float) -> StallDetector:
+    def silent(self, now: float) -> "StallDetector":
         """The detector after a look without an answer: requests may be waiting that cannot be seen."""
         still_s = self.still_s + self._since(now) if self.last.tells else 0.0
         return replace(self, at=now, answers=False, still_s=still_s)
 
-    def asked(self) -> StallDetector:
+    def asked(self) -> "StallDetector":
         """The detector after a token was asked for: the next probe is due half a limit later."""
         return replace(self, idle_s=0.0)
 

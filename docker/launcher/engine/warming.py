@@ -6,8 +6,6 @@ logged and does no harm. When the time is up, open requests are broken off at th
 vLLM that gives no sign for long is a standstill.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import struct

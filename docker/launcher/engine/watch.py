@@ -1,7 +1,5 @@
 """Watches one vLLM from ready on: reads its /metrics again and again, and reports a standstill."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -4,8 +4,6 @@ Every fault is a `ValueError` of one line, also those that Python's parser accep
 nesting, numbers that are not finite or too long, invalid Unicode.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -42,7 +40,7 @@ class Fields:
     above: str = ""
 
     @classmethod
-    def of(cls, value: object, above: str = "") -> Fields:
+    def of(cls, value: object, above: str = "") -> "Fields":
         """Raises `ValueError` for anything but an object."""
         if not isinstance(value, dict):
             raise ValueError(f"{above.rstrip('.') or 'it'} is {shown(value)} where an object was expected")
@@ -90,11 +88,11 @@ class Fields:
             raise self._wrong(name, "true, false or null")
         return value
 
-    def section(self, name: str) -> Fields:
+    def section(self, name: str) -> "Fields":
         """An object within."""
         return Fields.of(self._get(name), f"{self.above}{name}.")
 
-    def sections(self, name: str, most: int) -> tuple[Fields, ...]:
+    def sections(self, name: str, most: int) -> tuple["Fields", ...]:
         """A list of at most so many objects."""
         return tuple(
             Fields.of(value, f"{self.above}{name}[{at}].") for at, value in enumerate(self.items(name, most))

@@ -1,7 +1,5 @@
 """Files that others write or read too: opened without following a link, read within a bound, replaced in one step."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

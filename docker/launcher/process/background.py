@@ -1,7 +1,5 @@
 """Work that may block (a disk, a lock, another process), run in a thread while process 1 stays responsive."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """The pause before vLLM is started again after a crash: min(base * 2**failures, 600) seconds. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 CAP_S = 600.0
@@ -17,7 +15,7 @@ class Backoff:
     base_s: float = 10.0
     failures: int = 0
 
-    def after_crash(self, ready_s: float) -> Backoff:
+    def after_crash(self, ready_s: float) -> "Backoff":
         """The back-off after one more crash, of a run that had been ready for `ready_s` seconds."""
         return replace(self, failures=1 if ready_s >= CAP_S else self.failures + 1)
 

@@ -5,8 +5,6 @@ crash and worth another try, and so is whatever ends a run that had been ready. 
 because it made no progress.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Iterable, Sequence

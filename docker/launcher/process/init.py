@@ -5,8 +5,6 @@ The kernel drops a stop signal that process 1 neither handles nor blocks. So the
 Python begins (`env --block-signal`), and those that have arrived by the time an `Init` is entered are handled then.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os
@@ -57,7 +55,7 @@ class Init:
         """The processes below this one as it was entered, before any program was started."""
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Init:
+    def __enter__(self) -> "Init":
         """Handle SIGTERM, SIGINT and SIGCHLD, and adopt orphans of what we start, even where we are not process 1."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.others = frozenset(process_tree.descendants(os.getpid()))

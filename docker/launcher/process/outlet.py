@@ -4,8 +4,6 @@ Unread output is kept up to a bound; beyond it lines are dropped, and one line i
 were. Without a reader everything is dropped, and the process goes on.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import threading

@@ -1,7 +1,5 @@
 """One running vLLM in a process group of its own: its output is passed on unchanged, its last lines are kept."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """The descendants of a process, whatever group or session they have moved to."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import defaultdict

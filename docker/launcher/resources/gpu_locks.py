@@ -7,8 +7,6 @@ nothing and is overwritten. A claim takes all GPUs that are needed or none. Laun
 containers write to the volume too: no link is followed, and the wait for `turn.lock` is bounded.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

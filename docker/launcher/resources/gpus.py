@@ -1,7 +1,5 @@
 """The GPUs that this container sees, as `nvidia-smi` lists them. All GPUs of a host are assumed to be of one kind."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence

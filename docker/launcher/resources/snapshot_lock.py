@@ -1,7 +1,5 @@
 """A shared lock on the snapshot that a worker serves from: while it is held, nothing prunes the snapshot."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from pathlib import Path

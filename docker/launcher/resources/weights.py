@@ -6,8 +6,6 @@ accepted, others refused by name. The digest is remembered for as long as the fi
 restart of vLLM nor waiting for a repair hashes twice.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
@@ -50,7 +48,7 @@ class Stat:
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> Stat:
+    def of(cls, path: Path) -> "Stat":
         """Stat the file itself, which must be a regular one; raises `OSError`."""
         found = path.lstat()
         if not S_ISREG(found.st_mode):

@@ -4,8 +4,6 @@ The file is a JSON list of the last starts that became ready, `[{"loading": 41.2
 last. It lies beside the engine's compile caches, since those decide how long the next start takes.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Mapping, Sequence

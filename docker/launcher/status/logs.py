@@ -1,7 +1,5 @@
 """The launcher's own log: one JSON object a line on standard output, beside vLLM's untouched lines."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ Anybody on the network may ask, so everything is bounded: the number of connecti
 one), the size of a request, and the time from connecting to the end of the answer. One request per connection.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -42,7 +40,7 @@ def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
 
 
 class _Server:
-    def __init__(self, state_file: Path, disks: list[_Disk]) -> None:
+    def __init__(self, state_file: Path, disks: list["_Disk"]) -> None:
         self._state_file = state_file
         self._disks = disks
         self._open: dict[asyncio.StreamWriter, None] = {}  # in the order they came

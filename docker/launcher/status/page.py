@@ -1,7 +1,5 @@
 """What the ops port answers: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """How far the current run has come: keeps the timeline, writes the state file, logs the start-up."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -7,8 +7,6 @@
 "crashes", "hangs"}`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
