@@ -29,7 +29,7 @@ class Relay:
         self._request = request
         self._route = route
         self._affinity = affinity
-        self._id = call_id
+        self._id = call_id  # the id that the client gets
         self._fields: headers.Headers | None = None  # of the worker's answer, None until its head has come
         self._learning: Worker | None = None  # while the id of its new stored response is looked for
         self.filter: ResponseFilter = PassThrough()

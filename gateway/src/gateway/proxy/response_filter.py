@@ -10,7 +10,7 @@ import re
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
-KEY, FORMER_KEY = b'"reasoning"', b'"reasoning_content"'
+KEY, FORMER_KEY = b'"reasoning"', b'"reasoning_content"'  # vLLM sends the first
 VALUE: Final = rb'(?:\s*:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
 FIELD: Final = re.compile(KEY + b"(" + VALUE + b")")
 FIELD_AND_COMMA: Final = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
@@ -49,13 +49,13 @@ class Tokens(NamedTuple):
 
 
 class Edits:
-    """The changes to one answer. hide_usage: remove the event with the usage from a stream."""
+    """The changes to one answer. names: of the reasoning; hide_usage: remove the event with the usage from a stream."""
 
     def __init__(self, names: ReasoningNames = ReasoningNames.REASONING, hide_usage: bool = False) -> None:
         self.names = names
         self.hide_usage = hide_usage
         self.renames = names is not ReasoningNames.REASONING
-        self.any = hide_usage or self.renames
+        self.any = hide_usage or self.renames  # whether anything is changed
 
     def apply(self, data: bytes) -> bytes:
         """Return `data` (whole events, or a whole document) with the changes made."""
