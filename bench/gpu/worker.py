@@ -43,7 +43,7 @@ class Worker:
             if self.process.poll() is not None:
                 self._reader.join(5)
                 return f"exited {self.process.returncode}"
-            if health.problem(self.port, PROBE_S) is None:
+            if health.check(self.port, PROBE_S) is None:
                 self.timeline = self.timeline.advance(Phase.READY, time.monotonic())
                 return "ready"
             time.sleep(0.2)

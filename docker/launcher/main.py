@@ -1,4 +1,4 @@
-"""The two programs: run a worker, or say how it is.
+"""The two programs: run a worker, or check one's health (the container's health check).
 
 Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137 vLLM had to be killed.
 Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
@@ -17,12 +17,12 @@ from launcher.status.state import State
 from launcher.supervisor import Supervisor
 
 _HEALTH_TIMEOUT_S = 2.0
-_DRAIN_S = 0.5
-_WRONG_SETTING = 2
+_DRAIN_S = 0.5  # for the last output, at the end
+_WRONG_SETTING = 2  # exit code
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program that the arguments ask for; returns the exit code."""
+    """Run the health check if `arguments` is `health`, else a worker that passes them to vLLM. Return the exit code."""
     try:
         settings = Settings.from_environ()
         return _health(settings) if list(arguments) == ["health"] else _worker(settings, arguments)
@@ -42,6 +42,8 @@ def _worker(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def _outlet(descriptor: int, slug: str) -> Outlet:
+    """Return an outlet that reports lost output as a line of the launcher's log."""
+
     def note(lost: int) -> bytes:
         problem = "nobody read the output for so long that some was dropped here"
         return logs.line(slug, "error", "output-lost", {"bytes": lost, "problem": problem})
@@ -50,7 +52,7 @@ def _outlet(descriptor: int, slug: str) -> Outlet:
 
 
 def _claim_state(settings: Settings) -> None:
-    """Write the first state. Later failures are only logged, so this one ends the launcher with a clear error."""
+    """Make the state folder and write the first state. Raises `SettingsError`; later failures are only logged."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         admission.open_to_all(settings.state_dir)
@@ -63,8 +65,9 @@ def _claim_state(settings: Settings) -> None:
 
 
 def _health(settings: Settings) -> int:
+    """Ask vLLM, print one line with the launcher's state, and return the exit code."""
     unblock_stop_signals()
-    problem = health.problem(settings.port, _HEALTH_TIMEOUT_S)
+    problem = health.check(settings.port, _HEALTH_TIMEOUT_S)
     known = state.read(settings.state_file)
     doing = known.describe() if known else "no launcher has written its state"
     said = f"healthy: {doing}\n" if problem is None else f"unhealthy ({problem}): {doing}\n"

@@ -15,14 +15,14 @@ from enum import StrEnum
 from pathlib import Path
 
 STATE_DIR = "/run/octet"
-"""Where the state is written, unless the environment says otherwise."""
+"""Default of `LAUNCHER_STATE_DIR`, which `admission` needs inside vLLM, too."""
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
-_MAX_S = 1e6
+_MAX_S = 1e6  # of any setting in seconds
 
 
 class Capability(StrEnum):
-    """What a model can be asked for; its card says which."""
+    """What a model can do, and so what its warm-up sends (`LAUNCHER_WARMS`)."""
 
     TEXT = "text"
     TOOLS = "tools"
@@ -30,12 +30,12 @@ class Capability(StrEnum):
 
 
 class SettingsError(Exception):
-    """A variable is missing or means nothing; the text is the one line to print."""
+    """A variable is missing or invalid; the text is the one line to print."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator chose. Times are seconds."""
+    """All settings, read once at the start. Times are seconds; docs/configuration.md explains each."""
 
     slug: str
     weights_dir: Path
@@ -77,18 +77,18 @@ class Settings:
 
     @property
     def state_file(self) -> Path:
-        """Where the launcher says what it is doing."""
+        """The state file (`status.state`)."""
         return self.state_dir / "state.json"
 
     @property
     def history_file(self) -> Path:
-        """How long earlier starts took."""
+        """The file with how long earlier starts took (`status.history`)."""
         return self.cache_dir / "octet-starts.json"
 
 
 @dataclass(frozen=True)
 class _Variables:
-    """The environment, read one typed variable at a time; each method raises `SettingsError`."""
+    """The environment; each method reads one variable of its type, or its default, and raises `SettingsError`."""
 
     environ: Mapping[str, str]
 

@@ -1,16 +1,18 @@
-"""The loop of process 1: wait for the weights and for GPUs, run vLLM, judge its end, and again.
+"""The main loop of process 1: wait for weights and GPUs, run vLLM, decide why it ended, and start again.
 
-- Weights missing or wrong: logged once, with the command that repairs them. It checks on silently, and vLLM starts once
-  they are in order.
-- GPUs held by other workers: logged once, with who holds which. It tries on silently, and vLLM starts once enough are
-  free. GPUs once claimed are kept across all crashes of vLLM until the launcher ends.
-- A configuration error: logged in vLLM's own words. It waits, unhealthy and without GPUs, to be stopped.
+Runs in the main thread, which waits only in `Init.wait`; what may block for long runs in other threads (`background`).
+
+- Weights missing or wrong: logged once, with the command that repairs them. They are checked again every second, and
+  vLLM starts once they are in order.
+- GPUs held by other workers: logged once, with who holds which. The claim is repeated every second, and vLLM starts
+  once enough are free. GPUs once claimed are kept across all crashes of vLLM until the launcher ends.
+- A configuration error: logged in vLLM's own words. The launcher waits, unhealthy and without GPUs, to be stopped.
 - A crash: logged with exit code or signal and the time of the next run, which comes after the back-off.
 - A standstill (`stall_detector`): logged with what has not moved and for how long. vLLM is ended, if need be by
   SIGKILL, and the run counts as a crash.
-- Before vLLM admits anybody else (`admission`) it is warmed up for a bounded time (`warming`). A run that ends
-  meanwhile is a crash, and the next ones are not warmed up. One that has not answered when the time is up, and in which
-  nothing moves, is a standstill too.
+- Before clients' requests are admitted (`admission`), vLLM is warmed up for a bounded time (`warming`). If a run
+  ends meanwhile, it is a crash, and later runs are not warmed up. If requests are unanswered when the time is up and
+  nothing moves, it is a standstill.
 - SIGTERM or SIGINT: new requests are refused from then on (`admission`). A moment later the signal goes to vLLM's main
   process, which gets the rest of the grace period, and then SIGKILL goes to its group. With no vLLM running the
   launcher ends at once.
@@ -44,44 +46,44 @@ from launcher.status.progress import Progress
 from launcher.status.state import Trouble
 
 STOPPED = 0
-"""Exit code when there was nothing to stop or vLLM ended within its grace period."""
+"""The launcher's exit code if no vLLM was running, or it ended within its grace period."""
 KILLED = 128 + signal.SIGKILL
-"""Exit code when vLLM outlived its grace period."""
+"""The launcher's exit code if vLLM had to be killed after its grace period."""
 
-_RECHECK_S = 1.0
-_KILL_S = 5.0
-_TO_ENGINE_S = 2.0  # in which an admitted request reaches the engine
-_HANG_GRACE_S = 2.0  # what still runs may log a last line; what is frozen ignores SIGTERM
-_MEND_OPTIONS = "with serve.yaml or the command mended"
+_RECHECK_S = 1.0  # between two looks at weights or GPU locks
+_KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL
+_TO_ENGINE_S = 2.0  # within which an admitted request reaches the engine
+_HANG_GRACE_S = 2.0  # from SIGTERM to SIGKILL for a vLLM that stands still; it may log a last line
+_AFTER_MENDING = "with serve.yaml or the command mended"
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
 _TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
 _Found = TypeVar("_Found")
 
 
 class Supervisor:
-    """Keeps one vLLM running until it is told to stop."""
+    """Keeps one vLLM running until a stop signal arrives. `main` makes one and calls `run`."""
 
     def __init__(
         self, settings: Settings, arguments: Sequence[str], init: Init, out: Sink, err: Sink
     ) -> None:
-        """`arguments` end vLLM's command line; `out` and `err` take its output, `out` our log too."""
+        """`arguments` end vLLM's command line. `out` and `err` take vLLM's output, `out` the launcher's log too."""
         self._settings = settings
         self._arguments = tuple(arguments)
         self._init = init
         self._streams = (out, err)
         self._log = Log(settings.slug, out)
         self._progress = Progress(self._log, settings.state_file, settings.history_file)
-        self._check = Check(self._say_hashing, lambda: init.stopping)
+        self._check = Check(self._log_hashing, lambda: init.stopping)
         self._snapshot_lock = SnapshotLock()
-        self._told_unreadable = False
+        self._logged_unwatched = False
         self._warms_up = settings.warm_s > 0 and bool(settings.warms)
-        self._key: bytes | None = None
+        self._warm_up_key: bytes | None = None
         self._standstill: str | None = None
         self._backoff = Backoff(settings.backoff_s)
         self._gpu_locks = GpuLocks(settings.gpu_slots_dir, settings.gpus, settings.slug)
 
     def run(self) -> int:
-        """Run until stopped; returns the exit code of the launcher."""
+        """Open the ops port and run vLLM until stopped. Return the launcher's exit code, with all locks released."""
         self._open_ops_port()
         try:
             return self._run()
@@ -90,12 +92,13 @@ class Supervisor:
             self._snapshot_lock.release()
 
     def _open_ops_port(self) -> None:
+        """Start the ops port; if that fails, log it and go on."""
         settings = self._settings
         disks = {"weights": settings.weights_dir, "cache": settings.cache_dir}
         try:
             if settings.ops_port:
                 ops.serve(settings.ops_port, settings.state_file, disks)
-        except OSError as error:  # a worker serves without being watched
+        except OSError as error:  # a worker can serve without it
             self._log.error("no-ops-port", port=settings.ops_port, problem=error.strerror)
         except RuntimeError as error:  # no thread is left in this container
             self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
@@ -106,33 +109,33 @@ class Supervisor:
             try:
                 if (mine := self._await_gpus()) is None:
                     break
-                self._key, self._standstill = self._close_for_warming(), None
-                vllm = process.start(command, gpus.environ(mine), self._init.others, *self._streams)
+                self._warm_up_key, self._standstill = self._close_for_warming(), None
+                vllm = process.start(command, gpus.environ(mine), self._init.preexisting, *self._streams)
             except StartError as error:
-                self._not_started(error)
+                self._handle_start_error(error)
                 continue
             watch = Watch(self._settings.port, self._settings.hang_after_s)
             exit_code = self._serve(vllm, watch)
             watch.close()
             if exit_code is None:
                 return self._stop(vllm)
-            self._judge(exit_code, vllm.tail)
+            self._handle_end(exit_code, vllm.tail)
         return STOPPED
 
     def _await_weights(self) -> Snapshot | None:
-        """The slug's snapshot once it is in order; None if told to stop first."""
+        """Begin a run: wait until the slug's snapshot is in order, and return it. None if told to stop first."""
         self._progress.begin()
-        return self._await(self._checked, self._say_blocked)
+        return self._await(self._find_weights, self._report_weights)
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
-        """The GPUs this worker has claimed; None if told to stop first. Raises `StartError`."""
+        """Wait until this worker has its GPUs, and return them; None if told to stop first. Raises `StartError`."""
         try:
             seen = () if self._gpu_locks.are_claimed else gpus.visible(self._init)
-            mine = self._await(lambda: self._gpu_locks.claim(seen), self._say_busy)
+            mine = self._await(lambda: self._gpu_locks.claim(seen), self._report_busy_gpus)
         except CancelledError:
             return None
         except GpusError as error:
-            self._misconfigured(str(error), None, "where its container sees the GPUs it needs")
+            self._wait_misconfigured(str(error), None, "where its container sees the GPUs it needs")
             return None
         if mine:
             indexes, uuids = [gpu.index for gpu in mine], [gpu.uuid for gpu in mine]
@@ -142,7 +145,10 @@ class Supervisor:
     def _await(
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
-        """Retry `attempt` until it succeeds; None if told to stop first. `say` is called once for each new obstacle."""
+        """Call `attempt` in a thread every second until it succeeds, and return its result. None if told to stop first.
+
+        `say` is called with an error only if it differs from the one before.
+        """
         said = None
         while not self._init.stopping:
             try:
@@ -156,7 +162,8 @@ class Supervisor:
             self._init.wait(_RECHECK_S)
         return None
 
-    def _checked(self) -> Snapshot:
+    def _find_weights(self) -> Snapshot:
+        """Find, lock and check the snapshot. May hash files for minutes; runs in a thread. Raises `WeightsError`."""
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
         self._snapshot_lock.take(snapshot.directory)
         self._check.run(snapshot)
@@ -164,39 +171,39 @@ class Supervisor:
         return snapshot
 
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
-        """Follow vLLM until it ends, by itself or as a standstill; returns its exit code, None if told to stop."""
+        """Follow vLLM until it ends or stands still. Return its exit code; None if told to stop before that."""
         self._progress.advance(Phase.STARTING)
         self._start(vllm, watch)
         while vllm.exit_code is None and not self._init.stopping:
             self._wait_once(vllm, watch.every_s, watch.readers())
             watch.look()
-            self._say_unreadable(watch)
+            self._log_unwatched(watch)
             if watch.standstill and vllm.exit_code is None:
                 self._end_standstill(vllm, watch.standstill)
         return None if self._init.stopping else vllm.exit_code
 
     def _start(self, vllm: Process, watch: Watch) -> None:
-        """Follow vLLM until it is ready or has ended, or until told to stop."""
-        poll = health.HealthPoll(self._settings.port, self._key)
+        """Poll /health until vLLM answers, then warm it up and admit clients. Return early if it ends or must stop."""
+        poll = health.HealthPoll(self._settings.port, self._warm_up_key)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
             self._wait_once(vllm, poll.every_s, poll.readers())
-            if vllm.exit_code is None and poll.is_answered():
-                # what it printed before it answered is read before `ready`
+            if vllm.exit_code is None and poll.look():
+                # log lines that vLLM printed earlier come before the phase that follows
                 self._observe(vllm, vllm.readers())
                 self._warm(vllm, watch)
         poll.close()
 
     def _warm(self, vllm: Process, watch: Watch) -> None:
-        """Warm vLLM up and admit everybody, unless it ends or is told to stop meanwhile."""
-        if self._key:
+        """Warm vLLM up if this run is, then admit all requests, unless vLLM ends or a stop signal comes meanwhile."""
+        if self._warm_up_key:
             self._progress.advance(Phase.WARMING)
-            watch.leave_out(self._send_warm_up(vllm, self._key))
+            watch.leave_out(self._send_warm_up(vllm, self._warm_up_key))
         if vllm.exit_code is None and not self._init.stopping:
-            self._open()
+            self._admit_all()
             self._progress.advance(Phase.READY)
 
     def _send_warm_up(self, vllm: Process, key: bytes) -> int:
-        """Returns how many of the launcher's requests vLLM may count as finished."""
+        """Run the warm-up to its end and log it. Return how many of its requests vLLM may count as finished."""
         settings = self._settings
         steps = plan(settings.warms)
         warming = Warming(settings.port, key, steps, settings.warm_s, settings.hang_after_s)
@@ -213,14 +220,14 @@ class Supervisor:
         return warming.own
 
     def _give_up_warm_up(self, warming: Warming) -> None:
-        """vLLM ended during warm-up: its next runs go without, unless it hung before it answered anything."""
+        """Turn the warm-up off for later runs, as vLLM ended during it; not if it hung before it answered anything."""
         if self._standstill and not warming.answers:
             return
         self._warms_up = False
         self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
     def _close_for_warming(self) -> bytes | None:
-        """The key that admits only the launcher; None where this run is not warmed up and everybody is admitted."""
+        """Admit only requests with the returned key; None if the run gets no warm-up and all requests are admitted."""
         try:
             if self._warms_up:
                 return admission.close_but_for_key(self._settings.state_dir)
@@ -229,25 +236,26 @@ class Supervisor:
             self._log.error("not-warmed", problem=f"the state folder cannot be written: {error.strerror}")
         return None
 
-    def _open(self) -> None:
+    def _admit_all(self) -> None:
         try:
             admission.open_to_all(self._settings.state_dir)
         except OSError as error:
             self._log.error("not-opened", problem=f"the state folder cannot be written: {error.strerror}")
 
     def _wait_once(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
-        """Wait for one event, at most `seconds`, and handle vLLM's; `others` only end the wait."""
+        """Wait `seconds` at most (None: no limit) and handle vLLM's output or end. Input on `others` ends the wait."""
         wake = self._init.wait(seconds, [*vllm.readers(), *others])
         self._observe(vllm, wake.readable)
         if vllm.pid in wake.ended:
-            vllm.ended(wake.ended[vllm.pid])
+            vllm.note_end(wake.ended[vllm.pid])
 
     def _observe(self, vllm: Process, readable: Iterable[int]) -> None:
+        """Pass on the output that waits at `readable`, and read the start-up's phase from it."""
         for line in vllm.pump(readable):
             self._progress.observe(line)
 
     def _stop(self, vllm: Process) -> int:
-        """Refuse requests, pass the stop signal on, give vLLM its grace period; returns the launcher's exit code."""
+        """Refuse new requests, pass the stop signal on, and kill vLLM after the grace period. Return the exit code."""
         number, grace_s = self._init.stop_signal or signal.SIGTERM, self._settings.stop_grace_s
         deadline, serves = time.monotonic() + grace_s, self._progress.was_ready
         self._progress.enter(Phase.STOPPING)
@@ -264,16 +272,16 @@ class Supervisor:
         return KILLED
 
     def _refuse_requests(self, vllm: Process) -> None:
-        """Returns once the requests admitted before have reached the engine, which completes them."""
+        """Refuse new requests, then wait 2 s for those admitted before to reach the engine, which completes them."""
         try:
             admission.close(self._settings.state_dir)
-        except OSError as error:  # a full tmpfs: requests are cut short
+        except OSError as error:  # a full tmpfs: requests may be cut short
             self._log.error("not-draining", problem=error.strerror)
             return
         self._ends_within(vllm, min(_TO_ENGINE_S, self._settings.stop_grace_s / 2))
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
-        """End a vLLM that makes no progress; returns once it has ended, or when told to stop."""
+        """Log the standstill and end vLLM, with SIGKILL if need be. Return once it has ended, or when told to stop."""
         self._standstill, limit_s = standstill, self._settings.hang_after_s
         self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
         vllm.signal(signal.SIGTERM)
@@ -286,23 +294,24 @@ class Supervisor:
             self._wait_once(vllm, None)
 
     def _ends_within(self, vllm: Process, seconds: float) -> bool:
+        """Wait for vLLM to end, `seconds` at most; return whether it has."""
         deadline = time.monotonic() + seconds
         while vllm.exit_code is None and (left := deadline - time.monotonic()) > 0:
             self._wait_once(vllm, left)
         return vllm.exit_code is not None
 
-    def _judge(self, exit_code: int, tail: Sequence[str]) -> None:
-        """vLLM has ended unasked: wait to be stopped, or for the back-off."""
+    def _handle_end(self, exit_code: int, tail: Sequence[str]) -> None:
+        """Decide why vLLM ended by itself: after a configuration error wait to be stopped, else for the back-off."""
         verdict = classify(
             exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
         )
         if verdict.kind is Kind.CONFIGURATION:
-            self._misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _MEND_OPTIONS)
+            self._wait_misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _AFTER_MENDING)
         else:
             self._back_off(verdict, exit_code)
 
-    def _misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
-        """Log it once and wait to be stopped: only a person can repair it, by starting the container anew."""
+    def _wait_misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
+        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container."""
         mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
         self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
@@ -310,13 +319,15 @@ class Supervisor:
         while not self._init.stopping:
             self._init.wait(None)
 
-    def _not_started(self, error: StartError) -> None:
+    def _handle_start_error(self, error: StartError) -> None:
+        """Back off if starting again may help; otherwise treat it as a configuration error."""
         if error.is_temporary:
             self._back_off(Verdict(Kind.CRASH, str(error)), None)
         else:
-            self._misconfigured(str(error), None, _MEND_OPTIONS)
+            self._wait_misconfigured(str(error), None, _AFTER_MENDING)
 
     def _back_off(self, verdict: Verdict, exit_code: int | None) -> None:
+        """Count and log a crash or hang, and wait for the pause. `exit_code` is None if vLLM could not be started."""
         self._backoff = self._backoff.after_crash(self._progress.ready_s)
         delay = self._backoff.delay_s
         name = None if exit_code is None else signal_name(exit_code)
@@ -336,24 +347,25 @@ class Supervisor:
         while not self._init.stopping and (left := deadline - time.monotonic()) > 0:
             self._init.wait(left)
 
-    def _say_blocked(self, error: Exception) -> None:
+    def _report_weights(self, error: Exception) -> None:
         mend = f"docker compose up {self._settings.slug}-weights"
         is_corrupt = isinstance(error, CorruptError)
         trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING
-        self._progress.blocked(trouble, f"{error}; run: {mend}")
+        self._progress.report_trouble(trouble, f"{error}; run: {mend}")
         self._log.error("weights-not-ready", problem=str(error), mend=mend)
 
-    def _say_busy(self, error: Exception) -> None:
+    def _report_busy_gpus(self, error: Exception) -> None:
         self._progress.advance(Phase.WAITING_FOR_GPUS)
-        self._progress.blocked(Trouble.GPUS_BUSY, str(error))
+        self._progress.report_trouble(Trouble.GPUS_BUSY, str(error))
         self._log.error(
             "gpus-busy", problem=str(error), mend="wait, or stop a holder: this worker starts by itself"
         )
 
-    def _say_unreadable(self, watch: Watch) -> None:
-        if watch.is_unreadable and not self._told_unreadable:
-            self._told_unreadable = True
+    def _log_unwatched(self, watch: Watch) -> None:
+        """Log once that no standstill can be found, because vLLM's /metrics is too large."""
+        if watch.is_unreadable and not self._logged_unwatched:
+            self._logged_unwatched = True
             self._log.error("not-watched", problem="vLLM's /metrics is too large to tell a standstill by")
 
-    def _say_hashing(self, file: File) -> None:
+    def _log_hashing(self, file: File) -> None:
         self._log.info("weights-hash", file=file.path, bytes=file.stat.size)

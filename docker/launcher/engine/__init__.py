@@ -1,4 +1,4 @@
-"""vLLM as its own server: its command line, questions to its port, what its log and its metrics say, who is let in.
+"""vLLM as a server: its command line, requests to its port, what its log and metrics say, which requests it admits.
 
 Nothing here starts or ends a process. `admission` also runs inside vLLM's API server.
 """

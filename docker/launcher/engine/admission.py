@@ -1,10 +1,10 @@
-"""Whether a worker admits requests: a file says so, and a middleware inside vLLM's API server obeys it.
+"""Whether a worker admits requests: the launcher writes a file, and a middleware inside vLLM's API server reads it.
 
 During warm-up only the launcher's own requests are admitted: they carry the key that the file holds. Everybody else
 gets 503, on `/health` too, as if vLLM were still loading, so no gateway sends anything. A worker that is stopping
 admits nothing new. vLLM itself would answer 200 and an empty text (finish reason `abort`) while it drains, which no
-client can tell from an answer; on a 503 the gateway tries another worker. Requests admitted before go on, and
-`/metrics` is answered to the end.
+client can tell from an answer; on a 503 the gateway tries another worker. Requests admitted earlier go on, and
+`/metrics` is always answered. Two processes run this module: the launcher and vLLM's API server.
 """
 
 import json
@@ -14,85 +14,85 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from launcher.engine.question import HEADER
+from launcher.engine.question import KEY_HEADER
 from launcher.files import safe_open
 from launcher.settings import STATE_DIR
 
 MIDDLEWARE = "launcher.engine.admission.Admission"
-"""What `--middleware` names."""
+"""Value of vLLM's option `--middleware`: the dotted name of the class below."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _ALWAYS_ADMITTED = {"/metrics"}
-_NOBODY = b"nobody"
-_MAX_KEY = 256
-_MAX_BODY_BYTES = 1 << 26  # bytes; the gateway lets less through
+_NOBODY = b"nobody"  # content of the file while the worker stops: a key that no request has
+_MAX_KEY = 256  # bytes
+_MAX_BODY_BYTES = 1 << 26  # of a refused request's body; the gateway lets less through
 
 
-def mark(state_dir: Path) -> Path:
-    """The file: while it exists, only requests with the key that it holds are admitted."""
+def closed_file(state_dir: Path) -> Path:
+    """Return the path of the file; while it exists, only requests with the key in it are admitted."""
     return state_dir / "closed"
 
 
 def close_but_for_key(state_dir: Path) -> bytes:
-    """Admit only requests with the returned key from now on. Raises `OSError`."""
+    """Admit only requests with a new key from now on, and return the key. Raises `OSError`."""
     key = secrets.token_hex(16)
-    safe_open.replace(mark(state_dir), key)
+    safe_open.replace(closed_file(state_dir), key)
     return key.encode()
 
 
 def close(state_dir: Path) -> None:
     """Admit nothing from now on. Raises `OSError`."""
-    safe_open.replace(mark(state_dir), _NOBODY.decode())
+    safe_open.replace(closed_file(state_dir), _NOBODY.decode())
 
 
 def open_to_all(state_dir: Path) -> None:
     """Admit everything. Raises `OSError`."""
-    mark(state_dir).unlink(missing_ok=True)
+    closed_file(state_dir).unlink(missing_ok=True)
 
 
 def key_wanted(state_dir: str | Path) -> bytes | None:
-    """The key that a request must carry; None if it needs none."""
-    path = mark(Path(state_dir))
-    if not os.path.exists(path):  # on a tmpfs: microseconds
+    """Return the key that a request must have; None if all are admitted. Admits nobody if the file cannot be read."""
+    path = closed_file(Path(state_dir))
+    if not os.path.exists(path):  # takes microseconds on a tmpfs, so the API server's loop may do it
         return None
     try:
         return safe_open.read(path, _MAX_KEY)
-    except FileNotFoundError:  # opened meanwhile
+    except FileNotFoundError:  # removed since the line above
         return None
     except OSError:
         return _NOBODY
 
 
 class Admission:
-    """ASGI middleware: passes a request on, or refuses it."""
+    """ASGI middleware: passes a request on to vLLM, or answers 503. vLLM makes one, in its API server."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._state_dir = os.environ.get("LAUNCHER_STATE_DIR") or STATE_DIR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection or request of ASGI."""
+        """Handle one request, or another ASGI scope such as `lifespan`, which is always passed on."""
         is_always_admitted = scope["type"] != "http" or scope["path"] in _ALWAYS_ADMITTED
         wanted = None if is_always_admitted else key_wanted(self._state_dir)
-        if wanted is None or carries(wanted, scope["headers"]):
+        if wanted is None or has_key(wanted, scope["headers"]):
             await self._app(scope, receive, send)
         else:
             await _drain(receive)
             await _refuse(send, is_stopping=wanted == _NOBODY)
 
 
-def carries(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the headers have the wanted key; no request has that of a worker that is stopping."""
+def has_key(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the headers contain the wanted key; always False while the worker stops."""
     return wanted != _NOBODY and any(
-        name == HEADER and secrets.compare_digest(value, wanted) for name, value in headers
+        name == KEY_HEADER and secrets.compare_digest(value, wanted) for name, value in headers
     )
 
 
 async def _drain(receive: Receive) -> None:
-    """Read the body and drop it: an answer before its end could be lost to a connection reset."""
+    """Read the body and drop it: an answer sent before its end could be lost to a connection reset."""
     size = 0
     while (message := await receive()).get("more_body") and size < _MAX_BODY_BYTES:
         size += len(message.get("body", b""))

@@ -1,4 +1,4 @@
-"""vLLM's whole command line. Pure."""
+"""Builds vLLM's command line. Pure."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from launcher.settings import Settings
 
 
 def command_line(settings: Settings, snapshot: Path, arguments: Sequence[str]) -> tuple[str, ...]:
-    """The program, the weights, serve.yaml, where to listen, the middleware, then `arguments`, which win."""
+    """Return program, weights, serve.yaml, address, middleware and then `arguments`: the last of equal options wins."""
     return (
         *settings.command,
         str(snapshot),

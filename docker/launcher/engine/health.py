@@ -1,4 +1,6 @@
-"""Whether vLLM's `/health` answers 200: for the container's health check, and for the launcher while vLLM starts."""
+"""Ask vLLM's `/health`: once for the container's health check (`check`), or again and again during a start
+(`HealthPoll`, in the supervisor's loop).
+"""
 
 import math
 import select
@@ -8,61 +10,61 @@ from collections.abc import Callable, Iterator
 from launcher.engine import question
 from launcher.engine.question import OK, Question
 
-_EVERY_S = 1.0
+_EVERY_S = 1.0  # between two polls, and the time that one may take
 _TICK_S = 0.25  # a request that could not be sent at once is sent a moment later
 
 
-def problem(port: int, timeout_s: float) -> str | None:
-    """None if vLLM on 127.0.0.1:`port` answers 200 in time, else what it did instead, in a few words."""
-    asked = Question(port, question.health(), timeout_s)
+def check(port: int, timeout_s: float) -> str | None:
+    """Ask vLLM on 127.0.0.1:`port` once, for `timeout_s` at most. Return None if it answers 200, else what is wrong."""
+    asked = Question(port, question.health_request(), timeout_s)
     while not asked.over:
         poll = select.poll()
         poll.register(asked, select.POLLIN)
         poll.poll(math.ceil(min(max(asked.left_s or 0.0, 0.0), _TICK_S) * 1000))
         asked.pump()
-    return judge(asked)
+    return _problem_in(asked)
 
 
-def judge(asked: Question) -> str | None:
-    """What is wrong with the answer; None if nothing is."""
+def _problem_in(asked: Question) -> str | None:
+    """Return in a few words what is wrong with a finished request to /health; None if its status is 200."""
     if asked.problem or asked.status == OK:
         return asked.problem
     return f"/health answers {asked.status}" if asked.status else "not HTTP"
 
 
 class HealthPoll:
-    """Polls without blocking: an answer that is not complete within a second counts as none."""
+    """Asks /health once a second without blocking; a request that takes longer than a second has failed."""
 
     every_s = _EVERY_S
 
     def __init__(
         self, port: int, key: bytes | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`port` of 127.0.0.1; `key` where only the launcher is let in."""
+        """`port` is on 127.0.0.1; `key` is sent along where only the launcher is let in (warm-up)."""
         self._port = port
-        self._words = question.health(key)
+        self._request = question.health_request(key)
         self._clock = clock
         self._next = clock()
         self._question: Question | None = None
 
     def readers(self) -> Iterator[int]:
-        """The descriptor of an open question."""
+        """Yield the descriptor of the open request, if there is one, for the caller to wait on."""
         if self._question and not self._question.over:
             yield self._question.fileno()
 
-    def is_answered(self) -> bool:
-        """Whether vLLM has answered 200; asks again when it is time."""
+    def look(self) -> bool:
+        """Read what has arrived, ask again when it is due. Return True once an answer with status 200 is complete."""
         if self._question:
             self._question.pump()
         if self._question and self._question.over:
-            answer, self._question = judge(self._question), None
+            answer, self._question = _problem_in(self._question), None
             return answer is None
         if self._question is None and self._clock() >= self._next:
             self._next = self._clock() + _EVERY_S
-            self._question = Question(self._port, self._words, _EVERY_S, self._clock)
+            self._question = Question(self._port, self._request, _EVERY_S, self._clock)
         return False
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open request, if there is one."""
         if self._question:
             self._question.close()

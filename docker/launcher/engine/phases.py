@@ -1,4 +1,4 @@
-"""Where a worker's start-up stands, read from vLLM's own log lines. Pure.
+"""Reads from vLLM's own log lines which phase a start-up is in, and keeps the time of each. Pure.
 
 The patterns match vLLM 0.32, its GPU and CPU runners alike. Every rank prints these lines and some come twice (a draft
 model loads after the main one), so a start-up only ever moves forward. `warming` and `ready` come from no log line: the
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the launcher and its vLLM are doing; a start-up passes those up to ready in this order."""
+    """What the launcher and its vLLM are doing. A start-up goes through those up to READY in this order."""
 
     WEIGHTS_CHECK = "weights-check"
     WAITING_FOR_GPUS = "waiting-for-gpus"
@@ -29,13 +29,13 @@ class Phase(StrEnum):
 
     @property
     def is_start_up(self) -> bool:
-        """Whether it is ready or before that."""
+        """Whether this is READY or a phase before it."""
         return self in _START_UP
 
 
 _START_UP = tuple(Phase)[: tuple(Phase).index(Phase.READY) + 1]
 
-_SIGNS: tuple[tuple[Phase, re.Pattern[str]], ...] = (
+_LOG_PATTERNS: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     (Phase.LOADING, re.compile(r"Starting to load model |Loading model from scratch")),
     (Phase.LOADING, re.compile(r"oading .*\bshards: +\d+%|Loading safetensors using|Prefetching checkpoint")),
     (Phase.COMPILING, re.compile(r"Starting torch\.compile|for vLLM's torch\.compile")),
@@ -53,18 +53,18 @@ _SHARDS = re.compile(r"oading .*\bshards: +(\d+)% Completed")
 
 
 def phase_in(line: str) -> Phase | None:
-    """The phase that this line of vLLM's log announces, if it announces one."""
-    return next((phase for phase, sign in _SIGNS if sign.search(line)), None)
+    """Return the phase that this line of vLLM's log announces; None if it announces none."""
+    return next((phase for phase, sign in _LOG_PATTERNS if sign.search(line)), None)
 
 
 def percent_in(line: str) -> int | None:
-    """How much of the weights vLLM says it has loaded, 0 to 100, if this line says so."""
+    """Return how much of the weights is loaded, 0 to 100, if this line of vLLM's log says so; else None."""
     found = _SHARDS.search(line)
     return int(found[1]) if found else None
 
 
 def cache_hit_in(line: str) -> bool | None:
-    """Whether what was compiled was found in the caches, if this line says so."""
+    """Return whether compiled code came from the caches, if this line of vLLM's log says so; else None."""
     if _COMPILED_NOW.search(line):
         return False
     return True if _COMPILED_BEFORE.search(line) else None
@@ -72,9 +72,9 @@ def cache_hit_in(line: str) -> bool | None:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The phase now, since when, and how many seconds each phase before it took.
+    """The current phase, since when, and the seconds that each earlier phase took. `Progress` keeps one for each run.
 
-    `since` is on any monotonic clock of the caller's choice.
+    `since` is a time on the caller's monotonic clock.
     """
 
     phase: Phase
@@ -82,12 +82,12 @@ class Timeline:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def advance(self, phase: Phase, now: float) -> "Timeline":
-        """Move on to a later phase of the start-up; itself if `phase` is this one or behind it."""
+        """Return the timeline moved on to `phase`; itself if that is not later, or no start-up is under way."""
         if not self.phase.is_start_up or _START_UP.index(phase) <= _START_UP.index(self.phase):
             return self
         return self.enter(phase, now)
 
     def enter(self, phase: Phase, now: float) -> "Timeline":
-        """Leave the present phase for `phase`, whichever it is."""
+        """Return the timeline with `phase` as the current one, whichever it is."""
         spent = {**self.seconds, self.phase.value: round(now - self.since, 3)}
         return replace(self, phase=phase, since=now, seconds=spent)

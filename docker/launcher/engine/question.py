@@ -1,4 +1,7 @@
-"""One HTTP request to vLLM that never blocks: the caller pumps it until it is over."""
+"""The launcher's HTTP client: one request to vLLM over its own connection to 127.0.0.1, without ever blocking.
+
+`health`, `watch`, `warming` and `signs_of_life` use it in the supervisor's loop. Opens sockets, starts no threads.
+"""
 
 import os
 import re
@@ -7,40 +10,49 @@ import time
 from collections.abc import Callable
 
 _GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n%s\r\n"
-METRICS = _GET % (b"/metrics", b"")
+METRICS_REQUEST = _GET % (b"/metrics", b"")
+"""The bytes of `GET /metrics`."""
 _ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
-TOKEN = (
+TOKEN_REQUEST = (
     b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_ONE_TOKEN), _ONE_TOKEN)
 )
-"""Asks for one token. A model that generates no text refuses, and that counts as an answer too."""
-HEADER = b"x-octet-key"
-"""Carries the key of a request that may pass before others are let in (`admission`)."""
+"""The bytes of a completion request for one token. A model that generates no text answers 4xx, which also counts."""
+KEY_HEADER = b"x-octet-key"
+"""Name of the header with the key that lets the launcher's own requests in during warm-up (`admission`)."""
 _READ_BYTES = 65536
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
 OK = 200
 
 
-def health(key: bytes | None = None) -> bytes:
-    """GET /health, with the key where one is needed."""
-    return _GET % (b"/health", b"%s: %s\r\n" % (HEADER, key) if key else b"")
+def health_request(key: bytes | None = None) -> bytes:
+    """Return the bytes of `GET /health`, with the warm-up key in a header if one is given."""
+    return _GET % (b"/health", b"%s: %s\r\n" % (KEY_HEADER, key) if key else b"")
 
 
 class Question:
-    """A request to 127.0.0.1. `over` once it is answered or has failed; `problem` says why it failed."""
+    """One request and its answer. The owner calls `pump` whenever `fileno` is readable, until `over`.
+
+    `over` is True once the answer is complete or the request has failed; then `problem` is None or says why it failed.
+    `too_large`: it failed because the answer was larger than 4 MiB.
+    """
 
     def __init__(
         self,
         port: int,
-        words: bytes,
-        patience_s: float | None = None,
+        request: bytes,
+        timeout_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Send it. The answer ends with its connection, as in HTTP/1.0, and is due within `patience_s`, if given."""
-        self._unsent = words
+        """Connect and start to send the bytes `request`, without waiting.
+
+        The answer is complete when vLLM closes the connection (HTTP/1.0). The request fails after `timeout_s`
+        (None: never).
+        """
+        self._unsent = request
         self._received = bytearray()
-        self._clock, self._patience_s, self._began = clock, patience_s, clock()
+        self._clock, self._timeout_s, self._began = clock, timeout_s, clock()
         self.over = False
         self.problem: str | None = None
         self.too_large = False
@@ -55,16 +67,16 @@ class Question:
         self.pump()
 
     def fileno(self) -> int:
-        """The descriptor to wait on until it is over."""
+        """Return the socket's descriptor, for `poll`; -1 if no socket could be made."""
         return -1 if self._socket is None else self._socket.fileno()
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until it times out; None if it never does."""
-        return None if self._patience_s is None else self._began + self._patience_s - self._clock()
+        """Seconds until the request times out; None if it never does."""
+        return None if self._timeout_s is None else self._began + self._timeout_s - self._clock()
 
     def pump(self) -> None:
-        """Send and receive as much as is possible without blocking."""
+        """Send and receive what is possible without blocking, and fail the request if its time is up."""
         if self.over or self._socket is None:
             return
         try:
@@ -74,34 +86,34 @@ class Question:
                 self._take(self._socket.recv(_READ_BYTES))
         except BlockingIOError:
             if self.left_s is not None and self.left_s <= 0:
-                self.fail(f"no answer within {self._patience_s:.3g} s")
+                self.fail(f"no answer within {self._timeout_s:.3g} s")
         except OSError as error:  # refused, or broken off
             self.fail(_reason(error))
 
     @property
     def status(self) -> int | None:
-        """The status of a complete answer; None if there is none."""
+        """The HTTP status; None before the answer is complete, after a failure, and for bytes that are not HTTP."""
         found = _STATUS.match(self._received) if self.over and not self.problem else None
         return int(found[1]) if found else None
 
     @property
     def body(self) -> bytes | None:
-        """The body of a complete answer with status 200, else None."""
+        """The body if the answer is complete and its status 200, else None."""
         return self.content if self.status == OK and b"\r\n\r\n" in self._received else None
 
     @property
     def content(self) -> bytes:
-        """What has arrived after the head, whatever the status."""
+        """The bytes received after the head so far, whatever the status."""
         return bytes(self._received).partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:
-        """Close the connection; the request is over."""
+        """Close the connection and set `over`; vLLM aborts a request that it has not answered."""
         self.over = True
         if self._socket is not None:
             self._socket.close()
 
     def fail(self, problem: str) -> None:
-        """End it without an answer; `problem` says why."""
+        """Close the connection, drop what was received, and set `problem`."""
         self.problem = problem
         self._received.clear()
         self.close()

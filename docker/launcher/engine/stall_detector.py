@@ -1,8 +1,8 @@
-"""Whether vLLM makes progress, from successive readings of its /metrics (`engine_metrics`). Pure.
+"""Decides from successive readings of vLLM's /metrics whether vLLM stands still. Pure; `Watch` uses it.
 
-The engine updates its numbers at the end of each step. One that stops while idle therefore never shows the request that
-comes next, and looks idle for ever. So an engine that has been idle for half the limit is asked for one token
-(`needs_probe`), which counts as work like any other request.
+The engine updates its metrics only at the end of each step. If it stops while idle, the next request never shows in
+them and it looks idle for ever. So after half the limit without work, `needs_probe` tells the caller to request one
+token, which counts as work like any other request.
 """
 
 from dataclasses import dataclass, replace
@@ -10,25 +10,29 @@ from dataclasses import dataclass, replace
 from launcher.engine.engine_metrics import EngineMetrics
 
 _MAX_GAP = 3
-"""In looks. A longer gap means that the launcher slept (`docker pause`, a suspended machine); it does not count."""
+"""In polls. The part of a gap beyond this is not counted: the launcher slept (`docker pause`, a suspended machine)."""
 
 
 @dataclass(frozen=True)
 class StallDetector:
-    """How long nothing has moved while there was work. Times are seconds on the caller's clock."""
+    """What is known of vLLM's progress after one poll; each method returns the value for after the next event.
+
+    `limit_s` without progress is a standstill. `every_s` is the poll interval, `at` the time of the last poll (on the
+    caller's clock). `still_s` and `idle_s` are how long nothing has changed, with and without work.
+    """
 
     limit_s: float
     every_s: float
     at: float
-    own: float = 0.0  # the launcher's warm-up requests among the finished ones
+    own: float = 0.0  # finished requests that were the launcher's (warm-up) and prove nothing
     last: EngineMetrics = EngineMetrics()  # noqa: RUF009  # frozen
-    answers: bool = True
+    answers: bool = True  # whether /metrics answered the last poll
     still_s: float = 0.0
     idle_s: float = 0.0
     has_work: bool = False
 
-    def heard(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> "StallDetector":
-        """The detector after an answer; `asked`: a token that we asked for has not come yet."""
+    def after_answer(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> "StallDetector":
+        """Return the detector after a reading of /metrics; `asked`: the probe for one token is still unanswered."""
         metrics = replace(metrics, before=self.own)
         has_work = metrics.is_busy or asked
         stays = has_work == self.has_work and metrics.stood_still_since(self.last)
@@ -42,23 +46,23 @@ class StallDetector:
             idle_s=self.idle_s + self._since(now) if stays and not has_work else 0.0,
         )
 
-    def silent(self, now: float) -> "StallDetector":
-        """The detector after a look without an answer: requests may be waiting that cannot be seen."""
+    def after_no_answer(self, now: float) -> "StallDetector":
+        """Return the detector after a poll without an answer: time counts, since requests may be waiting unseen."""
         still_s = self.still_s + self._since(now) if self.last.tells else 0.0
         return replace(self, at=now, answers=False, still_s=still_s)
 
-    def asked(self) -> "StallDetector":
-        """The detector after a token was asked for: the next probe is due half a limit later."""
+    def after_probe(self) -> "StallDetector":
+        """Return the detector after a probe was sent: the next one is due half a limit later."""
         return replace(self, idle_s=0.0)
 
     @property
     def needs_probe(self) -> bool:
-        """Whether the engine has been idle for so long that only a request can show whether it still works."""
+        """Whether the engine has been idle for half the limit, so that the caller should request one token."""
         return self.idle_s >= self.limit_s / 2
 
     @property
     def standstill(self) -> str | None:
-        """What has stood still for the whole limit, and for how long, for a person; None while vLLM lives."""
+        """A sentence for the log on what has not changed for the whole limit; None if there is no standstill."""
         if self.still_s < self.limit_s:
             return None
         requests = f"{self.last.running:g} requests running and {self.last.waiting:g} waiting"

@@ -2,8 +2,8 @@
 
 vLLM compiles kernels, allocates buffers and loads parsers at first use. So the launcher sends what clients will send: a
 short prompt and a long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. A refusal is
-logged and does no harm. When the time is up, open requests are broken off at the next sign of life (`signs_of_life`); a
-vLLM that gives no sign for long is a standstill.
+logged and does no harm. When the time is up, open requests are closed at the next sign of life
+(`signs_of_life`); without one for `hang_after_s`, vLLM stands still. Runs in the supervisor's loop and never blocks.
 """
 
 import base64
@@ -14,29 +14,30 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from launcher.engine.question import HEADER, OK, Question
+from launcher.engine.question import KEY_HEADER, OK, Question
 from launcher.engine.signs_of_life import SignsOfLife
 from launcher.settings import Capability
 
 
 @dataclass(frozen=True)
 class Step:
-    """Chat requests that are sent together."""
+    """Chat requests (bodies as JSON objects) that are sent at the same time; `name` is for the log."""
 
     name: str
     requests: tuple[dict[str, object], ...]
 
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
-_TOKENS = 8
-_CALL_TOKENS = 64
+"""Numbers of requests that one step sends at the same time."""
+_TOKENS = 8  # that an answer has
+_TOOL_CALL_TOKENS = 64
 _LONG_WORDS = 1500
-_SIDE = 224
+_IMAGE_PIXELS = 224  # width and height
 _EVERY_S = 0.5
-_SHOWN = 200
-_REFUSED = range(400, 500)
+_MAX_QUOTED = 200  # characters of an answer in the log
+_REFUSED = range(400, 500)  # statuses that vLLM does not count as finished requests
 _SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 20}
-_TIME = {
+_TIME_TOOL = {
     "type": "function",
     "function": {
         "name": "get_time",
@@ -51,7 +52,7 @@ _TIME = {
 
 
 def plan(capabilities: Sequence[Capability]) -> tuple[Step, ...]:
-    """The steps for a model with these capabilities. Pure."""
+    """Return the steps for a model with these capabilities, in the order in which to take them. Pure."""
     return tuple(step for one in Capability if one in capabilities for step in _PLANS[one]())
 
 
@@ -59,7 +60,7 @@ def _text() -> Iterator[Step]:
     yield Step("short prompt", (_chat("Hello", stream=True),))
     yield Step("long prompt", (_chat("Read this. " + " ".join(map(str, range(_LONG_WORDS)))),))
     for count in TOGETHER:
-        # each of its own, so that no cache of prompts makes them one
+        # different prompts, so that the prefix cache does not make them one
         texts = (f"{count} of {number}: count on" for number in range(count))
         yield Step(
             f"{count} at once",
@@ -69,10 +70,12 @@ def _text() -> Iterator[Step]:
 
 def _tools() -> Iterator[Step]:
     question = "What time is it in Beijing?"
-    yield Step("tool call", (_chat(question, tools=[_TIME], tool_choice="auto", stream=True),))
+    yield Step("tool call", (_chat(question, tools=[_TIME_TOOL], tool_choice="auto", stream=True),))
     named = {"type": "function", "function": {"name": "get_time"}}
-    # with room to end by itself: vLLM logs a traceback for a call that is cut off
-    call = _chat(question, tools=[_TIME], tool_choice=named, max_tokens=_CALL_TOKENS, ignore_eos=False)
+    # enough tokens for a complete call: vLLM logs a traceback for one that is cut off
+    call = _chat(
+        question, tools=[_TIME_TOOL], tool_choice=named, max_tokens=_TOOL_CALL_TOKENS, ignore_eos=False
+    )
     yield Step("named tool call", (call,))
 
 
@@ -95,9 +98,9 @@ def _chat(content: object, **more: object) -> dict[str, object]:
 
 
 def _png() -> bytes:
-    """A grey square."""
-    rows = (b"\0" + b"\x80" * _SIDE) * _SIDE
-    header = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 0, 0, 0, 0)
+    """Return a grey square as a PNG file."""
+    rows = (b"\0" + b"\x80" * _IMAGE_PIXELS) * _IMAGE_PIXELS
+    header = struct.pack(">IIBBBBB", _IMAGE_PIXELS, _IMAGE_PIXELS, 8, 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     chunks = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -107,9 +110,10 @@ def _png() -> bytes:
 
 
 class Warming:
-    """Takes one step after the other without blocking; `over` after the last one, or when its time is up.
+    """The warm-up of one run of vLLM: takes one step after the other; the supervisor calls `look` until `over`.
 
-    `own` is how many of its requests vLLM may count as finished.
+    `own` is how many of its requests vLLM may count as finished. `done` has the names of the steps that succeeded,
+    `problems` a line for each that did not; both are for the log.
     """
 
     every_s = _EVERY_S
@@ -123,66 +127,69 @@ class Warming:
         hang_after_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`port` of 127.0.0.1; `key` admits its requests; a `hang_after_s` of 0 means that nothing is a standstill."""
+        """`port` is on 127.0.0.1; `key` gets the requests past `admission`; `limit_s` is the time for all steps.
+
+        `standstill` is reported after `hang_after_s` without a sign of life; 0 means never.
+        """
         self._port = port
         self._key = key
         self._steps = list(steps)
         self._clock = clock
         self._until = clock() + limit_s
         self._hang_after_s = hang_after_s
-        self._life = SignsOfLife(port, clock)
+        self._signs = SignsOfLife(port, clock)
         self._step: Step | None = None
         self._began = clock()
         self._asked: list[Question] = []
-        self._answers = self._answered = 0  # in the steps before, in this one
+        self._answers = self._answered = 0  # requests answered in earlier steps, and in this one
         self.own = 0
         self.done: list[str] = []
         self.problems: list[str] = []
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the last step has ended, or the time is up and nothing is open."""
         return not self._steps and self._step is None
 
     @property
     def standstill(self) -> str | None:
-        """One line on what is unanswered after the time is up, and for how long nothing has moved; else None."""
+        """One line for the log if the time is up and vLLM has shown no sign of life for `hang_after_s`; else None."""
         if self._step is None or not self._is_late or not self._may_stand_still:
             return None
-        if self._life.quiet_s < self._hang_after_s:
+        if self._signs.quiet_s < self._hang_after_s:
             return None
         return (
             f"the launcher's own requests ({self._step.name}) are not answered; generation tokens, prompt tokens, "
-            f"KV use and finished requests have not changed for {self._life.quiet_s:.0f} s"
+            f"KV use and finished requests have not changed for {self._signs.quiet_s:.0f} s"
         )
 
     @property
     def answers(self) -> int:
-        """How many requests were answered completely, with any status."""
+        """How many requests got a complete answer, with any status."""
         return self._answers + self._answered
 
     def readers(self) -> Iterator[int]:
-        """The descriptors of open requests."""
+        """Yield the descriptors of open requests, for the caller to wait on."""
         yield from (question.fileno() for question in self._open())
-        yield from self._life.readers()
+        yield from self._signs.readers()
 
     def look(self) -> None:
-        """Read what has arrived; begin the next step once this one is complete."""
-        self._hear()
-        if self._is_late and (self._life.last >= self._until or not self._may_stand_still):
+        """Read what has arrived, close requests whose time is up, and begin the next step once this one is complete."""
+        self._read_answers()
+        if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
             for question in self._open():
                 question.fail(f"no answer within {self._clock() - self._began:.1f} s")
         if self._step and all(question.over for question in self._asked):
-            self._judge(self._step)
+            self._finish_step(self._step)
             self._step, self._asked = None, []
         if self._step is None and self._steps:
-            self._begin()
+            self._begin_step()
 
     def close(self) -> None:
-        """Close what is open; vLLM then aborts it."""
+        """Close all open requests; vLLM then aborts them."""
         for question in self._open():
             question.close()
-        self._life.close()
+        self._signs.close()
 
     @property
     def _is_late(self) -> bool:
@@ -190,29 +197,32 @@ class Warming:
 
     @property
     def _may_stand_still(self) -> bool:
-        return self._hang_after_s > 0 and self._life.can_tell
+        """Whether a standstill is looked for, and /metrics can show one."""
+        return self._hang_after_s > 0 and self._signs.can_tell
 
     def _open(self) -> list[Question]:
         return [question for question in self._asked if not question.over]
 
-    def _hear(self) -> None:
+    def _read_answers(self) -> None:
         for question in self._open():
             question.pump()
-        self._life.look()
+        self._signs.look()
         answered = sum(question.status is not None for question in self._asked)
         if answered > self._answered:
             self._answered = answered
-            self._life.note()
+            self._signs.note_sign()
 
-    def _begin(self) -> None:
+    def _begin_step(self) -> None:
+        """Send the next step's requests; if the time is up, note all steps that are left as a problem instead."""
         if self._is_late:
             self.problems.append(f"no time was left for: {', '.join(step.name for step in self._steps)}")
             self._steps = []
             return
         self._step, self._began = self._steps.pop(0), self._clock()
-        self._asked = [Question(self._port, self._words(request)) for request in self._step.requests]
+        self._asked = [Question(self._port, self._request(request)) for request in self._step.requests]
 
-    def _judge(self, step: Step) -> None:
+    def _finish_step(self, step: Step) -> None:
+        """Count the answers of a complete step, and add its name to `done` or its first problem to `problems`."""
         self._answers, self._answered = self.answers, 0
         self.own += sum(question.status not in _REFUSED for question in self._asked)
         if problem := next(filter(None, map(_problem, self._asked)), None):
@@ -220,14 +230,15 @@ class Warming:
         else:
             self.done.append(step.name)
 
-    def _words(self, request: dict[str, object]) -> bytes:
+    def _request(self, request: dict[str, object]) -> bytes:
         body = json.dumps(request).encode()
         head = b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        return b"%s%s: %s\r\nContent-Length: %d\r\n\r\n%s" % (head, HEADER, self._key, len(body), body)
+        return b"%s%s: %s\r\nContent-Length: %d\r\n\r\n%s" % (head, KEY_HEADER, self._key, len(body), body)
 
 
 def _problem(question: Question) -> str | None:
+    """Return why a finished request failed, or the status and the beginning of an answer other than 200; else None."""
     if question.problem or question.status == OK:
         return question.problem
     said = " ".join(question.content.decode("utf-8", "replace").split())
-    return f"{question.status or 'no HTTP'} {said[:_SHOWN]}".strip()
+    return f"{question.status or 'no HTTP'} {said[:_MAX_QUOTED]}".strip()

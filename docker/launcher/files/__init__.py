@@ -1,1 +1,1 @@
-"""Files that others may have written: opened without following a link, read within bounds, every type checked."""
+"""Safe reading of files that other containers may have written: no link is followed, sizes and types are checked."""

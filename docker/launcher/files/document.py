@@ -1,6 +1,6 @@
-"""JSON that others may have written, read with every type checked.
+"""Parses JSON that other containers may have written, and checks the type of every field. Pure.
 
-Every fault is a `ValueError` of one line, also those that Python's parser accepts or fails on in its own ways: deep
+Whatever is wrong raises `ValueError` with one line, also where Python's parser accepts it or raises another error: deep
 nesting, numbers that are not finite or too long, invalid Unicode.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_WHOLE = 2**63 - 1
-"""The largest whole number that means anything here: bytes, nanoseconds, inodes."""
-_MAX_NUMBER = 40
-_SHOWN = 80
+"""Default bound of whole numbers, which are bytes, nanoseconds or counts."""
+_MAX_NUMBER = 40  # characters
+_SHOWN = 80  # characters of a value in an error
 
 
 def parse(content: bytes) -> object:
-    """The value that the text stands for; raises `ValueError`."""
+    """Return the value of a JSON text. Raises `ValueError`."""
     try:
         return json.loads(
             content.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_not_a_number
@@ -27,27 +27,30 @@ def parse(content: bytes) -> object:
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it, cut to a bounded length."""
+    """Return a value as errors quote it, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object; `above` is the path to it in errors, such as `files[3].`."""
+    """A JSON object whose fields are read by type. `above` is the path to it for errors, such as `files[3].`.
+
+    Each method returns the field `name`; a missing field or one of another type raises `ValueError`.
+    """
 
     values: Mapping[str, object]
     above: str = ""
 
     @classmethod
     def of(cls, value: object, above: str = "") -> "Fields":
-        """Raises `ValueError` for anything but an object."""
+        """Wrap a parsed JSON value. Raises `ValueError` if it is not an object."""
         if not isinstance(value, dict):
             raise ValueError(f"{above.rstrip('.') or 'it'} is {shown(value)} where an object was expected")
         return cls(value, above)
 
     def text(self, name: str, pattern: str = r"(?s).*", most: int = 4096) -> str:
-        """A string that matches `pattern` in full, of at most `most` bytes, without NUL."""
+        """Return a string that matches `pattern` in full and has at most `most` bytes and no NUL."""
         value = self._get(name)
         if not isinstance(value, str) or "\0" in value or not re.fullmatch(pattern, value):
             raise self._wrong(name, "another text")
@@ -60,46 +63,46 @@ class Fields:
         return value
 
     def text_or_none(self, name: str, most: int = 4096) -> str | None:
-        """A text, or null."""
+        """Return a string, or None for null."""
         return None if self._get(name) is None else self.text(name, most=most)
 
     def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
-        """A whole number within the bounds."""
+        """Return a whole number from `least` to `most`."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self._wrong(name, f"a whole number from {least} to {most}")
         return value
 
     def whole_or_none(self, name: str) -> int | None:
-        """A whole number, or null."""
+        """Return a whole number, or None for null."""
         return None if self._get(name) is None else self.whole(name)
 
     def number(self, name: str, most: float) -> float:
-        """A number from 0."""
+        """Return a number from 0 to `most`."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise self._wrong(name, f"a number from 0 to {most:g}")
         return float(value)
 
     def flag_or_none(self, name: str) -> bool | None:
-        """True, false or null."""
+        """Return a boolean, or None for null."""
         value = self._get(name)
         if value is not None and not isinstance(value, bool):
             raise self._wrong(name, "true, false or null")
         return value
 
     def section(self, name: str) -> "Fields":
-        """An object within."""
+        """Return the field, which is an object."""
         return Fields.of(self._get(name), f"{self.above}{name}.")
 
     def sections(self, name: str, most: int) -> tuple["Fields", ...]:
-        """A list of at most so many objects."""
+        """Return the field, which is a list of at most `most` objects."""
         return tuple(
             Fields.of(value, f"{self.above}{name}[{at}].") for at, value in enumerate(self.items(name, most))
         )
 
     def items(self, name: str, most: int) -> list[object]:
-        """A list of at most so many values."""
+        """Return the field, which is a list of at most `most` values of any type."""
         value = self._get(name)
         if not isinstance(value, list) or len(value) > most:
             raise self._wrong(name, f"a list of at most {most}")

@@ -1,4 +1,4 @@
-"""Files that others write or read too: opened without following a link, read within a bound, replaced in one step."""
+"""Opens files without following a link, reads them within a size limit, replaces them atomically. May block."""
 
 import errno
 import os
@@ -6,13 +6,15 @@ import socket
 import stat
 from pathlib import Path
 
-_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe that nobody writes to must not wait
+_FLAGS = (
+    os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+)  # O_NONBLOCK: opening a FIFO that nobody writes to must not block
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, folder: int | None = None) -> int:
-    """A descriptor of a regular file, in the open directory `folder` if one is given; raises `OSError`.
+    """Open a regular file, relative to the open directory `folder` if one is given, and return its descriptor.
 
-    Neither a link nor a pipe nor a device passes; a file that `flags` create is readable by everybody.
+    Raises `OSError`, also for a link, a pipe or a device. A file that is created gets mode 0644.
     """
     try:
         descriptor = os.open(path, flags | _FLAGS, 0o644, dir_fd=folder)
@@ -27,7 +29,7 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, folder: int | None 
 
 
 def read(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file of at most so many bytes; raises `OSError`."""
+    """Return the content of a regular file. Raises `OSError`, also if it has more than `most_bytes`."""
     with open(open_regular(path), "rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -36,12 +38,13 @@ def read(path: Path, most_bytes: int) -> bytes:
 
 
 def replace(path: Path, text: str) -> None:
-    """Replace the file in one step; raises `OSError`. The draft is named after the container, since replicas may share
-    the folder; whatever else has its name is removed first.
+    """Replace the file atomically: write a draft beside it, then rename that. Raises `OSError`.
+
+    The draft's name contains the container's, since replicas may share the folder; an old draft is removed first.
     """
     draft = path.with_name(f".{path.name}.{socket.gethostname()}")
     draft.unlink(missing_ok=True)
     with open(open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-        # a lone surrogate becomes the escape it came from
+        # a lone surrogate is written as its escape
         file.write(text.encode("utf-8", "backslashreplace"))
     os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""Processes as the kernel has them: what is expected of process 1, one vLLM with its output, why it ended.
+"""Operating-system processes: the duties of process 1, starting and ending vLLM, its output, and why it ended.
 
-Nothing here asks vLLM anything.
+Nothing here sends requests to vLLM.
 """

@@ -1,4 +1,4 @@
-"""Work that may block (a disk, a lock, another process), run in a thread while process 1 stays responsive."""
+"""Runs work that may block (on a disk, a lock) in a thread, so that process 1 still handles signals and orphans."""
 
 import threading
 from collections.abc import Callable
@@ -11,12 +11,15 @@ _Done = TypeVar("_Done")
 
 
 def run(init: Init, work: Callable[[], _Done]) -> _Done:
-    """What `work` returns or raises. A stop signal raises `CancelledError` at once; the thread is abandoned."""
+    """Run `work` in a thread, wait for it, and return or raise what it does.
+
+    A stop signal raises `CancelledError` at once; the thread then goes on alone until the process ends.
+    """
     outcome: Future[_Done] = Future()
     thread = threading.Thread(target=_do, args=(work, outcome, init), name="background", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no thread is left in this container: better blocking than not at all
+    except RuntimeError:  # the container has no thread left: run it here, although it may block
         return work()
     while not outcome.done():
         if init.stopping:
@@ -28,6 +31,6 @@ def run(init: Init, work: Callable[[], _Done]) -> _Done:
 def _do(work: Callable[[], _Done], outcome: Future[_Done], init: Init) -> None:
     try:
         outcome.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+    except BaseException as error:  # noqa: BLE001 - `run` raises it in the main thread
         outcome.set_exception(error)
     init.wake()

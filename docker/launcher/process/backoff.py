@@ -10,13 +10,13 @@ _MAX_EXPONENT = 32  # far beyond the cap for any sensible base, and no float ove
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often vLLM has crashed in a row, and the pause that follows. Times are seconds."""
+    """How often vLLM has crashed in a row, and the pause before its next start. Times are seconds."""
 
     base_s: float = 10.0
     failures: int = 0
 
     def after_crash(self, ready_s: float) -> "Backoff":
-        """The back-off after one more crash, of a run that had been ready for `ready_s` seconds."""
+        """Return the back-off after one more crash, of a run that had been ready for `ready_s` seconds."""
         return replace(self, failures=1 if ready_s >= CAP_S else self.failures + 1)
 
     @property

@@ -1,8 +1,8 @@
-"""Why a run of vLLM ended, from its exit code and its last lines. Pure.
+"""Decides from exit code and last lines why a run of vLLM ended, and so whether to start it again. Pure.
 
-A configuration error would recur at every start, after minutes of loading, so it waits for a person. Anything else is a
-crash and worth another try, and so is whatever ends a run that had been ready. A hang is a run that the launcher ended
-because it made no progress.
+A configuration error would recur at every start, after minutes of loading, so the launcher waits for a person. Anything
+else is a crash and worth another try, and so is any end of a run that had been ready. A hang is a run that the launcher
+ended because it made no progress.
 """
 
 import re
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How to handle the end of a run that nobody asked for."""
+    """Why a run ended that nobody stopped: the supervisor waits for a person (configuration) or starts vLLM again."""
 
     CONFIGURATION = "configuration"
     CRASH = "crash"
@@ -22,25 +22,27 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The kind of end and, where vLLM named one, the cause in vLLM's own words (at most 600 characters)."""
+    """The kind of end, and the cause in vLLM's own words (at most 600 characters; None if vLLM named none)."""
 
     kind: Kind
     cause: str | None = None
 
 
 USAGE_EXIT_CODE = 2
-"""What argparse exits with for an option it does not know or a value it cannot read."""
+"""argparse's exit code for an option it does not know or a value it cannot read."""
 NOT_FOUND_EXIT_CODE = 127
-"""What a shell, or a wrapper script, exits with for a program that is not there."""
+"""A shell's exit code for a program that is not there."""
 
 _PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?")
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
 _COUNTED = re.compile(r"\d+ validation errors? for ")
 _USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
 # vLLM's parent processes only report that a child failed; the child's own error comes before theirs
-_ECHO = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
+_PARENT_REPORT = re.compile(
+    r"See root cause above|See stack trace for root cause|check the stack trace above"
+)
 
-_NEVER_RIGHT = {
+_CONFIGURATION_ERRORS = {
     "ValidationError": "",
     "VLLMValidationError": "",
     "ValueError": "",
@@ -50,7 +52,7 @@ _NEVER_RIGHT = {
     "KeyError": r"invalid (?:tool call|reasoning) parser",
     "FileNotFoundError": r"\.ya?ml\b",
 }
-"""Exceptions that mean a wrong setting; where the type alone proves nothing, words that must be there."""
+"""Types of exceptions that mean a wrong setting, with a pattern that their text must match (empty: any text)."""
 # a ValueError of vLLM that goes away once another process has freed its memory
 _TEMPORARY = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
 
@@ -69,7 +71,7 @@ def classify(
     if standstill is not None:
         return Verdict(Kind.HANG, standstill)
     if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not was_ready:
-        return Verdict(Kind.CONFIGURATION, _last(lines, _USAGE_ERROR) or _last_words(lines))
+        return Verdict(Kind.CONFIGURATION, _last_match(lines, _USAGE_ERROR) or _last_line(lines))
     cause = _root_cause(lines)
     if exit_code > 0 and not was_ready and cause is not None and _is_configuration(cause):
         return Verdict(Kind.CONFIGURATION, cause)
@@ -77,7 +79,7 @@ def classify(
 
 
 def signal_name(exit_code: int) -> str | None:
-    """The name of the signal that a negative exit code stands for, e.g. `SIGKILL`."""
+    """Return the name of the signal that a negative exit code stands for, e.g. `SIGKILL`; None for other codes."""
     if exit_code >= 0:
         return None
     try:
@@ -90,21 +92,21 @@ def _is_configuration(cause: str) -> bool:
     found = _ERROR.match(cause)
     if found is None or _TEMPORARY.search(cause):
         return False
-    proof = _NEVER_RIGHT.get(found["type"])
+    proof = _CONFIGURATION_ERRORS.get(found["type"])
     return proof is not None and re.search(proof, cause) is not None
 
 
 def _root_cause(lines: Sequence[str]) -> str | None:
-    """The last exception that is not a parent's report of a child's, with the lines that explain it."""
+    """Return the last exception that is not a parent's report of a failed child, with its explanation; else None."""
     bare = [_PREFIX.sub("", line, count=1) for line in lines]
     for index in range(len(bare) - 1, -1, -1):
-        if _ERROR.match(bare[index]) and not _ECHO.search(bare[index]):
+        if _ERROR.match(bare[index]) and not _PARENT_REPORT.search(bare[index]):
             return _joined(bare[index], *_explanation(bare[index : index + 3]))
     return None
 
 
 def _explanation(lines: Sequence[str]) -> Iterable[str]:
-    """Pydantic says below the exception what is wrong: the field (if it is one field's fault), the reason."""
+    """Return the lines below a pydantic error that name the field and the reason; nothing for other errors."""
     if not _COUNTED.search(lines[0]):
         return ()
     return (line.partition(" [type=")[0] for line in lines[1:] if "For further information" not in line)
@@ -114,9 +116,9 @@ def _joined(*parts: str) -> str:
     return " ".join(part.strip() for part in parts if part.strip())[:_CAUSE_LIMIT]
 
 
-def _last(lines: Sequence[str], pattern: re.Pattern[str]) -> str | None:
+def _last_match(lines: Sequence[str], pattern: re.Pattern[str]) -> str | None:
     return next((_joined(line) for line in reversed(lines) if pattern.match(line)), None)
 
 
-def _last_words(lines: Sequence[str]) -> str | None:
+def _last_line(lines: Sequence[str]) -> str | None:
     return next((_joined(line) for line in reversed(lines) if line.strip()), None)

@@ -1,8 +1,8 @@
-"""What the kernel expects of process 1: handle the signals that end a container, reap orphans.
+"""The duties of process 1: handle the signals that stop a container, and reap orphans.
 
-All waiting happens in `Init.wait`, which wakes for a signal, an ended process, readable output or `Init.wake`.
+The main thread waits only in `Init.wait`, which returns for a signal, an ended process, readable output or `Init.wake`.
 The kernel drops a stop signal that process 1 neither handles nor blocks. So the image's entry point blocks them before
-Python begins (`env --block-signal`), and those that have arrived by the time an `Init` is entered are handled then.
+Python begins (`env --block-signal`), and signals that arrived meanwhile are handled once an `Init` is entered.
 """
 
 import ctypes
@@ -20,45 +20,46 @@ from launcher.process import process_tree
 from launcher.process.process_tree import Descendant
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_MAX_REAPED_AT_ONCE = 4096
+_MAX_REAPED_AT_ONCE = 4096  # children in one `wait`
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_WAIT_S = 3600.0
 
 
 class CancelledError(Exception):
-    """A stop signal ended the work."""
+    """A stop signal arrived, so the work was given up."""
 
 
 def unblock_stop_signals() -> None:
-    """Handle SIGTERM and SIGINT from now on, those included that have arrived while they were blocked."""
+    """Unblock SIGTERM and SIGINT in this thread; those that arrived while they were blocked are handled now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 @dataclass(frozen=True)
-class Wake:
-    """What `wait` found: file descriptors with output, and exit codes (negative: a signal) by process id."""
+class WaitResult:
+    """What `Init.wait` found: descriptors that can be read, and exit codes (negative: a signal) by process id."""
 
     readable: tuple[int, ...] = ()
     ended: Mapping[int, int] = field(default_factory=dict)
 
 
 class Init:
-    """A context in which stop signals are recorded and every ended child is reaped.
+    """A context in which stop signals are recorded and every ended child is reaped. `main` enters one.
 
-    One at a time, in the main thread; leaving restores the handlers there were.
+    Only one at a time, in the main thread. Leaving restores the earlier signal handlers. `stop_signal` is the first
+    stop signal that arrived, None so far.
     """
 
     def __init__(self) -> None:
         """No effect until entered."""
         self.stop_signal: signal.Signals | None = None
-        self.others: Collection[Descendant] = ()
-        """The processes below this one as it was entered, before any program was started."""
+        self.preexisting: Collection[Descendant] = ()
+        """Descendants that this process already had when it entered the context; they are never killed."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Init":
-        """Handle SIGTERM, SIGINT and SIGCHLD, and adopt orphans of what we start, even where we are not process 1."""
+        """Handle SIGTERM, SIGINT and SIGCHLD, and adopt orphaned descendants, even if this is not process 1."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.others = frozenset(process_tree.descendants(os.getpid()))
+        self.preexisting = frozenset(process_tree.descendants(os.getpid()))
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:
@@ -70,7 +71,7 @@ class Init:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Restore the earlier signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
@@ -82,8 +83,8 @@ class Init:
         """Whether SIGTERM or SIGINT has arrived."""
         return self.stop_signal is not None
 
-    def wait(self, seconds: float | None, readers: Iterable[int] = ()) -> Wake:
-        """Sleep until a signal, an ended child, output on `readers` or `seconds` (None: for ever)."""
+    def wait(self, seconds: float | None, readers: Iterable[int] = ()) -> WaitResult:
+        """Block until a signal, an ended child, a `wake` or input on `readers`; `seconds` at most (None: no limit)."""
         poll = select.poll()  # takes descriptors of any number, as select does not
         for reader in (self._wake_reader, *readers):
             poll.register(reader, select.POLLIN)
@@ -91,10 +92,10 @@ class Init:
         if self._wake_reader in readable:
             readable.remove(self._wake_reader)
             os.read(self._wake_reader, 4096)
-        return Wake(tuple(readable), _reap())
+        return WaitResult(tuple(readable), _reap())
 
     def wake(self) -> None:
-        """End a `wait`, from any thread."""
+        """Make the current or the next `wait` return; any thread may call it."""
         with suppress(OSError):
             os.write(self._wake_writer, b"\0")
 
@@ -107,7 +108,7 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _reap() -> dict[int, int]:
-    """Collect every child that has ended, adopted orphans included; exit codes by process id."""
+    """Reap every child that has ended, adopted orphans included. Return exit codes by process id."""
     ended: dict[int, int] = {}
     for _ in range(_MAX_REAPED_AT_ONCE):
         try:

@@ -1,7 +1,7 @@
-"""Output written by a thread of its own, so that a reader who stops reading blocks nobody.
+"""Writes output in a thread, so that a reader who stops reading (`docker logs`) does not block process 1.
 
-Unread output is kept up to a bound; beyond it lines are dropped, and one line in their place says how many bytes that
-were. Without a reader everything is dropped, and the process goes on.
+Unread output is queued up to a bound; beyond it lines are dropped, and one line in their place says how many bytes were
+lost. If the reader is gone, everything is dropped.
 """
 
 import os
@@ -12,65 +12,67 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-_KEPT_BYTES = 8 * 1024 * 1024
+_MAX_QUEUED_BYTES = 8 * 1024 * 1024
 _WRITE_BYTES = 65536
 
 
 class Sink(Protocol):
-    """Takes whole lines."""
+    """Where whole lines of output go: an `Outlet`, a buffer, or a file."""
 
     def write(self, data: bytes, /) -> object:
-        """Take them."""
+        """Write `data`, which is one or more whole lines."""
 
 
 class Outlet:
-    """A sink that never blocks, over a descriptor that may."""
+    """A sink that never blocks, for a descriptor that may: stdout or stderr. Starts its thread at once."""
 
-    def __init__(self, descriptor: int, note: Callable[[int], bytes], kept_bytes: int = _KEPT_BYTES) -> None:
-        """`note` makes the line that says how many bytes were lost."""
+    def __init__(
+        self, descriptor: int, note: Callable[[int], bytes], max_queued_bytes: int = _MAX_QUEUED_BYTES
+    ) -> None:
+        """`note` returns the log line that says how many bytes were lost; at most `max_queued_bytes` wait."""
         self._descriptor = descriptor
         self._note = note
-        self._kept_bytes = kept_bytes
+        self._max_queued_bytes = max_queued_bytes
         self._queued: deque[bytes] = deque()
         self._bytes = 0  # queued and being written
         self._lost = 0
         self._changed = threading.Condition()
-        threading.Thread(target=self._write_on, name="outlet", daemon=True).start()
+        threading.Thread(target=self._write_loop, name="outlet", daemon=True).start()
 
     def write(self, data: bytes, /) -> None:
-        """Queue lines; never waits for their reader."""
+        """Queue lines, or drop them if the queue is full. Never blocks."""
         with self._changed:
-            if self._bytes + len(data) > self._kept_bytes:
+            if self._bytes + len(data) > self._max_queued_bytes:
                 self._lost += len(data)
                 return
-            self._tell_lost()
-            self._put(data)
+            self._note_lost()
+            self._enqueue(data)
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is written, for `seconds` at most."""
+        """Block until all is written, for `seconds` at most. `main` calls it before the process ends."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while self._bytes and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
-    def _put(self, data: bytes) -> None:
+    def _enqueue(self, data: bytes) -> None:
         self._queued.append(data)
         self._bytes += len(data)
         self._changed.notify_all()
 
-    def _tell_lost(self) -> None:
+    def _note_lost(self) -> None:
         if self._lost:
             lost, self._lost = self._lost, 0
-            self._put(self._note(lost))
+            self._enqueue(self._note(lost))
 
-    def _write_on(self) -> None:
+    def _write_loop(self) -> None:
         while True:
             data = self._next()
             self._deliver(data)
             with self._changed:
                 self._bytes -= len(data)
                 if not self._queued:
-                    self._tell_lost()
+                    self._note_lost()
                 self._changed.notify_all()
 
     def _next(self) -> bytes:
@@ -84,7 +86,7 @@ class Outlet:
         while view:
             try:
                 view = view[os.write(self._descriptor, view[:_WRITE_BYTES]) :]
-            except BlockingIOError:  # the descriptor was made non-blocking by whoever gave it to us
+            except BlockingIOError:  # whoever opened the descriptor made it non-blocking
                 self._await_room()
             except OSError:  # the reader is gone, or the disk is full
                 return

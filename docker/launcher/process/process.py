@@ -1,4 +1,7 @@
-"""One running vLLM in a process group of its own: its output is passed on unchanged, its last lines are kept."""
+"""Starts and ends vLLM (or nvidia-smi) in a process group of its own, passes its output on and keeps its last lines.
+
+Nothing here blocks except starting a program. Used by the supervisor and `resources.gpus`, in the main thread.
+"""
 
 import contextlib
 import errno
@@ -14,12 +17,12 @@ from launcher.process.outlet import Sink
 from launcher.process.process_tree import Descendant
 
 _READ_BYTES = 65536
-_READS_AT_ONCE = 16  # so that a flood of output cannot keep signals waiting
+_READS_AT_ONCE = 16  # in one `pump`, so that a flood of output cannot delay signals
 _MAX_LINE_BYTES = 65536
 _KEPT_LINES = 1000  # the tracebacks of eight ranks and of the processes above them
 _KEPT_LINE_CHARACTERS = 2000
 _LINE_END = re.compile(rb"[\r\n]")
-# what a container can lack for a moment; any other error is the program's
+# the container lacks something for a moment; any other error will recur at every start
 _TEMPORARY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -27,21 +30,21 @@ class StartError(Exception):
     """The program could not be started; the text says which and why, `is_temporary` whether trying again may help."""
 
     def __init__(self, program: str, error: OSError) -> None:
-        """`error` is what the kernel said."""
+        """`error` is what starting `program` raised; `reason` is its text."""
         self.reason = error.strerror or str(error)
         self.is_temporary = error.errno in _TEMPORARY
         super().__init__(f"{program} cannot be started: {self.reason}")
 
 
 class Stream:
-    """One of vLLM's output streams and its sink.
+    """Copies one of vLLM's output streams from a pipe to a sink, byte for byte. `Process` owns two.
 
-    Bytes pass unchanged. They are held back only to the end of a line (or of a progress bar's redraw), so that the
-    launcher's own lines never land in the middle of one.
+    Bytes are held back only to the end of a line (or of a progress bar's redraw), so that the launcher's own log lines
+    never land in the middle of one. `open` is False once the program has closed its end.
     """
 
     def __init__(self, source: int, sink: Sink) -> None:
-        """`source` is the reading end of a pipe; this stream owns it from now on."""
+        """`source` is the reading end of a pipe; this stream closes it."""
         os.set_blocking(source, False)
         self._source = source
         self._sink = sink
@@ -49,11 +52,11 @@ class Stream:
         self.open = True
 
     def fileno(self) -> int:
-        """The descriptor to wait on."""
+        """Return the descriptor to wait on."""
         return self._source
 
     def pump(self) -> list[str]:
-        """Pass on what can be read without blocking; returns the lines that were completed."""
+        """Copy what can be read without blocking. Return the lines completed by it."""
         lines: list[str] = []
         for _ in range(_READS_AT_ONCE):
             try:
@@ -67,13 +70,14 @@ class Stream:
         return lines
 
     def close(self) -> list[str]:
-        """Pass on the rest, even an incomplete line, and close; returns the last lines."""
+        """Copy the rest, even an incomplete line, and close the pipe. Return the last lines."""
         lines = [*self.pump(), *self._pass(b"", final=True)] if self.open else []
         os.close(self._source)
         self.open = False
         return lines
 
     def _pass(self, chunk: bytes, *, final: bool) -> list[str]:
+        """Write whole lines to the sink and hold the rest back (`final`: write all). Return the lines written."""
         text = self._held + chunk
         cut = len(text) if final or len(text) > _MAX_LINE_BYTES else _end_of_lines(text)
         whole, self._held = text[:cut], text[cut:]
@@ -83,40 +87,40 @@ class Stream:
 
 
 class Process:
-    """A started vLLM. Its owner reaps it and then calls `ended`."""
+    """A started program. Its owner waits for it (`Init.wait`), and calls `note_end` once it has ended."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], others: Collection[Descendant]
+        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], preexisting: Collection[Descendant]
     ) -> None:
-        """See `start`."""
+        """Use `start`, which makes them."""
         self._popen = popen
         self._streams = streams
-        self._others = others
+        self._preexisting = preexisting
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
 
     @property
     def pid(self) -> int:
-        """The process id of vLLM's main process, and of its group."""
+        """The id of the main process, and of the process group."""
         return self._popen.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal."""
+        """None until `note_end`; negative if a signal ended the main process."""
         return self._popen.returncode
 
     @property
     def tail(self) -> Sequence[str]:
-        """The last lines of both streams, oldest first, each cut to a bounded length."""
+        """The last 1000 lines of both streams, oldest first, each cut to 2000 characters."""
         return tuple(self._tail)
 
     def readers(self) -> Iterator[int]:
-        """The descriptors that may still bring output."""
+        """Return the descriptors of streams that are open, for the caller to wait on."""
         return (stream.fileno() for stream in self._streams if stream.open)
 
     def pump(self, readable: Iterable[int]) -> list[str]:
-        """Pass on what the readable descriptors hold; returns the lines completed."""
+        """Copy the output that waits at the `readable` descriptors. Return the lines completed by it."""
         wanted = set(readable)
-        return self._keep(
+        return self._remember(
             line
             for stream in self._streams
             if stream.open and stream.fileno() in wanted
@@ -124,51 +128,56 @@ class Process:
         )
 
     def signal(self, number: int) -> None:
-        """Send a signal to vLLM's main process, which passes it on to its children; no effect once it has ended."""
+        """Send a signal to the main process only (vLLM passes it on to its children); nothing once that has ended."""
         if self.exit_code is None:
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """End every process of the group at once; a rank left behind would hold its GPU's memory.
+        """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory.
 
-        Those that have left the group go too: all descendants of the launcher but the `others` of `start`. An orphan
-        becomes the launcher's child, and nothing else tells whose it was.
+        Processes that have left the group are killed too: all descendants of the launcher except `preexisting`. (An
+        orphan becomes the launcher's child, so nothing else tells whose it was.)
         """
         self._signal_group()
         self._kill_strays()
 
-    def ended(self, exit_code: int) -> None:
-        """Note the end of the main process, end what it left behind, pass on the last output."""
+    def note_end(self, exit_code: int) -> None:
+        """Set `exit_code`, kill all processes that the main process left behind, copy the last output."""
         self._signal_group()
         self._popen.returncode = exit_code
-        self._keep(line for stream in self._streams for line in stream.close())
-        self._kill_strays()  # now that the streams' descriptors are free, of which it needs one
+        self._remember(line for stream in self._streams for line in stream.close())
+        self._kill_strays()  # after closing the streams: reading /proc needs a descriptor
 
     def _signal_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def _kill_strays(self) -> None:
-        """Where they cannot be looked for, `start` does so again and starts nothing before it has."""
+        """Kill descendants that left the group. If /proc cannot be read now, the next `start` does it first."""
         with contextlib.suppress(OSError):
-            process_tree.kill_descendants(os.getpid(), self._others)
+            process_tree.kill_descendants(os.getpid(), self._preexisting)
 
-    def _keep(self, lines: Iterable[str]) -> list[str]:
+    def _remember(self, lines: Iterable[str]) -> list[str]:
+        """Add the lines, cut to their bound, to `tail`, and return them."""
         kept = [line[:_KEPT_LINE_CHARACTERS] for line in lines]
         self._tail.extend(kept)
         return kept
 
 
 def start(
-    command: Sequence[str], environ: Mapping[str, str], others: Collection[Descendant], out: Sink, err: Sink
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    preexisting: Collection[Descendant],
+    out: Sink,
+    err: Sink,
 ) -> Process:
-    """Start `command` in its own process group with its output on `out` and `err`; raises `StartError`.
+    """Start `command` in a process group of its own, with its output on `out` and `err`. Raises `StartError`.
 
-    It gets this process's environment and, above that, `environ`. `others` are the descendants of this process that no
-    program has started (`Init.others`). Any other one was left by an earlier program, and is ended first.
+    It gets this process's environment, overridden by `environ`. Descendants of this process other than `preexisting`
+    (`Init.preexisting`) were left by an earlier program and are killed first.
     """
     try:
-        process_tree.kill_descendants(os.getpid(), others)
+        process_tree.kill_descendants(os.getpid(), preexisting)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
             (out_stream, out_writer), (err_stream, err_writer) = (
                 _piped(sink, unless_started, afterwards) for sink in (out, err)
@@ -184,13 +193,16 @@ def start(
             unless_started.pop_all()
     except OSError as error:
         raise StartError(command[0], error) from None
-    return Process(popen, (out_stream, err_stream), others)
+    return Process(popen, (out_stream, err_stream), preexisting)
 
 
 def _piped(
     sink: Sink, unless_started: contextlib.ExitStack, afterwards: contextlib.ExitStack
 ) -> tuple[Stream, int]:
-    """A stream to `sink` and the descriptor that feeds it, which is ours no longer once the program has it."""
+    """Return a stream to `sink` and the writing end of its pipe.
+
+    `afterwards` closes that end in this process; `unless_started` closes the stream if the program does not start.
+    """
     reader, writer = os.pipe()
     afterwards.callback(os.close, writer)
     stream = Stream(reader, sink)

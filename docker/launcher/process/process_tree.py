@@ -1,4 +1,4 @@
-"""The descendants of a process, whatever group or session they have moved to."""
+"""Finds and kills the descendants of a process, whatever group or session they have moved to. Reads /proc."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_MAX_ROUNDS = 50  # processes that start others faster than they are found do not keep the launcher for ever
+_MAX_ROUNDS = 50  # a bound for processes that start others faster than they are found
 
 
 class Descendant(NamedTuple):
-    """A process: its id, which may be reused later, and its start in clock ticks, which tells the two apart."""
+    """A process: its id, and its start in clock ticks, which differs if the id is reused later."""
 
     pid: int
     started: int
@@ -24,13 +24,14 @@ class _Listed(NamedTuple):
     has_ended: bool
 
 
-def descendants(pid: int, but: Collection[Descendant] = ()) -> list[Descendant]:
-    """Children, their children and so on, as /proc lists them now, without those that have ended, and without the
-    processes in `but` and their descendants. Raises OSError where /proc cannot be read.
+def descendants(pid: int, excluding: Collection[Descendant] = ()) -> list[Descendant]:
+    """Return the running children of `pid`, their children and so on, as /proc lists them now.
+
+    Processes in `excluding` and their descendants are left out. Raises OSError if /proc cannot be read.
     """
     children = defaultdict(list)
     for one in _listed():
-        if one.process not in but:
+        if one.process not in excluding:
             children[one.parent].append(one)
     found = children[pid].copy()
     for one in found:  # grows during the loop
@@ -38,15 +39,15 @@ def descendants(pid: int, but: Collection[Descendant] = ()) -> list[Descendant]:
     return [one.process for one in found if not one.has_ended]
 
 
-def kill_descendants(pid: int, but: Collection[Descendant] = ()) -> None:
-    """Send SIGKILL to all `descendants`, and look again until there is no new one.
+def kill_descendants(pid: int, excluding: Collection[Descendant] = ()) -> None:
+    """Send SIGKILL to all `descendants`, and repeat until there is no new one.
 
-    A process may start another one after it was listed and before it is killed. Raises OSError where /proc cannot be
+    (A process may start another one after it was listed and before it is killed.) Raises OSError if /proc cannot be
     read.
     """
     killed: set[Descendant] = set()
     for _ in range(_MAX_ROUNDS):
-        new = set(descendants(pid, but)) - killed
+        new = set(descendants(pid, excluding)) - killed
         if not new:
             break
         for one in new:
@@ -56,7 +57,7 @@ def kill_descendants(pid: int, but: Collection[Descendant] = ()) -> None:
 
 
 def _listed() -> Iterator[_Listed]:
-    """Every process, ended ones included: a child may have been read before, with such a parent."""
+    """Yield every process in /proc, ended ones included, since their children may still name them as parent."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             stat = Path("/proc", name, "stat").read_text("utf-8", "replace")

@@ -1,10 +1,10 @@
-"""One file per GPU on a volume that all workers of the host share: a GPU belongs to whoever has locked its file.
+"""Claims GPUs for a worker: one lock file for each GPU on the volume `gpu-slots`, which all workers of a host share.
 
-The lock (`flock`) is the launcher process's own: it survives every crash of vLLM and ends with the launcher. The file's
-content (`{"slug", "container", "since"}`) only tells people and other launchers who holds it; without the lock it means
-nothing and is overwritten. A claim takes all GPUs that are needed or none. Launchers claim one at a time, guarded by
-`turn.lock` and without waiting for a GPU, so none sees half of another's claim and there is no deadlock. Other
-containers write to the volume too: no link is followed, and the wait for `turn.lock` is bounded.
+A GPU belongs to the launcher that has locked its file (`flock`); the lock survives every crash of vLLM and ends with
+the launcher. The file's content (`{"slug", "container", "since"}`) only tells who holds it; without the lock it means
+nothing and is overwritten. A claim takes all GPUs that are needed or none. Launchers claim one after the other, under
+the lock `turn.lock` and without waiting for a GPU, so none sees half of another's claim and there is no deadlock. Other
+containers can write to the volume: no link is followed, and the wait for `turn.lock` is bounded.
 """
 
 import fcntl
@@ -22,35 +22,35 @@ from launcher.files.document import Fields
 from launcher.resources.gpus import GPU, GpusError
 from launcher.status.logs import timestamp
 
-_TURN = "turn.lock"
-_TURN_WITHIN_S = 2.0
+_TURN_FILE = "turn.lock"
+_TURN_WITHIN_S = 2.0  # longest wait for `turn.lock`
 _LOOK_AGAIN_S = 0.01
-_HOLDER_BYTES = 4096
+_HOLDER_BYTES = 4096  # that are read of a lock file
 _NAME = r"[!-~]+"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a GPU: slug, the container's host name (Docker's short id) and since when (UTC)."""
+    """The content of a lock file: the holder's slug, host name (Docker's short container id), and since when (UTC)."""
 
     slug: str
     container: str = field(default_factory=socket.gethostname)
     since: str = field(default_factory=timestamp)
 
     def __str__(self) -> str:
-        """For people."""
+        """Return it as a log line says it."""
         return f"{self.slug} (container {self.container}, since {self.since})"
 
 
 class BusyError(Exception):
-    """Others hold too many of the GPUs, or hold `turn.lock`; the text says who holds what."""
+    """Other workers hold too many GPUs, or another process keeps `turn.lock`; the text says who holds what."""
 
 
 class GpuLocks:
-    """One worker's GPUs: none at first; once claimed, the same ones until `release`."""
+    """The locks on one worker's GPUs: none at first; once claimed, the same until `release`. The supervisor owns it."""
 
     def __init__(self, directory: Path, count: int, slug: str) -> None:
-        """For `count` GPUs, with the locks in `directory`."""
+        """`count` is how many GPUs the worker needs, `directory` where the lock files are. Opens nothing yet."""
         self._directory = directory
         self._count = count
         self._slug = slug
@@ -59,35 +59,41 @@ class GpuLocks:
 
     @property
     def are_claimed(self) -> bool:
-        """Whether this worker has all the GPUs it needs."""
+        """Whether this worker holds all the GPUs it needs."""
         return len(self._mine) == self._count
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """This worker's GPUs: the lowest free ones of those `seen`; raises `BusyError` or `GpusError`."""
+        """Lock and return the free GPUs with the lowest indexes among `seen`, or return those that are held already.
+
+        Blocks for 2 s at most. Raises `BusyError` if too few are free, `GpusError` if the container lacks them.
+        """
         if self.are_claimed:
             return self._mine
         if len(seen) < self._count:
             raise GpusError(f"{self._count} GPUs needed, {len(seen)} visible in this container")
         try:
             self._mine = self._take(seen)
-        except OSError as error:  # which names a file without its directory
+        except OSError as error:  # its filename lacks the directory
             raise GpusError(f"{self._directory / str(error.filename or '')}: {error.strerror}") from None
         return self._mine
 
     def release(self) -> None:
-        """Release every lock."""
+        """Release all GPUs."""
         self._mine = ()
         self._locks.close()
 
     def _take(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
+        """Try to lock every GPU, keep the locks on the first free ones and release the rest; keep none if too few."""
         with ExitStack() as turn, ExitStack() as locks:
-            folder = _kept(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
-            self._await_turn(_kept(_opened(_TURN, folder), turn))
-            files = {gpu: _kept(_opened(gpu.uuid, folder), locks) for gpu in seen}
-            held = {gpu: _holder(file) for gpu, file in files.items() if not _locked(file)}
+            folder = _close_with(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
+            self._await_turn(_close_with(_open_lock_file(_TURN_FILE, folder), turn))
+            files = {gpu: _close_with(_open_lock_file(gpu.uuid, folder), locks) for gpu in seen}
+            held = {gpu: _holder(file) for gpu, file in files.items() if not _try_lock(file)}
             free = tuple(gpu for gpu in seen if gpu not in held)
             if len(free) < self._count:
-                raise BusyError(f"{self._count} needed, {len(free)} of {len(files)} free: {_who_holds(held)}")
+                raise BusyError(
+                    f"{self._count} needed, {len(free)} of {len(files)} free: {_describe_holders(held)}"
+                )
             mine, spare = free[: self._count], free[self._count :]
             me = json.dumps(asdict(Holder(self._slug))).encode()
             for gpu in mine:
@@ -99,26 +105,31 @@ class GpuLocks:
             return mine
 
     def _await_turn(self, turn: int) -> None:
+        """Lock the open file `turn.lock`, so that no other launcher claims meanwhile. Raises `BusyError` after 2 s."""
         deadline = time.monotonic() + _TURN_WITHIN_S
-        while not _locked(turn):
+        while not _try_lock(turn):
             if time.monotonic() >= deadline:
                 raise BusyError(
-                    f"{self._directory / _TURN} has been locked by another process for {_TURN_WITHIN_S:g} s: "
+                    f"{self._directory / _TURN_FILE} has been locked by another process for {_TURN_WITHIN_S:g} s: "
                     "none can claim GPUs"
                 )
             time.sleep(_LOOK_AGAIN_S)
 
 
-def _opened(name: str, folder: int) -> int:
-    return safe_open.open_regular(name, os.O_RDWR | os.O_CREAT, folder)  # not inherited: no rank keeps a lock
+def _open_lock_file(name: str, folder: int) -> int:
+    return safe_open.open_regular(
+        name, os.O_RDWR | os.O_CREAT, folder
+    )  # close-on-exec: vLLM inherits no lock
 
 
-def _kept(descriptor: int, stack: ExitStack) -> int:
+def _close_with(descriptor: int, stack: ExitStack) -> int:
+    """Let `stack` close the descriptor, which also releases its lock; return the descriptor."""
     stack.callback(os.close, descriptor)
     return descriptor
 
 
-def _locked(file: int) -> bool:
+def _try_lock(file: int) -> bool:
+    """Lock the open file if nobody else has; return whether it is locked now. Never blocks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,7 +138,7 @@ def _locked(file: int) -> bool:
 
 
 def _holder(file: int) -> Holder | None:
-    """Who the file says holds it; None if that cannot be read."""
+    """Read who has locked the open file; None if its content is not a holder."""
     try:
         said = Fields.of(document.parse(os.pread(file, _HOLDER_BYTES, 0)))
         names = (said.text(name, _NAME, most=128) for name in ("slug", "container", "since"))
@@ -136,7 +147,7 @@ def _holder(file: int) -> Holder | None:
         return None
 
 
-def _who_holds(held: Mapping[GPU, Holder | None]) -> str:
+def _describe_holders(held: Mapping[GPU, Holder | None]) -> str:
     by_holder: dict[Holder | None, list[str]] = {}
     for gpu, holder in held.items():
         by_holder.setdefault(holder, []).append(str(gpu.index))

@@ -1,4 +1,4 @@
-"""The GPUs that this container sees, as `nvidia-smi` lists them. All GPUs of a host are assumed to be of one kind."""
+"""Lists the GPUs that this container sees, by running nvidia-smi. All GPUs of a host are assumed to be of one kind."""
 
 import re
 import time
@@ -11,31 +11,31 @@ from launcher.process.process import Process, StartError
 
 _COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 _TIMEOUT_S = 60.0  # without the persistence daemon the driver wakes each GPU first
-_KEPT_BYTES = 256 * 1024
-_SHOWN = 300
+_MAX_OUTPUT_BYTES = 256 * 1024
+_MAX_QUOTED = 300  # characters of its output in an error
 _ROW = re.compile(r"([0-9]{1,4}), *([A-Za-z0-9-]{1,100})")
 
 
 class GpusError(Exception):
-    """This container cannot provide the GPUs that the worker needs; the text is one line that says why."""
+    """This container cannot give the worker the GPUs it needs; the text is one line that says why."""
 
 
 @dataclass(frozen=True, order=True)
 class GPU:
-    """One GPU: its number in this container, and the name it has everywhere on the host."""
+    """One GPU: its index in this container, and its UUID, which is the same in all containers of the host."""
 
     index: int
     uuid: str
 
 
-class _Kept:
-    """A sink that keeps the beginning of a program's output."""
+class _Capture:
+    """A sink (`outlet.Sink`) that keeps the first 256 KiB of a program's output."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def write(self, data: bytes, /) -> None:
-        self._bytes += data[: _KEPT_BYTES - len(self._bytes)]
+        self._bytes += data[: _MAX_OUTPUT_BYTES - len(self._bytes)]
 
     @property
     def text(self) -> str:
@@ -43,13 +43,13 @@ class _Kept:
 
 
 def visible(init: Init) -> tuple[GPU, ...]:
-    """Every GPU of this container, lowest index first.
+    """Run nvidia-smi and return every GPU of this container, lowest index first. Blocks in `Init.wait`, 60 s at most.
 
     Raises `GpusError`, `StartError` where trying again may help, and `CancelledError` when told to stop.
     """
-    out, err = _Kept(), _Kept()
+    out, err = _Capture(), _Capture()
     try:
-        program = process.start(_COMMAND, {}, init.others, out, err)
+        program = process.start(_COMMAND, {}, init.preexisting, out, err)
     except StartError as error:
         if error.is_temporary:
             raise
@@ -57,39 +57,39 @@ def visible(init: Init) -> tuple[GPU, ...]:
     exit_code = _await_end(program, init)
     if exit_code != 0:
         said = " ".join((out.text + err.text).split())
-        raise GpusError(f"nvidia-smi ends with {exit_code}: {said[:_SHOWN]}")
+        raise GpusError(f"nvidia-smi ends with {exit_code}: {said[:_MAX_QUOTED]}")
     return parse(out.text)
 
 
 def _await_end(program: Process, init: Init) -> int:
-    """Its exit code. One that takes too long is abandoned: inside the driver not even SIGKILL ends it."""
+    """Wait for nvidia-smi and return its exit code. One that takes too long is abandoned: it may hang in the driver."""
     deadline = time.monotonic() + _TIMEOUT_S
     while program.exit_code is None:
         left = deadline - time.monotonic()
         if init.stopping or left <= 0:
-            program.ended(-9)
+            program.note_end(-9)
             if init.stopping:
                 raise CancelledError
             raise GpusError(f"nvidia-smi did not answer within {_TIMEOUT_S:g} s")
         wake = init.wait(left, program.readers())
         program.pump(wake.readable)
         if program.pid in wake.ended:
-            program.ended(wake.ended[program.pid])
+            program.note_end(wake.ended[program.pid])
     return program.exit_code
 
 
 def parse(text: str) -> tuple[GPU, ...]:
-    """Read a line `index, uuid` a GPU; raises `GpusError` for any other line."""
+    """Parse nvidia-smi's lines `index, uuid`, lowest index first. Raises `GpusError` for any other line. Pure."""
     return tuple(sorted(_gpu(line.strip()) for line in text.splitlines() if line.strip()))
 
 
 def environ(gpus: Sequence[GPU]) -> dict[str, str]:
-    """The environment that makes vLLM use these GPUs; empty for a worker that claims none."""
+    """Return the environment variables that make vLLM use these GPUs; none for a worker without GPUs."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)} if gpus else {}
 
 
 def _gpu(line: str) -> GPU:
     row = _ROW.fullmatch(line)
     if row is None:
-        raise GpusError(f"nvidia-smi says {line[:_SHOWN]!r} where an index and a UUID were expected")
+        raise GpusError(f"nvidia-smi says {line[:_MAX_QUOTED]!r} where an index and a UUID were expected")
     return GPU(int(row[1]), row[2])

@@ -1,4 +1,4 @@
-"""A shared lock on the snapshot that a worker serves from: while it is held, nothing prunes the snapshot."""
+"""Locks the snapshot that a worker serves from, so that `make prune` does not remove it."""
 
 import fcntl
 import os
@@ -8,13 +8,13 @@ from launcher.resources.weights import WeightsError
 
 
 class SnapshotLock:
-    """A shared lock on one directory at a time. It ends with this process."""
+    """A shared lock (`flock`) on one directory at a time. The supervisor owns it; it ends with the process."""
 
     def __init__(self) -> None:
         self._descriptor = -1
 
     def take(self, directory: Path) -> None:
-        """Lock `directory` in place of the one before; raises `WeightsError` while it is being removed."""
+        """Lock `directory` and release the earlier one, without blocking. Raises `WeightsError` during its removal."""
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
@@ -24,13 +24,13 @@ class SnapshotLock:
         except BlockingIOError:
             os.close(descriptor)
             raise WeightsError(f"{directory} is being removed from the volume") from None
-        except OSError:  # a shared file system without locks: snapshots are not removed from those
+        except OSError:  # a shared file system without locks, from which `make prune` removes nothing
             pass
         self.release()
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Unlock."""
+        """Release the lock, if one is held."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,9 +1,9 @@
-"""A slug's published snapshot, and whether its files are still those that READY.json describes.
+"""Finds a slug's published snapshot and checks that its files are still those that READY.json describes. Reads only.
 
-Every start compares size, modification time and inode of each file with READY.json: one stat per file. A file that
-differs in any of them (a volume restored from a backup, a touch, a flipped byte) is hashed in full: equal bytes are
-accepted, others refused by name. The digest is remembered for as long as the file's stat stays the same, so neither a
-restart of vLLM nor waiting for a repair hashes twice.
+Every start compares size, modification time and inode of each file with READY.json: one stat per file. Another size is
+refused. If time or inode differ (a restore from a backup, a touch, a flipped byte), the file is hashed in full, and
+refused if its sha256 differs. The digest is remembered for as long as the file's stat stays the same, so neither a
+restart of vLLM nor waiting for a repair hashes twice. All of it may block, so the supervisor runs it in a thread.
 """
 
 import errno
@@ -26,22 +26,22 @@ _MAX_NAME_BYTES = 255
 _PATH = r"[^\x00-\x1f\x7f]+"
 _SHA256 = r"[0-9a-f]{64}"
 _MAX_INODE = 2**64 - 1
-_NAMED = 5
+_MAX_NAMED = 5
 
-Cancelled = Callable[[], bool]
+IsCancelled = Callable[[], bool]
 
 
 class WeightsError(Exception):
-    """The weights must not be served as they are; the text names the file and what is wrong with it."""
+    """The weights cannot be served as they are; the text names the file and says what is wrong with it."""
 
 
 class CorruptError(WeightsError):
-    """Bytes are not those that were published."""
+    """A file differs from what was published, or the weights job has withdrawn the snapshot for that."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """What tells a file apart without reading it: bytes, nanoseconds, inode number."""
+    """What shows without reading a file that it has changed: size (bytes), modification time (ns), inode number."""
 
     size: int
     mtime_ns: int
@@ -49,7 +49,7 @@ class Stat:
 
     @classmethod
     def of(cls, path: Path) -> "Stat":
-        """Stat the file itself, which must be a regular one; raises `OSError`."""
+        """Stat the file without following a link. Raises `OSError`, also if it is not a regular file."""
         found = path.lstat()
         if not S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -58,7 +58,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class File:
-    """One file of the manifest: its path below the snapshot, its digest, its stat when it was published."""
+    """One file as READY.json lists it: path below the snapshot, sha256 in hex, and its stat when it was published."""
 
     path: str
     sha256: str
@@ -75,12 +75,12 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """Total size of all files."""
         return sum(file.stat.size for file in self.files)
 
 
 def find(weights_dir: Path, slug: str) -> Snapshot:
-    """Follow the slug's link and read READY.json; raises `WeightsError` naming what is not there or wrong."""
+    """Follow the link `slugs/SLUG` and read READY.json there. Raises `WeightsError` if anything is missing or wrong."""
     link = weights_dir / "slugs" / slug
     try:
         is_there = link.is_symlink()
@@ -93,7 +93,7 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     try:
         snapshot = parse(directory, safe_open.read(ready, _MAX_READY_BYTES))
     except OSError as error:
-        if withdrawn := _withdrawn(directory):
+        if withdrawn := _withdrawal_reason(directory):
             raise CorruptError(withdrawn) from None
         raise WeightsError(f"{ready} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -102,44 +102,45 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
     return snapshot
 
 
-def _withdrawn(directory: Path) -> str | None:
-    """Why the weights job removed the snapshot's READY.json; None where it left no reason that can be read."""
+def _withdrawal_reason(directory: Path) -> str | None:
+    """Return why the weights job removed the snapshot's READY.json; None if it left no readable reason."""
     path = directory.with_name(f"{directory.name}.withdrawn.json")
     try:
         said = Fields.of(document.parse(safe_open.read(path, _MAX_READY_BYTES)))
         names = [document.shown(name).strip("'") for name in said.items("files", _MAX_FILES)]
     except (OSError, ValueError):
         return None
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{directory} is withdrawn: {', '.join(names[:_NAMED])}{more} corrupt; the weights job fetches that again"
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    named = ", ".join(names[:_MAX_NAMED])
+    return f"{directory} is withdrawn: {named}{more} corrupt; the weights job fetches that again"
 
 
 def parse(directory: Path, content: bytes) -> Snapshot:
-    """Read the content of READY.json; raises `ValueError` with one line that says what is wrong."""
+    """Parse READY.json. Raises `ValueError` with one line that says what is wrong. Pure."""
     ready = Fields.of(document.parse(content))
     ready.whole("schema", 1, 1)
     return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MAX_FILES)))
 
 
 def manifest_digest(listed: tuple[File, ...]) -> str:
-    """The sha256 of the canonical manifest: a line `path NUL size NUL sha256` a file, sorted."""
+    """Return the sha256 of the canonical manifest: for each file a line `path NUL size NUL sha256`, sorted."""
     lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in listed)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass
 class Check:
-    """Compares snapshots with the disk, and remembers digests.
+    """Compares snapshots with the disk, and remembers the digests it computed. The supervisor owns one.
 
-    `on_hash` is called with each file before it is hashed, `cancelled` between chunks.
+    `on_hash` is called with each file before it is hashed. `cancelled` is asked between chunks of 8 MiB.
     """
 
     on_hash: Callable[[File], None] = lambda file: None
-    cancelled: Cancelled = lambda: False
+    cancelled: IsCancelled = lambda: False
     _hashed: dict[Path, tuple[Stat, str]] = field(default_factory=dict)
 
     def run(self, snapshot: Snapshot) -> None:
-        """Raise `WeightsError` for the first file that differs, `CancelledError` if told to stop."""
+        """Check all files. Raises `WeightsError` for the first one that differs, `CancelledError` if `cancelled`."""
         for file in snapshot.files:
             self._check(snapshot.directory / file.path, file)
 
@@ -156,6 +157,7 @@ class Check:
             raise CorruptError(f"{path} cannot be read: {error.strerror}") from None
 
     def _digest(self, path: Path, stat: Stat, file: File) -> str:
+        """Return the file's sha256: the remembered one if its stat is the same, else hash it now."""
         known = self._hashed.get(path)
         if known is None or known[0] != stat:
             self.on_hash(file)
@@ -195,7 +197,7 @@ def _match_digest(snapshot: Snapshot, ready: Path) -> None:
         raise WeightsError(f"{ready} belongs to another snapshot: its digest is {snapshot.digest[:16]}")
 
 
-def _sha256(path: Path, cancelled: Cancelled) -> str:
+def _sha256(path: Path, cancelled: IsCancelled) -> str:
     digest = hashlib.sha256()
     with open(safe_open.open_regular(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""What the launcher tells about itself: its log, the state file, the ops port, how long earlier starts took.
+"""What the launcher reports: its log, the state file, the ops port, and how long earlier starts took.
 
 Nothing here decides what the launcher does next.
 """

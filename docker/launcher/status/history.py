@@ -1,4 +1,4 @@
-"""How long earlier starts of this worker took in each phase, to estimate the current one.
+"""Keeps how long earlier starts of this worker took in each phase, to estimate how long the current one will take.
 
 The file is a JSON list of the last starts that became ready, `[{"loading": 41.2, ...}, ...]` in seconds, the latest
 last. It lies beside the engine's compile caches, since those decide how long the next start takes.
@@ -14,6 +14,7 @@ from launcher.files import document, safe_open
 from launcher.files.document import Fields
 
 KEPT = 5
+"""How many starts the file keeps."""
 COUNTED = (
     Phase.STARTING,
     Phase.LOADING,
@@ -22,17 +23,18 @@ COUNTED = (
     Phase.WARM_UP,
     Phase.WARMING,
 )
-"""Phases that are likely to take as long as last time; a wait for weights or GPUs is not."""
+"""The phases that are kept: they are likely to take as long as last time, unlike a wait for weights or GPUs."""
 MIN_PERCENT = 10
-"""From here on, vLLM's percentage gives an estimate; the first file says little about the others."""
+"""The least percentage of loaded weights to estimate by: the first file says little about the others."""
 
 Start = Mapping[str, float]
+"""One start: seconds by phase."""
 _MAX_BYTES = 65536
 _MAX_S = 1e7
 
 
 def read(path: Path) -> tuple[Start, ...]:
-    """The starts in the file; none if there is no file. Raises `OSError`, or `ValueError` for a broken one."""
+    """Return the starts in the file; none if there is no file. Raises `OSError`, or `ValueError` for a broken one."""
     try:
         content = safe_open.read(path, _MAX_BYTES)
     except FileNotFoundError:
@@ -42,7 +44,7 @@ def read(path: Path) -> tuple[Start, ...]:
 
 
 def add(path: Path, seconds: Start) -> tuple[Start, ...]:
-    """Add a start and return those kept, the last `KEPT`. Replaces a broken file. Raises `OSError`."""
+    """Add a start to the file, or replace a broken file. Return the starts that it keeps. Raises `OSError`."""
     try:
         before = read(path)
     except (OSError, ValueError):
@@ -54,7 +56,7 @@ def add(path: Path, seconds: Start) -> tuple[Start, ...]:
 
 
 def usual(starts: Sequence[Start]) -> dict[str, float]:
-    """The median seconds of each phase over the starts, in which a phase may be missing."""
+    """Return the median seconds of each phase; a phase missing in a start counts 0 there. Pure."""
     return {
         phase.value: round(statistics.median(start.get(phase, 0.0) for start in starts), 3)
         for phase in COUNTED
@@ -63,9 +65,10 @@ def usual(starts: Sequence[Start]) -> dict[str, float]:
 
 
 def left_s(usual: Start, phase: Phase, spent_s: float, percent: int | None = None) -> float | None:
-    """Seconds until ready if this start goes on as usual; None outside a start-up or without earlier ones.
+    """Estimate the seconds until ready; None if no start-up is under way or none was kept. Pure.
 
-    vLLM's own `percent` of the weights takes precedence over what loading usually takes.
+    `usual` is from `usual()`, `spent_s` the time in `phase` so far. vLLM's `percent` of loaded weights, from 10
+    on, takes precedence over how long loading usually takes.
     """
     if not usual or phase not in COUNTED:
         return None

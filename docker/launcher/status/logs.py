@@ -1,4 +1,4 @@
-"""The launcher's own log: one JSON object a line on standard output, beside vLLM's untouched lines."""
+"""Writes the launcher's own log: one JSON object a line on standard output, between vLLM's unchanged lines."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from launcher.process.outlet import Sink
 
 
 def timestamp(moment: datetime | None = None) -> str:
-    """ISO 8601 in UTC with milliseconds, of `moment` or of now."""
+    """Return `moment`, or now, in ISO 8601 in UTC with milliseconds."""
     moment = moment or datetime.now(UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def line(slug: str, level: str, event: str, fields: dict[str, object]) -> bytes:
-    """`{"ts", "level", "logger", "slug", "event", ...}`; fields that are None are left out."""
+    """Return a log line `{"ts", "level", "logger", "slug", "event", ...}`; `fields` that are None are left out."""
     head = {"ts": timestamp(), "level": level, "logger": "launcher", "slug": slug, "event": event}
     said = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(head | said, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
@@ -22,15 +22,15 @@ def line(slug: str, level: str, event: str, fields: dict[str, object]) -> bytes:
 
 @dataclass(frozen=True)
 class Log:
-    """Writes the launcher's lines for one slug."""
+    """Writes log lines of one slug to `out`, without blocking if that is an `Outlet`."""
 
     slug: str
     out: Sink
 
     def info(self, event: str, **fields: object) -> None:
-        """Something worth knowing happened."""
+        """Log something worth knowing."""
         self.out.write(line(self.slug, "info", event, fields))
 
     def error(self, event: str, **fields: object) -> None:
-        """Something prevents serving."""
+        """Log something that prevents serving, or that a person should look at."""
         self.out.write(line(self.slug, "error", event, fields))

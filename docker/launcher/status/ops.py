@@ -33,42 +33,48 @@ _STALE_AFTER_S = 30.0
 
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
-    """Answer until the process ends; reports the free space of `disks` too. Raises `OSError`."""
+    """Start threads that answer on `port` until the process ends, and return. Raises `OSError`, `RuntimeError`.
+
+    `disks` are the directories of which /metrics reports the free space, by name.
+    """
     listener = socket.create_server(("", port))
     server = _Server(state_file, [_Disk(name, path) for name, path in disks.items()])
     threading.Thread(target=server.run, args=(listener,), name="ops", daemon=True).start()
 
 
 class _Server:
+    """The server in the thread `ops`, with an event loop of its own. `_open` has the connections, oldest first."""
+
     def __init__(self, state_file: Path, disks: list["_Disk"]) -> None:
         self._state_file = state_file
         self._disks = disks
         self._open: dict[asyncio.StreamWriter, None] = {}  # in the order they came
 
     def run(self, listener: socket.socket) -> None:
-        """Serve for ever."""
+        """Serve for ever; after a failure start again a second later."""
         while True:
             with suppress(OSError), asyncio.Runner() as runner:
-                runner.get_loop()  # raises where no descriptor is left: try again later
+                runner.get_loop()  # raises if no descriptor is left
                 runner.run(self._serve(listener))
             time.sleep(1)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # asyncio itself retries every second to accept what it cannot for want of descriptors
+        # asyncio reports here that no descriptor was left to accept with, and tries again by itself
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(
             self._connected, sock=listener, limit=_MAX_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
         )
-        listener.listen(_BACKLOG)  # asyncio takes one number for this and for how many it accepts at once
+        listener.listen(_BACKLOG)  # asyncio used the number of connections it accepts at once for the backlog
         await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request within 5 s and close the connection; beyond the limit close the oldest one first."""
         self._open[writer] = None
         if len(self._open) > _MAX_CONNECTIONS:
             next(iter(self._open)).transport.abort()
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                writer.transport.set_write_buffer_limits(0)  # drained means: handed to the kernel
+                writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until the kernel has all
                 writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -78,6 +84,7 @@ class _Server:
             writer.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
+        """Return the whole response to a request head."""
         request = _REQUEST.match(head)
         if request is None:
             return _response(HTTPStatus.BAD_REQUEST, "text/plain", "GET /metrics or /state\n")
@@ -93,6 +100,7 @@ class _Server:
         return _response(HTTPStatus.NOT_FOUND, "text/plain", "GET /metrics or /state\n")
 
     def _measured(self) -> dict[str, tuple[int, int]]:
+        """Return free and total bytes of each disk that could be measured lately."""
         return {disk.name: space for disk in self._disks if (space := disk.space) is not None}
 
 
@@ -106,22 +114,22 @@ def _response(status: HTTPStatus, kind: str, text: str) -> bytes:
 
 
 class _Disk:
-    """Measured by a thread of its own: one that hangs (a dead file server) blocks nothing else."""
+    """The space of one disk, measured every 5 s in a thread, so that a disk that hangs blocks nothing else."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self._path = path
-        self._found: tuple[float, tuple[int, int]] | None = None
-        threading.Thread(target=self._measure_on, name=f"disk-{name}", daemon=True).start()
+        self._measurement: tuple[float, tuple[int, int]] | None = None
+        threading.Thread(target=self._measure_loop, name=f"disk-{name}", daemon=True).start()
 
     @property
     def space(self) -> tuple[int, int] | None:
-        """Free and total bytes; None where they could not be read for a while."""
-        if self._found is None or time.monotonic() - self._found[0] > _STALE_AFTER_S:
+        """Free and total bytes; None if they could not be read for 30 s."""
+        if self._measurement is None or time.monotonic() - self._measurement[0] > _STALE_AFTER_S:
             return None
-        return self._found[1]
+        return self._measurement[1]
 
-    def _measure_on(self) -> None:
+    def _measure_loop(self) -> None:
         while True:
             self._measure()
             time.sleep(_MEASURED_EVERY_S)
@@ -130,4 +138,4 @@ class _Disk:
         with suppress(OSError):
             stat = os.statvfs(self._path)
             space = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
-            self._found = time.monotonic(), space
+            self._measurement = time.monotonic(), space

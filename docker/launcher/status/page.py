@@ -1,4 +1,4 @@
-"""What the ops port answers: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
+"""Makes the ops port's answers from a state: `/metrics` for Prometheus, `/state` for the gateway. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -9,16 +9,16 @@ from launcher.status.history import left_s
 from launcher.status.state import State, Trouble
 
 Disks = Mapping[str, tuple[int, int]]
-"""Free and total bytes, by what the disk holds."""
+"""Free and total bytes of each disk, by its name (`weights`, `cache`)."""
 
 
 def exposition(state: State, disks: Disks, now: datetime | None = None) -> str:
-    """The state in Prometheus' text format. Slug and worker come from the scrape target."""
+    """Return /metrics in Prometheus' text format, as of `now`. The scrape target adds slug and worker as labels."""
     return "\n".join([*_metrics(state, disks, now or datetime.now(UTC)), ""])
 
 
 def report(state: State, now: datetime | None = None) -> dict[str, object]:
-    """The state, and the seconds left until ready."""
+    """Return /state: the fields of the state, and `left_s`, the estimated seconds until ready (None: unknown)."""
     return asdict(state) | {"left_s": _left_s(state, now or datetime.now(UTC))}
 
 
@@ -49,19 +49,19 @@ def _left_s(state: State, now: datetime) -> float | None:
 
 
 def _loaded(state: State) -> float | None:
-    """As vLLM reports it, and 1 after loading."""
+    """Return the loaded part of the weights, 0 to 1, as vLLM reports it; 1 after loading, None if unknown."""
     if state.percent is not None:
         return state.percent / 100
     return 1.0 if Phase.LOADING in state.seconds else None
 
 
 def _by(label: str, values: Mapping[str, float]) -> dict[str, float]:
-    """A sample for each value of the label."""
+    """Return a sample for each value of the label; the keys are Prometheus label sets."""
     return {f'{{{label}="{name}"}}': value for name, value in values.items()}
 
 
 def _one(value: float | None) -> dict[str, float]:
-    """A sample without labels; none where nothing is known."""
+    """Return one sample without labels; no sample if the value is None."""
     return {} if value is None else {"": value}
 
 

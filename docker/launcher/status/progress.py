@@ -1,4 +1,4 @@
-"""How far the current run has come: keeps the timeline, writes the state file, logs the start-up."""
+"""Tracks how far the current run of vLLM has come: keeps its timeline, logs each phase, writes the state file."""
 
 import time
 from collections import Counter
@@ -13,12 +13,12 @@ from launcher.status.state import State, Trouble
 
 
 class Progress:
-    """One launcher's progress, run after run."""
+    """The progress of all runs of one launcher; the supervisor owns it. Every change is written to the state file."""
 
     def __init__(
         self, log: Log, state_file: Path, history_file: Path, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`clock` counts seconds and never goes back."""
+        """Read the history of starts, which may block; `clock` counts seconds and never goes back."""
         self._log = log
         self._state_file = state_file
         self._history_file = history_file
@@ -33,12 +33,12 @@ class Progress:
 
     @property
     def run(self) -> int:
-        """How many starts have begun, the current one included."""
+        """How many runs have begun, the current one included."""
         return self._run
 
     @property
     def is_starting(self) -> bool:
-        """Whether vLLM is on its way to ready."""
+        """Whether the current phase comes before ready in a start-up."""
         return self._timeline.phase.is_start_up and self._timeline.phase is not Phase.READY
 
     @property
@@ -48,7 +48,7 @@ class Progress:
 
     @property
     def has_answered(self) -> bool:
-        """Whether vLLM has answered in this run: if so, whatever ends it is no configuration error."""
+        """Whether vLLM has answered /health in this run; then its end is not taken for a configuration error."""
         return self.was_ready or Phase.WARMING in (self._timeline.phase, *self._timeline.seconds)
 
     @property
@@ -59,14 +59,14 @@ class Progress:
         return self._timeline.seconds.get(Phase.READY, 0.0)
 
     def begin(self) -> None:
-        """A new run begins, with the check of the weights."""
+        """Begin a new run, with the check of the weights."""
         self._run += 1
         self._percent = self._compile_cache_hit = None
         self._timeline = Timeline(Phase.WEIGHTS_CHECK, self._clock())
         self._write()
 
     def observe(self, line: str) -> None:
-        """Read one line of vLLM's output; does nothing once it is ready."""
+        """Take phase, percentage and cache hit from one line of vLLM's output. Does nothing once vLLM is ready."""
         if not self.is_starting:
             return
         # a draft model loads after the main one, with a progress bar of its own: the percentage never falls
@@ -79,13 +79,13 @@ class Progress:
             self.advance(phase)
 
     def advance(self, phase: Phase) -> None:
-        """The start-up has reached `phase`: log it once."""
+        """Move on to `phase` of the start-up and log it; nothing if the start-up is there already or further."""
         before, self._timeline = self._timeline, self._timeline.advance(phase, self._clock())
         if self._timeline is before:
             return
         self._percent = None
         if phase is Phase.READY:
-            self._remember()
+            self._add_to_history()
         self._write()
         self._log.info(
             "phase",
@@ -98,27 +98,28 @@ class Progress:
         )
 
     def enter(self, phase: Phase, trouble: Trouble | None = None, problem: str | None = None) -> None:
-        """Leave start-up or readiness for `phase`; `problem` is one line for a person."""
+        """Go to a phase outside the start-up, and count the trouble. `problem` is one line for a person."""
         self._timeline = self._timeline.enter(phase, self._clock())
         self._percent = None
         if trouble:
             self._troubles[trouble] += 1
         self._write(trouble, problem)
 
-    def blocked(self, trouble: Trouble, problem: str) -> None:
-        """The current phase cannot go on; `problem` is one line for a person."""
+    def report_trouble(self, trouble: Trouble, problem: str) -> None:
+        """Write to the state file what keeps the current phase from going on; `problem` is one line for a person."""
         self._write(trouble, problem)
 
     def set_weights_bytes(self, count: int) -> None:
-        """The size of the weights."""
+        """Note the size of the weights; the next write of the state file has it."""
         self._weights_bytes = count
 
     def _gb_per_s(self) -> float | None:
+        """Return how fast the weights were loaded, in GB/s; None if size or time is unknown."""
         seconds = self._timeline.seconds.get(Phase.LOADING)
         return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
 
     def _earlier_starts(self) -> Sequence[history.Start]:
-        """Those in the history file; a broken file is logged and ignored, since it only serves estimates."""
+        """Return the starts in the history file; log and ignore a broken one, since it only serves estimates."""
         try:
             return history.read(self._history_file)
         except OSError as error:
@@ -128,14 +129,15 @@ class Progress:
         self._log.error("history-dropped", file=str(self._history_file), problem=problem)
         return ()
 
-    def _remember(self) -> None:
-        """Add this start to the history, for estimates."""
+    def _add_to_history(self) -> None:
+        """Add this start to the history file and update the estimates; log a failure."""
         try:
             self._usual = history.usual(history.add(self._history_file, self._timeline.seconds))
         except OSError as error:
             self._log.error("history-not-written", file=str(self._history_file), problem=error.strerror)
 
     def _write(self, trouble: Trouble | None = None, problem: str | None = None) -> None:
+        """Replace the state file; log a failure."""
         age = timedelta(seconds=self._clock() - self._timeline.since)
         now = State(
             slug=self._log.slug,

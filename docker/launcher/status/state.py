@@ -1,4 +1,4 @@
-"""The state file: what the launcher is doing now, for the health check and for people.
+"""The state file: what the launcher is doing now. `Progress` writes it; health check and ops port read it.
 
 `LAUNCHER_STATE_DIR/state.json`, replaced atomically at every change:
 `{"schema": 1, "slug", "phase", "since" (UTC), "run" (vLLM starts so far), "seconds" (per phase done),
@@ -25,7 +25,7 @@ _MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 
 
 class Trouble(StrEnum):
-    """What keeps a worker from serving; each has its own remedy."""
+    """What keeps a worker from serving; each kind has its own remedy (docs/operations.md)."""
 
     WEIGHTS_MISSING = "weights-missing"
     WEIGHTS_CORRUPT = "weights-corrupt"
@@ -37,9 +37,9 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """A launcher's state at one moment; `since` is when the phase began, `seconds` what each phase before it took.
+    """The launcher's state at one moment. `since` is when the phase began, `seconds` how long each earlier phase took.
 
-    `usual` is what phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
+    `usual` is how long phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
     """
 
     slug: str
@@ -61,7 +61,7 @@ class State:
         return max(0.0, (now - datetime.fromisoformat(self.since)).total_seconds())
 
     def describe(self, now: datetime | None = None) -> str:
-        """A few words for a person: phase, progress, age, problem."""
+        """Return phase, percentage, age and problem in one line for a person."""
         age_s = self.age_s(now or datetime.now(UTC))
         percent = "" if self.percent is None else f" {self.percent} %"
         problem = "" if self.problem is None else f": {self.problem}"
@@ -69,12 +69,12 @@ class State:
 
 
 def write(path: Path, state: State) -> None:
-    """Replace the state file in one step; raises `OSError`."""
+    """Replace the state file atomically. Raises `OSError`."""
     safe_open.replace(path, json.dumps({"schema": 1} | asdict(state), ensure_ascii=False))
 
 
 def read(path: Path) -> State | None:
-    """The state last written; None if there is none or it is broken."""
+    """Return the state last written; None if there is no file or it is broken."""
     try:
         return _parsed(Fields.of(document.parse(safe_open.read(path, _MAX_BYTES))))
     except (OSError, ValueError):

@@ -292,7 +292,7 @@ def _fail(how: str, marker: Path | None) -> None:
 
 def _end(*_: object) -> None:
     """Say whether requests were refused by then."""
-    is_closed = admission.mark(Path(os.environ["LAUNCHER_STATE_DIR"])).exists()
+    is_closed = admission.closed_file(Path(os.environ["LAUNCHER_STATE_DIR"])).exists()
     os.write(1, f"closed: {is_closed}\n".encode())
     os._exit(0)
 

@@ -69,7 +69,7 @@ def test_requests_are_refused_before_the_stop_is_passed_on(site: Site, start: St
 
 
 def _is_closed(site: Site) -> bool:
-    return admission.mark(site.root / "state").exists()
+    return admission.closed_file(site.root / "state").exists()
 
 
 def test_a_vllm_that_does_not_end_is_killed_with_its_group(site: Site, start: Start) -> None:

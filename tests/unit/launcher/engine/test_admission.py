@@ -119,5 +119,5 @@ def test_every_start_has_a_key_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_read_lets_nobody_in(middleware: Admission, tmp_path: Path) -> None:
-    admission.mark(tmp_path).mkdir()
+    admission.closed_file(tmp_path).mkdir()
     assert (await ask(middleware, "/health", headers=((b"x-octet-key", b""),)))[0]["status"] == 503

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.engine.question import METRICS, Question
+from launcher.engine.question import METRICS_REQUEST, Question
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def over(question: Question) -> Question:
 
 def answered(server: socket.socket, answer: bytes) -> Question:
     """A question to which the server has said so, and closed."""
-    question = Question(port(server), METRICS)
+    question = Question(port(server), METRICS_REQUEST)
     connection, _ = server.accept()
     with connection:
         connection.recv(65536)
@@ -63,7 +63,7 @@ def test_what_is_no_answer_has_no_text(listener: socket.socket, answer: bytes) -
 
 def test_a_server_that_does_not_answer_holds_nobody_up(listener: socket.socket) -> None:
     """Nobody even accepts the connection."""
-    question = Question(port(listener), METRICS)
+    question = Question(port(listener), METRICS_REQUEST)
     question.pump()
     assert (question.over, question.body) == (False, None)
     question.close()
@@ -74,4 +74,4 @@ def test_a_connection_refused_is_over(listener: socket.socket) -> None:
     listener.close()
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        assert over(Question(port(unheard), METRICS)).body is None
+        assert over(Question(port(unheard), METRICS_REQUEST)).body is None

@@ -54,7 +54,7 @@ def test_a_change_counts_from_the_look_before(now: list[float]) -> None:
     looks(found, now, 2)
     assert 2.0 <= found.last < 4.0
     assert found.quiet_s < 2.0
-    found.note()
+    found.note_sign()
     assert (found.last, found.quiet_s) == (6.0, 0.0)
 
 

@@ -24,14 +24,18 @@ def beat(
     """Looks every few seconds that all find the same; None: no answer."""
     for _ in range(round(seconds / EVERY_S)):
         now = detector.at + EVERY_S
-        detector = detector.silent(now) if reading is None else detector.heard(reading, now, asked=asked)
+        detector = (
+            detector.after_no_answer(now)
+            if reading is None
+            else detector.after_answer(reading, now, asked=asked)
+        )
     return detector
 
 
 @pytest.fixture
 def detector() -> StallDetector:
     """A busy vLLM that has just moved."""
-    return StallDetector(LIMIT_S, EVERY_S, at=0.0).heard(BUSY, 0.0)
+    return StallDetector(LIMIT_S, EVERY_S, at=0.0).after_answer(BUSY, 0.0)
 
 
 def test_a_standstill_is_named_after_the_limit_and_not_before(detector: StallDetector) -> None:
@@ -97,17 +101,17 @@ def test_an_idle_vllm_stands_still_as_long_as_it_likes(detector: StallDetector) 
 
 def test_an_engine_that_is_idle_for_half_the_limit_is_probed(detector: StallDetector) -> None:
     """It is asked for a token; the next doubt is as far away again."""
-    idle = detector.heard(IDLE, 0.0)
+    idle = detector.after_answer(IDLE, 0.0)
     assert not beat(idle, LIMIT_S / 2 - EVERY_S, IDLE).needs_probe
     doubtful = beat(idle, LIMIT_S / 2, IDLE)
     assert doubtful.needs_probe
-    assert not beat(doubtful.asked(), LIMIT_S / 2 - EVERY_S, IDLE).needs_probe
-    assert beat(doubtful.asked(), LIMIT_S / 2, IDLE).needs_probe
+    assert not beat(doubtful.after_probe(), LIMIT_S / 2 - EVERY_S, IDLE).needs_probe
+    assert beat(doubtful.after_probe(), LIMIT_S / 2, IDLE).needs_probe
 
 
 def test_a_token_asked_for_is_work(detector: StallDetector) -> None:
     """An engine that does not make it stands still; one that has made it is idle again."""
-    asked = beat(beat(detector, LIMIT_S, IDLE).asked(), EVERY_S, IDLE, asked=True)
+    asked = beat(beat(detector, LIMIT_S, IDLE).after_probe(), EVERY_S, IDLE, asked=True)
     said = beat(asked, LIMIT_S, IDLE, asked=True).standstill
     assert said is not None
     assert said.endswith("with 0 requests running and 0 waiting but for the launcher's own")
@@ -118,7 +122,9 @@ def test_a_token_asked_for_is_work(detector: StallDetector) -> None:
 @pytest.mark.parametrize("reading", [EngineMetrics(), replace(IDLE, asleep=1)], ids=["new", "asleep"])
 def test_who_cannot_tell_is_never_asked(reading: EngineMetrics) -> None:
     """A new vLLM would compile for us, one that was put to sleep would never answer."""
-    detector = beat(StallDetector(LIMIT_S, EVERY_S, at=0.0).heard(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE)
+    detector = beat(
+        StallDetector(LIMIT_S, EVERY_S, at=0.0).after_answer(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE
+    )
     assert not beat(detector, 3 * LIMIT_S, reading).needs_probe
     assert beat(detector, 3 * LIMIT_S, replace(reading, running=1)).standstill is None
 
@@ -127,7 +133,7 @@ def test_silence_is_a_standstill(detector: StallDetector) -> None:
     """Whatever was known before: what waits behind it cannot be seen."""
     said = beat(detector, LIMIT_S, None).standstill
     assert said == "/metrics has not answered for 300 s; before, 2 requests running and 1 waiting"
-    idle = detector.heard(IDLE, detector.at)
+    idle = detector.after_answer(IDLE, detector.at)
     assert beat(idle, LIMIT_S, None).standstill is not None
 
 
@@ -140,8 +146,8 @@ def test_silence_that_ends_counts_only_if_nothing_has_moved_meanwhile(detector: 
 
 def test_the_launchers_own_sleep_is_not_vllms(detector: StallDetector) -> None:
     """A container paused for a day is not killed when it goes on."""
-    assert detector.heard(BUSY, 86_400.0).standstill is None
-    assert detector.silent(86_400.0).standstill is None
+    assert detector.after_answer(BUSY, 86_400.0).standstill is None
+    assert detector.after_no_answer(86_400.0).standstill is None
 
 
 READINGS = st.builds(
@@ -160,7 +166,7 @@ def test_a_verdict_needs_a_limit_full_of_looks_without_progress(
     """Whatever the looks find: each of the last ones was silent, or busy with what the one before it had shown."""
     detector, seen = StallDetector(limit_s=float(limit), every_s=1.0, at=0.0), [EngineMetrics()]
     for at, reading in enumerate(looks, start=1):
-        detector = detector.silent(at) if reading is None else detector.heard(reading, at)
+        detector = detector.after_no_answer(at) if reading is None else detector.after_answer(reading, at)
         seen.append(reading or seen[-1])
         if detector.standstill:
             assert at >= limit

@@ -27,7 +27,7 @@ def limit(descriptors):
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
 
 def run(*command):
-    program = process.start(command, {}, init.others, io.BytesIO(), io.BytesIO())
+    program = process.start(command, {}, init.preexisting, io.BytesIO(), io.BytesIO())
     while program.pid not in (ended := init.wait(None).ended):
         pass
     return program, ended[program.pid]
@@ -47,13 +47,13 @@ NONE_LEFT = """
             os.dup(0)
         except OSError:
             break
-    program.ended(exit_code)
+    program.note_end(exit_code)
     await_that_nobody_is_left()
     print("nobody is left")
 """
 NEXT_START = """
     limit(3)
-    program.ended(exit_code)
+    program.note_end(exit_code)
     try:
         run("true")
     except process.StartError as error:

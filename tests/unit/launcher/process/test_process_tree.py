@@ -89,8 +89,8 @@ def test_who_is_started_between_the_look_and_the_kill_is_killed_too(monkeypatch:
     assert top.stdout is not None
     pids, look = [top.pid, int(top.stdout.readline())], process_tree.descendants
 
-    def look_and_wait(pid: int, but: Collection[Descendant]) -> list[Descendant]:
-        found = look(pid, but)
+    def look_and_wait(pid: int, excluding: Collection[Descendant]) -> list[Descendant]:
+        found = look(pid, excluding)
         if len(pids) == 2:
             print(file=top.stdin, flush=True)
             assert top.stdout is not None
