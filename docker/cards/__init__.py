@@ -1,1 +1,1 @@
-"""Cards: the declared facts of each slug, what is legal by them, and whether a host fits."""
+"""Cards: the declared facts of each slug, which layouts they allow, whether a host fits. Behind `make check-card`."""

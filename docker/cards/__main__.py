@@ -1,8 +1,8 @@
 """Cards on the command line.
 
     python3 -m cards show SLUG                     prints a card for people
-    python3 -m cards check SLUG [NAME=VALUE ...]   may SLUG run so? TP, EP (0 or 1), GPUS, GPU_MEMORY_GB
-    python3 -m cards host SLUG                     may SLUG run here? asks nvidia-smi and the weights volume
+    python3 -m cards check SLUG [NAME=VALUE ...]   can SLUG run with these? TP, EP (0 or 1), GPUS, GPU_MEMORY_GB
+    python3 -m cards host SLUG                     can SLUG run on this host? asks nvidia-smi and the weights volume
 
 Exit codes: 0 yes · 1 the combination is refused · 2 bad input or a wrong card · 3 the host does not fit.
 """
@@ -18,20 +18,20 @@ from cards import card, describe, host, preflight, validation, volume
 from cards.card import Card
 from cards.facts import CardError
 from cards.host import HostError
-from cards.request import Request, setting
+from cards.request import LayoutRequest, setting
 
 _REFUSED, _BAD_INPUT, _HOST = 1, 2, 3
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Prints an error as one line instead of the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(_BAD_INPUT, f"cards: {message}\n")
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the words ask for; returns the exit code."""
+    """Run the command line `words` and return the exit code."""
     asked = _arguments().parse_args(words)
     try:
         return _answer(asked, card.load(asked.cards, asked.slug))
@@ -56,10 +56,11 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _answer(asked: argparse.Namespace, found: Card) -> int:
+    """Run the verb on the card and return the exit code. Raises `CardError`, `validation.Refused`."""
     if asked.verb == "host":
         return _host(asked, found)
     if asked.verb == "check":
-        lines = [validation.verdict(found, Request.of(asked.settings))]
+        lines = [validation.verdict(found, LayoutRequest.of(asked.settings))]
     else:
         lines = list(describe.lines(found))
     sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -83,12 +84,13 @@ def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
 
 def _disk_problems(asked: argparse.Namespace, found: Card) -> list[str]:
     try:
-        return list(preflight.of_disk(found, volume.look(asked.weights, found.slug, found.weights.repo)))
+        return list(preflight.of_disk(found, volume.measure(asked.weights, found.slug, found.weights.repo)))
     except HostError as error:
         return [str(error)]
 
 
 def _say_no(code: int, *sentences: str) -> int:
+    """Print the sentences to stderr and return `code`."""
     sys.stderr.writelines(f"{sentence}\n" for sentence in sentences)
     return code
 

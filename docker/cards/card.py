@@ -1,4 +1,4 @@
-"""One slug's card, validated whole: what it says can be relied on without a second look."""
+"""Reads one slug's card.yaml (and a share from its serve.yaml) and checks every fact, also those that others use."""
 
 import datetime
 import re
@@ -13,15 +13,16 @@ _SLUG = r"[a-z0-9][a-z0-9-]*"
 _VERSION = r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
 VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
+# the facts of a pinned wheel
 _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`repo` is owner/name on the hub, `bytes` the size of the whole snapshot.
+    """What a card says of the weights. `repo` is owner/name on the hub, `bytes` the size of the whole snapshot.
 
-    `architectures` are the classes of vLLM that run it: config.json's own, and that of a draft. `trust_remote_code`:
-    the repository's own code is fetched, and run by vLLM.
+    `architectures` are the classes of vLLM that run it: the one in config.json, and a draft model's.
+    `trust_remote_code`: the repository contains code, which is fetched and which vLLM runs.
     """
 
     repo: str
@@ -33,10 +34,10 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Gpus:
-    """GPUs of one worker: `memory_bytes` is the least one must have, `driver` the oldest that will do.
+class GpuNeeds:
+    """The GPUs that one worker needs: how many, the least memory of each, the oldest driver, and the layouts.
 
-    `compute_capabilities` are the kinds of GPU that the recipe is for, none if it is for any.
+    `layouts[0]` is the one that is served. `compute_capabilities` are those that the recipe is for; empty: any.
     """
 
     count: int
@@ -50,7 +51,7 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was seen to work: when, with which vLLM, on what, and how."""
+    """A run that was seen to work: when, with which vLLM, on which GPUs, and how it was done."""
 
     date: datetime.date
     vllm: str
@@ -60,15 +61,15 @@ class Proof:
 
 @dataclass(frozen=True)
 class Card:
-    """The declared facts of a slug that people and programs ask for.
+    """The facts of a slug that this package uses; the others in card.yaml are only checked.
 
-    `gpus` is None for a slug of the CPU; `memory_share` is the part of each GPU's memory that vLLM takes;
+    `gpus` is None for a slug that runs on the CPU; `memory_share` is the part of each GPU's memory that vLLM takes;
     `context` is in tokens.
     """
 
     slug: str
     weights: Weights
-    gpus: Gpus | None
+    gpus: GpuNeeds | None
     context: int
     memory_share: float
     vllm: str
@@ -77,7 +78,7 @@ class Card:
 
 
 def load(directory: Path, slug: str) -> Card:
-    """The card of `slug` below `directory`. Raises CardError naming the file and the fact that is wrong."""
+    """Read the card of `slug` below `directory`. Raises CardError that names the file and the wrong fact."""
     known = sorted(path.parent.name for path in directory.glob("*/card.yaml"))
     if slug not in known:
         raise CardError(f"{slug!r} is no slug: {directory} has {', '.join(known) or 'none'}")
@@ -107,7 +108,7 @@ def _card(card: Facts, memory_share: float) -> Card:
 
 
 def _progress(card: Facts) -> None:
-    """Checks what the gateway reads."""
+    """Check the section that only the gateway reads. Raises CardError."""
     if "progress" in card:
         progress = card.section("progress")
         progress.only("suspect_s", "down_s")
@@ -130,7 +131,7 @@ def _weights(weights: Facts) -> Weights:
     )
 
 
-def _hardware(hardware: Facts) -> Gpus | None:
+def _hardware(hardware: Facts) -> GpuNeeds | None:
     if hardware.whole("gpus", 0) == 0:
         hardware.only("gpus", "cpu", "memory_bytes", "shm_bytes")
         hardware.text("cpu")
@@ -149,7 +150,7 @@ def _hardware(hardware: Facts) -> Gpus | None:
     )
     _seconds(hardware.section("load_s"))
     shape = _shape(hardware.section("shape")) if "shape" in hardware else None
-    return Gpus(
+    return GpuNeeds(
         count=hardware.whole("gpus"),
         memory_bytes=hardware.whole("gpu_memory_bytes"),
         driver=hardware.text("driver", _VERSION, 'a driver version in quotes, such as "580"'),
@@ -185,7 +186,7 @@ def _experts(experts: Facts) -> Experts:
 
 
 def _layouts(hardware: Facts, shape: Shape | None) -> tuple[Layout, ...]:
-    """The declared layouts, first the one that is served. Raises CardError if the GPUs or the shape forbid one."""
+    """Return the declared layouts, the served one first. Raises CardError if the GPUs or the shape forbid one."""
     layouts = tuple(_layout(entry) for entry in hardware.sections("layouts"))
     if not layouts or layouts[0].tensor_parallel > hardware.whole("gpus"):
         raise hardware.wrong("layouts", f"a list, first the layout on at most {hardware.whole('gpus')} GPUs")
@@ -201,7 +202,7 @@ def _layout(layout: Facts) -> Layout:
 
 
 def _serving(serving: Facts, vllm: str) -> int:
-    """The context that is served, in tokens. Raises CardError."""
+    """Check the section, and return the context that is served, in tokens. Raises CardError."""
     serving.only(
         "context", "model_context", "parsers", "sampling", "images", "media_domains", "vllm_minimum", "warms"
     )
@@ -222,7 +223,7 @@ def _serving(serving: Facts, vllm: str) -> int:
 
 
 def _warms(serving: Facts, parsers: Facts) -> None:
-    """What a worker is warmed with is what it can do. Raises CardError."""
+    """Check that a worker is warmed up only with what its parsers and images allow. Raises CardError."""
     if "warms" in serving:
         can = [
             "text",
@@ -235,7 +236,7 @@ def _warms(serving: Facts, parsers: Facts) -> None:
 
 
 def _pins(pins: Facts) -> str:
-    """The pinned version of vLLM. Raises CardError; docker/pin.py compares wheels' names with versions."""
+    """Check the pins and return vLLM's pinned version. Raises CardError; `pins` compares wheel names with versions."""
     pins.only("vllm", "torch")
     for part in (pins.section("vllm"), pins.section("torch")):
         part.only(*_PIN)
@@ -248,7 +249,7 @@ def _pins(pins: Facts) -> str:
 
 
 def _candidate(card: Facts) -> str:
-    """A remark on the build that may follow the pin. Raises CardError."""
+    """Return a remark on the candidate for the next pin, empty if there is none. Raises CardError."""
     if "candidate" not in card:
         return ""
     candidate = card.section("candidate")
@@ -269,5 +270,5 @@ def _proof(proof: Facts) -> Proof:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """The numbers that a version begins with, in comparable form; what marks a nightly build is left out."""
+    """Return the numbers that a version begins with, to compare by; the suffix of a nightly build is left out."""
     return tuple(int(number) for number in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if number)

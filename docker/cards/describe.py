@@ -1,13 +1,13 @@
-"""A card for people."""
+"""Writes a card as text for people. Pure."""
 
 from collections.abc import Iterator
 
-from cards.card import Card, Gpus
-from cards.validation import gigabytes, kind
+from cards.card import Card, GpuNeeds
+from cards.validation import gigabytes, kind_suffix
 
 
 def lines(card: Card) -> Iterator[str]:
-    """The card, a fact a line."""
+    """Yield the lines of `cards show`: one for each fact."""
     weights = card.weights
     yield card.slug
     yield _row("weights", f"{weights.repo}, {gigabytes(weights.bytes)}, {weights.licence}")
@@ -23,9 +23,9 @@ def lines(card: Card) -> Iterator[str]:
         yield _row("not proven", card.not_proven)
 
 
-def _gpus(gpus: Gpus) -> Iterator[str]:
+def _gpus(gpus: GpuNeeds) -> Iterator[str]:
     least = f"{gpus.count} of at least {gigabytes(gpus.memory_bytes)}"
-    yield _row("GPUs", f"{least}{kind(gpus)}, driver {gpus.driver} or newer")
+    yield _row("GPUs", f"{least}{kind_suffix(gpus)}, driver {gpus.driver} or newer")
     served, *others = map(str, gpus.layouts)
     yield _row("layouts", ", ".join([f"{served} (served)", *others]))
     yield _row("because", gpus.layouts_because)

@@ -1,7 +1,7 @@
-"""Files as this package reads them: regular ones, within a size, and of YAML and JSON only what it needs.
+"""Reads regular files up to a size, and parses JSON and the part of YAML that cards need.
 
-YAML has more than that: aliases multiply a few lines into gigabytes, tags make objects, nesting has no end, and a
-number may have more digits than Python converts. None of it is in a card, so none of it is taken.
+The rest of YAML is refused: aliases, which turn a few lines into gigabytes, tags, which make objects, deep nesting, and
+numbers with more digits than Python converts.
 """
 
 import errno
@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-_DEEPEST = 20
-_LONGEST_NUMBER = 30
+_MAX_DEPTH = 20
+_MAX_NUMBER = 30
 
 
 def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
-    """The content of a regular file; a link is followed only where the caller's own files are meant. Raises OSError."""
+    """Return the content of a regular file. Raises OSError, also for a link unless `follow`, and if it is too large."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -30,7 +30,7 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """An object. Raises ValueError, whatever is wrong."""
+    """Return a JSON object. Raises ValueError for anything else."""
     try:
         found = json.loads(content.decode())
     except RecursionError:
@@ -41,7 +41,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes) -> object:
-    """Raises ValueError with one line that says what is wrong and where."""
+    """Return the value of a YAML file. Raises ValueError with one line that says what is wrong and where."""
     try:
         return yaml.load(content.decode(), _Loader)  # noqa: S506 - a SafeLoader that takes less
     except yaml.YAMLError as error:
@@ -49,29 +49,29 @@ def parse_yaml(content: bytes) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: mappings, lists, texts, numbers, truth values and dates."""
+    """Loads mappings, lists, texts, numbers, booleans and dates; refuses the rest of YAML."""
 
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """One value and all within it."""
+        """Compose one value with all that it contains; overrides PyYAML's method to refuse what is not plain."""
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _refused(event, "anchors and aliases are not taken")
         if getattr(event, "tag", None):
             raise _refused(event, "tags are not taken")
-        if self._depth >= _DEEPEST:
-            raise _refused(event, f"it is nested more than {_DEEPEST} deep")
+        if self._depth >= _MAX_DEPTH:
+            raise _refused(event, f"it is nested more than {_MAX_DEPTH} deep")
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        """What looks like a number or a date and is none that can be had stays a text, which its fact refuses."""
+        """Convert a scalar; an impossible number or date stays a text, which the check of its fact then refuses."""
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep=deep)
-        if len(node.value) > _LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
+        if len(node.value) > _MAX_NUMBER and node.tag.endswith((":int", ":float")):
             return node.value
         try:
             return super().construct_object(node, deep=deep)

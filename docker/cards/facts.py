@@ -1,4 +1,4 @@
-"""A card's YAML, read with its types checked; an error names the file, the fact and its value."""
+"""Reads a card's YAML and checks the type of each fact; errors name the file, the fact and its value."""
 
 import re
 from collections.abc import Mapping
@@ -7,20 +7,23 @@ from pathlib import Path
 
 from cards import documents
 
-_LARGEST_BYTES = 256 * 1024
-_LARGEST = 10**18
-"""The largest whole number that a card may mean: an exabyte."""
-_SHOWN = 100
+_MAX_BYTES = 256 * 1024
+_MAX_WHOLE = 10**18
+"""Largest whole number in a card: an exabyte."""
+_SHOWN = 100  # characters of a value in an error
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class CardError(Exception):
-    """A card is missing, or a fact of it is; the text is the one line to print."""
+    """A card is missing, or one of its facts is missing or wrong; the text is the one line to print."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A section of a file. `above` is what stands before a fact's name, such as `hardware.`."""
+    """A section of a YAML file. `above` is its path for errors, such as `hardware.`.
+
+    Each method reads the fact `key`, and raises CardError if it is missing or of another type.
+    """
 
     file: str
     above: str
@@ -30,45 +33,45 @@ class Facts:
         return key in self.values
 
     def only(self, *known: str) -> None:
-        """Raises CardError for a fact that nobody reads: most likely a typing mistake."""
+        """Raise CardError if there is a fact other than `known`: most likely a typing mistake."""
         for key in self.values:
             if key not in known:
                 raise CardError(
-                    f"{self.file}: {self.above}{_named(key)} is not known: use {', '.join(known)}"
+                    f"{self.file}: {self.above}{_key_text(key)} is not known: use {', '.join(known)}"
                 )
 
     def text(self, key: str, pattern: str = r"(?s).*\S.*", wanted: str = "a text") -> str:
-        """A text of which `pattern` describes the whole. Raises CardError, which says what is `wanted`."""
+        """Return a text that `pattern` matches in full; `wanted` describes it in the error."""
         value = self.values.get(key)
         if not isinstance(value, str) or _UNPRINTABLE.search(value) or not re.fullmatch(pattern, value):
             raise self.wrong(key, wanted)
         return value
 
     def whole(self, key: str, least: int = 1) -> int:
-        """A whole number of at least `least`. Raises CardError."""
+        """Return a whole number of at least `least`."""
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(key, f"a whole number from {least}")
-        if value > _LARGEST:
-            raise self.wrong(key, f"at most {_LARGEST}")
+        if value > _MAX_WHOLE:
+            raise self.wrong(key, f"at most {_MAX_WHOLE}")
         return value
 
     def share(self, key: str, default: float) -> float:
-        """A number above 0 and at most 1. Raises CardError."""
+        """Return a number above 0 and at most 1; `default` if the fact is missing."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise self.wrong(key, "more than 0 and at most 1")
         return value
 
     def flag(self, key: str) -> bool:
-        """Raises CardError."""
+        """Return true or false."""
         value = self.values.get(key)
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false")
         return value
 
     def texts(self, key: str, pattern: str, wanted: str) -> tuple[str, ...]:
-        """A list of at least one text; `pattern` describes the whole of each. Raises CardError."""
+        """Return a list of at least one text; `pattern` matches each in full, and `wanted` describes the list."""
         value = self.values.get(key)
         if not isinstance(value, list) or not value:
             raise self.wrong(key, wanted)
@@ -77,29 +80,29 @@ class Facts:
         return tuple(value)
 
     def section(self, key: str) -> "Facts":
-        """Raises CardError."""
+        """Return the section `key`."""
         value = self.values.get(key)
         if not isinstance(value, dict):
             raise self.wrong(key, "a section")
         return Facts(self.file, f"{self.above}{key}.", value)
 
     def sections(self, key: str) -> tuple["Facts", ...]:
-        """A list of sections. Raises CardError."""
+        """Return a list of sections."""
         value = self.values.get(key)
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise self.wrong(key, "a list of sections")
         return tuple(Facts(self.file, f"{self.above}{key}[{at}].", entry) for at, entry in enumerate(value))
 
     def wrong(self, key: str, wanted: str) -> CardError:
-        """The error for a fact that is missing or not what it must be."""
+        """Return the error for a fact that is missing or is not what is `wanted`."""
         found = f"is {_shown(self.values[key])}" if key in self.values else "is missing"
         return CardError(f"{self.file}: {self.above}{key} {found}: it must be {wanted}")
 
 
 def read(path: Path) -> Facts:
-    """The facts of a YAML file. Raises CardError."""
+    """Read a YAML file. Raises CardError."""
     try:
-        values = documents.parse_yaml(documents.read(path, _LARGEST_BYTES, follow=True))
+        values = documents.parse_yaml(documents.read(path, _MAX_BYTES, follow=True))
     except OSError as error:
         raise CardError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -109,12 +112,12 @@ def read(path: Path) -> Facts:
     return Facts(str(path), "", values)
 
 
-def _named(key: object) -> str:
-    """A key of a mapping, which YAML lets be anything."""
+def _key_text(key: object) -> str:
+    """Return a key as errors quote it; in YAML it may be of any type."""
     return key if isinstance(key, str) and key.isprintable() and len(key) <= _SHOWN else _shown(key)
 
 
 def _shown(value: object) -> str:
-    """A value as an error quotes it, cut to a bounded length."""
+    """Return a value as errors quote it, cut to 100 characters."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """`tensor_parallel` GPUs share each layer; with `expert_parallel` whole experts go to each of them."""
+    """`tensor_parallel` GPUs share each layer; with `expert_parallel` each of them has whole experts."""
 
     tensor_parallel: int
     expert_parallel: bool
 
     def __str__(self) -> str:
-        """As `make check-card` takes it."""
+        """Return it as arguments of `make check-card`."""
         return f"TP={self.tensor_parallel} EP={int(self.expert_parallel)}"
 
 
 @dataclass(frozen=True)
 class Experts:
-    """`intermediate` is the width of one expert, `block` what each GPU's part of it must be a multiple of."""
+    """A model's experts. `intermediate` is the width of one; a GPU's part of it must be a multiple of `block`."""
 
     count: int
     intermediate: int
     block: int
 
     def objections(self, ways: int) -> Iterator[str]:
-        """Why each expert cannot be cut into `ways` parts; nothing if it can."""
+        """Yield why an expert cannot be cut into `ways` parts; nothing if it can."""
         if self.intermediate % ways:
             yield f"experts {self.intermediate} wide cannot be cut evenly over {ways} GPUs"
         elif (part := self.intermediate // ways) % self.block:
@@ -37,14 +37,14 @@ class Experts:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model's architecture decides over layouts."""
+    """The numbers of a model's architecture on which the possible layouts depend."""
 
     heads: int
     kv_heads: int
     experts: Experts | None
 
     def objections(self, layout: Layout) -> Iterator[str]:
-        """Why vLLM would refuse the layout; nothing if it would not."""
+        """Yield why vLLM would refuse the layout; nothing if it would not."""
         ways = layout.tensor_parallel
         if self.heads % ways:
             yield f"{self.heads} attention heads cannot be shared out evenly over {ways} GPUs"

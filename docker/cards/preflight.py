@@ -1,16 +1,16 @@
-"""A host compared with a card: one sentence for each thing that would stop the model there. Pure."""
+"""Compares a host with a card: one sentence for each thing that would keep the model from running there. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from cards.card import Card, Gpus, version
+from cards.card import Card, GpuNeeds, version
 from cards.host import Gpu
 from cards.validation import gigabytes
 from cards.volume import Disk
 
 
 def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
-    """What is wrong with the GPUs that the container sees; nothing for a slug of the CPU."""
+    """Yield what is wrong with the GPUs that the container sees; nothing for a slug that runs on the CPU."""
     if card.gpus is None:
         return
     if len(seen) < card.gpus.count:
@@ -20,11 +20,11 @@ def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
         )
     yield from _driver(card.gpus, seen)
     yield from _fabric(seen)
-    yield from _unfit(card, card.gpus, seen)
+    yield from _unsuitable(card, card.gpus, seen)
 
 
 def of_disk(card: Card, disk: Disk) -> Iterator[str]:
-    """What is wrong with the weights volume: nothing if the snapshot is there already."""
+    """Yield what is wrong with the weights volume; nothing if the snapshot is there already."""
     missing = max(0, card.weights.bytes - disk.staged_bytes)
     need = missing + missing // 20  # room for the file system's own blocks
     if not disk.complete and disk.free_bytes < need:
@@ -34,7 +34,7 @@ def of_disk(card: Card, disk: Disk) -> Iterator[str]:
         )
 
 
-def _driver(gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
+def _driver(gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
     old = sorted({gpu.driver for gpu in seen if not _at_least(gpu.driver, gpus.driver)})
     if old:
         yield (
@@ -49,13 +49,16 @@ def _at_least(driver: str, least: str) -> bool:
 def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
     for state in sorted({gpu.fabric for gpu in seen} - {"", "Completed"}):
         yield (
-            f"the NVSwitch fabric of {_named(gpu for gpu in seen if gpu.fabric == state)} is {state!r}, so CUDA "
+            f"the NVSwitch fabric of {_indexes(gpu for gpu in seen if gpu.fabric == state)} is {state!r}, so CUDA "
             "would not start (error 802): wait, or restart nvidia-fabricmanager on the host"
         )
 
 
-def _unfit(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
-    """GPUs of another kind, too small or in use, if the others are too few; our own worker may use them."""
+def _unsuitable(card: Card, gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
+    """If too few GPUs are suitable and free, yield which are of another kind, too small or in use.
+
+    GPUs that this slug's own worker holds count as free.
+    """
     others = [gpu for gpu in seen if _is_of_another_kind(gpus, gpu)]
     meant = [gpu for gpu in seen if gpu not in others]
     small = [gpu for gpu in meant if gpu.total_bytes < gpus.memory_bytes]
@@ -64,19 +67,19 @@ def _unfit(card: Card, gpus: Gpus, seen: Sequence[Gpu]) -> Iterator[str]:
         return
     if others:
         yield (
-            f"{_named(others)} has compute capability {_kinds(others)} and the recipe of {card.slug} is for "
+            f"{_indexes(others)} has compute capability {_kinds(others)} and the recipe of {card.slug} is for "
             f"{' or '.join(gpus.compute_capabilities)}: take a host with such GPUs"
         )
     if small:
         yield (
-            f"{_named(small)} has {_sizes(gpu.total_bytes for gpu in small)} of memory and {card.slug} takes "
+            f"{_indexes(small)} has {_sizes(gpu.total_bytes for gpu in small)} of memory and {card.slug} takes "
             f"{gigabytes(gpus.memory_bytes)} or more: take a host with larger GPUs"
         )
     for holder in sorted({gpu.holder for gpu in in_use}):
-        yield _used(card, holder, [gpu for gpu in in_use if gpu.holder == holder])
+        yield _in_use_by(card, holder, [gpu for gpu in in_use if gpu.holder == holder])
 
 
-def _is_of_another_kind(gpus: Gpus, gpu: Gpu) -> bool:
+def _is_of_another_kind(gpus: GpuNeeds, gpu: Gpu) -> bool:
     kinds = gpus.compute_capabilities
     return bool(kinds and gpu.compute_capability) and gpu.compute_capability not in kinds
 
@@ -89,17 +92,17 @@ def _is_in_use(card: Card, gpu: Gpu) -> bool:
     return bool(gpu.holder) or gpu.free_bytes < card.memory_share * gpu.total_bytes
 
 
-def _used(card: Card, holder: str, in_use: Sequence[Gpu]) -> str:
+def _in_use_by(card: Card, holder: str, in_use: Sequence[Gpu]) -> str:
     if holder:
-        return f"{_named(in_use)} is held by {holder}: docker compose stop {holder}"
+        return f"{_indexes(in_use)} is held by {holder}: docker compose stop {holder}"
     return (
-        f"{_named(in_use)} has {_sizes(gpu.free_bytes for gpu in in_use)} of memory free and vLLM takes "
+        f"{_indexes(in_use)} has {_sizes(gpu.free_bytes for gpu in in_use)} of memory free and vLLM takes "
         f"{_sizes(card.memory_share * gpu.total_bytes for gpu in in_use)}: stop what uses it, which nvidia-smi "
         "on the host lists"
     )
 
 
-def _named(gpus: Iterable[Gpu]) -> str:
+def _indexes(gpus: Iterable[Gpu]) -> str:
     return f"GPU {', '.join(str(gpu.index) for gpu in gpus)}"
 
 

@@ -1,4 +1,4 @@
-"""What somebody means to run, as words `NAME=VALUE` of the command line."""
+"""Parses the settings `NAME=VALUE` of `cards check`. Pure."""
 
 import argparse
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _WHOLE = r"0*[1-9][0-9]{0,8}", "a whole number from 1"
+# by name: a pattern for the value, and its description for errors
 _WANTED = {
     "TP": _WHOLE,
     "EP": ("[01]", "0 or 1"),
@@ -15,8 +16,8 @@ _WANTED = {
 
 
 @dataclass(frozen=True)
-class Request:
-    """None leaves it to the card. `gpu_memory_bytes` is the whole memory of one GPU."""
+class LayoutRequest:
+    """The layout and GPUs that somebody asks about. None: as the card says. `gpu_memory_bytes` is one GPU's memory."""
 
     tensor_parallel: int | None = None
     expert_parallel: bool | None = None
@@ -24,8 +25,8 @@ class Request:
     gpu_memory_bytes: float | None = None
 
     @classmethod
-    def of(cls, settings: Iterable[tuple[str, str]]) -> "Request":
-        """Of several with one name the last counts; an empty value leaves it to the card."""
+    def of(cls, settings: Iterable[tuple[str, str]]) -> "LayoutRequest":
+        """Make it from pairs of name and value. The last pair of a name counts; an empty value means None."""
         given = {name: value for name, value in dict(settings).items() if value}
         return cls(
             tensor_parallel=int(given["TP"]) if "TP" in given else None,
@@ -36,7 +37,7 @@ class Request:
 
 
 def setting(word: str) -> tuple[str, str]:
-    """A word as argparse takes it: TP, EP, GPUS or GPU_MEMORY_GB and its value, which may be empty."""
+    """Split `NAME=VALUE` and check both; argparse calls it. Raises ArgumentTypeError. The value may be empty."""
     name, equals, value = word.partition("=")
     if not equals or name not in _WANTED:
         raise argparse.ArgumentTypeError(f"{word!r} means nothing: use {'=, '.join(_WANTED)}=")

@@ -1,60 +1,59 @@
-"""Whether a combination of layout, GPUs and their memory can serve a model, by its card alone. Pure.
+"""Decides by a card alone whether a layout, GPUs and their memory can serve the model. Pure.
 
-Memory that a GPU needs: its part of the weights, and `WORK_BYTES` for activations, NCCL's buffers and the
-smallest useful KV cache, all within the share of it that vLLM takes; never less than what the model's card
-declares (`hardware.gpu_memory_bytes`).
+Each GPU needs memory for its part of the weights and `WORK_BYTES`, both within the share that vLLM takes, and at least
+what the card declares (`hardware.gpu_memory_bytes`).
 """
 
 import math
 from collections.abc import Iterator
 
-from cards.card import Card, Gpus
+from cards.card import Card, GpuNeeds
 from cards.layout import Layout
-from cards.request import Request
+from cards.request import LayoutRequest
 
 WORK_BYTES = 4_000_000_000
+"""For activations, NCCL's buffers and the smallest useful KV cache, on each GPU."""
 
 
 class Refused(Exception):
-    """The combination cannot serve; the text is the one sentence that says why."""
+    """The request cannot be served; the text is one sentence that says why."""
 
 
-def verdict(card: Card, request: Request) -> str:
-    """One line that says yes, and on what. Raises Refused with the first reason against it."""
+def verdict(card: Card, request: LayoutRequest) -> str:
+    """Return one line that says with which layout and GPUs it can run. Raises Refused with the first reason against."""
     if card.gpus is None:
         return _on_the_cpu(card, request)
-    layout = wanted(card.gpus, request)
+    layout = resolve_layout(card.gpus, request)
     for reason in _objections(card, card.gpus, layout, request):
         raise Refused(f"{card.slug} cannot run with {layout}: {reason}")
     need = memory_needed(card, card.gpus, layout)
     gpus = "1 GPU" if layout.tensor_parallel == 1 else f"{layout.tensor_parallel} GPUs"
     remark = "" if layout in card.gpus.layouts else f"; its card declares {_declared(card.gpus)} only"
-    return (
-        f"{card.slug} can run with {layout} on {gpus} of at least {gigabytes(need)}{kind(card.gpus)}{remark}"
-    )
+    return f"{card.slug} can run with {layout} on {gpus} of at least {gigabytes(need)}{kind_suffix(card.gpus)}{remark}"
 
 
-def _on_the_cpu(card: Card, request: Request) -> str:
+def _on_the_cpu(card: Card, request: LayoutRequest) -> str:
     if request.tensor_parallel not in (None, 1) or request.expert_parallel:
         raise Refused(f"{card.slug} runs on the CPU: it cannot be spread over GPUs, so leave out TP and EP")
     return f"{card.slug} runs on the CPU and needs no GPU"
 
 
-def wanted(gpus: Gpus, request: Request) -> Layout:
-    """The layout that is meant: what the request leaves open is as the first declared layout that fits it has it."""
+def resolve_layout(gpus: GpuNeeds, request: LayoutRequest) -> Layout:
+    """Return the request's layout; what it leaves open is as in the first declared layout that matches it."""
     ways = request.tensor_parallel or gpus.layouts[0].tensor_parallel
     like = next((layout for layout in gpus.layouts if layout.tensor_parallel == ways), gpus.layouts[0])
     whole = like.expert_parallel if request.expert_parallel is None else request.expert_parallel
     return Layout(ways, whole)
 
 
-def memory_needed(card: Card, gpus: Gpus, layout: Layout) -> float:
-    """Bytes of memory that each GPU of the layout must have in all."""
+def memory_needed(card: Card, gpus: GpuNeeds, layout: Layout) -> float:
+    """Return how many bytes of memory each GPU of the layout must have in all."""
     part = card.weights.bytes / layout.tensor_parallel
     return max((part + WORK_BYTES) / card.memory_share, gpus.memory_bytes)
 
 
-def _objections(card: Card, gpus: Gpus, layout: Layout, request: Request) -> Iterator[str]:
+def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutRequest) -> Iterator[str]:
+    """Yield each reason why the layout cannot run on the requested GPUs."""
     if gpus.shape:
         yield from (f"{reason}; {_instead(gpus)}" for reason in gpus.shape.objections(layout))
     elif layout not in gpus.layouts:
@@ -70,20 +69,20 @@ def _objections(card: Card, gpus: Gpus, layout: Layout, request: Request) -> Ite
         )
 
 
-def _instead(gpus: Gpus) -> str:
+def _instead(gpus: GpuNeeds) -> str:
     return f"declared to work: {_declared(gpus)}"
 
 
-def _declared(gpus: Gpus) -> str:
+def _declared(gpus: GpuNeeds) -> str:
     return ", ".join(map(str, gpus.layouts))
 
 
-def kind(gpus: Gpus) -> str:
-    """The kinds of GPU that the recipe is for, as the end of a list; nothing if it is for any."""
+def kind_suffix(gpus: GpuNeeds) -> str:
+    """Return `, compute capability ...` to append to a list of needs; empty if any kind of GPU will do."""
     kinds = " or ".join(gpus.compute_capabilities)
     return f", compute capability {kinds}" if kinds else ""
 
 
 def gigabytes(count: float) -> str:
-    """Decimal gigabytes as people write them, rounded up to a tenth: a need is never understated."""
+    """Return decimal gigabytes such as `80.1 GB`, rounded up to a tenth, so that no need is understated."""
     return f"{math.ceil(count / 1e8) / 10:g} GB"

@@ -1,4 +1,4 @@
-"""The weights volume: is a slug's snapshot whole, how much of it has come, how much fits."""
+"""Measures the weights volume for a slug: free space, what is downloaded, whether the snapshot is complete."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ from typing import Any
 from cards import documents
 from cards.host import HostError
 
-_LARGEST_READY_BYTES = 64 * 1024 * 1024
+_MAX_READY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes free on the volume and bytes that already wait there, of an unfinished download.
+    """The weights volume as one slug finds it. `staged_bytes` is the size of an unfinished download.
 
-    `complete` means that a published snapshot lies there with every file at its size; the weights job looks closer.
+    `complete`: a published snapshot is there with every file at its size (the weights job also compares hashes).
     """
 
     free_bytes: int
@@ -25,8 +25,8 @@ class Disk:
     complete: bool
 
 
-def look(root: Path, slug: str, repo: str) -> Disk:
-    """The volume at `root` as far as it concerns `slug` and its repository. Raises HostError."""
+def measure(root: Path, slug: str, repo: str) -> Disk:
+    """Look at the volume mounted at `root`. Raises HostError."""
     try:
         return Disk(shutil.disk_usage(root).free, _staged(root, repo), _complete(root / "slugs" / slug, repo))
     except OSError as error:
@@ -37,7 +37,7 @@ def look(root: Path, slug: str, repo: str) -> Disk:
 
 
 def _staged(root: Path, repo: str) -> int:
-    """What the largest unfinished download of the repository has taken so far."""
+    """Return the bytes of the largest unfinished download of the repository."""
     downloads = (root / ".staging").glob(f"{repo.replace('/', '--')}-*")
     return max(map(_size, downloads), default=0)
 
@@ -48,9 +48,9 @@ def _size(directory: Path) -> int:
 
 
 def _complete(snapshot: Path, repo: str) -> bool:
-    """Whether READY.json is for the repository, and each file that it lists has its size."""
+    """Return whether READY.json is for the repository and each file that it lists has its size."""
     try:
-        ready = documents.parse_json(documents.read(snapshot / "READY.json", _LARGEST_READY_BYTES))
+        ready = documents.parse_json(documents.read(snapshot / "READY.json", _MAX_READY_BYTES))
         files = ready["files"]
         return bool(files and ready["repo"] == repo and all(_present(snapshot, file) for file in files))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):

@@ -23,7 +23,7 @@ def test_a_whole_card_is_read(tmp_path: Path) -> None:
     """Every fact that programs compute with arrives with its type."""
     write(tmp_path)
     found = card.load(tmp_path, SLUG)
-    assert found.gpus == card.Gpus(
+    assert found.gpus == card.GpuNeeds(
         8, 80_000_000_000, "580", Shape(64, 8, Experts(4, 1280, 128)), (Layout(8, True),), "blocks"
     )
     assert found.weights == card.Weights("owner/name", "BF16", 1_000_000, "MIT", ("TinyForCausalLM",))

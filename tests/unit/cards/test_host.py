@@ -144,7 +144,7 @@ def test_a_wrong_ready_file_is_no_snapshot(node: Node, name: str) -> None:
     """The weights are asked for again: the weights job says what is wrong."""
     snapshot = node.publish().parent
     (snapshot / "READY.json").write_bytes(RECORDS[name])
-    assert not volume.look(node.weights, SLUG, "owner/name").complete
+    assert not volume.measure(node.weights, SLUG, "owner/name").complete
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -152,7 +152,7 @@ def test_what_lies_where_the_ready_file_should_is_no_snapshot(node: Node, name: 
     ready = node.publish().parent / "READY.json"
     ready.unlink()
     PLANTED[name](ready)
-    assert not volume.look(node.weights, SLUG, "owner/name").complete
+    assert not volume.measure(node.weights, SLUG, "owner/name").complete
 
 
 @pytest.mark.parametrize("nothing", ["N/A", "[N/A]", "[Not Supported]"])

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from cards.card import Card, Gpus, Weights
+from cards.card import Card, GpuNeeds, Weights
 from cards.layout import Experts, Layout, Shape
-from cards.request import Request, setting
+from cards.request import LayoutRequest, setting
 from cards.validation import Refused, gigabytes, verdict
 
 LAYOUTS = (Layout(8, True), Layout(4, True), Layout(2, False))
@@ -22,12 +22,12 @@ def card(
     share: float = 0.92,
     kinds: tuple[str, ...] = (),
 ) -> Card:
-    hardware = Gpus(gpus, int(memory), "580", shape, LAYOUTS, "because", kinds) if gpus else None
+    hardware = GpuNeeds(gpus, int(memory), "580", shape, LAYOUTS, "because", kinds) if gpus else None
     return Card("a-slug", Weights("o/n", "FP8", int(weights), "MIT", ("A",)), hardware, 1, share, "1", (), "")
 
 
-def asked(*words: str) -> Request:
-    return Request.of(map(setting, words))
+def asked(*words: str) -> LayoutRequest:
+    return LayoutRequest.of(map(setting, words))
 
 
 def refusal(card: Card, *words: str) -> str:
@@ -40,12 +40,12 @@ def refusal(card: Card, *words: str) -> str:
 
 def test_the_served_layout_is_meant_when_nothing_is_said() -> None:
     """The first layout of the card is the default, and the answer says what it takes."""
-    assert verdict(card(), Request()) == "a-slug can run with TP=8 EP=1 on 8 GPUs of at least 80 GB"
+    assert verdict(card(), LayoutRequest()) == "a-slug can run with TP=8 EP=1 on 8 GPUs of at least 80 GB"
 
 
 def test_the_answer_says_which_kinds_of_gpu_a_recipe_is_for() -> None:
     """A yes for eight GPUs of that size is none for every eight of them."""
-    said = verdict(card(kinds=("9.0", "10.0")), Request())
+    said = verdict(card(kinds=("9.0", "10.0")), LayoutRequest())
     assert said.endswith("on 8 GPUs of at least 80 GB, compute capability 9.0 or 10.0")
 
 
@@ -119,7 +119,7 @@ def test_a_layout_that_is_legal_but_not_declared_is_said_to_be() -> None:
 
 def test_a_slug_of_the_cpu_has_no_layout() -> None:
     """It needs no GPU, and cannot be spread over any."""
-    assert "no GPU" in verdict(card(gpus=0), Request())
+    assert "no GPU" in verdict(card(gpus=0), LayoutRequest())
     assert "CPU" in refusal(card(gpus=0), "TP=2")
 
 
