@@ -26,8 +26,7 @@ MAX_LINE_BYTES: Final = 4096
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
     """One reading of a worker's /metrics, summed over its engines. `marks` are numbers of which at least one changes
-    with any progress.
-    """
+    with any progress."""
 
     running: float = 0.0
     waiting: float = 0.0
@@ -45,8 +44,7 @@ class EngineMetrics:
     @property
     def tells(self) -> bool:
         """Return whether standing still means anything: a client's request has finished before, and the engine is not
-        asleep.
-        """
+        asleep."""
         return self.finished > self.before and not self.asleep
 
     def moved_since(self, before: "EngineMetrics") -> bool:
@@ -55,8 +53,7 @@ class EngineMetrics:
 
     def stood_still_since(self, before: "EngineMetrics") -> bool:
         """Return whether there was no progress and that means something. The caller checks whether there was any
-        work.
-        """
+        work."""
         return self.tells and before.tells and self.marks == before.marks
 
 
@@ -87,8 +84,7 @@ def numbers(of: Iterator[bytes]) -> list[float]:
 
 def lines(page: bytes, name: bytes) -> Iterator[bytes]:
     """Yield the lines that are samples of `name`. They stand together, so the search ends behind them: most of a
-    page's 100 KB are other metrics.
-    """
+    page's 100 KB are other metrics."""
     at = first(page, name)
     for _ in range(MAX_SAMPLES):
         if not is_sample(page, name, at):
@@ -101,8 +97,7 @@ def lines(page: bytes, name: bytes) -> Iterator[bytes]:
 
 def first(page: bytes, name: bytes) -> int:
     """Return where the first sample of `name` begins; the page's length if there is none, or if too many similar
-    names come before.
-    """
+    names come before."""
     at = 0
     for _ in range(MAX_SAMPLES):
         if is_sample(page, name, at):

@@ -1,6 +1,5 @@
 """Ask vLLM's `/health`: once for the container's health check (`check`), or again and again during a start
-(`HealthPoll`, in the supervisor's loop).
-"""
+(`HealthPoll`, in the supervisor's loop)."""
 
 import math
 import select

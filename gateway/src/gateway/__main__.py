@@ -31,8 +31,7 @@ def main() -> int:
 
 def command(words: list[str]) -> int:
     """Run `process DATA OPS` (numbers of two open sockets), with which a parent starts each of several processes, or
-    a command of the user's.
-    """
+    a command of the user's."""
     match words:
         case ["new-key", *name]:
             return print_key(name)

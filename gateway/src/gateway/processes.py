@@ -75,8 +75,7 @@ async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
     """Serve with one process for each socket of `data` until SIGTERM or SIGINT; return the exit code. Raises
-    ConfigError.
-    """
+    ConfigError."""
     Gateway(settings, log)  # what is wrong is said once
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))

@@ -47,8 +47,7 @@ async def serve(
     child: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. child: also stop when standard input ends, which means that the
-    parent has.
-    """
+    parent has."""
     stop = stop_event()
     if child:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
@@ -77,8 +76,7 @@ async def serve(
 
 async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Server, log: EventLog) -> None:
     """Stop taking requests, give those that run `drain_s` to finish, and end the rest, whose number is logged as
-    `cut`.
-    """
+    `cut`."""
     settings = gateway.settings
     gateway.draining = True
     log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
@@ -142,8 +140,7 @@ def listen_by_several(settings: Settings) -> list[socket.socket]:
 
 def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
     """Return a listening socket. shared: the port has other sockets beside it. Raises PortInUse or ConfigError with
-    the port and what to change.
-    """
+    the port and what to change."""
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
         address = settings.listen_address, port

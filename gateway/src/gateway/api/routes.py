@@ -24,8 +24,7 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Route:
     """One row. `target`: the path at the worker; `also`: other paths under which vLLM serves the same; `ends`: texts
-    of which a complete stream contains one.
-    """
+    of which a complete stream contains one."""
 
     name: str
     path: bytes

@@ -16,8 +16,7 @@ LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
 
 class KeyRing:
     """The accepted API keys. Without a key file every request passes; the bind rule (settings.py) decides whether
-    that is allowed.
-    """
+    that is allowed."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -31,8 +30,7 @@ class KeyRing:
 
     def refresh(self) -> bool:
         """Read the file again if it has changed, and return whether it had. A bad file raises ConfigError and the old
-        keys stay.
-        """
+        keys stay."""
         if self._path is None:
             return False
         stamp = _stamp(self._path)

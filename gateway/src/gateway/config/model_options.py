@@ -1,6 +1,5 @@
 """Options for each model, and aliases, from the operator's file (GATEWAY_MODELS_FILE, YAML), checked against the
-cards.
-"""
+cards."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -5,13 +5,17 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.api.errors import ConfigError
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@,A-Z]+")
 HOST = re.compile(r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+LISTS = {  # settings that are lists: what each word must be
+    "allowed_hosts": (HOST, "host name; give names without http:// and port"),
+    "cors_origins": (ORIGIN, "origin; give scheme://host[:port] as browsers send it"),
+}
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -73,24 +77,13 @@ class Settings(BaseSettings):
     max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
     bodies_bytes: Bytes = 256 * 1024 * 1024  # of all bodies in all processes; one alone is always taken
 
-    @field_validator("allowed_hosts")
+    @field_validator("allowed_hosts", "cors_origins")
     @classmethod
-    def _are_hosts(cls, value: str) -> str:
-        for host in value.split():
-            if HOST.fullmatch(host) is None:
-                raise ValueError(
-                    f"{host!r} is no host name; give names without http:// and port, with spaces between"
-                )
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: str) -> str:
-        for origin in value.split():
-            if ORIGIN.fullmatch(origin) is None:
-                raise ValueError(
-                    f"{origin!r} is no origin; give scheme://host[:port] as browsers send it, with spaces between"
-                )
+    def _is_list(cls, value: str, field: ValidationInfo) -> str:
+        pattern, advice = LISTS[str(field.field_name)]
+        for word in value.split():
+            if pattern.fullmatch(word) is None:
+                raise ValueError(f"{word!r} is no {advice}, with spaces between")
         return value
 
     @property

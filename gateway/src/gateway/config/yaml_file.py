@@ -13,8 +13,7 @@ MAX_NUMBER_LENGTH = 30
 
 class Bounded(yaml.SafeLoader):
     """A YAML loader that refuses deep nesting. A number of too many digits stays text, which the reader of the value
-    refuses.
-    """
+    refuses."""
 
     _depth = 0
 

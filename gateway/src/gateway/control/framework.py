@@ -1,6 +1,5 @@
 """What all FastAPI applications here share: no documentation pages, errors as OpenAI objects, HEAD wherever there is
-GET.
-"""
+GET."""
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -12,8 +11,7 @@ from gateway.api.errors import GatewayError, InvalidRequest, MethodNotAllowed, R
 
 class PlainPaths:
     """Middleware: HEAD is handled as GET (the server leaves the body out), and a slash at a path's end is ignored.
-    The framework would redirect such a path to the name in `Host`.
-    """
+    The framework would redirect such a path to the name in `Host`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -23,8 +23,7 @@ def describe_model(
     names: Iterable[str],
 ) -> Json:
     """Return OpenAI's model object with vLLM's and the cards' fields. model: its name at the workers, where `name` is
-    an alias; created: Unix seconds; names: all names of the model.
-    """
+    an alias; created: Unix seconds; names: all names of the model."""
     served = [worker.served[model] for worker in workers if model in worker.served]
     context = least(card.context for card in cards)
     first = served[0] if served else Served()

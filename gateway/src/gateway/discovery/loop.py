@@ -26,8 +26,7 @@ StaticWorkers = Mapping[str, Sequence[Address]]
 
 class DiscoveryLoop:
     """Keeps the fleet up to date: which workers exist, which are ready, how weights jobs progress, which API keys are
-    valid.
-    """
+    valid."""
 
     def __init__(
         self,
@@ -109,8 +108,7 @@ class DiscoveryLoop:
 
     async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
         """Probe one worker and report the result to the fleet. Return False only if the gateway's own limits kept it
-        from asking.
-        """
+        from asking."""
         await asyncio.sleep(delay_s)
         try:
             self._fleet.probe_passed(worker, await self._probes.worker(worker, card))

@@ -62,8 +62,7 @@ class Probes:
     async def worker(self, worker: Worker, card: Card) -> EngineMetrics | None:
         """Check that the worker is healthy and serves every name of its card, and note what it says of its models.
         Return its engine metrics, or None if it gives none. Raises ProbeFailed with the reason, OwnLimit if it
-        could not be asked.
-        """
+        could not be asked."""
         async with self._asking(worker.host, worker.port) as connection:
             await get(connection, "/health")
             worker.served = read_models((await get(connection, "/v1/models")).body)
@@ -72,8 +71,7 @@ class Probes:
 
     async def _metrics(self, connection: ProbeConnection) -> EngineMetrics | None:
         """Return the engine metrics, or None if they do not come within half the deadline: they are no condition for
-        taking requests.
-        """
+        taking requests."""
         with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
                 return read_metrics((await get(connection, "/metrics")).body)
@@ -89,8 +87,7 @@ class Probes:
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
         """Return the progress report of `slug`'s weights job: empty if it runs but reports nothing yet, None if none
-        runs.
-        """
+        runs."""
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
             return await self._report(address, "/progress")
         return None
@@ -113,8 +110,7 @@ class Probes:
     @asynccontextmanager
     async def _asking(self, host: str, port: int) -> AsyncIterator[ProbeConnection]:
         """Open a connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit for whatever ends
-        it.
-        """
+        it."""
         try:
             async with asyncio.timeout(self._timeout_s), connect(host, port) as connection:
                 yield connection

@@ -167,16 +167,14 @@ class Fleet:
 
     def tick(self) -> None:
         """Apply what only time changes: ejections end and slow starts advance. Called regularly by the discovery
-        loop.
-        """
+        loop."""
         now = self._clock()
         for worker in self.workers():
             self._update(worker, worker.health, now)
 
     def refresh(self, slug: str, addresses: Iterable[Address]) -> tuple[list[Worker], list[Worker]]:
         """Set the workers of `slug` to those at `addresses`; return (joined, left). A known address keeps its Worker
-        object.
-        """
+        object."""
         known, wanted = self.slugs[slug].workers, list(dict.fromkeys(addresses))
         left = [known.pop(address) for address in list(known) if address not in wanted]
         joined = [Worker(slug, *address) for address in wanted if address not in known]
@@ -264,8 +262,7 @@ class Fleet:
 
 def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
     """Return the workers of a model that take requests: the ready ones; without any, the suspect ones and those free
-    for a trial; without these, all that still answer probes, since a doubtful worker is better than none.
-    """
+    for a trial; without these, all that still answer probes, since a doubtful worker is better than none."""
     able = [worker for worker in workers if worker.state in TAKES_REQUESTS]
     is_any_ready = any(worker.state is WorkerState.READY for worker in able)
     first = WorkerState.READY if is_any_ready else WorkerState.SUSPECT
@@ -291,8 +288,7 @@ def describe_weights(report: Mapping[str, object]) -> str:
 
 def describe_start(report: Mapping[str, object]) -> str:
     """Return a launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what blocks it; empty if
-    unknown.
-    """
+    unknown."""
     phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
     if isinstance(trouble, str):
         return f" ({trouble})"

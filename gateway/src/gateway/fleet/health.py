@@ -37,8 +37,7 @@ class WorkerState(StrEnum):
 
 class Failure(StrEnum):
     """How a request failed, where that counts against its worker. A 4xx answer never does, nor a fault of the client
-    or the gateway.
-    """
+    or the gateway."""
 
     CONNECT = "connect"  # no connection could be made
     RESET = "reset"  # the connection ended, or made no sense, before the answer's head
@@ -127,8 +126,7 @@ class Health:
     def slow_start_factor(self, rules: Rules, now: float) -> float:
         """Return the share of its usual requests that the worker gets: it grows from MIN_SLOW_START_FACTOR to 1 in
         `slow_start_s` after it became ready. A worker on trial has 1: trials are limited by number, and must take
-        place.
-        """
+        place."""
         if not rules.slow_start_s or self.ejected_until is not None:
             return 1.0
         grown = (now - self.slow_start_from) / rules.slow_start_s
@@ -151,8 +149,7 @@ def probe_passed(
     health: Health, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
 ) -> Health:
     """Return the health after a passed probe. metrics: what /metrics said, None if nothing; in_flight: the gateway's
-    requests on the worker.
-    """
+    requests on the worker."""
     passed, hung = health.passed_probes + 1, health.progress.hung_s >= rules.down_s
     alive = health.alive or passed >= (rules.rise if health.started else 1)
     return replace(
@@ -165,8 +162,7 @@ def probe_passed(
 
 def _slow_start_from(health: Health, now: float) -> float:
     """Return when the slow start of a newly ready worker begins. A worker that was ready at the first look gets none:
-    the gateway may be the newcomer.
-    """
+    the gateway may be the newcomer."""
     return now if health.started or health.failed_probes else -math.inf
 
 
@@ -174,8 +170,7 @@ def _progress(
     progress: Progress, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
 ) -> Progress:
     """Return the progress with this reading added. A worker that hung too long stays hung until it moves, even if its
-    requests are taken away.
-    """
+    requests are taken away."""
     if metrics is None:
         return progress.silent(now)
     is_hung = progress.hung_s >= rules.down_s
@@ -186,8 +181,7 @@ def _progress(
 
 def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = False) -> Health:
     """Return the health after a failed probe. If the failure is certain (connection refused, or the worker says so),
-    the worker is suspect at once; a mere timeout only counts.
-    """
+    the worker is suspect at once; a mere timeout only counts."""
     failed = health.failed_probes + 1
     down = failed + health.unreachable >= rules.fall
     return replace(
@@ -198,8 +192,7 @@ def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = F
 
 def names_differ(health: Health, reason: str) -> Health:
     """Return the health of a worker that answers but serves other names: its address has passed to another model, or
-    its card is wrong. It takes no requests until a probe passes.
-    """
+    its card is wrong. It takes no requests until a probe passes."""
     return replace(health, alive=False, misnamed=True, probed=reason, passed_probes=0, failed_probes=0)
 
 
@@ -222,8 +215,7 @@ def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
 
 def request_completed(health: Health, rules: Rules, now: float) -> Health:
     """Return the health after a good answer has ended, which resets the count of broken answers: a head alone would
-    excuse a worker whose every answer breaks off.
-    """
+    excuse a worker whose every answer breaks off."""
     health = request_succeeded(health, rules, now)
     return health if health.ejected_until is not None else replace(health, broken=0)
 
@@ -253,8 +245,7 @@ def _count(health: Health, failure: Failure, rules: Rules) -> Health:
 
 def _unreachable(health: Health, rules: Rules) -> Health:
     """Return the health after a refused connection: suspect, and closer to down, which takes at least one failed
-    probe as well.
-    """
+    probe as well."""
     unreachable = health.unreachable + 1
     down = health.failed_probes > 0 and health.failed_probes + unreachable >= rules.fall
     return replace(
@@ -272,6 +263,5 @@ def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
 
 def is_our_limit(error: OSError) -> bool:
     """Return whether a connection failed because the gateway is out of files, ports or memory, which is no fault of
-    the worker.
-    """
+    the worker."""
     return error.errno in OUR_LIMITS

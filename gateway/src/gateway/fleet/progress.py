@@ -24,8 +24,7 @@ class Progress:
 
     def heard(self, metrics: EngineMetrics, in_flight: int, now: float, longest_s: float) -> "Progress":
         """Return the progress after a reading. At most `longest_s` of the time since the last one counts, since the
-        gateway may have been asleep.
-        """
+        gateway may have been asleep."""
         ours = in_flight > 0
         metrics = replace(metrics, before=self._before(metrics))
         read = replace(self, at=now, last=metrics, was_ours=ours, still_s=0.0, hung_s=0.0)
@@ -46,8 +45,7 @@ class Progress:
 
     def _before(self, metrics: EngineMetrics) -> float:
         """Return how many requests had finished at the first reading, or at the first after a restart. The launcher's
-        own warm-up requests are among them.
-        """
+        own warm-up requests are among them."""
         if self.last is None or metrics.finished < self.last.finished:
             return metrics.finished
         return self.last.before

@@ -55,8 +55,7 @@ class Worker:
 
     def lease(self, *, streams: bool = False) -> "Lease":
         """Count one more request on this worker until the lease ends. streams: the caller will report the first
-        token.
-        """
+        token."""
         return Lease(self, PREFILL if streams else 1)
 
 

@@ -64,8 +64,7 @@ def metrics(expositions: Sequence[str]) -> bytes:
 
 def workers(pages: Sequence[Json]) -> Json:
     """Return one /workers page: the first process's view of each worker, with the requests in flight of all
-    processes.
-    """
+    processes."""
     first, *others = ({slug["slug"]: slug for slug in page["slugs"]} for page in pages)
     return {
         "slugs": [

@@ -72,8 +72,7 @@ class Traffic:
 
 class Metrics:
     """What the data path counts: plain numbers, so that a request costs a few additions. They become text when
-    scraped.
-    """
+    scraped."""
 
     def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
@@ -96,8 +95,7 @@ class Metrics:
         self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
     ) -> Traffic:
         """Count a request that has ended. seconds: from its head to its end; first_byte: seconds to the answer's
-        first byte, or None.
-        """
+        first byte, or None."""
         traffic = self._traffic.get((model, route))
         if traffic is None:
             traffic = self._traffic[model, route] = Traffic()

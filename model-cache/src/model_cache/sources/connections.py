@@ -1,6 +1,5 @@
 """Connections to a source as requests makes them, with three additions: a deadline for a response's head, a count of
-every byte that arrives, and the operator's own CA beside the usual ones.
-"""
+every byte that arrives, and the operator's own CA beside the usual ones."""
 # ruff: noqa: ANN401 - what requests and urllib3 hand to each other has no types of its own
 
 import contextlib

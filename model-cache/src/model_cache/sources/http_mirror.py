@@ -47,8 +47,7 @@ _RECORD = TypeAdapter(_Record)
 
 class HttpMirror:
     """A source at *name*. *url_of* gives a file's URL; *listing* is the URL of a READY.json of the repository, if there
-    is one; *token* goes into the Authorization header, to no other host.
-    """
+    is one; *token* goes into the Authorization header, to no other host."""
 
     def __init__(
         self,

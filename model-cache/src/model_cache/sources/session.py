@@ -31,8 +31,7 @@ class RefusedError(Exception):
 @dataclass(frozen=True)
 class HttpOptions:
     """How a source is reached. *most_s*: the total that a request may wait; *ca_file*: a CA beside the usual ones;
-    *on_retry* is called with a line before each wait.
-    """
+    *on_retry* is called with a line before each wait."""
 
     most_s: float
     on_retry: Callable[[str], None]
@@ -43,8 +42,7 @@ class HttpOptions:
 
 class Session(requests.Session):
     """Requests to the source called *name*. *rate_limit* counts what arrives, without the time of failures and waits; a
-    caller replaces it before it asks for something else.
-    """
+    caller replaces it before it asks for something else."""
 
     def __init__(self, name: str, options: HttpOptions, rate_limit: RateLimit) -> None:
         super().__init__()

@@ -64,8 +64,7 @@ class ReadyFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601, and when
-    the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use.
-    """
+    the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

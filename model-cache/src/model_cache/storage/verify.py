@@ -35,8 +35,7 @@ def verify(
     on_wrong: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Read *files* under *root*. Wrong are those that are missing, unreadable, written to meanwhile, or of another size
-    or sha256; the others are durable. *on_wrong* is called from several threads as soon as a wrong one is found.
-    """
+    or sha256; the others are durable. *on_wrong* is called from several threads as soon as a wrong one is found."""
     idle = SimpleQueue[Hasher]()
 
     def judge(file: ManifestFile) -> Stamp | None:
