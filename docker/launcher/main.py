@@ -32,8 +32,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _worker(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run as process 1 of a worker's container until vLLM is ended for good; return the exit code. What stdout and
+    stderr do not take within half a second at the end is lost."""
     with Init() as init:
-        _claim_state(settings)
+        _write_first_state(settings)
         out, err = (_outlet(descriptor, settings.slug) for descriptor in (1, 2))
         exit_code = Supervisor(settings, arguments, init, out, err).run()
         for outlet in (out, err):
@@ -51,8 +53,9 @@ def _outlet(descriptor: int, slug: str) -> Outlet:
     return Outlet(descriptor, note)
 
 
-def _claim_state(settings: Settings) -> None:
-    """Make the state folder and write the first state. Raises `SettingsError`; later failures are only logged."""
+def _write_first_state(settings: Settings) -> None:
+    """Make the state folder, remove a left-over sign that shuts clients out, and write the first state. Raises
+    `SettingsError`; later failures are only logged."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         admission.open_to_all(settings.state_dir)

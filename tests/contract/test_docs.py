@@ -65,7 +65,7 @@ def test_every_make_target_named_in_the_docs_exists() -> None:
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
-    """Descendant links point at files that exist, and at headings that such a page has."""
+    """Relative links point at files that exist, and at headings that such a page has."""
     broken = {
         (page.relative_to(ROOT).as_posix(), link)
         for page in pages()

@@ -22,7 +22,7 @@
     ├── WorkerTimeout        504  worker_timeout
     └── GatewayFault         500  gateway_error         a fault of the gateway's own; its log has the trace
 
-Told in the words of the route's dialect: OpenAI's object, or Anthropic's.
+Serialised in the route's dialect: OpenAI's error object, or Anthropic's.
 A worker's own error response is never turned into one of these: it passes through unchanged.
 `ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2.
 """

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Dialect(Enum):
-    """Whose format errors are told in."""
+    """The API whose error format a route uses."""
 
     OPENAI = "openai"
     RESPONSES = "responses"
@@ -45,7 +45,7 @@ class Route:
         return self.target or self.path
 
 
-ERROR = b"event: error"  # a worker's own last word where its stream has failed
+ERROR = b"event: error"  # the last event of a stream that the worker itself reports as failed
 RESPONSE_ENDS = (
     b"event: response.completed",
     b"event: response.incomplete",
@@ -103,7 +103,7 @@ def without_slash(path: bytes) -> bytes:
 
 
 def stored_id(route: Route, path: bytes) -> bytes | None:
-    """Return the id in a path of a stored response, or None if the path is none."""
+    """Return the id in a path of a stored response, or None if the path is not one of this route's."""
     before, _, after = route.path.partition(b"{id}")
     if not path.startswith(before) or not path.endswith(after):
         return None

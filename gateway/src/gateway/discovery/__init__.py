@@ -1,1 +1,1 @@
-"""The loops that look: which workers there are, and how each is. Nothing here is called for a request."""
+"""Background loops: discovery by DNS and health probes. Nothing here is called for a request."""

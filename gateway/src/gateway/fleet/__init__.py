@@ -1,1 +1,1 @@
-"""What there is: workers, their health, the pools, and what clients are told of them. No I/O."""
+"""The state of workers, their health and pools, and what clients are told of them. No I/O."""

@@ -45,7 +45,7 @@ class Step(Numbered):
 
     NEW = 0
     DECODING = 1  # a thread decompresses the body or joins its pieces
-    READING = 2  # the body is parsed, in turn with other requests' bodies
+    READING = 2  # the body is scanned, in turn with other requests' bodies
     QUEUED = 3  # the request waits for a worker with room
     SENT = 4  # the request was sent to a worker that has not answered
     ANSWERED = 5  # a worker's response head has arrived: from now on the request cannot be sent again

@@ -38,6 +38,7 @@ class ResponseAffinity:
             self._workers.popitem(last=False)
 
     def worker_of(self, response: bytes) -> Worker | None:
+        """Return the worker that made a stored response, if that is remembered. It may have left the fleet since."""
         return self._workers.get(response)
 
 

@@ -65,7 +65,8 @@ class Handler(Protocol):
         ...
 
     def shut(self) -> None:
-        """End the answer now: the gateway's time to shut down is over."""
+        """End the request at once: the drain period (`GATEWAY_DRAIN_S`) has passed. Send an error if the client can
+        still be told; the connection is closed after this. May come before `start`."""
         ...
 
     def pause(self) -> None:

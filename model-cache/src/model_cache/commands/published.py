@@ -22,7 +22,8 @@ class _Read:
 
 @dataclass
 class PublishedWeights:
-    """Those below *root*. *say* is called once for each READY.json that cannot be trusted; the others are served."""
+    """The published snapshots below *root*. *say* is called once for each READY.json that cannot be trusted; the
+    others are served. Threads may share it: what they both write, a cache of READY.json, is the same."""
 
     root: Path
     say: Callable[[str], None]
@@ -44,7 +45,7 @@ class PublishedWeights:
     def _snapshots(self) -> Iterator[tuple[Path, Ready]]:
         """Each snapshot's directory with its record; links to directories do not count."""
         paths = [path for path in self.root.glob("models/*/*/*") if self._is_own(path)]
-        self._known = {path: read for path, read in self._known.items() if path in paths}
+        self._known = {path: read for path, read in dict(self._known).items() if path in paths}
         for path in paths:
             if record := self._record(path):
                 yield path, record

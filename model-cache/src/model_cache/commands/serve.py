@@ -32,14 +32,15 @@ class Weights:
     def __init__(self, published: PublishedWeights, token: str) -> None:
         self._published = published
         self._token = token
-        self._one_lookup = asyncio.Lock()
+        self._one_lookup = asyncio.Lock()  # many clients at once must not all walk the disk, each in a thread
 
     async def answer(self, request: Request) -> Answer:
-        """Answers /health first, without a look at the disk."""
+        """Answer one request: /health without a token and without the disk; with the token, a record or a file, which
+        a thread looks up."""
         try:
             url = urlsplit(request.target)
         except ValueError:
-            return problem(400, "no address")
+            return problem(400, "the request target is not a valid URL")
         if url.path == "/health":
             return Answer(200, b'{"status": "ok"}')
         if not self._may(request):

@@ -242,6 +242,6 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def port_of(server: asyncio.Server) -> int:
-    """The port that it listens on."""
+    """Return the port that the server listens on; with port 0 the kernel has chosen one."""
     bound: socket.socket = server.sockets[0]
     return int(bound.getsockname()[1])

@@ -89,7 +89,7 @@ def _started() -> "subprocess.Popen[bytes]":
 
 
 def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Raises BrokenPipeError where the child has ended."""
+    """Send the child the *path* of the next file to hash. Raises BrokenPipeError if the child has ended."""
     assert child.stdin is not None
     child.stdin.write(json.dumps(str(path)).encode() + b"\n")
     child.stdin.flush()
