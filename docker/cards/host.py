@@ -156,6 +156,7 @@ def _open(path: Path, open_files: ExitStack) -> int:
 
 
 def _await_turn(turn: int, path: Path) -> None:
+    """Lock the open file `turn.lock`, so that no launcher claims meanwhile. Raises HostError after 5 s."""
     deadline = time.monotonic() + _TURN_WITHIN_S
     while not _try_lock(turn, fcntl.LOCK_EX):
         if time.monotonic() >= deadline:
@@ -167,6 +168,7 @@ def _await_turn(turn: int, path: Path) -> None:
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
+    """Take the lock if it is free, and return whether it was. Never blocks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -55,10 +55,7 @@ def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _unsuitable(card: Card, gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
-    """If too few GPUs are suitable and free, yield which are of another kind, too small or in use.
-
-    GPUs that this slug's own worker holds count as free.
-    """
+    """Yield what is wrong with GPUs if too few others are suitable and free; those that the slug holds are free."""
     others = [gpu for gpu in seen if _is_of_another_kind(gpus, gpu)]
     meant = [gpu for gpu in seen if gpu not in others]
     small = [gpu for gpu in meant if gpu.total_bytes < gpus.memory_bytes]

@@ -104,13 +104,14 @@ class Supervisor:
             self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
 
     def _run(self) -> int:
+        """Run vLLM again and again until told to stop. Return the launcher's exit code."""
         while (snapshot := self._await_weights()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
             try:
                 if (mine := self._await_gpus()) is None:
                     break
                 self._warm_up_key, self._standstill = self._close_for_warming(), None
-                vllm = process.start(command, gpus.environ(mine), self._init.preexisting, *self._streams)
+                vllm = process.start(command, gpus.environ(mine), self._init.spared, *self._streams)
             except StartError as error:
                 self._handle_start_error(error)
                 continue
@@ -145,10 +146,7 @@ class Supervisor:
     def _await(
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
-        """Call `attempt` in a thread every second until it succeeds, and return its result. None if told to stop first.
-
-        `say` is called with an error only if it differs from the one before.
-        """
+        """Call `attempt` in a thread each second until it succeeds; None if told to stop. `say` gets new errors."""
         said = None
         while not self._init.stopping:
             try:

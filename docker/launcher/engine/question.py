@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 _GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n%s\r\n"
 METRICS_REQUEST = _GET % (b"/metrics", b"")
-"""The bytes of `GET /metrics`."""
 _ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
 TOKEN_REQUEST = (
     b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -34,8 +33,8 @@ def health_request(key: bytes | None = None) -> bytes:
 class Question:
     """One request and its answer. The owner calls `pump` whenever `fileno` is readable, until `over`.
 
-    `over` is True once the answer is complete or the request has failed; then `problem` is None or says why it failed.
-    `too_large`: it failed because the answer was larger than 4 MiB.
+    `over` is True once vLLM has closed the connection, which ends the answer, or the request has failed. Then `problem`
+    is None or says why it failed; `too_large`: because the answer was larger than 4 MiB.
     """
 
     def __init__(
@@ -45,11 +44,7 @@ class Question:
         timeout_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connect and start to send the bytes `request`, without waiting.
-
-        The answer is complete when vLLM closes the connection (HTTP/1.0). The request fails after `timeout_s`
-        (None: never).
-        """
+        """Connect and start to send the bytes `request`, without waiting; it fails after `timeout_s` (None: never)."""
         self._unsent = request
         self._received = bytearray()
         self._clock, self._timeout_s, self._began = clock, timeout_s, clock()
@@ -119,6 +114,7 @@ class Question:
         self.close()
 
     def _take(self, chunk: bytes) -> None:
+        """Keep received bytes; an empty chunk is the end of the answer, and too many fail the request."""
         self._received += chunk
         if len(self._received) > _MAX_ANSWER_BYTES:
             self.too_large = True

@@ -27,17 +27,16 @@ class Step:
     requests: tuple[dict[str, object], ...]
 
 
-TOGETHER = (1, 2, 4, 8, 16, 32)
-"""Numbers of requests that one step sends at the same time."""
+TOGETHER = (1, 2, 4, 8, 16, 32)  # requests that one step sends at the same time
 _TOKENS = 8  # that an answer has
-_TOOL_CALL_TOKENS = 64
+_CALL_TOKENS = 64
 _LONG_WORDS = 1500
 _IMAGE_PIXELS = 224  # width and height
 _EVERY_S = 0.5
 _MAX_QUOTED = 200  # characters of an answer in the log
 _REFUSED = range(400, 500)  # statuses that vLLM does not count as finished requests
 _SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 20}
-_TIME_TOOL = {
+_TOOL = {
     "type": "function",
     "function": {
         "name": "get_time",
@@ -70,12 +69,10 @@ def _text() -> Iterator[Step]:
 
 def _tools() -> Iterator[Step]:
     question = "What time is it in Beijing?"
-    yield Step("tool call", (_chat(question, tools=[_TIME_TOOL], tool_choice="auto", stream=True),))
+    yield Step("tool call", (_chat(question, tools=[_TOOL], tool_choice="auto", stream=True),))
     named = {"type": "function", "function": {"name": "get_time"}}
     # enough tokens for a complete call: vLLM logs a traceback for one that is cut off
-    call = _chat(
-        question, tools=[_TIME_TOOL], tool_choice=named, max_tokens=_TOOL_CALL_TOKENS, ignore_eos=False
-    )
+    call = _chat(question, tools=[_TOOL], tool_choice=named, max_tokens=_CALL_TOKENS, ignore_eos=False)
     yield Step("named tool call", (call,))
 
 
@@ -204,6 +201,7 @@ class Warming:
         return [question for question in self._asked if not question.over]
 
     def _read_answers(self) -> None:
+        """Read what has arrived; a newly complete answer is a sign of life."""
         for question in self._open():
             question.pump()
         self._signs.look()

@@ -65,6 +65,7 @@ class Watch:
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _read_answers(self) -> None:
+        """Hand a complete answer of /metrics to the detector; one that cannot be read counts as no information."""
         if self._metrics and self._metrics.too_large:  # vLLM is alive, but nothing can be compared
             self.is_unreadable = True
             self._detector, self._metrics = self._detector.after_answer(EngineMetrics(), self._clock()), None
@@ -76,6 +77,7 @@ class Watch:
             self._metrics = None
 
     def _send_questions(self, now: float) -> None:
+        """Poll /metrics unless the last poll is still open, which counts as no answer; send the probe if it is due."""
         if self._metrics:
             self._detector = self._detector.after_no_answer(now)
         if self._metrics is None or self._metrics.over:

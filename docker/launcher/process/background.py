@@ -11,10 +11,7 @@ _Done = TypeVar("_Done")
 
 
 def run(init: Init, work: Callable[[], _Done]) -> _Done:
-    """Run `work` in a thread, wait for it, and return or raise what it does.
-
-    A stop signal raises `CancelledError` at once; the thread then goes on alone until the process ends.
-    """
+    """Run `work` in a thread and return or raise what it does. Raises `CancelledError` at once on a stop signal."""
     outcome: Future[_Done] = Future()
     thread = threading.Thread(target=_do, args=(work, outcome, init), name="background", daemon=True)
     try:

@@ -38,9 +38,7 @@ _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Int
 _COUNTED = re.compile(r"\d+ validation errors? for ")
 _USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
 # vLLM's parent processes only report that a child failed; the child's own error comes before theirs
-_PARENT_REPORT = re.compile(
-    r"See root cause above|See stack trace for root cause|check the stack trace above"
-)
+_REPORT = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
 
 _CONFIGURATION_ERRORS = {
     "ValidationError": "",
@@ -89,6 +87,7 @@ def signal_name(exit_code: int) -> str | None:
 
 
 def _is_configuration(cause: str) -> bool:
+    """Whether the exception would recur at every start."""
     found = _ERROR.match(cause)
     if found is None or _TEMPORARY.search(cause):
         return False
@@ -100,7 +99,7 @@ def _root_cause(lines: Sequence[str]) -> str | None:
     """Return the last exception that is not a parent's report of a failed child, with its explanation; else None."""
     bare = [_PREFIX.sub("", line, count=1) for line in lines]
     for index in range(len(bare) - 1, -1, -1):
-        if _ERROR.match(bare[index]) and not _PARENT_REPORT.search(bare[index]):
+        if _ERROR.match(bare[index]) and not _REPORT.search(bare[index]):
             return _joined(bare[index], *_explanation(bare[index : index + 3]))
     return None
 

@@ -52,14 +52,14 @@ class Init:
     def __init__(self) -> None:
         """No effect until entered."""
         self.stop_signal: signal.Signals | None = None
-        self.preexisting: Collection[Descendant] = ()
+        self.spared: Collection[Descendant] = ()
         """Descendants that this process already had when it entered the context; they are never killed."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Init":
         """Handle SIGTERM, SIGINT and SIGCHLD, and adopt orphaned descendants, even if this is not process 1."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.preexisting = frozenset(process_tree.descendants(os.getpid()))
+        self.spared = frozenset(process_tree.descendants(os.getpid()))
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:

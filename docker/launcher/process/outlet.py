@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-_MAX_QUEUED_BYTES = 8 * 1024 * 1024
+_MAX_BYTES = 8 * 1024 * 1024
 _WRITE_BYTES = 65536
 
 
@@ -26,13 +26,11 @@ class Sink(Protocol):
 class Outlet:
     """A sink that never blocks, for a descriptor that may: stdout or stderr. Starts its thread at once."""
 
-    def __init__(
-        self, descriptor: int, note: Callable[[int], bytes], max_queued_bytes: int = _MAX_QUEUED_BYTES
-    ) -> None:
-        """`note` returns the log line that says how many bytes were lost; at most `max_queued_bytes` wait."""
+    def __init__(self, descriptor: int, note: Callable[[int], bytes], max_bytes: int = _MAX_BYTES) -> None:
+        """`note` returns the log line that says how many bytes were lost; at most `max_bytes` wait."""
         self._descriptor = descriptor
         self._note = note
-        self._max_queued_bytes = max_queued_bytes
+        self._max_bytes = max_bytes
         self._queued: deque[bytes] = deque()
         self._bytes = 0  # queued and being written
         self._lost = 0
@@ -42,7 +40,7 @@ class Outlet:
     def write(self, data: bytes, /) -> None:
         """Queue lines, or drop them if the queue is full. Never blocks."""
         with self._changed:
-            if self._bytes + len(data) > self._max_queued_bytes:
+            if self._bytes + len(data) > self._max_bytes:
                 self._lost += len(data)
                 return
             self._note_lost()
@@ -66,6 +64,7 @@ class Outlet:
             self._enqueue(self._note(lost))
 
     def _write_loop(self) -> None:
+        """Write what is queued, for ever: the body of the thread."""
         while True:
             data = self._next()
             self._deliver(data)
@@ -82,6 +81,7 @@ class Outlet:
             return self._queued.popleft()
 
     def _deliver(self, data: bytes) -> None:
+        """Write to the descriptor, blocking while its reader is slow; drop the rest after an error."""
         view = memoryview(data)
         while view:
             try:

@@ -90,12 +90,12 @@ class Process:
     """A started program. Its owner waits for it (`Init.wait`), and calls `note_end` once it has ended."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], preexisting: Collection[Descendant]
+        self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], spared: Collection[Descendant]
     ) -> None:
         """Use `start`, which makes them."""
         self._popen = popen
         self._streams = streams
-        self._preexisting = preexisting
+        self._spared = spared
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
 
     @property
@@ -135,7 +135,7 @@ class Process:
     def kill_group(self) -> None:
         """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory.
 
-        Processes that have left the group are killed too: all descendants of the launcher except `preexisting`. (An
+        Processes that have left the group are killed too: all descendants of the launcher except `spared`. (An
         orphan becomes the launcher's child, so nothing else tells whose it was.)
         """
         self._signal_group()
@@ -155,7 +155,7 @@ class Process:
     def _kill_strays(self) -> None:
         """Kill descendants that left the group. If /proc cannot be read now, the next `start` does it first."""
         with contextlib.suppress(OSError):
-            process_tree.kill_descendants(os.getpid(), self._preexisting)
+            process_tree.kill_descendants(os.getpid(), self._spared)
 
     def _remember(self, lines: Iterable[str]) -> list[str]:
         """Add the lines, cut to their bound, to `tail`, and return them."""
@@ -165,19 +165,15 @@ class Process:
 
 
 def start(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    preexisting: Collection[Descendant],
-    out: Sink,
-    err: Sink,
+    command: Sequence[str], environ: Mapping[str, str], spared: Collection[Descendant], out: Sink, err: Sink
 ) -> Process:
     """Start `command` in a process group of its own, with its output on `out` and `err`. Raises `StartError`.
 
-    It gets this process's environment, overridden by `environ`. Descendants of this process other than `preexisting`
-    (`Init.preexisting`) were left by an earlier program and are killed first.
+    It gets this process's environment, overridden by `environ`. Descendants of this process other than `spared`
+    (`Init.spared`) were left by an earlier program and are killed first.
     """
     try:
-        process_tree.kill_descendants(os.getpid(), preexisting)
+        process_tree.kill_descendants(os.getpid(), spared)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
             (out_stream, out_writer), (err_stream, err_writer) = (
                 _piped(sink, unless_started, afterwards) for sink in (out, err)
@@ -193,16 +189,13 @@ def start(
             unless_started.pop_all()
     except OSError as error:
         raise StartError(command[0], error) from None
-    return Process(popen, (out_stream, err_stream), preexisting)
+    return Process(popen, (out_stream, err_stream), spared)
 
 
 def _piped(
     sink: Sink, unless_started: contextlib.ExitStack, afterwards: contextlib.ExitStack
 ) -> tuple[Stream, int]:
-    """Return a stream to `sink` and the writing end of its pipe.
-
-    `afterwards` closes that end in this process; `unless_started` closes the stream if the program does not start.
-    """
+    """Return a stream to `sink`, closed by `unless_started`, and its pipe's writing end, closed by `afterwards`."""
     reader, writer = os.pipe()
     afterwards.callback(os.close, writer)
     stream = Stream(reader, sink)

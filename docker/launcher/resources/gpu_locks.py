@@ -91,9 +91,8 @@ class GpuLocks:
             held = {gpu: _holder(file) for gpu, file in files.items() if not _try_lock(file)}
             free = tuple(gpu for gpu in seen if gpu not in held)
             if len(free) < self._count:
-                raise BusyError(
-                    f"{self._count} needed, {len(free)} of {len(files)} free: {_describe_holders(held)}"
-                )
+                holders = _describe_holders(held)
+                raise BusyError(f"{self._count} needed, {len(free)} of {len(files)} free: {holders}")
             mine, spare = free[: self._count], free[self._count :]
             me = json.dumps(asdict(Holder(self._slug))).encode()
             for gpu in mine:
@@ -117,9 +116,7 @@ class GpuLocks:
 
 
 def _open_lock_file(name: str, folder: int) -> int:
-    return safe_open.open_regular(
-        name, os.O_RDWR | os.O_CREAT, folder
-    )  # close-on-exec: vLLM inherits no lock
+    return safe_open.open_regular(name, os.O_RDWR | os.O_CREAT, folder)  # close-on-exec: no rank inherits it
 
 
 def _close_with(descriptor: int, stack: ExitStack) -> int:

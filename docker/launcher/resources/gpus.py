@@ -49,7 +49,7 @@ def visible(init: Init) -> tuple[GPU, ...]:
     """
     out, err = _Capture(), _Capture()
     try:
-        program = process.start(_COMMAND, {}, init.preexisting, out, err)
+        program = process.start(_COMMAND, {}, init.spared, out, err)
     except StartError as error:
         if error.is_temporary:
             raise

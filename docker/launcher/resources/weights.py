@@ -145,6 +145,7 @@ class Check:
             self._check(snapshot.directory / file.path, file)
 
     def _check(self, path: Path, file: File) -> None:
+        """Compare one file with its entry; raises `WeightsError`, `CorruptError` or `CancelledError`."""
         try:
             stat = Stat.of(path)
             if stat.size != file.stat.size:
@@ -166,6 +167,7 @@ class Check:
 
 
 def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
+    """Parse all entries; raises `ValueError`, also if two paths cannot both exist."""
     found = {file.path: file for file in map(_file, entries)}
     if len(found) < len(entries):
         raise ValueError("the same path is there twice")
@@ -177,6 +179,7 @@ def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
 
 
 def _file(entry: Fields) -> File:
+    """Parse one entry; raises `ValueError`, also for a path that leaves the snapshot."""
     name = entry.text("path", _PATH, most=_MAX_PATH_BYTES)
     parts = name.split("/")
     if name == "READY.json" or not all(map(_is_safe, parts)):

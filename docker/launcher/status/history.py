@@ -13,8 +13,7 @@ from launcher.engine.phases import Phase
 from launcher.files import document, safe_open
 from launcher.files.document import Fields
 
-KEPT = 5
-"""How many starts the file keeps."""
+KEPT = 5  # starts in the file
 COUNTED = (
     Phase.STARTING,
     Phase.LOADING,
@@ -27,8 +26,7 @@ COUNTED = (
 MIN_PERCENT = 10
 """The least percentage of loaded weights to estimate by: the first file says little about the others."""
 
-Start = Mapping[str, float]
-"""One start: seconds by phase."""
+Start = Mapping[str, float]  # seconds by phase
 _MAX_BYTES = 65536
 _MAX_S = 1e7
 

@@ -27,7 +27,7 @@ def limit(descriptors):
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
 
 def run(*command):
-    program = process.start(command, {}, init.preexisting, io.BytesIO(), io.BytesIO())
+    program = process.start(command, {}, init.spared, io.BytesIO(), io.BytesIO())
     while program.pid not in (ended := init.wait(None).ended):
         pass
     return program, ended[program.pid]
