@@ -68,6 +68,7 @@ def _answer(asked: argparse.Namespace, found: Card) -> int:
 
 
 def _host(asked: argparse.Namespace, found: Card) -> int:
+    """Print what keeps the slug from running on this host, or that nothing does; return the exit code."""
     problems = _gpu_problems(asked, found) + _disk_problems(asked, found)
     if problems:
         return _say_no(_HOST, *problems)
@@ -76,6 +77,7 @@ def _host(asked: argparse.Namespace, found: Card) -> int:
 
 
 def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
+    """Return what is wrong with the GPUs; nothing for a slug that runs on the CPU."""
     try:
         return list(preflight.of_gpus(found, host.gpus(asked.slots))) if found.gpus else []
     except HostError as error:

@@ -20,10 +20,8 @@ _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "
 @dataclass(frozen=True)
 class Weights:
     """What a card says of the weights. `repo` is owner/name on the hub, `bytes` the size of the whole snapshot.
-
     `architectures` are the classes of vLLM that run it: the one in config.json, and a draft model's.
-    `trust_remote_code`: the repository contains code, which is fetched and which vLLM runs.
-    """
+    `trust_remote_code`: the repository contains code, which is fetched and which vLLM runs."""
 
     repo: str
     format: str
@@ -36,9 +34,7 @@ class Weights:
 @dataclass(frozen=True)
 class GpuNeeds:
     """The GPUs that one worker needs: how many, the least memory of each, the oldest driver, and the layouts.
-
-    `layouts[0]` is the one that is served. `compute_capabilities` are those that the recipe is for; empty: any.
-    """
+    `layouts[0]` is the one that is served. `compute_capabilities` are those that the recipe is for; empty: any."""
 
     count: int
     memory_bytes: int
@@ -61,11 +57,8 @@ class Proof:
 
 @dataclass(frozen=True)
 class Card:
-    """The facts of a slug that this package uses; the others in card.yaml are only checked.
-
-    `gpus` is None for a slug that runs on the CPU; `memory_share` is the part of each GPU's memory that vLLM takes;
-    `context` is in tokens.
-    """
+    """The facts of a slug that this package uses; the others in card.yaml are only checked. `gpus` is None for a slug
+    that runs on the CPU; `memory_share` is the part of each GPU's memory that vLLM takes; `context` is in tokens."""
 
     slug: str
     weights: Weights
@@ -90,6 +83,7 @@ def load(directory: Path, slug: str) -> Card:
 
 
 def _card(card: Facts, memory_share: float) -> Card:
+    """Check every section of the card and return the facts that this package uses. Raises CardError."""
     card.only(
         "slug", "weights", "hardware", "serving", "progress", "pin", "candidate", "proven", "not_proven"
     )
@@ -132,6 +126,7 @@ def _weights(weights: Facts) -> Weights:
 
 
 def _hardware(hardware: Facts) -> GpuNeeds | None:
+    """Check the section and return the GPUs that a worker needs; None for 0 GPUs, a slug that runs on the CPU."""
     if hardware.whole("gpus", 0) == 0:
         hardware.only("gpus", "cpu", "memory_bytes", "shm_bytes")
         hardware.text("cpu")
@@ -162,6 +157,7 @@ def _hardware(hardware: Facts) -> GpuNeeds | None:
 
 
 def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
+    """Return the kinds of GPU that the recipe is for; none for any kind."""
     if "compute_capabilities" not in hardware:
         return ()
     wanted = 'a list of compute capabilities in quotes, such as ["9.0"]'
@@ -261,6 +257,7 @@ def _candidate(card: Facts) -> str:
 
 
 def _proof(proof: Facts) -> Proof:
+    """Check one entry of `proven` and return it. Raises CardError."""
     proof.only("date", "vllm", "gpus", "how")
     date = proof.values.get("date")
     if not isinstance(date, datetime.date):

@@ -24,6 +24,7 @@ def lines(card: Card) -> Iterator[str]:
 
 
 def _gpus(gpus: GpuNeeds) -> Iterator[str]:
+    """Yield the rows about GPUs; the first layout is the one that is served."""
     least = f"{gpus.count} of at least {gigabytes(gpus.memory_bytes)}"
     yield _row("GPUs", f"{least}{kind_suffix(gpus)}, driver {gpus.driver} or newer")
     served, *others = map(str, gpus.layouts)

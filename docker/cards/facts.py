@@ -20,10 +20,8 @@ class CardError(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """A section of a YAML file. `above` is its path for errors, such as `hardware.`.
-
-    Each method reads the fact `key`, and raises CardError if it is missing or of another type.
-    """
+    """A section of a YAML file. `above` is its path for errors, such as `hardware.`. Each method reads the fact `key`,
+    and raises CardError if it is missing or of another type."""
 
     file: str
     above: str

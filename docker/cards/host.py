@@ -31,12 +31,9 @@ class HostError(Exception):
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of this host.
-
-    `fabric` is the state of its NVSwitch fabric: `Completed` if that works, empty if there is none.
-    `holder` is the slug of the worker that holds it, empty if none does.
-    `compute_capability` is, for example, `9.0`; empty if the driver does not report it.
-    """
+    """A GPU of this host. `fabric` is the state of its NVSwitch fabric: `Completed` if that works, empty if there is
+    none. `holder` is the slug of the worker that holds it, empty if none does. `compute_capability` is, for example,
+    `9.0`; empty if the driver does not report it."""
 
     index: int
     driver: str
@@ -54,6 +51,7 @@ def gpus(slots: Path, nvidia_smi: str = "nvidia-smi") -> tuple[Gpu, ...]:
 
 
 def _gpu(row: list[str], fabric: dict[str, str], capabilities: dict[str, str], slots: Path) -> Gpu:
+    """Return the GPU of one row of nvidia-smi, whose sizes are in MiB. Raises HostError for any other row."""
     index, uuid, driver, total, free = row
     if not _UUID.fullmatch(uuid) or not all(map(_COUNT.fullmatch, (index, total, free))):
         raise _unexpected(", ".join(row))
@@ -70,6 +68,7 @@ def _fabric(nvidia_smi: str) -> dict[str, str]:
 
 
 def _fabric_state(state: str, status: str) -> str:
+    """Return the state, with the status if that is bad; empty if the GPU has no fabric."""
     if state in _NOT_THERE:
         return ""
     return state if status in ("Success", *_NOT_THERE) else f"{state}, {status}"
@@ -105,6 +104,7 @@ def _rows(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
 
 
 def _run(*words: str) -> str:
+    """Run nvidia-smi and return what it printed. Raises HostError, also if it takes too long."""
     try:
         answer = subprocess.run(  # noqa: S603 - fixed words, no shell
             words,
@@ -150,13 +150,14 @@ def _holder(slots: Path, uuid: str) -> str:
 
 
 def _open(path: Path, open_files: ExitStack) -> int:
+    """Open the lock file for reading, without following a link or blocking at a pipe; `open_files` closes it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     open_files.callback(os.close, descriptor)
     return descriptor
 
 
 def _await_turn(turn: int, path: Path) -> None:
-    """Lock the open file `turn.lock`, so that no launcher claims meanwhile. Raises HostError after 5 s."""
+    """Lock the open file `turn`, so that no launcher claims GPUs meanwhile. Raises HostError if that takes too long."""
     deadline = time.monotonic() + _TURN_WITHIN_S
     while not _try_lock(turn, fcntl.LOCK_EX):
         if time.monotonic() >= deadline:
@@ -168,7 +169,7 @@ def _await_turn(turn: int, path: Path) -> None:
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
-    """Take the lock if it is free, and return whether it was. Never blocks."""
+    """Lock the open file unless somebody else has; return whether it is locked now. Never blocks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

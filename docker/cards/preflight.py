@@ -35,6 +35,7 @@ def of_disk(card: Card, disk: Disk) -> Iterator[str]:
 
 
 def _driver(gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
+    """Yield that the driver is too old for the card, if it is."""
     old = sorted({gpu.driver for gpu in seen if not _at_least(gpu.driver, gpus.driver)})
     if old:
         yield (
@@ -47,6 +48,7 @@ def _at_least(driver: str, least: str) -> bool:
 
 
 def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
+    """Yield which GPUs' NVSwitch fabric is not up; an empty state means that there is none, which is fine."""
     for state in sorted({gpu.fabric for gpu in seen} - {"", "Completed"}):
         yield (
             f"the NVSwitch fabric of {_indexes(gpu for gpu in seen if gpu.fabric == state)} is {state!r}, so CUDA "
@@ -77,6 +79,7 @@ def _unsuitable(card: Card, gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str
 
 
 def _is_of_another_kind(gpus: GpuNeeds, gpu: Gpu) -> bool:
+    """Return whether the GPU is of a kind that the card does not name; one of unknown kind passes."""
     kinds = gpus.compute_capabilities
     return bool(kinds and gpu.compute_capability) and gpu.compute_capability not in kinds
 
@@ -90,6 +93,7 @@ def _is_in_use(card: Card, gpu: Gpu) -> bool:
 
 
 def _in_use_by(card: Card, holder: str, in_use: Sequence[Gpu]) -> str:
+    """Return what uses these GPUs and how to stop it: another worker, or (`holder` empty) an unknown process."""
     if holder:
         return f"{_indexes(in_use)} is held by {holder}: docker compose stop {holder}"
     return (

@@ -33,6 +33,7 @@ def verdict(card: Card, request: LayoutRequest) -> str:
 
 
 def _on_the_cpu(card: Card, request: LayoutRequest) -> str:
+    """Return the verdict for a slug without GPUs. Raises Refused if the request spreads it over some."""
     if request.tensor_parallel not in (None, 1) or request.expert_parallel:
         raise Refused(f"{card.slug} runs on the CPU: it cannot be spread over GPUs, so leave out TP and EP")
     return f"{card.slug} runs on the CPU and needs no GPU"

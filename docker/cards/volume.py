@@ -15,10 +15,8 @@ _MAX_READY_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Disk:
-    """The weights volume as one slug finds it. `staged_bytes` is the size of an unfinished download.
-
-    `complete`: a published snapshot is there with every file at its size (the weights job also compares hashes).
-    """
+    """The weights volume as one slug finds it. `staged_bytes` is the size of an unfinished download. `complete`: a
+    published snapshot is there with every file at its size (the weights job also compares hashes)."""
 
     free_bytes: int
     staged_bytes: int
@@ -26,7 +24,7 @@ class Disk:
 
 
 def measure(root: Path, slug: str, repo: str) -> Disk:
-    """Look at the volume mounted at `root`. Raises HostError."""
+    """Return what is on the volume mounted at `root` for this slug. Raises HostError."""
     try:
         return Disk(shutil.disk_usage(root).free, _staged(root, repo), _complete(root / "slugs" / slug, repo))
     except OSError as error:
@@ -58,5 +56,6 @@ def _complete(snapshot: Path, repo: str) -> bool:
 
 
 def _present(snapshot: Path, file: Mapping[str, Any]) -> bool:
+    """Return whether the file is there with its size."""
     path = Path(snapshot, file["path"])
     return path.is_file() and path.stat().st_size == int(file["size"])

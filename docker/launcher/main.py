@@ -16,7 +16,7 @@ from launcher.status import logs, state
 from launcher.status.state import State
 from launcher.supervisor import Supervisor
 
-_HEALTH_TIMEOUT_S = 2.0
+_HEALTH_TIMEOUT_S = 2.0  # of the container's health check
 _DRAIN_S = 0.5  # for the last output, at the end
 _WRONG_SETTING = 2  # exit code
 

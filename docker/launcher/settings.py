@@ -111,7 +111,7 @@ class _Variables:
         try:
             words = shlex.split(text)
         except ValueError:
-            words = []
+            words = []  # refused below, like an empty text
         if not words:
             raise _wrong(name, text, "a command line with matching quotes; it must name a program")
         return tuple(words)
@@ -124,21 +124,23 @@ class _Variables:
             raise _wrong(name, text, f"some of {', '.join(Capability)}") from None
 
     def whole(self, name: str, default: str, meaning: str, allowed: range) -> int:
+        """Return a number in the `allowed` range; `meaning` says in the error what it is."""
         text = self.text(name, default)
         try:
             value = int(text)
         except ValueError:
-            value = -1
+            value = -1  # in no allowed range
         if value not in allowed:
             raise _wrong(name, text, f"{meaning} from {allowed[0]} to {allowed[-1]}")
         return value
 
     def seconds(self, name: str, default: str, *, or_never: bool = False) -> float:
+        """Return seconds more than 0; `or_never` allows 0, which means never."""
         text = self.text(name, default)
         try:
             seconds = float(text)
         except ValueError:
-            seconds = math.nan
+            seconds = math.nan  # fails the comparison below
         if not (0 < seconds <= _MAX_S or (or_never and seconds == 0)):
             never = ", or 0 for never" if or_never else ""
             raise _wrong(name, text, f"a number of seconds, more than 0 and at most {_MAX_S:g}{never}")

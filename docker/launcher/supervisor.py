@@ -66,7 +66,7 @@ class Supervisor:
     def __init__(
         self, settings: Settings, arguments: Sequence[str], init: Init, out: Sink, err: Sink
     ) -> None:
-        """`arguments` end vLLM's command line. `out` and `err` take vLLM's output, `out` the launcher's log too."""
+        """Start nothing yet. `arguments` end vLLM's command line; it prints to `out` and `err`, the log to `out`."""
         self._settings = settings
         self._arguments = tuple(arguments)
         self._init = init
@@ -104,7 +104,8 @@ class Supervisor:
             self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
 
     def _run(self) -> int:
-        """Run vLLM again and again until told to stop. Return the launcher's exit code."""
+        """Start vLLM whenever weights and GPUs are there, in that order, and follow it until its end. Return the exit
+        code."""
         while (snapshot := self._await_weights()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
             try:
@@ -146,7 +147,8 @@ class Supervisor:
     def _await(
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
-        """Call `attempt` in a thread each second until it succeeds; None if told to stop. `say` gets new errors."""
+        """Call `attempt` in a thread every second until it succeeds, and return its result. None if told to stop first.
+        `say` is called with an error only if it differs from the one before."""
         said = None
         while not self._init.stopping:
             try:
@@ -235,6 +237,7 @@ class Supervisor:
         return None
 
     def _admit_all(self) -> None:
+        """Admit all requests from now on; if the state folder cannot be written, log that they stay shut out."""
         try:
             admission.open_to_all(self._settings.state_dir)
         except OSError as error:
@@ -346,6 +349,7 @@ class Supervisor:
             self._init.wait(left)
 
     def _report_weights(self, error: Exception) -> None:
+        """Log why there are no weights, and write it to the state file, with the command that repairs them."""
         mend = f"docker compose up {self._settings.slug}-weights"
         is_corrupt = isinstance(error, CorruptError)
         trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING
@@ -353,6 +357,7 @@ class Supervisor:
         self._log.error("weights-not-ready", problem=str(error), mend=mend)
 
     def _report_busy_gpus(self, error: Exception) -> None:
+        """Log who holds the GPUs and write it to the state file; the phase says that the worker waits for them."""
         self._progress.advance(Phase.WAITING_FOR_GPUS)
         self._progress.report_trouble(Trouble.GPUS_BUSY, str(error))
         self._log.error(

@@ -99,6 +99,7 @@ async def _drain(receive: Receive) -> None:
 
 
 async def _refuse(send: Send, *, is_stopping: bool) -> None:
+    """Answer 503 with `retry-after: 1`, in the shape of the gateway's errors."""
     body = json.dumps({"error": _refusal(is_stopping=is_stopping)}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -110,6 +111,7 @@ async def _refuse(send: Send, *, is_stopping: bool) -> None:
 
 
 def _refusal(*, is_stopping: bool) -> dict[str, str | None]:
+    """Return the error object, with the gateway's code for a model that loads, or that no worker can serve now."""
     message = (
         "This worker is stopping; ask again" if is_stopping else "This worker is not ready yet; ask again"
     )

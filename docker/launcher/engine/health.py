@@ -39,7 +39,7 @@ class HealthPoll:
     def __init__(
         self, port: int, key: bytes | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`port` is on 127.0.0.1; `key` is sent along where only the launcher is let in (warm-up)."""
+        """Ask nothing yet. `port` is on 127.0.0.1; `key` goes along if only the launcher is let in (warm-up)."""
         self._port = port
         self._request = question.health_request(key)
         self._clock = clock

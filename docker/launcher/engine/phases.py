@@ -73,9 +73,7 @@ def cache_hit_in(line: str) -> bool | None:
 @dataclass(frozen=True)
 class Timeline:
     """The current phase, since when, and the seconds that each earlier phase took. `Progress` keeps one for each run.
-
-    `since` is a time on the caller's monotonic clock.
-    """
+    `since` is a time on the caller's monotonic clock."""
 
     phase: Phase
     since: float

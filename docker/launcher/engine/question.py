@@ -31,11 +31,9 @@ def health_request(key: bytes | None = None) -> bytes:
 
 
 class Question:
-    """One request and its answer. The owner calls `pump` whenever `fileno` is readable, until `over`.
-
-    `over` is True once vLLM has closed the connection, which ends the answer, or the request has failed. Then `problem`
-    is None or says why it failed; `too_large`: because the answer was larger than 4 MiB.
-    """
+    """A question: one HTTP request to vLLM and its answer. The owner calls `pump` whenever `fileno` is readable, until
+    `over`. `over` is True once the answer is complete or the request has failed; then `problem` is None or says why it
+    failed. `too_large`: it failed because the answer was larger than 4 MiB."""
 
     def __init__(
         self,
@@ -44,7 +42,8 @@ class Question:
         timeout_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connect and start to send the bytes `request`, without waiting; it fails after `timeout_s` (None: never)."""
+        """Connect and start to send the bytes `request`, without waiting. The answer is complete when vLLM closes the
+        connection (HTTP/1.0). The request fails after `timeout_s` (None: never)."""
         self._unsent = request
         self._received = bytearray()
         self._clock, self._timeout_s, self._began = clock, timeout_s, clock()
@@ -114,7 +113,7 @@ class Question:
         self.close()
 
     def _take(self, chunk: bytes) -> None:
-        """Keep received bytes; an empty chunk is the end of the answer, and too many fail the request."""
+        """Keep received bytes; an empty chunk (vLLM closed the connection) is the end, too many bytes are a failure."""
         self._received += chunk
         if len(self._received) > _MAX_ANSWER_BYTES:
             self.too_large = True

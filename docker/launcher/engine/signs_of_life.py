@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterator
 from launcher.engine.engine_metrics import EngineMetrics, read_metrics
 from launcher.engine.question import METRICS_REQUEST, Question
 
-_EVERY_S = 1.0
+_EVERY_S = 1.0  # between two polls of /metrics
 _MAX_GAP_S = 3.0  # longer: the launcher slept (`docker pause`), and vLLM too; the rest is not counted
 
 
 class SignsOfLife:
-    """Polls /metrics once a second without blocking; `Warming` owns it and calls `look`.
-
-    `last` is the earliest time (on the clock) at which the latest sign can have happened. `quiet_s` is how long ago it
-    was noticed, without those in which the launcher itself slept. `can_tell` is False if /metrics cannot be read.
-    """
+    """Polls /metrics once a second without blocking; `Warming` owns it and calls `look`. `last` is the earliest time
+    (on the clock) at which the latest sign can have happened. `quiet_s` is how long ago it was noticed, without those
+    in which the launcher itself slept. `can_tell` is False if /metrics cannot be read."""
 
     def __init__(self, port: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`port` is on 127.0.0.1; `clock` counts seconds and never goes back."""
+        """Ask nothing yet. `port` is on 127.0.0.1; `clock` counts seconds and never goes back."""
         self._port = port
         self._clock = clock
         self._next = clock()

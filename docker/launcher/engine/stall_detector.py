@@ -16,10 +16,8 @@ _MAX_GAP = 3
 @dataclass(frozen=True)
 class StallDetector:
     """What is known of vLLM's progress after one poll; each method returns the value for after the next event.
-
     `limit_s` without progress is a standstill. `every_s` is the poll interval, `at` the time of the last poll (on the
-    caller's clock). `still_s` and `idle_s` are how long nothing has changed, with and without work.
-    """
+    caller's clock). `still_s` and `idle_s` are how long nothing has changed, with and without work."""
 
     limit_s: float
     every_s: float

@@ -30,7 +30,7 @@ class Step:
 TOGETHER = (1, 2, 4, 8, 16, 32)  # requests that one step sends at the same time
 _TOKENS = 8  # that an answer has
 _CALL_TOKENS = 64
-_LONG_WORDS = 1500
+_LONG_WORDS = 1500  # of the long prompt
 _IMAGE_PIXELS = 224  # width and height
 _EVERY_S = 0.5
 _MAX_QUOTED = 200  # characters of an answer in the log
@@ -56,6 +56,7 @@ def plan(capabilities: Sequence[Capability]) -> tuple[Step, ...]:
 
 
 def _text() -> Iterator[Step]:
+    """Yield the steps of a text model: short and long prompts, then many at once, half of them sampled."""
     yield Step("short prompt", (_chat("Hello", stream=True),))
     yield Step("long prompt", (_chat("Read this. " + " ".join(map(str, range(_LONG_WORDS)))),))
     for count in TOGETHER:
@@ -68,6 +69,7 @@ def _text() -> Iterator[Step]:
 
 
 def _tools() -> Iterator[Step]:
+    """Yield the steps that load the tool parser: a tool that the model may call, and one that it must call."""
     question = "What time is it in Beijing?"
     yield Step("tool call", (_chat(question, tools=[_TOOL], tool_choice="auto", stream=True),))
     named = {"type": "function", "function": {"name": "get_time"}}
@@ -77,6 +79,7 @@ def _tools() -> Iterator[Step]:
 
 
 def _images() -> Iterator[Step]:
+    """Yield the step that loads the image processor."""
     url = "data:image/png;base64," + base64.b64encode(_png()).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is this?"}]
     yield Step("image", (_chat(content),))
@@ -90,6 +93,7 @@ _PLANS: dict[Capability, Callable[[], Iterator[Step]]] = {
 
 
 def _chat(content: object, **more: object) -> dict[str, object]:
+    """Return the body of a chat request for a fixed number of greedy tokens; `more` adds or replaces members."""
     message = {"role": "user", "content": content}
     return {"messages": [message], "max_tokens": _TOKENS, "temperature": 0, "ignore_eos": True, **more}
 
@@ -107,11 +111,9 @@ def _png() -> bytes:
 
 
 class Warming:
-    """The warm-up of one run of vLLM: takes one step after the other; the supervisor calls `look` until `over`.
-
-    `own` is how many of its requests vLLM may count as finished. `done` has the names of the steps that succeeded,
-    `problems` a line for each that did not; both are for the log.
-    """
+    """The warm-up of one run of vLLM: takes one step after the other; the supervisor calls `look` until `over`. `own`
+    is how many of its requests vLLM may count as finished. `done` has the names of the steps that succeeded, `problems`
+    a line for each that did not; both are for the log."""
 
     every_s = _EVERY_S
 
@@ -125,9 +127,7 @@ class Warming:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`port` is on 127.0.0.1; `key` gets the requests past `admission`; `limit_s` is the time for all steps.
-
-        `standstill` is reported after `hang_after_s` without a sign of life; 0 means never.
-        """
+        `standstill` is reported after `hang_after_s` without a sign of life; 0 means never."""
         self._port = port
         self._key = key
         self._steps = list(steps)
@@ -198,10 +198,11 @@ class Warming:
         return self._hang_after_s > 0 and self._signs.can_tell
 
     def _open(self) -> list[Question]:
+        """Return the requests of this step that have not ended."""
         return [question for question in self._asked if not question.over]
 
     def _read_answers(self) -> None:
-        """Read what has arrived; a newly complete answer is a sign of life."""
+        """Read what has arrived; note a sign of life if another answer is complete or /metrics has changed."""
         for question in self._open():
             question.pump()
         self._signs.look()
@@ -229,6 +230,7 @@ class Warming:
             self.done.append(step.name)
 
     def _request(self, request: dict[str, object]) -> bytes:
+        """Return the bytes of a request that `admission` lets in; the connection ends with the answer (HTTP/1.0)."""
         body = json.dumps(request).encode()
         head = b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         return b"%s%s: %s\r\nContent-Length: %d\r\n\r\n%s" % (head, KEY_HEADER, self._key, len(body), body)

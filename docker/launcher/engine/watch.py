@@ -14,12 +14,10 @@ _MAX_BETWEEN_S = 5.0  # longest time between two polls
 
 class Watch:
     """Polls one run of vLLM without blocking; the supervisor calls `look` and ends vLLM if `standstill` is not None.
-
-    `is_unreadable` is True once /metrics was too large to read; no standstill is reported of such a vLLM.
-    """
+    `is_unreadable` is True once /metrics was too large to read; no standstill is reported of such a vLLM."""
 
     def __init__(self, port: int, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`port` is on 127.0.0.1; a `limit_s` of 0 turns the watch off; `clock` counts seconds and never goes back."""
+        """Ask nothing yet. A `limit_s` of 0 turns the watch off; `clock` counts seconds and never goes back."""
         self._port = port
         self._clock = clock
         self._every_s = min(limit_s / _LOOKS_PER_LIMIT, _MAX_BETWEEN_S)
@@ -36,7 +34,7 @@ class Watch:
 
     @property
     def standstill(self) -> str | None:
-        """`StallDetector.standstill`; None if the watch is off."""
+        """What has not changed for `limit_s`, as a sentence for the log; None if all is well or the watch is off."""
         return self._detector.standstill if self._every_s else None
 
     def readers(self) -> Iterator[int]:
@@ -65,7 +63,7 @@ class Watch:
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _read_answers(self) -> None:
-        """Hand a complete answer of /metrics to the detector; one that cannot be read counts as no information."""
+        """Hand a complete answer of /metrics to the detector; one that is too large or unreadable tells it nothing."""
         if self._metrics and self._metrics.too_large:  # vLLM is alive, but nothing can be compared
             self.is_unreadable = True
             self._detector, self._metrics = self._detector.after_answer(EngineMetrics(), self._clock()), None
@@ -77,7 +75,7 @@ class Watch:
             self._metrics = None
 
     def _send_questions(self, now: float) -> None:
-        """Poll /metrics unless the last poll is still open, which counts as no answer; send the probe if it is due."""
+        """Ask for /metrics, unless the last question is open: it counts as unanswered. Send the probe if one is due."""
         if self._metrics:
             self._detector = self._detector.after_no_answer(now)
         if self._metrics is None or self._metrics.over:

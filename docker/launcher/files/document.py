@@ -34,10 +34,8 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object whose fields are read by type. `above` is the path to it for errors, such as `files[3].`.
-
-    Each method returns the field `name`; a missing field or one of another type raises `ValueError`.
-    """
+    """A JSON object whose fields are read by type. `above` is the path to it for errors, such as `files[3].`. Each
+    method returns the field `name`; a missing field or one of another type raises `ValueError`."""
 
     values: Mapping[str, object]
     above: str = ""
@@ -118,12 +116,14 @@ class Fields:
 
 
 def _whole(text: str) -> int:
+    """Return the whole number in a JSON text. Raises `ValueError` for too many digits, which would convert slowly."""
     if len(text) > _MAX_NUMBER:
         raise ValueError(f"the number {shown(text)} is too long")
     return int(text)
 
 
 def _finite(text: str) -> float:
+    """Return the number in a JSON text; raises `ValueError` for one that Python would take for infinity."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {shown(text)} is too large")

@@ -12,10 +12,8 @@ _FLAGS = (
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, folder: int | None = None) -> int:
-    """Open a regular file, relative to the open directory `folder` if one is given, and return its descriptor.
-
-    Raises `OSError`, also for a link, a pipe or a device. A file that is created gets mode 0644.
-    """
+    """Open a regular file, relative to the open directory `folder` if one is given, and return its descriptor. Raises
+    `OSError`, also for a link, a pipe or a device. A file that is created gets mode 0644."""
     try:
         descriptor = os.open(path, flags | _FLAGS, 0o644, dir_fd=folder)
     except OSError as error:
@@ -38,10 +36,8 @@ def read(path: Path, most_bytes: int) -> bytes:
 
 
 def replace(path: Path, text: str) -> None:
-    """Replace the file atomically: write a draft beside it, then rename that. Raises `OSError`.
-
-    The draft's name contains the container's, since replicas may share the folder; an old draft is removed first.
-    """
+    """Replace the file atomically: write a draft beside it, then rename that. Raises `OSError`. The draft's name
+    contains the container's, since replicas may share the folder; an old draft is removed first."""
     draft = path.with_name(f".{path.name}.{socket.gethostname()}")
     draft.unlink(missing_ok=True)
     with open(open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:

@@ -26,6 +26,7 @@ def run(init: Init, work: Callable[[], _Done]) -> _Done:
 
 
 def _do(work: Callable[[], _Done], outcome: Future[_Done], init: Init) -> None:
+    """Do the work, in the thread; its result or error is in `outcome` before the main thread is woken."""
     try:
         outcome.set_result(work())
     except BaseException as error:  # noqa: BLE001 - `run` raises it in the main thread

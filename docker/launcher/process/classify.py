@@ -54,18 +54,15 @@ _CONFIGURATION_ERRORS = {
 # a ValueError of vLLM that goes away once another process has freed its memory
 _TEMPORARY = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
 
-_CAUSE_LIMIT = 600
+_CAUSE_LIMIT = 600  # characters
 
 
 def classify(
     exit_code: int, lines: Sequence[str], *, was_ready: bool, standstill: str | None = None
 ) -> Verdict:
-    """Judge the end of a run that nobody had stopped.
-
-    `exit_code` is negative for a signal (-9: killed, often for want of memory); `lines` are the last lines
-    vLLM printed, oldest first; `standstill` is why the launcher ended the run, if it did. An exit with 0 is
-    a crash too.
-    """
+    """Judge the end of a run that nobody had stopped. `exit_code` is negative for a signal (-9: killed, often for want
+    of memory); `lines` are the last lines vLLM printed, oldest first; `standstill` is why the launcher ended the run,
+    if it did. An exit with 0 is a crash too."""
     if standstill is not None:
         return Verdict(Kind.HANG, standstill)
     if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not was_ready:
@@ -87,7 +84,7 @@ def signal_name(exit_code: int) -> str | None:
 
 
 def _is_configuration(cause: str) -> bool:
-    """Whether the exception would recur at every start."""
+    """Return whether the cause is an error that comes with every start: of a known type, with text that proves it."""
     found = _ERROR.match(cause)
     if found is None or _TEMPORARY.search(cause):
         return False

@@ -22,7 +22,7 @@ from launcher.process.process_tree import Descendant
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MAX_REAPED_AT_ONCE = 4096  # children in one `wait`
 _PR_SET_CHILD_SUBREAPER = 36
-_MAX_WAIT_S = 3600.0
+_MAX_WAIT_S = 3600.0  # `poll` takes no more milliseconds than a C int holds
 
 
 class CancelledError(Exception):
@@ -43,14 +43,12 @@ class WaitResult:
 
 
 class Init:
-    """A context in which stop signals are recorded and every ended child is reaped. `main` enters one.
-
-    Only one at a time, in the main thread. Leaving restores the earlier signal handlers. `stop_signal` is the first
-    stop signal that arrived, None so far.
-    """
+    """A context in which stop signals are recorded and every ended child is reaped. `main` enters one. Only one at a
+    time, in the main thread. Leaving restores the earlier signal handlers. `stop_signal` is the first stop signal that
+    arrived, None so far."""
 
     def __init__(self) -> None:
-        """No effect until entered."""
+        """Prepare the attributes; handlers are set only when the context is entered."""
         self.stop_signal: signal.Signals | None = None
         self.spared: Collection[Descendant] = ()
         """Descendants that this process already had when it entered the context; they are never killed."""
@@ -100,10 +98,12 @@ class Init:
             os.write(self._wake_writer, b"\0")
 
     def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        """Keep the first stop signal, in the main thread; Python also writes to the wake-up pipe, so `wait` returns."""
         self.stop_signal = self.stop_signal or signal.Signals(number)
 
 
 def _milliseconds(seconds: float | None) -> int | None:
+    """Return the timeout for `poll`, rounded up so that it is not called again too early; None for no limit."""
     return None if seconds is None else math.ceil(min(max(seconds, 0.0), _MAX_WAIT_S) * 1000)
 
 

@@ -24,16 +24,16 @@ class Sink(Protocol):
 
 
 class Outlet:
-    """A sink that never blocks, for a descriptor that may: stdout or stderr. Starts its thread at once."""
+    """An outlet: a sink that never blocks, for a descriptor that may (stdout or stderr). Starts its thread at once."""
 
     def __init__(self, descriptor: int, note: Callable[[int], bytes], max_bytes: int = _MAX_BYTES) -> None:
-        """`note` returns the log line that says how many bytes were lost; at most `max_bytes` wait."""
+        """Start the thread. `note` returns the log line about lost bytes; at most `max_bytes` wait to be written."""
         self._descriptor = descriptor
         self._note = note
         self._max_bytes = max_bytes
         self._queued: deque[bytes] = deque()
         self._bytes = 0  # queued and being written
-        self._lost = 0
+        self._lost = 0  # bytes dropped since `note` was last called
         self._changed = threading.Condition()
         threading.Thread(target=self._write_loop, name="outlet", daemon=True).start()
 
@@ -54,17 +54,19 @@ class Outlet:
                 self._changed.wait(left)
 
     def _enqueue(self, data: bytes) -> None:
+        """Add to the queue and wake the thread. The caller holds `_changed`."""
         self._queued.append(data)
         self._bytes += len(data)
         self._changed.notify_all()
 
     def _note_lost(self) -> None:
+        """Queue the line about lost bytes, if any were, whatever the bound. The caller holds `_changed`."""
         if self._lost:
             lost, self._lost = self._lost, 0
             self._enqueue(self._note(lost))
 
     def _write_loop(self) -> None:
-        """Write what is queued, for ever: the body of the thread."""
+        """Write what is queued, for ever, in the thread; the lock is not held during a write, which may block."""
         while True:
             data = self._next()
             self._deliver(data)
@@ -75,13 +77,14 @@ class Outlet:
                 self._changed.notify_all()
 
     def _next(self) -> bytes:
+        """Wait for data and take it from the queue; its bytes count against the bound until they are written."""
         with self._changed:
             while not self._queued:
                 self._changed.wait()
             return self._queued.popleft()
 
     def _deliver(self, data: bytes) -> None:
-        """Write to the descriptor, blocking while its reader is slow; drop the rest after an error."""
+        """Write all of `data`, blocking; drop the rest if the descriptor fails."""
         view = memoryview(data)
         while view:
             try:
@@ -92,6 +95,7 @@ class Outlet:
                 return
 
     def _await_room(self) -> None:
+        """Block until the descriptor can be written to."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll()

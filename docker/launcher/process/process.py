@@ -37,14 +37,12 @@ class StartError(Exception):
 
 
 class Stream:
-    """Copies one of vLLM's output streams from a pipe to a sink, byte for byte. `Process` owns two.
-
-    Bytes are held back only to the end of a line (or of a progress bar's redraw), so that the launcher's own log lines
-    never land in the middle of one. `open` is False once the program has closed its end.
-    """
+    """Copies one of vLLM's output streams from a pipe to a sink, byte for byte. `Process` owns two. Bytes are held back
+    only to the end of a line (or of a progress bar's redraw), so that the launcher's own log lines never land in the
+    middle of one. `open` is False once the program has closed its end."""
 
     def __init__(self, source: int, sink: Sink) -> None:
-        """`source` is the reading end of a pipe; this stream closes it."""
+        """Copy from `source`, the reading end of a pipe, which this stream closes in the end."""
         os.set_blocking(source, False)
         self._source = source
         self._sink = sink
@@ -92,7 +90,7 @@ class Process:
     def __init__(
         self, popen: subprocess.Popen[bytes], streams: Sequence[Stream], spared: Collection[Descendant]
     ) -> None:
-        """Use `start`, which makes them."""
+        """Take over a program that `start` has started; nothing else calls this."""
         self._popen = popen
         self._streams = streams
         self._spared = spared
@@ -133,11 +131,9 @@ class Process:
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory.
-
-        Processes that have left the group are killed too: all descendants of the launcher except `spared`. (An
-        orphan becomes the launcher's child, so nothing else tells whose it was.)
-        """
+        """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory. Processes that
+        have left the group are killed too: all descendants of the launcher except `spared`. (An orphan becomes the
+        launcher's child, so nothing else tells whose it was.)"""
         self._signal_group()
         self._kill_strays()
 
@@ -149,11 +145,12 @@ class Process:
         self._kill_strays()  # after closing the streams: reading /proc needs a descriptor
 
     def _signal_group(self) -> None:
+        """Send SIGKILL to the process group; nothing if none of it is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def _kill_strays(self) -> None:
-        """Kill descendants that left the group. If /proc cannot be read now, the next `start` does it first."""
+        """Kill descendants that left the group. If /proc cannot be read now, the next `start` kills them first."""
         with contextlib.suppress(OSError):
             process_tree.kill_descendants(os.getpid(), self._spared)
 
@@ -167,11 +164,9 @@ class Process:
 def start(
     command: Sequence[str], environ: Mapping[str, str], spared: Collection[Descendant], out: Sink, err: Sink
 ) -> Process:
-    """Start `command` in a process group of its own, with its output on `out` and `err`. Raises `StartError`.
-
-    It gets this process's environment, overridden by `environ`. Descendants of this process other than `spared`
-    (`Init.spared`) were left by an earlier program and are killed first.
-    """
+    """Start `command` in a process group of its own, with its output on `out` and `err`. Raises `StartError`. It gets
+    this process's environment, overridden by `environ`. Descendants of this process other than `spared` (`Init.spared`)
+    were left by an earlier program and are killed first."""
     try:
         process_tree.kill_descendants(os.getpid(), spared)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:

@@ -19,16 +19,16 @@ class Descendant(NamedTuple):
 
 
 class _Listed(NamedTuple):
+    """A line of /proc: a process, its parent's id, and whether it has ended but was not reaped yet."""
+
     process: Descendant
     parent: int
     has_ended: bool
 
 
 def descendants(pid: int, excluding: Collection[Descendant] = ()) -> list[Descendant]:
-    """Return the running children of `pid`, their children and so on, as /proc lists them now.
-
-    Processes in `excluding` and their descendants are left out. Raises OSError if /proc cannot be read.
-    """
+    """Return the running children of `pid`, their children and so on, as /proc lists them now. Processes in `excluding`
+    and their descendants are left out. Raises OSError if /proc cannot be read."""
     children = defaultdict(list)
     for one in _listed():
         if one.process not in excluding:
@@ -40,11 +40,8 @@ def descendants(pid: int, excluding: Collection[Descendant] = ()) -> list[Descen
 
 
 def kill_descendants(pid: int, excluding: Collection[Descendant] = ()) -> None:
-    """Send SIGKILL to all `descendants`, and repeat until there is no new one.
-
-    (A process may start another one after it was listed and before it is killed.) Raises OSError if /proc cannot be
-    read.
-    """
+    """Send SIGKILL to all `descendants`, and repeat until there is no new one. (A process may start another one after
+    it was listed and before it is killed.) Raises OSError if /proc cannot be read."""
     killed: set[Descendant] = set()
     for _ in range(_MAX_ROUNDS):
         new = set(descendants(pid, excluding)) - killed

@@ -50,7 +50,7 @@ class GpuLocks:
     """The locks on one worker's GPUs: none at first; once claimed, the same until `release`. The supervisor owns it."""
 
     def __init__(self, directory: Path, count: int, slug: str) -> None:
-        """`count` is how many GPUs the worker needs, `directory` where the lock files are. Opens nothing yet."""
+        """Claim nothing yet. `count` is how many GPUs the worker needs, `directory` where the lock files are."""
         self._directory = directory
         self._count = count
         self._slug = slug
@@ -64,9 +64,7 @@ class GpuLocks:
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
         """Lock and return the free GPUs with the lowest indexes among `seen`, or return those that are held already.
-
-        Blocks for 2 s at most. Raises `BusyError` if too few are free, `GpusError` if the container lacks them.
-        """
+        Blocks for 2 s at most. Raises `BusyError` if too few are free, `GpusError` if the container lacks them."""
         if self.are_claimed:
             return self._mine
         if len(seen) < self._count:
@@ -116,6 +114,7 @@ class GpuLocks:
 
 
 def _open_lock_file(name: str, folder: int) -> int:
+    """Open the lock file, made if it is not there; closed on exec, so that vLLM inherits no lock."""
     return safe_open.open_regular(name, os.O_RDWR | os.O_CREAT, folder)  # close-on-exec: no rank inherits it
 
 
@@ -145,6 +144,7 @@ def _holder(file: int) -> Holder | None:
 
 
 def _describe_holders(held: Mapping[GPU, Holder | None]) -> str:
+    """Return one line with the GPUs of each holder."""
     by_holder: dict[Holder | None, list[str]] = {}
     for gpu, holder in held.items():
         by_holder.setdefault(holder, []).append(str(gpu.index))

@@ -44,9 +44,7 @@ class _Capture:
 
 def visible(init: Init) -> tuple[GPU, ...]:
     """Run nvidia-smi and return every GPU of this container, lowest index first. Blocks in `Init.wait`, 60 s at most.
-
-    Raises `GpusError`, `StartError` where trying again may help, and `CancelledError` when told to stop.
-    """
+    Raises `GpusError`, `StartError` where trying again may help, and `CancelledError` when told to stop."""
     out, err = _Capture(), _Capture()
     try:
         program = process.start(_COMMAND, {}, init.spared, out, err)

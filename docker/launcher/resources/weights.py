@@ -130,10 +130,8 @@ def manifest_digest(listed: tuple[File, ...]) -> str:
 
 @dataclass
 class Check:
-    """Compares snapshots with the disk, and remembers the digests it computed. The supervisor owns one.
-
-    `on_hash` is called with each file before it is hashed. `cancelled` is asked between chunks of 8 MiB.
-    """
+    """Compares snapshots with the disk, and remembers the digests it computed. The supervisor owns one. `on_hash` is
+    called with each file before it is hashed. `cancelled` is asked between chunks of 8 MiB."""
 
     on_hash: Callable[[File], None] = lambda file: None
     cancelled: IsCancelled = lambda: False
@@ -145,7 +143,7 @@ class Check:
             self._check(snapshot.directory / file.path, file)
 
     def _check(self, path: Path, file: File) -> None:
-        """Compare one file with its entry; raises `WeightsError`, `CorruptError` or `CancelledError`."""
+        """Check one file: its size, and its sha256 if its time or inode is not as READY.json says. Raises as `run`."""
         try:
             stat = Stat.of(path)
             if stat.size != file.stat.size:
@@ -167,7 +165,7 @@ class Check:
 
 
 def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
-    """Parse all entries; raises `ValueError`, also if two paths cannot both exist."""
+    """Return the files that READY.json lists. Raises `ValueError` for paths that cannot all be files."""
     found = {file.path: file for file in map(_file, entries)}
     if len(found) < len(entries):
         raise ValueError("the same path is there twice")
@@ -179,7 +177,7 @@ def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
 
 
 def _file(entry: Fields) -> File:
-    """Parse one entry; raises `ValueError`, also for a path that leaves the snapshot."""
+    """Return one listed file. Raises `ValueError` for a path that would leave the snapshot."""
     name = entry.text("path", _PATH, most=_MAX_PATH_BYTES)
     parts = name.split("/")
     if name == "READY.json" or not all(map(_is_safe, parts)):
@@ -194,6 +192,7 @@ def _is_safe(part: str) -> bool:
 
 
 def _match_digest(snapshot: Snapshot, ready: Path) -> None:
+    """Raise `WeightsError` unless the digest is that of the listed files, and names the snapshot's directory."""
     if manifest_digest(snapshot.files) != snapshot.digest:
         raise WeightsError(f"{ready} contradicts itself: its files do not give its digest")
     if snapshot.digest[:16] != snapshot.directory.name:
@@ -201,6 +200,7 @@ def _match_digest(snapshot: Snapshot, ready: Path) -> None:
 
 
 def _sha256(path: Path, cancelled: IsCancelled) -> str:
+    """Return the file's digest in hex. Raises `OSError`, and `CancelledError` as soon as `cancelled` says so."""
     digest = hashlib.sha256()
     with open(safe_open.open_regular(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):

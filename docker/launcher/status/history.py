@@ -63,11 +63,9 @@ def usual(starts: Sequence[Start]) -> dict[str, float]:
 
 
 def left_s(usual: Start, phase: Phase, spent_s: float, percent: int | None = None) -> float | None:
-    """Estimate the seconds until ready; None if no start-up is under way or none was kept. Pure.
-
-    `usual` is from `usual()`, `spent_s` the time in `phase` so far. vLLM's `percent` of loaded weights, from 10
-    on, takes precedence over how long loading usually takes.
-    """
+    """Estimate the seconds until ready; None if no start-up is under way or none was kept. Pure. `usual` is from
+    `usual()`, `spent_s` the time in `phase` so far. vLLM's `percent` of loaded weights, from 10 on, takes precedence
+    over how long loading usually takes."""
     if not usual or phase not in COUNTED:
         return None
     later = sum(usual.get(name, 0.0) for name in COUNTED[COUNTED.index(phase) + 1 :])

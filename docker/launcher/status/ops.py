@@ -33,10 +33,8 @@ _STALE_AFTER_S = 30.0
 
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
-    """Start threads that answer on `port` until the process ends, and return. Raises `OSError`, `RuntimeError`.
-
-    `disks` are the directories of which /metrics reports the free space, by name.
-    """
+    """Start threads that answer on `port` until the process ends, and return. Raises `OSError`, `RuntimeError`. `disks`
+    are the directories of which /metrics reports the free space, by name."""
     listener = socket.create_server(("", port))
     server = _Server(state_file, [_Disk(name, path) for name, path in disks.items()])
     threading.Thread(target=server.run, args=(listener,), name="ops", daemon=True).start()
@@ -59,6 +57,7 @@ class _Server:
             time.sleep(1)
 
     async def _serve(self, listener: socket.socket) -> None:
+        """Accept connections until something fails."""
         # asyncio reports here that no descriptor was left to accept with, and tries again by itself
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(
@@ -105,6 +104,7 @@ class _Server:
 
 
 def _response(status: HTTPStatus, kind: str, text: str) -> bytes:
+    """Return the bytes of a response, after which the connection is closed."""
     body = text.encode()
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
@@ -135,6 +135,7 @@ class _Disk:
             time.sleep(_MEASURED_EVERY_S)
 
     def _measure(self) -> None:
+        """Measure once; after a failure the earlier measurement stays, until `space` finds it too old."""
         with suppress(OSError):
             stat = os.statvfs(self._path)
             space = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize

@@ -66,6 +66,7 @@ def _one(value: float | None) -> dict[str, float]:
 
 
 def _gauge(name: str, samples: Mapping[str, float]) -> Iterator[str]:
+    """Yield a gauge's lines; none at all without samples, since an unknown value is left out."""
     if samples:
         yield f"# TYPE {name} gauge"
     for labels, value in samples.items():

@@ -38,9 +38,7 @@ class Trouble(StrEnum):
 @dataclass(frozen=True)
 class State:
     """The launcher's state at one moment. `since` is when the phase began, `seconds` how long each earlier phase took.
-
-    `usual` is how long phases took in earlier starts. `crashes` and `hangs` count since the launcher began.
-    """
+    `usual` is how long phases took in earlier starts. `crashes` and `hangs` count since the launcher began."""
 
     slug: str
     phase: Phase
@@ -82,6 +80,7 @@ def read(path: Path) -> State | None:
 
 
 def _parsed(said: Fields) -> State:
+    """Return the state in the parsed JSON. Raises `ValueError` for anything else, another schema included."""
     said.whole("schema", 1, 1)
     trouble = said.text_or_none("trouble")
     return State(

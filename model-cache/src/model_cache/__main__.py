@@ -40,13 +40,14 @@ def main() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Bad input ends with one line, like any other error."""
+    """An argument parser that reports bad input as one line, like any other error, instead of the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; {self.prog} --help says more")
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; it sets `run`, the function that carries out the one that was asked for."""
     parser = _Parser("python3 -m model_cache", description="Without a command: fetch.")
     parser.set_defaults(run=_job(_fetch))
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -85,6 +86,8 @@ def _number(least: int, default: int) -> Callable[[str], int]:
 
 
 def _job(task: Task) -> Callable[[argparse.Namespace], None]:
+    """Return a command that runs *task* with the settings and a progress, and reports the error that ends it."""
+
     def run(_: argparse.Namespace) -> None:
         settings = load(Settings)
         progress = Progress(settings.slug, settings.chosen_repo)
@@ -92,7 +95,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
         try:
             task(Job(settings, progress, report), settings)
         except JobError as error:
-            if progress.snapshot().phase != "failed":  # else it has been reported
+            if progress.state().phase != "failed":  # else it has been reported
                 progress.fail(str(error))
                 report.line()
             raise
@@ -101,7 +104,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
 
 
 def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
-    """Lines on standard output; for `lock`, whose output is the file, on standard error."""
+    """Return what writes the progress: on standard output; on standard error for `lock`, whose output is the file."""
     if task is _lock:
         return Reporter(progress, sys.stderr, text_line)
     terminal = sys.stdout.isatty()
@@ -118,6 +121,7 @@ def _verify(job: Job, _settings: Settings) -> None:
 
 
 def _lock(job: Job, settings: Settings) -> None:
+    """Print the new weights.lock to standard output, and to standard error what it changes of the old one."""
     new = job.locked()
     old = _readable(settings.chosen_lock_file)
     differences = lockfile.changes(old.manifest if old else Manifest(()), new.manifest)
@@ -126,7 +130,7 @@ def _lock(job: Job, settings: Settings) -> None:
 
 
 def _readable(path: Path | None) -> lockfile.Lockfile | None:
-    """The lock file before; a broken one counts as none, since it is to be replaced."""
+    """Return the lock file at *path*; None if there is none, or a broken one, since it is to be replaced."""
     try:
         return lockfile.read(path) if path else None
     except ConfigError:

@@ -57,10 +57,8 @@ def unreadable(name: str, error: OSError) -> RetryableError:
 
 
 def combined(errors: Sequence[JobError]) -> JobError:
-    """One error for all of *errors*, which are in order of time; the last one's text comes first.
-
-    Its type is the most hopeful one: if one of them is temporary, running again may help.
-    """
+    """One error for all of *errors*, which are in order of time; the last one's text comes first. Its type is the most
+    hopeful one: if one of them is temporary, running again may help."""
     texts = list(dict.fromkeys(str(error) for error in reversed(errors)))
     kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))

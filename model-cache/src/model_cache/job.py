@@ -25,7 +25,7 @@ from model_cache.telemetry.report import Reporter, human_bytes
 
 
 class Job:
-    """One run for one slug."""
+    """One run for one slug: `run` or `verify` publishes its weights, `locked` makes its lock file."""
 
     def __init__(self, settings: Settings, progress: Progress, report: Reporter) -> None:
         self._settings = settings
@@ -59,7 +59,7 @@ class Job:
         return snapshot
 
     def _unchanged(self) -> Path | None:
-        """The linked snapshot if it is what is asked for and no file's stat has changed: no network, no hashing."""
+        """Return the linked snapshot if it is wanted and no stat has changed, else None: no network, no hashing."""
         if (snapshot := self._linked()) is None or (record := ready.read(snapshot)) is None:
             return None
         # READY.json may have yet to say that weights.lock names these files
@@ -67,7 +67,7 @@ class Job:
         return None if is_newly_locked or record.changed(snapshot) else snapshot
 
     def _linked(self) -> Path | None:
-        """The snapshot that the slug links to, if it is what is asked for."""
+        """Return the snapshot that the slug links to if it is what is asked for, else None."""
         if (snapshot := self._volume.linked()) is None or (record := ready.read(snapshot)) is None:
             return None
         wanted = self._lock()
@@ -76,12 +76,13 @@ class Job:
         return snapshot if is_named and is_wanted else None
 
     def _lock(self) -> Lockfile | None:
-        """The slug's weights.lock, or else what was recorded at first use. Raises ConfigError."""
+        """Return the slug's weights.lock, or else what was recorded at first use, or None. Raises ConfigError."""
         return self._own_lock() or lockfile.read(
             self._volume.recorded_lock(self._settings.revision), follow_link=False
         )
 
     def _own_lock(self) -> Lockfile | None:
+        """Return the slug's weights.lock, None if it has none. Raises ConfigError if it is for other weights."""
         settings = self._settings
         path = settings.chosen_lock_file
         own = lockfile.read(path) if path else None
@@ -93,6 +94,7 @@ class Job:
         return own
 
     def _repair_or_fetch(self, *, every_byte: bool = False) -> Path:
+        """Return the published snapshot, repaired or fetched under the volume's write lock; report meanwhile."""
         self._say_wrong_record(self._volume.linked())
         with (
             serving(self._progress, self._settings.port, self._report.line),
@@ -110,10 +112,9 @@ class Job:
     def _repaired(
         self, snapshot: Path | None, content: Lockfile | None = None, *, every_byte: bool = False
     ) -> Path | None:
-        """The published *snapshot* with its record renewed, if every byte is still right; as *content*, if given.
-
-        Stats differ after a volume was copied. A snapshot with wrong bytes is withdrawn at once.
-        """
+        """Check a published *snapshot* and renew its record, as *content* if given; None if it has no record or wrong
+        bytes. Stats differ after a volume was copied, so only suspects are read. Wrong bytes withdraw the snapshot at
+        once."""
         record = ready.read(snapshot) if snapshot else None
         if snapshot is None or record is None:
             return None
@@ -138,6 +139,7 @@ class Job:
         return Lockfile(self._settings.chosen_repo, self._settings.revision, manifest)
 
     def _fetched(self) -> Path:
+        """Publish what is wanted and return the snapshot. Names and space are checked before anything is downloaded."""
         wanted = self._lock()
         if wanted and (snapshot := self._relinked(wanted.manifest)):
             return snapshot
@@ -155,7 +157,7 @@ class Job:
         return self._volume.publish(content, stamps, locked=self._is_locked(content))
 
     def _relinked(self, manifest: Manifest) -> Path | None:
-        """The snapshot of *manifest*, where another slug or an earlier run has published it."""
+        """Link the slug to the snapshot of *manifest* if another slug or an earlier run has published it; else None."""
         content = self._lock_of(manifest)
         snapshot = self._repaired(self._volume.snapshot(manifest.digest), content)
         if snapshot:
@@ -164,16 +166,16 @@ class Job:
         return snapshot
 
     def _record(self, made: Lockfile) -> None:
-        """Without a lock file, record what is trusted at first use for later runs."""
+        """Record what is trusted at first use, for later runs without a lock file."""
         if self._lock() is None:
             self._volume.record_lock(made)
 
     def _wanted(self, hub: Sources, wanted: Lockfile | None) -> Manifest:
-        """What the snapshot shall consist of: the lock file's files, or without one the hub's listing."""
+        """Return what the snapshot shall consist of: the lock file's files, or without one those that the hub lists."""
         listing = hub.list_files(known=wanted is not None)
         if wanted is None:
             return self._trusted(self._accepted(listing))
-        if hub.count == 1:
+        if hub.count == 1:  # else another source may have what this listing lacks
             self._check_listed(listing, wanted)
         self._report.line(
             f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
@@ -189,6 +191,7 @@ class Job:
             )
 
     def _trusted(self, accepted: Accepted) -> Manifest:
+        """Return the manifest, after a line that says that only the hub's listing vouches for it."""
         digest, slug = accepted.manifest.digest[:16], self._settings.slug
         self._report.line(
             f"no weights.lock: digest {digest} is trusted at first use; make lock-weights MODEL={slug}"
@@ -196,6 +199,7 @@ class Job:
         return accepted.manifest
 
     def _accepted(self, listing: list[ListedFile] | None) -> Accepted:
+        """Return which listed files are fetched. Raises AccessError for None: no source gave a listing."""
         if listing is None:
             raise AccessError(
                 "nobody who answers lists a sha256 for every file: a weights.lock is needed, from a host that "
@@ -206,7 +210,7 @@ class Job:
         return accepted
 
     def locked(self) -> Lockfile:
-        """A lock file of what the hub lists now, its shard index checked; publishes nothing. Raises JobError."""
+        """Return a lock file of what the hub lists now, its shard index checked; publishes nothing. Raises JobError."""
         with explained(self._settings.dir), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
             accepted = self._accepted(hub.list_files())
             if index := accepted.manifest.index:
@@ -215,16 +219,15 @@ class Job:
 
     @contextmanager
     def _connected(self) -> Iterator[Sources]:
+        """Yield the sources; the SDK's home is a directory of this run only, since it unpickles what lies there."""
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
             export_to_sdk(self._volume.sdk_cache(Path(home)), Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
-        """Download and verify until every file in *staging* is right, and return their stamps.
-
-        Wrong files are downloaded again, first from the same source, since a part that an earlier run left may be at
-        fault, and then from another if there is one.
-        """
+        """Download and verify until every file in *staging* is right, and return their stamps. Wrong files are
+        downloaded again, first from the same source, since a part that an earlier run left may be at fault, and then
+        from another."""
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
         for turn in range(tries := 2 + hub.count):
@@ -237,7 +240,7 @@ class Job:
             for file in left:
                 safe_open.remove(staging, file.path)
             self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
-            if turn:
+            if turn:  # the first time, what an earlier run left may have been wrong
                 hub.distrust(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
@@ -246,6 +249,7 @@ class Job:
         )
 
     def _download(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
+        """Download what *staging* lacks: the shard index first, since it can show that the manifest is incomplete."""
         missing = [file for file in manifest.files if not has_size(staging, file)]
         total, left = _work(manifest.files), _work(missing)
         self._report.enter("downloading", total, Work(total.bytes - left.bytes, total.files - left.files))
@@ -255,7 +259,7 @@ class Job:
             hub.download(rest, staging, self._progress)
 
     def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
-        """The shard index, verified before hundreds of gigabytes follow."""
+        """Return the shard index, downloaded and verified before hundreds of gigabytes follow."""
         for _ in range(1 + hub.count):
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
@@ -272,6 +276,7 @@ class Job:
     def _verified(
         self, root: Path, files: Sequence[ManifestFile], on_wrong: Callable[[], None] = lambda: None
     ) -> Verdict:
+        """Read *files* below *root* back; return which are right. Threads call *on_wrong* for each that is not."""
         if not files:
             return Verdict([], {})
         self._report.enter("verifying", _work(files))
@@ -290,13 +295,14 @@ class Job:
         )
 
     def _say_accepted(self, accepted: Accepted) -> None:
-        """List files that could run code when they are loaded."""
+        """Report the files that could run code when they are loaded."""
         for file in accepted.code:
             self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
         for path in accepted.left_out:
             self._report.line(f"left out, since loading it runs code: {path!r}")
 
     def _say_ready(self, snapshot: Path) -> None:
+        """Report what was published. Raises IntegrityError if its record can no longer be read."""
         record = ready.read(snapshot)
         if record is None:
             raise IntegrityError(f"{snapshot} lost its record while it was published; run again")
@@ -305,7 +311,7 @@ class Job:
         self._enter_done("ready", record.manifest(), remark)
 
     def _say_wrong_record(self, snapshot: Path | None) -> None:
-        """A record that cannot be trusted counts as none: all files are read again, and it is rewritten."""
+        """Report a record that cannot be trusted; it counts as none: all files are read again, and it is rewritten."""
         if snapshot is None:
             return
         try:

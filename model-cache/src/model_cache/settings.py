@@ -49,6 +49,7 @@ def _repo(value: str) -> str:
 
 
 def _endpoint(value: str) -> str:
+    """Return the address without a slash at its end. Raises ValueError if it is no HTTP address."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is no address: give http://host[:port] or https://host[:port]")
@@ -56,6 +57,7 @@ def _endpoint(value: str) -> str:
 
 
 def _fallbacks(value: str) -> str:
+    """Return the setting if each of its words is a source. Raises ValueError."""
     for fallback in value.split():
         kind, _, place = fallback.partition(":")
         if kind in ("hf", "node"):
@@ -66,6 +68,7 @@ def _fallbacks(value: str) -> str:
 
 
 def _ca(value: Path) -> Path:
+    """Return the path if certificates can be read there. Raises ValueError."""
     import ssl  # lazily, since few set it
 
     try:
@@ -76,6 +79,7 @@ def _ca(value: Path) -> Path:
 
 
 def _limit(value: int) -> int:
+    """Return the limit in bytes a second; 0 means none. Raises ValueError for one that would starve the connections."""
     if 0 < value < _MIN_LIMIT:
         raise ValueError(
             f"{value} is less than the {_MIN_LIMIT} bytes a second that sixteen connections need"
@@ -164,10 +168,8 @@ class Settings(VolumeSettings):
         return self.lock_file if self.chosen_repo == self.repo else None
 
     def token(self) -> str | None:
-        """The token in ``token_file``, or None when no file is set.
-
-        Raises ConfigError when the file cannot be read or is empty.
-        """
+        """The token in ``token_file``, or None when no file is set. Raises ConfigError when the file cannot be read or
+        is empty."""
         return read_token(self.token_file, f"{_PREFIX}TOKEN_FILE") if self.token_file else None
 
     def node_token(self) -> str | None:
@@ -182,7 +184,7 @@ class Settings(VolumeSettings):
 
 
 def read_token(path: Path, variable: str) -> str:
-    """The token in the file at *path*, which *variable* names. Raises ConfigError if it cannot be read or is empty."""
+    """Return the token in the file at *path*, a setting called *variable*. Raises ConfigError if there is none."""
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -219,7 +221,7 @@ def load(kind: type[_Kind]) -> _Kind:
 
 
 def export_proxies() -> None:
-    """Add http:// to proxies in the environment without a scheme, for libraries that need one."""
+    """Put http:// before proxies in the environment that lack a scheme, which some libraries need."""
     for name in (*_PROXIES, *map(str.lower, _PROXIES)):
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
@@ -231,10 +233,8 @@ def _fault(field: str, kind: str, message: str) -> str:
 
 
 def export_to_sdk(cache: Path, home: Path) -> None:
-    """Set what the SDK reads from the environment when it is imported. What is set already stays.
-
-    *cache* holds its lock files and must be on the volume, so that every container sees them; *home* holds its
-    credentials, which it unpickles, and must be private to this run.
-    """
+    """Set what the SDK reads from the environment when it is imported. What is set already stays. *cache* holds its
+    lock files and must be on the volume, so that every container sees them; *home* holds its credentials, which it
+    unpickles, and must be private to this run."""
     os.environ.update(_SDK_SETTINGS | os.environ)
     os.environ.update(MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

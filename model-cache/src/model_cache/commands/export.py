@@ -35,7 +35,7 @@ def run(given: Namespace) -> None:
 
 
 class Export:
-    """One snapshot on its way into one directory."""
+    """One published snapshot, copied in parts into a directory, which may be on a disk too small for all of them."""
 
     def __init__(self, root: Path, slug: str, into: Path) -> None:
         """Raises ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
@@ -49,10 +49,8 @@ class Export:
         self._into = into / f"{slug}-{record.digest[:DIGEST_DIGITS]}"
 
     def run(self, part_bytes: int, first: int) -> None:
-        """Write the parts from number *first* on, holding the snapshot's lock against prune.
-
-        Raises ConfigError if it is being removed, NoSpaceError, OSError.
-        """
+        """Write the parts from number *first* on, holding the snapshot's lock against prune. Raises ConfigError if it
+        is being removed, NoSpaceError, OSError."""
         with shared(self._snapshot) as is_locked:
             if not is_locked:
                 raise ConfigError(
@@ -61,6 +59,7 @@ class Export:
             self._run(part_bytes, first)
 
     def _run(self, part_bytes: int, first: int) -> None:
+        """Write lock file and part size first, then each part from *first* on that is not there; print its name."""
         self._into.mkdir(parents=True, exist_ok=True)
         self._note(LOCK, self._lockfile.text())
         self._note(FORM, json.dumps({"part_bytes": part_bytes}) + "\n")
@@ -71,6 +70,7 @@ class Export:
             sys.stdout.flush()
 
     def _has(self, part: Part) -> bool:
+        """Return whether the part is there in full: its sum is noted last, so one that was broken off has none."""
         path, sums = self._into / part.name, self._into / SUMS
         return (
             path.exists()
@@ -80,6 +80,7 @@ class Export:
         )
 
     def _write(self, part: Part) -> None:
+        """Write the part under a draft's name, rename it once it is on the disk, then note its sum."""
         draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
         try:
             with safe_open.writing(self._into, draft.name) as target:
@@ -98,6 +99,7 @@ class Export:
             raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
 
     def _note(self, name: str, text: str, *, keep: bool = False) -> None:
+        """Write *text* to the file *name* in the directory, or append it (*keep*)."""
         with safe_open.writing(self._into, name, keep=keep) as file:
             file.seek(0, os.SEEK_END)
             safe_open.write(file, text.encode())
@@ -109,7 +111,7 @@ class Export:
 
 
 def _record(snapshot: Path) -> Ready | None:
-    """Raises IntegrityError for one that cannot be trusted."""
+    """Return what READY.json says, None if there is none. Raises IntegrityError for one that cannot be trusted."""
     try:
         return ready.checked(snapshot)
     except WrongDocumentError as error:

@@ -16,7 +16,7 @@ from model_cache.telemetry.report import human_bytes
 
 
 def lines(root: Path) -> list[str]:
-    """A line for each slug below *root*, in the slugs' order, then one for each snapshot that no slug links to."""
+    """Return a line for each slug below *root*, sorted, then one for each snapshot that no slug links to."""
     links = _links(root)
     linked = {os.path.realpath(link) for link in links}
     others = sorted(
@@ -28,7 +28,7 @@ def lines(root: Path) -> list[str]:
 
 
 def names(root: Path) -> list[str]:
-    """The slugs that have been linked to a snapshot below *root*."""
+    """Return the slugs that have been linked to a snapshot below *root*."""
     return [link.name for link in _links(root)]
 
 
@@ -37,6 +37,7 @@ def _links(root: Path) -> list[Path]:
 
 
 def _line(link: Path) -> str:
+    """Return the line for a slug, whose *link* leads to its snapshot."""
     snapshot = Path(os.path.realpath(link))
     if (found := _record(snapshot)) is None or isinstance(found, str):
         fault = f" ({found})" if found else ""
@@ -45,7 +46,7 @@ def _line(link: Path) -> str:
 
 
 def _record(snapshot: Path) -> Ready | str | None:
-    """What READY.json says, or why it cannot be trusted; None where there is none."""
+    """Return what READY.json says, or why it cannot be trusted; None where there is none."""
     try:
         return ready.checked(snapshot)
     except (OSError, WrongDocumentError) as error:
@@ -53,7 +54,7 @@ def _record(snapshot: Path) -> Ready | str | None:
 
 
 def _other(snapshot: Path) -> str:
-    """For a snapshot that no slug links to."""
+    """Return the line for a snapshot that no slug links to."""
     found = _record(snapshot)
     if isinstance(found, Ready):
         return _describe("no slug", snapshot, found)
@@ -66,6 +67,7 @@ def _use(snapshot: Path) -> str:
 
 
 def _describe(whose: str, snapshot: Path, found: Ready) -> str:
+    """Return the line for a snapshot with a record: whose it is, what it holds, whether that changed, who uses it."""
     changed = found.changed(snapshot)
     trust = "as weights.lock says" if found.locked else "trusted at first use"
     state = f"{len(changed)} files have changed since" if changed else "unchanged since"

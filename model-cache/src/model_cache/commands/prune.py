@@ -27,7 +27,7 @@ STALE_S = 86_400  # an interrupted download is kept that long, to go on with
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that nothing refers to. *lock*: the write lock of its repository, if it has one."""
+    """Something on the volume that nothing refers to. *lock*: the write lock of its repository, if it has one."""
 
     path: Path
     reason: str
@@ -35,12 +35,12 @@ class Leftover:
 
     @property
     def bytes(self) -> int:
-        """Its size on the volume."""
+        """Its size in bytes, counted anew."""
         return size(self.path)
 
 
 def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]:
-    """All there are below *root*; *now* is the time in seconds since the epoch. *shared*: whether hosts share it."""
+    """Return all there are below *root* at *now*, an epoch time; no snapshots if hosts share it (*shared*)."""
     snapshots = [] if shared else _snapshots(root)
     found = [*snapshots, *_downloads(root, now), *_set_aside(root)]
     return [one for one in found if not _is_in_use(one)]
@@ -64,12 +64,12 @@ def remove(root: Path, leftover: Leftover) -> bool:
 
 
 def size(path: Path) -> int:
-    """Bytes of the files below a directory."""
+    """Return the bytes of all files below a directory."""
     return sum(stat.st_size for stat in _stats(path))
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of the files below a directory; skips those that vanish meanwhile."""
+    """Yield the stat of each file below a directory; skips those that vanish meanwhile."""
     for top, _, names in os.walk(path):
         for name in names:
             with suppress(FileNotFoundError):
@@ -77,6 +77,7 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
 
 
 def _snapshots(root: Path) -> Iterator[Leftover]:
+    """Yield the published snapshots that no slug links to."""
     linked = _linked(root)
     for path in sorted(root.glob("models/*/*/*")):
         if path.is_dir() and _real(path) not in linked:
@@ -89,11 +90,12 @@ def _linked(root: Path) -> set[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Like resolve(), which fails on circular links."""
+    """Resolve all links, also circular ones, at which Path.resolve() fails."""
     return Path(os.path.realpath(path))
 
 
 def _downloads(root: Path, now: float) -> Iterator[Leftover]:
+    """Yield staging directories in which nothing has changed for a day; a younger one may be resumed."""
     for path in sorted(root.glob(".staging/*")):
         if path.is_dir() and now - _changed(path) > STALE_S:
             lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"
@@ -101,16 +103,18 @@ def _downloads(root: Path, now: float) -> Iterator[Leftover]:
 
 
 def _set_aside(root: Path) -> Iterator[Leftover]:
+    """Yield what a weights job put into quarantine because its bytes were wrong."""
     for path in sorted(root.glob(".quarantine/*")):
         yield Leftover(path, "files that were found to be wrong")
 
 
 def _changed(path: Path) -> float:
-    """When something in it changed last."""
+    """Return when something in the directory changed last, in seconds since the epoch."""
     return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
 
 
 def _is_in_use(leftover: Leftover) -> bool:
+    """Return whether somebody has locked the leftover, as a worker does, or its repository, as a weights job does."""
     locks = (leftover.path, leftover.lock)
     if leftover.lock and leftover.lock.with_suffix(".owner").exists():
         return True  # a run of some host holds the heartbeat lock

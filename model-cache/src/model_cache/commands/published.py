@@ -13,8 +13,8 @@ from model_cache.storage.ready import Ready, ReadyFile, Stamp, stamp
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A READY.json that was read; without a record where it cannot be trusted."""
+class _Known:
+    """What is known of one READY.json: its stat when it was read, and the record, None if it cannot be trusted."""
 
     seen: Stamp
     record: Ready | None
@@ -27,15 +27,15 @@ class PublishedWeights:
 
     root: Path
     say: Callable[[str], None]
-    _known: dict[Path, _Read] = field(default_factory=dict)
+    _known: dict[Path, _Known] = field(default_factory=dict)
 
     def newest(self, repo: str, revision: str) -> Ready | None:
-        """The snapshot of that name that was verified last."""
+        """Return the record of the snapshot of that name that was verified last; None if there is none."""
         named = [record for _, record in self._snapshots() if record.is_for(repo, revision)]
         return max(named, key=lambda record: record.published_at, default=None)
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """A file with that content, if its stat is still as verified."""
+        """Open a file with that content and an unchanged stat, for the caller to close; None if there is none."""
         for snapshot, record in self._snapshots():
             for file in record.files:
                 if file.sha256 == sha256 and (found := _unchanged(snapshot, file)):
@@ -43,7 +43,7 @@ class PublishedWeights:
         return None
 
     def _snapshots(self) -> Iterator[tuple[Path, Ready]]:
-        """Each snapshot's directory with its record; links to directories do not count."""
+        """Yield each snapshot's directory with its record, links left out; forget those that are gone."""
         paths = [path for path in self.root.glob("models/*/*/*") if self._is_own(path)]
         self._known = {path: read for path, read in dict(self._known).items() if path in paths}
         for path in paths:
@@ -51,21 +51,23 @@ class PublishedWeights:
                 yield path, record
 
     def _is_own(self, snapshot: Path) -> bool:
+        """Return whether the path is no link and below none, which could lead out of the volume."""
         below = snapshot.relative_to(self.root)
         return os.path.realpath(snapshot) == os.path.join(os.path.realpath(self.root), below)
 
     def _record(self, snapshot: Path) -> Ready | None:
-        """Read again only after its stat has changed."""
+        """Return the record of *snapshot*, read again only if its stat has changed; None if there is none to trust."""
         try:
             seen = stamp(os.lstat(snapshot / READY))
         except OSError:
             return None
         known = self._known.get(snapshot)
         if known is None or known.seen != seen:
-            known = self._known[snapshot] = _Read(seen, self._read(snapshot))
+            known = self._known[snapshot] = _Known(seen, self._read(snapshot))
         return known.record
 
     def _read(self, snapshot: Path) -> Ready | None:
+        """Read the record; None, after a line, if it cannot be trusted."""
         try:
             return ready.checked(snapshot)
         except (OSError, WrongDocumentError) as error:
@@ -74,6 +76,7 @@ class PublishedWeights:
 
 
 def _unchanged(snapshot: Path, file: ReadyFile) -> BinaryIO | None:
+    """Open the file, and check the stat of what was opened; None if it has changed or cannot be opened."""
     try:
         found = safe_open.reading(snapshot, file.path)
     except OSError:

@@ -26,8 +26,8 @@ from model_cache.telemetry.lines import Lines
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
-class Weights:
-    """Answers requests for *published* weights that carry the *token*."""
+class WeightsHandler:
+    """The HTTP handler of serve-weights: answers requests for *published* weights that carry the *token*."""
 
     def __init__(self, published: PublishedWeights, token: str) -> None:
         self._published = published
@@ -35,8 +35,7 @@ class Weights:
         self._one_lookup = asyncio.Lock()  # many clients at once must not all walk the disk, each in a thread
 
     async def answer(self, request: Request) -> Answer:
-        """Answer one request: /health without a token and without the disk; with the token, a record or a file, which
-        a thread looks up."""
+        """Answer /health at once; anything else needs the token, and a thread looks it up, for one client at a time."""
         try:
             url = urlsplit(request.target)
         except ValueError:
@@ -49,10 +48,12 @@ class Weights:
             return await asyncio.to_thread(self._found, url.path, url.query, request)
 
     def _may(self, request: Request) -> bool:
+        """Return whether the request has the token, compared in a time that tells nothing about it."""
         given = request.headers.get("authorization", "").encode()
         return hmac.compare_digest(given, f"Bearer {self._token}".encode())
 
     def _found(self, path: str, query: str, request: Request) -> Answer:
+        """Return the answer for one path, whose token was right. Reads the disk, so it runs in a thread."""
         match path.strip("/").split("/"):
             case ["v1", "weights", owner, name]:
                 return self._record(f"{owner}/{name}", parse_qs(query).get("revision", ["master"])[0])
@@ -61,10 +62,12 @@ class Weights:
         return problem(404, "no such route")
 
     def _record(self, repo: str, revision: str) -> Answer:
+        """Answer with the READY.json of the newest snapshot, or 404. Reads the disk, in a thread."""
         found = self._published.newest(repo, revision)
         return Answer(200, found.to_json().encode()) if found else problem(404, "no such weights here")
 
     def _file(self, sha256: str, asked: str) -> Answer:
+        """Return the content with that sha256, whole or the one range of it that was *asked* for; else 404."""
         file = self._published.open(sha256)
         if file is None:
             return problem(404, "no such content here")
@@ -77,7 +80,7 @@ class Weights:
 
 
 def _range(asked: str, size: int) -> tuple[int, int]:
-    """The range asked for; the whole file where the range is not satisfiable."""
+    """Return the range [begin, end) that was asked for; the whole file where it is not satisfiable."""
     match = _RANGE.fullmatch(asked)
     begin, last = (int(match[1]), match[2]) if match else (0, "")
     end = min(size, int(last) + 1) if last else size
@@ -90,7 +93,7 @@ async def serve(settings: ServeSettings, lines: Lines) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     published = PublishedWeights(settings.dir, lambda problem: lines.say(event="not-served", problem=problem))
-    weights = Weights(published, settings.token())
+    weights = WeightsHandler(published, settings.token())
     listening = Listener(weights.answer, lambda *end: _log_request(lines, *end))
     try:
         server = await listening.start(settings.serve_port)

@@ -24,7 +24,7 @@ _HEAD_S = 10.0  # for a whole request
 _TEXT_S = 60.0  # to make an answer, and to send it
 _LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # read and dropped after the answer
 _BLOCK_BYTES = 64 << 10
-_BACKLOG = 1024
+_BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A *body* of a content type (*kind*), or a piece of a file. *on_taken* is called when the client has it."""
+    """What to send: a *body* of type *kind*, or a piece of a file. *on_taken* is called when the client has it."""
 
     status: int
     body: bytes | Piece = b""
@@ -57,15 +57,15 @@ class PortError(Exception):
 
 
 class Listener:
-    """Answers requests by *handle*; *on_end* is called when a connection ends."""
+    """Answers each connection's one request by *handle*; *on_end* is called when a connection with a request ends."""
 
     def __init__(self, handle: Handle, on_end: OnEnd) -> None:
         self._handle = handle
         self._on_end = on_end
         self._sender = Sender()
         self._all: set[asyncio.Task[None]] = set()
-        self._waiting: dict[asyncio.Task[None], None] = {}
-        self._answered: dict[asyncio.Task[None], None] = {}
+        self._waiting: dict[asyncio.Task[None], None] = {}  # whose request is incomplete, oldest first
+        self._answered: dict[asyncio.Task[None], None] = {}  # which linger, oldest first
 
     async def start(self, port: int) -> asyncio.Server:
         """Listen on *port* of every address. Raises PortError, or OSError for what has nothing to do with the port."""
@@ -87,6 +87,7 @@ class Listener:
         await asyncio.gather(*self._all, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection in its own task if there is room, else close it at once; asyncio calls it."""
         task = asyncio.current_task()
         assert task is not None
         with closing(writer):
@@ -102,7 +103,7 @@ class Listener:
                 self._leave(task)
 
     def _has_room(self) -> bool:
-        """Whether one more connection fits, if need be in place of the oldest answered or incomplete one."""
+        """Return whether one more fits; if need be, drop the oldest answered or else incomplete connection for it."""
         if len(self._all) < _MAX_CONNECTIONS:
             return True
         oldest = next(chain(self._answered, self._waiting), None)
@@ -113,6 +114,7 @@ class Listener:
         return True
 
     def _leave(self, task: asyncio.Task[None]) -> None:
+        """Forget the connection: it takes no place any more. Nothing happens if it was forgotten before."""
         self._all.discard(task)
         self._waiting.pop(task, None)
         self._answered.pop(task, None)
@@ -120,6 +122,7 @@ class Listener:
     async def _serve(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """Read a request, answer, linger. *task* is in `_waiting` until the request is whole, then in `_answered`."""
         client, asked = str((writer.get_extra_info("peername") or ("unknown",))[0]), ""
         wire = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         try:
@@ -163,25 +166,27 @@ class Listener:
             await _write(writer, head if is_head else head + body)
 
     async def _handled(self, head: h11.Request, client: str, asked: str) -> Answer:
+        """Return the handler's answer. Raises TimeoutError if it takes over a minute."""
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         async with asyncio.timeout(_TEXT_S):
             return await self._handle(Request(client, asked, headers))
 
 
 def run(main: Callable[[], Coroutine[None, None, None]]) -> None:
-    """As asyncio.run. Raises OSError where no event loop can be made; then *main* is not called."""
+    """Run *main* as asyncio.run does. Raises OSError where no event loop can be made; then *main* is not called."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(main())
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Its runner closes it. One that could not be made whole cannot be closed, and asyncio's own tries to."""
+    """An event loop that may be left half made, without descriptors; asyncio's own would then fail in `__del__`."""
 
     def __del__(self) -> None:
-        """There is nothing left to do."""
+        """Do nothing: its runner closes a loop that was made whole."""
 
 
 def _listening(port: int) -> socket.socket:
+    """Return a listening socket. Raises PortError if the port is the reason that there is none, else OSError."""
     try:
         return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)
     except OSError as error:
@@ -196,7 +201,7 @@ def problem(status: int, text: str) -> Answer:
 
 
 def _refusal(head: h11.Request) -> Answer | None:
-    """The answer to a request with another method or with a body."""
+    """Return the answer to a request with another method or with a body; None for one that is let in."""
     if head.method not in (b"GET", b"HEAD"):
         refused = problem(405, "there is GET and HEAD")
         return Answer(405, refused.body, headers={"Allow": "GET, HEAD"})
@@ -209,7 +214,7 @@ def _refusal(head: h11.Request) -> Answer | None:
 
 
 async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | Answer | None:
-    """The request's head, or an error for a broken one; None if the client left. Raises OSError, TimeoutError."""
+    """Return the request's head, an error for a broken one, None if the client left. Raises OSError, TimeoutError."""
     async with asyncio.timeout(_HEAD_S):
         while True:
             try:
@@ -224,7 +229,7 @@ async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Reque
 
 
 async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
-    """Hand all of it to the kernel, since a file may follow, sent by a thread."""
+    """Write all of *text* and wait until the kernel has it, since a file may follow, sent by a thread."""
     writer.transport.set_write_buffer_limits(high=0)
     writer.write(text)
     async with asyncio.timeout(_TEXT_S):
@@ -232,7 +237,7 @@ async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read for a moment what the client still sends: closing at once could reset the connection before the answer."""
+    """Read and drop for a moment what the client still sends: closing at once could reset the connection."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             writer.write_eof()

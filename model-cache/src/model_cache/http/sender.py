@@ -29,17 +29,15 @@ class Piece:
 
 
 class Sender:
-    """Sends up to 64 files at once."""
+    """Sends files to clients, in 64 threads of its own; more wait for their turn."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, "sender")
         self._clock = clock
 
     async def send(self, connection: socket.socket, piece: Piece) -> None:
-        """Send all of it. The *connection* stays open, unless this is cancelled: then it is shut down.
-
-        Raises OSError, TimeoutError for a client that is too slow.
-        """
+        """Send the whole piece; *connection* stays open, but is shut down if this is cancelled, to stop the thread.
+        Raises OSError, TimeoutError for a client that is too slow."""
         # with descriptors of its own, since the thread may outlive a cancelled call
         own, file = socket.socket(fileno=os.dup(connection.fileno())), os.dup(piece.file.fileno())
 
@@ -57,6 +55,7 @@ class Sender:
             raise
 
     def _copy(self, connection: socket.socket, file: int, begin: int, end: int) -> None:
+        """Send the bytes in a thread. TimeoutError: the client did not take `_PIECE_BYTES` in `_PIECE_S` seconds."""
         connection.setblocking(False)
         writable = select.poll()
         writable.register(connection, select.POLLOUT)
@@ -82,5 +81,5 @@ class Sender:
 
 
 def _send_read(connection: int, file: int, at: int, count: int) -> int:
-    """Does what `os.sendfile` does, through this process's memory. What the connection does not take is read again."""
+    """Do what `os.sendfile` does, by a read and a send; what the connection does not take is read again."""
     return os.write(connection, os.pread(file, min(count, _READ_BYTES), at))

@@ -6,8 +6,8 @@ from model_cache.errors import ConfigError
 from model_cache.manifest import document
 
 _MAX_BYTES = 256 << 10
-_MAX_DEPTH = 20
-_MAX_NUMBER = 30
+_MAX_DEPTH = 20  # of nested values
+_MAX_NUMBER = 30  # characters
 
 
 def trusts_code(path: Path | None) -> bool:
@@ -27,7 +27,7 @@ def trusts_code(path: Path | None) -> bool:
 
 
 def _parsed(content: bytes) -> object:
-    """Plain YAML, checked before anything is built from it. Raises ValueError with one line."""
+    """Return the value of plain YAML, checked before anything is built from it. Raises ValueError with one line."""
     import yaml  # lazily, since a complete snapshot does without it
 
     try:

@@ -22,11 +22,8 @@ class WrongDocumentError(ValueError):
 
 
 def content(path: Path, most: int = MAX_BYTES, *, follow_link: bool = False) -> bytes:
-    """The bytes of the regular file at *path*.
-
-    Raises FileNotFoundError or another OSError, and WrongDocumentError for what is no such file, or has more than
-    *most* bytes.
-    """
+    """Return the bytes of the regular file at *path*. Raises OSError (FileNotFoundError if there is none), and
+    WrongDocumentError for what is no such file, or has more than *most* bytes."""
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
@@ -47,7 +44,7 @@ def content(path: Path, most: int = MAX_BYTES, *, follow_link: bool = False) -> 
 
 
 def parsed(kind: TypeAdapter[_Kind], text: bytes) -> _Kind:
-    """The JSON *text* as a value of *kind*. Raises WrongDocumentError for anything else."""
+    """Return the JSON *text* as a value of *kind*. Raises WrongDocumentError for anything else."""
     try:
         return kind.validate_json(text)
     except ValidationError as error:

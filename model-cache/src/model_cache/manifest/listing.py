@@ -33,8 +33,8 @@ HELD = Limits(100_000, 4095, 255, 2048)
 """Of what is on a volume, or in a lock file: all that a file system takes, as the launcher reads it."""
 
 _MAX_INDEX_BYTES = 128 << 20
-_MAX_QUOTED = 100
-_NOTHING = hashlib.sha256(b"").hexdigest()
+_MAX_QUOTED = 100  # characters of a path in an error
+_NOTHING = hashlib.sha256(b"").hexdigest()  # an empty file's
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 _PART = re.compile(
     r"(?P<before>.*?)(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<after>\..*)", re.DOTALL
@@ -60,7 +60,7 @@ class Accepted:
 
     @property
     def code(self) -> list[ManifestFile]:
-        """Repository code that is fetched, since the card trusts it."""
+        """The repository's code that is fetched, since the card trusts it."""
         return [file for file in self.manifest.files if is_code(file.path)]
 
 
@@ -70,11 +70,9 @@ def is_code(path: str) -> bool:
 
 
 def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
-    """Turn a listing into what is fetched of it. Pickles are left out, and code unless *trusts_code*.
-
-    Raises IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable
-    (a file without sha256), or that cannot be a model (no config.json, no safetensors).
-    """
+    """Turn a listing into what is fetched of it. Pickles are left out, and code unless *trusts_code*. Raises
+    IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable (a file without sha256), or that
+    cannot be a model (no config.json, no safetensors)."""
     listed = sorted(map(_known, itertools.islice(listing, NEW.files + 1)), key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
     shards = (file.path for file in kept if file.path.endswith(".safetensors"))
@@ -89,27 +87,27 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
 
 
 def _known(file: ListedFile) -> ListedFile:
-    """An empty file's sha256 is known even if the hub does not list it."""
+    """Return the file; an empty one with its sha256, which is known even if the hub does not list it."""
     is_empty = type(file.size) is int and file.size == 0 and not file.sha256
     return file._replace(sha256=_NOTHING) if is_empty else file
 
 
 def _runs_code(path: str, trusts_code: bool) -> bool:
-    """False for what is no path at all: that is a fault of the listing."""
+    """Return whether loading the file could run code; False for what is no path: that is a fault of its own."""
     if type(path) is not str:
         return False
     return path.lower().endswith(_PICKLES) or (is_code(path) and not trusts_code)
 
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
-    """The files of *manifest* that *listing* lacks, or has with another size or sha256."""
+    """Return the files of *manifest* that *listing* lacks, or has with another size or sha256."""
     sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
     listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
 
 
 def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Why these files cannot be a snapshot: a sentence each."""
+    """Yield why these files cannot be a snapshot: a sentence each."""
     if not listed:
         yield "it has no files"
     yield from unsafe(listed, limits)
@@ -121,7 +119,7 @@ def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Why these files, from a network or a volume, must not be touched: a sentence each. In nearly linear time."""
+    """Yield why these files must not be touched, a sentence each. In nearly linear time: anybody may send them."""
     yield from _too_many(listed, limits)
     for file in listed:
         yield from _file_faults(file, limits)
@@ -140,7 +138,7 @@ def _too_many(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
-    """Paths that collide on a file system that ignores case and Unicode normal forms: a sentence each."""
+    """Yield a sentence for each set of paths that collide where case and Unicode normal forms are ignored."""
     seen: dict[str, str] = {}
     for path in paths:
         if other := seen.get(_fold(path)):
@@ -150,6 +148,7 @@ def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
+    """Yield what is wrong with one file. Types and length come first: the checks after them rely on both."""
     if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
         yield f"{repr(file)[:200]} is no file: its path, size or sha256 is of the wrong type"
         return
@@ -173,7 +172,7 @@ def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
 
 
 def _inside_files(paths: Iterable[str]) -> Iterator[str]:
-    """With a separator that sorts before every other character, a directory's files sort right after its name."""
+    """Yield a sentence for each file that is a directory too: in this order, with NUL for `/`, both are adjacent."""
     ordered = sorted(path.replace("/", "\0") for path in paths)
     for file, other in itertools.pairwise(ordered):
         if other.startswith(f"{file}\0"):
@@ -182,7 +181,7 @@ def _inside_files(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _gaps(names: Iterable[str]) -> Iterator[str]:
-    """Files named as parts of a set, `-00001-of-00004`, of which some are missing: a sentence for each set."""
+    """Yield a sentence for each set of files named `-00001-of-00004` of which some are missing."""
     sets: dict[tuple[str, str, str], set[int]] = {}
     for match in filter(None, map(_PART.fullmatch, names)):
         if int(match["number"]) <= int(match["count"]):
@@ -201,7 +200,7 @@ def _fold(path: str) -> str:
 
 
 def _quoted(path: str) -> str:
-    """For a line that somebody reads."""
+    """Return the path, quoted and cut for a line that somebody reads."""
     return repr(path if len(path) <= _MAX_QUOTED else f"{path[:_MAX_QUOTED]}...")
 
 
@@ -210,6 +209,7 @@ def _bytes(text: str) -> int:
 
 
 def _encodable(path: str) -> bool:
+    """Return whether the path can be written as UTF-8; a lone surrogate cannot."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -39,6 +39,8 @@ class Lockfile:
 
 @dataclass(frozen=True)
 class _File:
+    """A file as weights.lock lists it."""
+
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     path: str
     size: int
@@ -47,7 +49,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Document:
-    """The file's content."""
+    """The JSON of weights.lock."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     schema: Literal[1]
@@ -62,7 +64,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def read(path: Path, *, follow_link: bool = True) -> Lockfile | None:
-    """The lock file at *path*, or None if there is none. *follow_link* is False on a volume. Raises ConfigError."""
+    """Return the lock file at *path*, None if there is none. *follow_link* is False on a volume. Raises ConfigError."""
     try:
         return _lock(document.parsed(_DOCUMENT, document.content(path, follow_link=follow_link)))
     except FileNotFoundError:
@@ -74,7 +76,7 @@ def read(path: Path, *, follow_link: bool = True) -> Lockfile | None:
 
 
 def _lock(found: _Document) -> Lockfile:
-    """Raises WrongDocumentError for one that cannot be a snapshot or contradicts itself."""
+    """Return the lock in the file. Raises WrongDocumentError if it cannot be a snapshot or contradicts itself."""
     listed = sorted(ListedFile(file.path, file.size, file.sha256) for file in found.files)
     if fault := next(faults(listed, HELD), None):
         raise WrongDocumentError(fault)
@@ -85,7 +87,7 @@ def _lock(found: _Document) -> Lockfile:
 
 
 def changes(old: Manifest, new: Manifest) -> Iterator[str]:
-    """A line for each file that was added, removed or changed."""
+    """Yield a line for each file that was added, removed or changed."""
     before, after = ({file.path: file for file in manifest.files} for manifest in (old, new))
     for path in sorted(before.keys() | after.keys()):
         was, becomes = before.get(path), after.get(path)

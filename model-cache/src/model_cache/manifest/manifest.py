@@ -57,6 +57,7 @@ class Manifest:
 
 
 def _shards(index: bytes) -> set[str]:
+    """Return the names of the shards in the *index*, a JSON file. Raises IntegrityError if it is broken."""
     try:
         names = json.loads(index)["weight_map"].values()
         if not all(isinstance(name, str) for name in names):

@@ -36,7 +36,7 @@ _NUMBER = re.compile(rb"[0-9]{1,9}")
 
 @dataclass(frozen=True)
 class _Form:
-    """What export.json says."""
+    """What export.json says: the size of each part but the last."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     part_bytes: Annotated[int, Field(ge=MIN_PART_BYTES, lt=1 << 63)]
@@ -64,17 +64,17 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return f"part-{self.number:05}-of-{self.count:05}"
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Its size in bytes."""
         return sum(piece.end - piece.begin for piece in self.slices)
 
 
 def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
-    """All parts of a snapshot; each but the last has *part_bytes* bytes."""
+    """Return all parts of a snapshot; each but the last has *part_bytes* bytes."""
     count = max(1, -(-manifest.total_bytes // part_bytes))
     slices: list[list[Slice]] = [[] for _ in range(count)]
     for at, piece in _cut(manifest, part_bytes):
@@ -83,7 +83,7 @@ def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
 
 
 def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
-    """All files in order, cut where a part ends; each piece with the index of its part."""
+    """Yield all files in order, cut where a part ends, each piece with the index of its part."""
     at = 0
     for file in manifest.files:
         begin = 0
@@ -98,7 +98,7 @@ class Archive:
     """The parts in a directory, as a source of files; more of them may come on the next disk."""
 
     def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
-        """Raises ConfigError where there is no export of *slug*, or more than one, or one of other weights."""
+        """Find the export of *slug*. Raises ConfigError if there is not exactly one, or it is of other weights."""
         found = sorted(directory.glob(f"{slug}-{'[0-9a-f]' * DIGEST_DIGITS}/{LOCK}"))
         lock = lockfile.read(found[0], follow_link=False) if len(found) == 1 else None
         if lock is None:
@@ -112,11 +112,12 @@ class Archive:
         self.name = str(self._root)
 
     def list_files(self) -> list[ListedFile]:
-        """What was exported."""
+        """Return the files that were exported, whether or not their parts are on this disk."""
         return [ListedFile(file.path, file.size, file.sha256) for file in self._lockfile.manifest.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Unpack the parts that are here. Raises RetryableError naming a part that is not, or IntegrityError."""
+        """Unpack the parts that are on this disk; files get their names once all parts are unpacked. Raises
+        RetryableError naming a part that is on another disk, or IntegrityError."""
         done, all_parts = _UnpackedParts(into), self._parts()
         done.forget({part.number for part in all_parts if _starts_over(part, files, into)})
         for file in files:
@@ -138,6 +139,7 @@ class Archive:
             (into / draft(file)).replace(into / file.path)
 
     def _parts(self) -> list[Part]:
+        """Return all parts of the export, by the part size that it notes. Raises ConfigError if that is broken."""
         try:
             form = document.parsed(_FORM, document.content(self._root / FORM, _MAX_FORM_BYTES))
             if self._lockfile.manifest.total_bytes > form.part_bytes * _MAX_PARTS:
@@ -147,6 +149,7 @@ class Archive:
             raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
 
     def _unpack(self, part: Part, into: Path) -> None:
+        """Write the part's slices into the files' drafts, durably. Raises IntegrityError if the part's sum is wrong."""
         digest = hashlib.sha256()
         with safe_open.reading(self._root, part.name) as source:
             for piece in part.slices:
@@ -158,6 +161,7 @@ class Archive:
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
 
     def _sums(self) -> list[str]:
+        """Return the lines `sha256  name` of the sums, read anew: the next disk brings its own. Raises ConfigError."""
         try:
             return document.content(self._root / SUMS).decode(errors="replace").splitlines()
         except (OSError, WrongDocumentError) as error:
@@ -165,14 +169,14 @@ class Archive:
 
 
 class _UnpackedParts:
-    """The numbers of the parts that were unpacked, by this run or earlier ones."""
+    """The numbers of the parts that this run or earlier ones unpacked, kept in a file in the staging directory."""
 
     def __init__(self, into: Path) -> None:
         self._into = into
         self.numbers = _numbers(into / _DONE)
 
     def forget(self, numbers: set[int]) -> None:
-        """Permanently: a later run, with another disk, unpacks them again too."""
+        """Remove the *numbers* from the file too: a later run, with another disk, must unpack these parts again."""
         if numbers & self.numbers:
             self.numbers -= numbers
             self._write()
@@ -182,13 +186,13 @@ class _UnpackedParts:
         self._write()
 
     def _write(self) -> None:
-        """Not synced: a part whose number is lost is unpacked once more."""
+        """Write the file, without a sync: a part whose number is lost is unpacked once more."""
         with safe_open.writing(self._into, _DONE) as file:
             safe_open.write(file, "".join(f"{number}\n" for number in sorted(self.numbers)).encode())
 
 
 def _numbers(path: Path) -> set[int]:
-    """Those in the file at *path*; none if it is broken: then every part is unpacked again."""
+    """Return the numbers in the file at *path*; none if it is broken: then every part is unpacked again."""
     try:
         words = document.content(path, _MAX_DONE_BYTES).split()
     except (OSError, WrongDocumentError):
@@ -197,20 +201,18 @@ def _numbers(path: Path) -> set[int]:
 
 
 def _starts_over(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
-    """Whether a requested file in this part has nothing on disk, for instance since it was found to be wrong."""
+    """Return whether a requested file of this part has no draft, for instance since it was found to be wrong."""
     return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
 
 
 def draft(file: ManifestFile) -> str:
-    """Where a file is put together: not under the name that downloads resume from, since it may have holes."""
+    """Return where a file is put together: not under the name that downloads resume from, since it may have holes."""
     return f"{file.path}.import"
 
 
 def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
-    """Copy *count* bytes, hashing them.
-
-    Raises IntegrityError if there are fewer, RetryableError if they cannot be read, OSError of the target.
-    """
+    """Copy *count* bytes, hashing them. Raises IntegrityError if there are fewer, RetryableError if they cannot be
+    read, OSError if they cannot be written."""
     while count:
         if not (block := _read(source, min(_BLOCK_BYTES, count))):
             raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
@@ -220,6 +222,7 @@ def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash"
 
 
 def _read(source: BinaryIO, count: int) -> bytes:
+    """Return up to *count* bytes. Raises RetryableError if the disk that was carried here fails."""
     try:
         return source.read(count)
     except OSError as error:

@@ -23,11 +23,11 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What operators call it."""
+        """What messages call it."""
         ...
 
     def list_files(self) -> list[ListedFile] | None:
-        """Every file of the repository; None from a source that cannot list it. Raises JobError."""
+        """Return every file of the repository; None from a source that cannot list it. Raises JobError."""
         ...
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
@@ -36,7 +36,8 @@ class Source(Protocol):
 
 
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
-    """The hub and its fallbacks. The SDK's environment must be set by now. Raises ConfigError."""
+    """Return the hub and its fallbacks, or the archive alone if one is imported. The SDK's environment must be set by
+    now. Raises ConfigError."""
     if settings.import_dir is not None:
         archive = Archive(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
         return Sources([archive], say)
@@ -61,6 +62,7 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
 def _other(
     kind: str, place: str, settings: Settings, options: "HttpOptions", rate_limit: RateLimit
 ) -> Source:
+    """Return the fallback of that *kind*: `hf`, `node`, or else `dir`."""
     from model_cache.sources import http_mirror  # likewise
 
     repo, revision = settings.chosen_repo, settings.revision
@@ -72,7 +74,8 @@ def _other(
 
 
 class Sources:
-    """Several of them as one. *say* is called with a line for each that fails, *on_begin* before each download."""
+    """Several sources as one, the preferred first. *say* gets a line for each that fails, *on_begin* is called before
+    each download."""
 
     def __init__(
         self,
@@ -89,15 +92,13 @@ class Sources:
 
     @property
     def count(self) -> int:
-        """How many are left."""
+        """How many sources have not been dropped."""
         return len(self._left)
 
     def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
-        """The first listing there is; None if no source that answers has one. A source that fails is not asked again.
-        One that refuses is, if the files are *known*: it may have them without being able to list them.
-
-        Raises a JobError with each source's reason if none is left.
-        """
+        """Return the first listing there is; None if no source that answers has one. A source that fails is dropped;
+        one that refuses stays if the files are *known*: it may have them without being able to list them. Raises a
+        JobError with each source's reason if none is left."""
         for source in list(self._left):
             try:
                 if (listing := source.list_files()) is not None:
@@ -111,10 +112,8 @@ class Sources:
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files*, each from the first source that delivers it.
-
-        Raises a JobError with each source's reason if none does.
-        """
+        """Fetch *files*, each from the first source that delivers it, and note which one that was, for `distrust`.
+        Raises a JobError with each source's reason if none does."""
         for source in list(self._left):
             lacking = [file for file in files if not has_size(into, file)]
             try:
@@ -137,6 +136,7 @@ class Sources:
                 self._give_up(source, f"{source.name} sends wrong bytes for {delivered[0]}")
 
     def _give_up(self, source: Source, error: JobError | str) -> None:
+        """Drop the source for the rest of the run, and say with which the run goes on."""
         self._left.remove(source)
         if self._left:
             self._say(f"{error}; going on with {self._left[0].name}")

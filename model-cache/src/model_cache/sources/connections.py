@@ -38,7 +38,7 @@ class Adapter(HTTPAdapter):
         return manager
 
     def _trust(self) -> dict[str, Any]:
-        """The operator's CA, beside those that requests loads into the same context."""
+        """Return urllib3's arguments for the operator's CA; requests adds the usual ones to the same context."""
         if self._ca_file is None:
             return {}
         context = create_urllib3_context()
@@ -86,6 +86,8 @@ class _Limited:
 
 @contextlib.contextmanager
 def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
+    """Shut the connection down from a timer thread unless the block ends within *seconds*: a socket's own timeout
+    starts anew with each byte."""
     timer = threading.Timer(seconds, _shut, [connection.sock])
     timer.daemon = True
     timer.start()
@@ -96,19 +98,20 @@ def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
 
 
 def _shut(sock: Any) -> None:
+    """Shut the socket down, so that the thread that reads from it gets an error; nothing if it is closed already."""
     with contextlib.suppress(OSError, AttributeError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def _limit_heads(manager: Any) -> None:
-    """Only for the pools of this manager."""
+    """Give the connections of this manager's pools, and no others, a deadline for heads."""
     manager.pool_classes_by_scheme = {
         scheme: _limited(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
 def _limited(pool: type) -> type:
-    """The pool class with limited connections; unchanged if it has them, since requests reuses its managers."""
+    """Return the pool class with limited connections; *pool* if it has them, as requests reuses its managers."""
     connection = pool.ConnectionCls  # type: ignore[attr-defined]
     if issubclass(connection, _Limited):
         return pool

@@ -28,6 +28,8 @@ _CHUNK_BYTES = 128 << 10
 
 @dataclass(frozen=True)
 class _Listed:
+    """A file as READY.json lists it; its other members are ignored."""
+
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
     path: str
     size: int
@@ -36,7 +38,7 @@ class _Listed:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is read of a node's READY.json."""
+    """The part of a node's READY.json that is read: its files."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
     files: tuple[_Listed, ...]
@@ -70,7 +72,7 @@ class HttpMirror:
         )
 
     def list_files(self) -> list[ListedFile] | None:
-        """None where it has no listing with a sha256 for every file. Raises JobError."""
+        """Return the files; None where there is no listing with a sha256 for every file. Raises JobError."""
         if self._listing is None:
             return None
         self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
@@ -91,6 +93,7 @@ class HttpMirror:
                 done.result()
 
     def _fetch(self, file: ManifestFile, into: Path, progress: Progress) -> None:
+        """Download one file, trying again from where it broke off; tries start anew whenever bytes have arrived."""
         # named as the SDK names it, so that either can resume
         part, tried, waited_s = f"{file.path}.incomplete", 0, 0.0
         while True:
@@ -106,7 +109,7 @@ class HttpMirror:
                 waited_s += self._wait(file, error, tried, waited_s)
 
     def _wait(self, file: ManifestFile, error: Exception, tried: int, waited_s: float) -> float:
-        """Wait before the next try; returns the seconds. Raises RetryableError where there is none."""
+        """Wait before the next try and return the seconds waited. Raises RetryableError after the last one."""
         step = next_step(
             Failure(), tried=tried, waited_s=waited_s, most_s=self._options.most_s, has_answered=True
         )
@@ -121,7 +124,7 @@ class HttpMirror:
         return step.seconds
 
     def _append(self, file: ManifestFile, into: Path, part: str, progress: Progress) -> None:
-        """Bring *part* to the file's size. Raises RequestException, HopelessError, JobError or OSError."""
+        """Bring *part* to the file's size, resuming it if possible. Raises RequestException, JobError or OSError."""
         have = _size(into, part)
         have = have if have <= file.size else 0
         progress.start(file.path, file.size)
@@ -143,6 +146,7 @@ class HttpMirror:
         file: ManifestFile,
         progress: Progress,
     ) -> None:
+        """Write the answer into *part* from *begin* on. IntegrityError: too many bytes; ConnectionError: too few."""
         with safe_open.writing(into, part, keep=bool(begin)) as target:
             target.seek(begin)
             size = begin
@@ -159,7 +163,7 @@ class HttpMirror:
             raise requests.ConnectionError(f"it ended after {size:,} of {file.size:,} bytes")
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """Raises JobError."""
+        """Send the request; returns an answer below 400. Raises JobError for any other."""
         try:
             answer = self._session.get(url, headers=self._headers | headers, stream=True)
         except RefusedError as error:
@@ -170,6 +174,7 @@ class HttpMirror:
         raise self._error(url, answer.status_code, f"{answer.status_code} is answered")
 
     def _error(self, url: str, status: int | None, why: str) -> JobError:
+        """Return the error for a final answer, or for no answer (*status* None)."""
         if status in (401, 403, 404):
             return AccessError(f"{self.name}: {why} for {url}; check its address and its token")
         return RetryableError(
@@ -178,7 +183,7 @@ class HttpMirror:
 
 
 def _size(into: Path, part: str) -> int:
-    """The bytes that have arrived, 0 if none. Raises LinkError for a link in its place."""
+    """Return the bytes that have arrived, 0 if none. Raises LinkError for a link in its place."""
     found = safe_open.stat_of(into, part)
     return found.st_size if found else 0
 
@@ -186,7 +191,7 @@ def _size(into: Path, part: str) -> int:
 def hugging_face(
     endpoint: str, repo: str, revision: str, options: HttpOptions, rate_limit: RateLimit
 ) -> HttpMirror:
-    """A Hugging Face hub, or a mirror of it: it delivers files, but cannot list them with their sha256."""
+    """Return a Hugging Face hub or a mirror as a source without a listing: it gives no sha256 for every file."""
     branch = "main" if revision == "master" else revision
     base = f"{endpoint}/{repo}/resolve/{quote(branch, safe='')}"
     return HttpMirror(endpoint, lambda file: f"{base}/{quote(file.path)}", options, rate_limit)
@@ -195,7 +200,7 @@ def hugging_face(
 def node(
     address: str, repo: str, revision: str, token: str | None, options: HttpOptions, rate_limit: RateLimit
 ) -> HttpMirror:
-    """Another node that runs `serve-weights`: asked by sha256, without a proxy."""
+    """Return another node that runs `serve-weights` as a source: asked by sha256, without a proxy."""
     listing = f"{address}/v1/weights/{repo}?revision={quote(revision, safe='')}"
     return HttpMirror(
         address,

@@ -21,16 +21,14 @@ class LocalDirectory:
         self.name = str(root)
 
     def list_files(self) -> list[ListedFile] | None:
-        """None: a directory cannot list a repository. Raises AccessError if it does not exist."""
+        """Return None: a directory has no listing with sha256. Raises AccessError if it does not exist."""
         if not os.path.isdir(self._root):
             raise AccessError(f"{self.name} is no directory here")
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Copy the files that are there.
-
-        Raises AccessError naming one that is not, RetryableError if one cannot be read, or OSError of the volume.
-        """
+        """Copy the files that are there. Raises AccessError naming one that is not, RetryableError if one cannot be
+        read, or OSError of the volume."""
         there = [file for file in files if self._has(file)]
         for file in there:
             progress.start(file.path, file.size)
@@ -39,13 +37,14 @@ class LocalDirectory:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
-        """Whether it is there with the right size; with another size it is of another version."""
+        """Return whether the file is there with the right size; with another it is of another version."""
         source = Path(os.path.realpath(self._root / file.path))
         if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
             return False
         return os.path.getsize(source) == file.size
 
     def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
+        """Copy one file under a draft's name, then rename it."""
         draft = f"{file.path}.incomplete"
         with safe_open.writing(into, draft) as copy:
             for block in self._blocks(file):
@@ -54,6 +53,7 @@ class LocalDirectory:
         (into / draft).replace(into / file.path)
 
     def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
+        """Yield the file's bytes. Raises RetryableError if they cannot be read."""
         try:
             with (self._root / file.path).open("rb", buffering=0) as source:
                 while block := source.read(_BLOCK_BYTES):

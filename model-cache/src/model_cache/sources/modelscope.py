@@ -38,11 +38,8 @@ _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableE
 
 
 class Hub:
-    """One repository at one revision on the hub at *endpoint*.
-
-    *options.on_retry* is called for each request or file that is tried again; *if_missing* is added to the error where
-    the hub does not know the repository.
-    """
+    """One repository at one revision on the hub at *endpoint*. *options.on_retry* is called for each request or file
+    that is tried again; *if_missing* is added to the error where the hub does not know the repository."""
 
     def __init__(
         self,
@@ -67,7 +64,7 @@ class Hub:
         log.handlers[:] = [_RetryHandler(options.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
-        """Every file of the repository, as listed. Raises AccessError or RetryableError."""
+        """Return every file of the repository, as the hub lists it. Raises AccessError or RetryableError."""
         self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
@@ -78,12 +75,10 @@ class Hub:
         return [ListedFile(f.path, f.size, f.sha256) for f in listing if not f.is_dir]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files* below *into*, resuming partial ones and replacing those that are there.
-
-        Raises a JobError, or the OSError of a volume that cannot be written, after every file was tried; what arrived
-        stays. The SDK is not given the files' sha256, which it would check in the receiving thread, so a return does
-        not mean that the bytes are right. It still checks a file in ranges, and where the hub sends `X-Linked-ETag`.
-        """
+        """Fetch *files* below *into*, resuming partial ones and replacing those that are there. Raises a JobError, or
+        the OSError of a volume that cannot be written, after every file was tried; what arrived stays. The SDK is not
+        given the files' sha256, which it would check in the receiving thread, so a return does not mean that the bytes
+        are right. It still checks a file in ranges, and where the hub sends `X-Linked-ETag`."""
         self._session.rate_limit = self._rate_limit
         try:
             self._api.download_repo(
@@ -103,7 +98,7 @@ class Hub:
             raise self._job_error(error) from error
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
-        """Map what the SDK raises to the job's errors, each with its remedy."""
+        """Return the job's error, with its remedy, for what the SDK raised."""
         if isinstance(error, _EndedError) and error.status in (401, 403):
             return self._refused(str(error))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -140,9 +135,11 @@ class Hub:
 
 
 def _meter(progress: Progress) -> type[ProgressCallback]:
-    """The class that the SDK instantiates for each file, and again when it starts a file over."""
+    """Return the class that the SDK instantiates for each file, and again when it starts a file over."""
 
     class Meter(ProgressCallback):
+        """Tells the progress of one file's bytes as the SDK reports them."""
+
         def __init__(self, filename: str, file_size: int) -> None:
             super().__init__(filename, file_size)
             progress.start(filename, file_size)
@@ -155,7 +152,7 @@ def _meter(progress: Progress) -> type[ProgressCallback]:
 
 
 class _EndedError(HubError):
-    """Not retried by the SDK, since the session has done that. *status*: of the last answer, if there was one."""
+    """Tells the SDK that a request failed for good: the session retried it. *status*: of the last answer, or None."""
 
     error_code = None
     retryable = False
@@ -166,16 +163,17 @@ class _EndedError(HubError):
 
 
 class _SdkSession(Session):
-    """Replaces the SDK's session, which would retry by rules of its own."""
+    """Replaces the SDK's session, which would retry by rules of its own; raises only errors that the SDK knows."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
-        """Raises HubError."""
+        """Send the request as `Session` does, with its retries. Raises HubError."""
         try:
             return super().request(*args, **kwargs)
         except RefusedError as error:
             raise _EndedError(str(error), error.status) from None
 
     def _arrived(self, count: int) -> None:
+        """Count bytes; a broken limit is raised as an error that the SDK does not retry."""
         try:
             super()._arrived(count)
         except TransferLimitError as error:
@@ -183,7 +181,7 @@ class _SdkSession(Session):
 
 
 class _RetryHandler(logging.Handler):
-    """Receives the SDK's log: its retries are reported by us, its errors arrive as exceptions."""
+    """Passes the retries in the SDK's log to *on_retry*; drops the rest, since its errors arrive as exceptions."""
 
     def __init__(self, on_retry: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -195,11 +193,11 @@ class _RetryHandler(logging.Handler):
 
 
 def _open(path: str | Path, mode: str) -> IO[Any]:
-    """Replaces open() for the SDK, which would follow a link in a file's place."""
+    """Open a file for the SDK, whose own open() would follow a link in its place."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:
-    """The first failure of the volume; those of the network are OSErrors too, but without a number."""
+    """Return the first failure of the volume, or None; those of the network are OSErrors without a number."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)

@@ -12,7 +12,7 @@ _FORM = "give http://[user:password@]host[:port]"
 
 
 def shown(url: str) -> str | None:
-    """The proxy for *url*, as scheme, host and port only; None where there is none."""
+    """Return the proxy for *url*, as scheme, host and port only; None where there is none."""
     proxy = _proxy_for(url)
     if not proxy:
         return None
@@ -34,7 +34,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _fault(proxy: str) -> str | None:
-    """Why it cannot be used, without the value, which may hold a password."""
+    """Return why the proxy cannot be used, without its value, which may hold a password; None if it can."""
     if not proxy:
         return None
     try:
@@ -50,7 +50,7 @@ def _fault(proxy: str) -> str | None:
 
 
 def problem(error: BaseException, url: str) -> str:
-    """What went wrong between here and *url*, and where."""
+    """Return what went wrong between here and *url*, and where."""
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy {shown(url)}, as HTTPS_PROXY or HTTP_PROXY says, fails: {cause(error)},"
     if isinstance(error, requests.exceptions.SSLError):
@@ -59,7 +59,7 @@ def problem(error: BaseException, url: str) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost cause: ``Connection refused``, rather than five layers of libraries."""
+    """Return the innermost cause: ``Connection refused``, rather than five layers of libraries."""
     while deeper := error.__cause__ or error.__context__:
         error = deeper
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

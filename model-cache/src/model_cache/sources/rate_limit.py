@@ -13,10 +13,8 @@ class TransferLimitError(Exception):
 
 class RateLimit:
     """At most *max_per_s* bytes a second, at least *min_per_s* on average over each *window_s* seconds, and at most
-    *max_bytes* altogether; 0 means no limit.
-
-    Time passed to `leave_out` belongs to no window. *clock* gives monotonic seconds, *sleep* waits for some.
-    """
+    *max_bytes* altogether; 0 means no limit. All threads of a transfer share one. Time passed to `leave_out` belongs to
+    no window. *clock* gives monotonic seconds, *sleep* waits for some."""
 
     def __init__(
         self,
@@ -30,43 +28,38 @@ class RateLimit:
     ) -> None:
         self._max_per_s, self._min_per_s, self._window_s = max_per_s, min_per_s, window_s
         self._clock, self._sleep = clock, sleep
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for all that follows
         self._due = self._since = self._left_out_until = clock()
         self._max_bytes = max_bytes
-        self._in_window = self._total = 0
-        self._failed: TransferLimitError | None = None
+        self._in_window = self._total = 0  # bytes
+        self._failed: TransferLimitError | None = None  # raised on every call
 
     def of_listing(self, max_bytes: int) -> "RateLimit":
-        """One for a listing of at most *max_bytes*, which takes seconds where files take hours."""
+        """Return a limit for a listing of at most *max_bytes*, which takes seconds where files take hours."""
         return RateLimit(
             0, self._min_per_s, min(self._window_s, _LISTING_WINDOW_S), self._clock, max_bytes=max_bytes
         )
 
     def begin(self) -> None:
-        """A transfer starts: time before it does not count."""
+        """Start a transfer: time before it does not count, and an earlier one's failure is forgotten."""
         with self._lock:
             self._due = self._since = self._clock()
             self._in_window, self._failed = 0, None
 
     def now(self) -> float:
-        """The time, for `leave_out`."""
+        """Return the clock's time, for `leave_out`."""
         return self._clock()
 
     def leave_out(self, began: float) -> None:
-        """Exclude the time from *began* until now: a request failed and was waited for.
-
-        Time in which several threads wait is excluded once.
-        """
+        """Exclude the time since *began*, in which a failed request was waited for; once, if several threads wait."""
         with self._lock:
             now = self._clock()
             self._since = min(now, self._since + now - max(began, self._left_out_until))
             self._left_out_until = now
 
     def take(self, count: int) -> None:
-        """Count bytes that arrived, and wait as long as the limit demands.
-
-        Raises TransferLimitError, and again on every call until `begin`.
-        """
+        """Count bytes that arrived, and sleep as long as the limit demands, outside the lock. Raises TransferLimitError
+        if the transfer is too slow or too large, and then on every call until `begin`, so that all its threads end."""
         with self._lock:
             now = self._clock()
             self._check(now, count)
@@ -75,13 +68,14 @@ class RateLimit:
             self._sleep(wait_s)
 
     def _owed(self, now: float, count: int) -> float:
-        """Seconds to wait to stay within the limit. A slow period gives no credit for a fast one."""
+        """Return the seconds to wait to stay within the limit: a slow period earns no credit. Needs the lock."""
         if not self._max_per_s:
             return 0.0
         self._due = max(self._due, now) + count / self._max_per_s
         return self._due - now
 
     def _check(self, now: float, count: int) -> None:
+        """Raise TransferLimitError for too much, or at a window's end too little. Needs the lock."""
         if self._failed:
             raise self._failed
         self._in_window += count

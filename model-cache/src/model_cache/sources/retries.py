@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 _TRIES_BEFORE_FIRST_ANSWER = 3
 _MAX_PAUSE_S = 30.0
-_DENIED = (401, 403)
-_PASSING = (408, 425, 429)
+_DENIED = (401, 403)  # final, except from a source that has answered before
+_PASSING = (408, 425, 429)  # temporary
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,10 @@ Step = Wait | GiveUp | NoRetry
 
 
 def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, has_answered: bool) -> Step:
-    """What to do about a request that has failed for the *tried*-th time, after *waited_s* seconds of waiting.
-
-    *most_s*: the total that may be waited. *has_answered*: whether this source has answered successfully before. If so,
-    a 401 or 403 is taken to be temporary, as hubs and the networks before them send them under load; else it is final.
-    A Retry-After counts where it is longer than the usual pause.
-    """
+    """Return what to do about a request that has failed for the *tried*-th time, after *waited_s* of *most_s* seconds
+    of waiting. *has_answered*: whether this source has answered successfully before. If so, a 401 or 403 is taken to be
+    temporary, as hubs and the networks before them send them under load; else it is final. A Retry-After counts where
+    it is longer than the usual pause."""
     if not _may_pass(failure.status, has_answered=has_answered):
         return NoRetry()
     pause_s = min(2.0 ** min(tried - 1, 10), _MAX_PAUSE_S)
@@ -65,7 +63,7 @@ def _may_pass(status: int | None, *, has_answered: bool) -> bool:
 
 
 def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
-    """The seconds that a Retry-After gives, as a number or a date; None where it is neither."""
+    """Return the seconds that a Retry-After gives, as a number or a date; None where it is neither."""
     text = (retry_after or "").strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)

@@ -59,10 +59,7 @@ class Session(requests.Session):
         self.rate_limit.take(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests does it, with retries. The answer may be an error that a retry does not cure.
-
-        Raises RefusedError.
-        """
+        """Send a request, with retries; the answer may be an error that none cures. Raises RefusedError."""
         kwargs["timeout"] = _bounded(kwargs.get("timeout"))
         waited_s = 0.0
         for tried in itertools.count(1):
@@ -85,6 +82,7 @@ class Session(requests.Session):
         raise AssertionError("unreachable")
 
     def _asked(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> "_Asked":
+        """Send the request once. Returns an answer below 400, or the failure with a text that says what went wrong."""
         try:
             answer = super().request(method, url, *args, **kwargs)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
@@ -97,7 +95,7 @@ class Session(requests.Session):
         return _Asked(answer, Failure(answer.status_code, told), f"{answer.status_code} is answered{proxy}")
 
     def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
-        """Once one request was given up, the others are not retried either."""
+        """Return what to do about a failure. Once one request was given up, the others are not retried either."""
         if self._has_given_up and failure.status != requests.codes.not_found:
             return GiveUp("again")
         if failure.status == requests.codes.proxy_authentication_required:
@@ -135,7 +133,7 @@ class _Asked:
 
 
 def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
-    """The body as it arrives, up to *size* bytes at a time. Raises requests.ConnectionError where it breaks off."""
+    """Yield the body as it arrives, up to *size* bytes at a time. Raises requests.ConnectionError if it breaks off."""
     try:
         while data := answer.raw.read1(size, decode_content=True):
             yield data
@@ -144,6 +142,6 @@ def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
 
 
 def _bounded(timeout: Any) -> tuple[float, float]:
-    """At most our own timeouts, whatever is asked for."""
+    """Return the timeouts that the caller asks for, at most our own."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     return min(connect or _CONNECT_S, _CONNECT_S), min(read or _SILENCE_S, _SILENCE_S)

@@ -16,12 +16,12 @@ def is_local(directory: Path) -> bool:
 
 
 def is_shared(said: str, directory: Path) -> bool:
-    """Whether other hosts may write there: as *said*, ``local`` or ``shared``; ``auto``: judging by its type."""
+    """Return whether other hosts may write there: as *said*, ``local`` or ``shared``; ``auto``: judging by its type."""
     return said == "shared" or (said == "auto" and not is_local(directory))
 
 
 def kind(directory: Path, table: Iterable[str]) -> str:
-    """The type of the file system of *directory*, an absolute path without links, by the lines of mountinfo; or ""."""
+    """Return the type of the file system of *directory*, absolute and without links, by mountinfo's lines; or ""."""
     best, found = "", ""
     for line in table:
         mount, _, rest = line.partition(" - ")
@@ -32,7 +32,7 @@ def kind(directory: Path, table: Iterable[str]) -> str:
 
 
 def _plain(word: str) -> str:
-    """Undoes mountinfo's octal escapes of blanks and backslashes."""
+    """Return the word with mountinfo's octal escapes of blanks and backslashes undone."""
     for code, sign in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         word = word.replace(f"\\{code}", sign)
     return word

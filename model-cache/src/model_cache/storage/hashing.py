@@ -32,10 +32,8 @@ class Hasher:
         self._child: subprocess.Popen[bytes] | None = None
 
     def sha256(self, path: Path, on_bytes: OnBytes) -> str:
-        """Hex digits of all bytes of *path*; *on_bytes* is called with each count of bytes that were hashed.
-
-        Raises OSError as open() and read() do.
-        """
+        """Return the hex digest of all bytes of *path*; *on_bytes* gets each count of bytes that were hashed. Raises
+        OSError as open() and read() do."""
         counted = 0
 
         def count(more: int) -> None:
@@ -51,7 +49,7 @@ class Hasher:
         return found or _read(path, on_bytes, counted)
 
     def _mapped(self, path: Path, on_bytes: OnBytes) -> str | None:
-        """The child's answer; None where it has none or died."""
+        """Return the digest by the child; None if it cannot be started, cannot read the file or has died."""
         try:
             child = self._child = self._child or _started()
             _ask(child, path)
@@ -68,7 +66,7 @@ class Hasher:
         return None
 
     def close(self) -> None:
-        """Ends the child, if there is one."""
+        """Kill the child, if there is one; `sha256` would start another."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -96,7 +94,7 @@ def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
 
 
 def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
-    """Hash by plain reads; the first *counted* bytes were counted before."""
+    """Return the digest by plain reads; *on_bytes* was told of the first *counted* bytes before."""
     digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
@@ -109,7 +107,7 @@ def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
 
 
 def main() -> None:
-    """The child: reads a path a line, in JSON; answers lines of `bytes`, and at last `sha256`, empty if it failed."""
+    """Run the child: read a path a line, in JSON; answer lines of `bytes`, at last `sha256`, empty if it failed."""
     for line in sys.stdin.buffer:
         try:
             _say(sha256=_sha256(json.loads(line)))
@@ -122,6 +120,7 @@ def _say(**what: object) -> None:
 
 
 def _sha256(path: str) -> str:
+    """Return the file's digest, computed in the child; says after each window how many bytes were hashed."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         for window in _windows(file.fileno(), os.fstat(file.fileno()).st_size):
@@ -131,7 +130,7 @@ def _sha256(path: str) -> str:
 
 
 def _windows(descriptor: int, size: int) -> Iterator[mmap.mmap]:
-    """All bytes in turn; the disk reads the next window while one is used."""
+    """Yield all bytes in turn, mapped; the disk reads the next window while one is used."""
     for offset in range(0, size, _WINDOW_BYTES):
         count = min(_WINDOW_BYTES, size - offset)
         with mmap.mmap(descriptor, count, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=offset) as window:
@@ -147,7 +146,7 @@ def _read_ahead(descriptor: int, begin: int) -> None:
 
 
 def _populate(window: mmap.mmap) -> None:
-    """Map all pages at once; before Linux 5.14, which cannot, they come as they are used."""
+    """Map all pages at once; before Linux 5.14, which cannot do that, each is mapped when it is used."""
     try:
         window.madvise(_POPULATE_READ)
     except OSError as error:

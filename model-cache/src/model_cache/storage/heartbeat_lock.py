@@ -23,7 +23,7 @@ from model_cache.manifest.document import STRICT, WrongDocumentError
 from model_cache.storage import safe_open
 
 _MAX_BYTES = 4096
-_SILENT_BEATS = 3
+_SILENT_BEATS = 3  # after which a holder counts as dead
 _SETTLING_BEATS = 2  # in which a holder that was overlooked renews its heartbeat
 
 
@@ -42,7 +42,7 @@ _HEARTBEAT = TypeAdapter(Heartbeat)
 
 
 class HeartbeatLock:
-    """The lock in the file at *path*; *run* identifies this run by 12 hex digits."""
+    """The write lock in the file at *path*; *run* identifies this run by 12 hex digits. `Volume` owns it."""
 
     def __init__(self, path: Path, beat_s: float) -> None:
         self._path = path
@@ -66,7 +66,8 @@ class HeartbeatLock:
             self._release()
 
     def _take(self, on_wait: Callable[[], None]) -> None:
-        """If two runs claim at once the last write wins; each reads again later to see who won."""
+        """Write a claim (beat 0) once nobody holds the lock, and return when it has won: of two runs that claim at once
+        the last write wins, and each reads again later to see who won."""
         has_waited = False
         while True:
             if other := self._read():
@@ -79,21 +80,23 @@ class HeartbeatLock:
                 return self._beat(1)
 
     def _wait_for(self, other: Heartbeat) -> None:
-        """Returns once that run has released the lock, or its heartbeat has not changed for long enough."""
+        """Wait until that run has released the lock, or its heartbeat has not changed for long enough."""
         seen, since = other, time.monotonic()
         while time.monotonic() - since < _SILENT_BEATS * self._beat_s:
-            time.sleep(self._beat_s / 4)
+            time.sleep(self._beat_s / 4)  # often enough to see every beat
             if (now := self._read()) is None:
                 return
             if now != seen:
                 seen, since = now, time.monotonic()
 
     def _has_won(self) -> bool:
+        """Return whether the claim still stands after two beats, in which an overlooked holder would overwrite it."""
         time.sleep(_SETTLING_BEATS * self._beat_s)
         found = self._read()
         return found is not None and found.run == self.run
 
     def _renew(self, stop: threading.Event) -> None:
+        """Renew the heartbeat in a thread until *stop* is set, or another run holds the lock: then set `is_lost`."""
         beat = 1
         while not stop.wait(self._beat_s):
             found = self._read()  # a run that only claims has beat 0, and loses
@@ -105,6 +108,7 @@ class HeartbeatLock:
                 self._beat(beat)
 
     def _beat(self, beat: int) -> None:
+        """Replace the lock file whole, so that nobody reads half a heartbeat; *beat* 0 only claims. Raises OSError."""
         draft = self._path.with_name(f"{self._path.name}.{self.run}")
         try:
             text = json.dumps(asdict(Heartbeat(self.run, socket.gethostname(), beat))) + "\n"
@@ -115,12 +119,13 @@ class HeartbeatLock:
             draft.unlink(missing_ok=True)
 
     def _release(self) -> None:
+        """Remove the lock file, unless it has become another run's."""
         found = self._read()
         if found and found.run == self.run:
             self._path.unlink(missing_ok=True)
 
     def _read(self) -> Heartbeat | None:
-        """None where there is no heartbeat, or a broken one."""
+        """Return what is in the lock file; None where there is no heartbeat, or a broken one."""
         try:
             return document.parsed(_HEARTBEAT, document.content(self._path, _MAX_BYTES))
         except (OSError, WrongDocumentError):

@@ -57,7 +57,7 @@ class ReadyFile:
 
     @property
     def stamp(self) -> Stamp:
-        """As it was when every byte was verified."""
+        """The stamp as it was when every byte was verified."""
         return Stamp(self.size, self.mtime_ns, self.inode)
 
 
@@ -79,7 +79,7 @@ class Ready:
     files: tuple[ReadyFile, ...]
 
     def is_for(self, repo: str, revision: str) -> bool:
-        """Whether this snapshot was listed under that name."""
+        """Return whether this snapshot was listed under that name."""
         return (self.repo, self.revision) == (repo, revision)
 
     def changed(self, snapshot: Path) -> list[ManifestFile]:
@@ -95,7 +95,7 @@ class Ready:
         return Lockfile(self.repo, self.revision, self.manifest())
 
     def stamps(self) -> dict[str, Stamp]:
-        """Each file's, by its path."""
+        """Return each file's stamp by its path."""
         return {f.path: f.stamp for f in self.files}
 
     def to_json(self) -> str:
@@ -107,7 +107,7 @@ _READY = TypeAdapter(Ready)
 
 
 def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
-    """Describe verified files; *stamps* are those that they were read with, by path."""
+    """Return the record of verified files; *stamps* are those that they were read with, by path."""
     manifest = lock.manifest
     return Ready(
         schema=1,
@@ -125,7 +125,7 @@ def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Read
 
 
 def read(snapshot: Path) -> Ready | None:
-    """The record of *snapshot*; None when there is none, or none that can be trusted."""
+    """Return the record of *snapshot*; None when there is none, or none that can be trusted."""
     try:
         return checked(snapshot)
     except (OSError, WrongDocumentError):
@@ -133,11 +133,9 @@ def read(snapshot: Path) -> Ready | None:
 
 
 def checked(snapshot: Path) -> Ready | None:
-    """The record of *snapshot*; None when there is none.
-
-    Raises WrongDocumentError for one that cannot be trusted: of another type or size, with an unsafe path, or one that
-    contradicts itself or the directory's name; OSError where it cannot be read.
-    """
+    """Return the record of *snapshot*; None when there is none. Raises WrongDocumentError for one that cannot be
+    trusted: of another type or size, with an unsafe path, or one that contradicts itself or the directory's name;
+    OSError where it cannot be read."""
     try:
         ready = document.parsed(_READY, document.content(snapshot / READY))
     except FileNotFoundError:

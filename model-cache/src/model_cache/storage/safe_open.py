@@ -23,10 +23,8 @@ class LinkError(OSError):
 
 @contextmanager
 def parent(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """A handle of the directory that holds *path*, relative to *root*, and the name in it.
-
-    *make*: create directories that are not there. Raises OSError, LinkError for a link among them.
-    """
+    """Yield a handle of the directory that holds *path*, relative to *root*, and the name in it; it is closed at the
+    end. *make*: create directories that are not there. Raises OSError, LinkError for a link among them."""
     *folders, name = Path(path).parts
     handle, at = os.open(root, os.O_RDONLY | os.O_DIRECTORY), root
     try:
@@ -41,6 +39,7 @@ def parent(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, 
 
 
 def _below(handle: int, path: Path, *, make: bool) -> int:
+    """Open the directory *path* in its parent, *handle*, without following a link; *make*: create it if needed."""
     try:
         return os.open(path.name, _DIRECTORY, dir_fd=handle)
     except FileNotFoundError:
@@ -54,10 +53,8 @@ def _below(handle: int, path: Path, *, make: bool) -> int:
 
 
 def opened(root: Path, path: str, flags: int) -> int:
-    """A descriptor of the regular file at *path* below *root*; where *flags* create it, its directories too.
-
-    Raises OSError, LinkError for a link in its place or on the way.
-    """
+    """Return a descriptor of the regular file at *path* below *root*; where *flags* create it, its directories too.
+    Raises OSError, LinkError for a link in its place or on the way."""
     with parent(root, path, make=bool(flags & os.O_CREAT)) as (handle, name):
         try:
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644, dir_fd=handle)
@@ -88,7 +85,7 @@ def reading(root: Path, path: str) -> BinaryIO:
 
 
 def stat_of(root: Path, path: str) -> os.stat_result | None:
-    """Of the regular file at *path* below *root*; None where there is none, or a link on the way."""
+    """Return the stat of the regular file at *path* below *root*; None where there is none, or a link on the way."""
     try:
         with parent(root, path) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
@@ -120,19 +117,20 @@ def no_link(path: Path) -> Path:
 
 
 def make(root: Path, path: str) -> Path:
-    """The directory at *path* below *root*, made where it is not there. Raises LinkError."""
+    """Return the directory at *path* below *root*, made where it is not there. Raises LinkError."""
     with parent(root, f"{path}/x", make=True):
         return root / path
 
 
 def _named(error: OSError, handle: int, path: Path) -> OSError:
-    """The error with the whole path; a LinkError where a link is its reason."""
+    """Return the error with the whole path; a LinkError where a link is its reason."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(handle, path.name):
         return LinkError(path)
     return OSError(error.errno, error.strerror, str(path))
 
 
 def _is_link(handle: int, name: str) -> bool:
+    """Return whether a link lies there; False if that cannot be told."""
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
     except OSError:

@@ -30,6 +30,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path, flags: int, kind: int) -> Iterator[bool]:
+    """Hold a lock of that *kind* (flock's) until the block ends; yields whether it was free. Never blocks."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield _locked(descriptor, kind)
@@ -38,6 +39,7 @@ def _held(path: Path, flags: int, kind: int) -> Iterator[bool]:
 
 
 def _locked(descriptor: int, kind: int) -> bool:
+    """Try to lock; False if somebody else has it, True also where the file system knows no locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -39,6 +39,7 @@ def verify(
     idle = SimpleQueue[Hasher]()
 
     def judge(file: ManifestFile) -> Stamp | None:
+        """Check one file with a hasher that is idle: there are as many as threads, so one always is."""
         hasher = idle.get()
         try:
             right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
@@ -60,7 +61,7 @@ def verify(
 def _stamp_if_right(
     root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
 ) -> Stamp | None:
-    """None where the file is wrong or the disk cannot read it."""
+    """Return the stamp of a right file; None if it is wrong or the disk cannot read it."""
     if not has_size(root, file):
         return None
     try:
@@ -73,7 +74,7 @@ def _stamp_if_right(
 
 
 def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
-    """The digest, and the file's stamp, or None if that changed while it was read."""
+    """Return the digest and the file's stamp, which is None if it changed while it was read."""
     before = _flushed(path)
     sha256 = hasher.sha256(path, on_bytes)
     after = stamp(os.stat(path))
@@ -81,7 +82,7 @@ def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tupl
 
 
 def _flushed(path: Path) -> Stamp:
-    """Flush the file to disk and drop it from the page cache, so that the hash is of what the disk has; its stamp."""
+    """Flush the file to disk and drop it from the page cache, so that what the disk has is hashed; return its stamp."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -41,7 +41,7 @@ class Volume:
     """One repository's part of the volume at *root*, and the link *slug*."""
 
     def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
-        """*shared*: whether other hosts may write to it too; *beat_s*: seconds between heartbeats."""
+        """Touch nothing yet. *shared*: other hosts may write to it too; *beat_s*: seconds between heartbeats."""
         self._root = root
         self._repo = repo
         self._flat_name = repo.replace("/", "--")
@@ -53,7 +53,7 @@ class Volume:
         self._slug_link = root / "slugs" / slug
 
     def sdk_cache(self, home: Path) -> Path:
-        """Where the SDK keeps its locks: on a shared volume in *home*, so that no other host's kernel is waited for."""
+        """Return where the SDK keeps its locks: on a shared volume in *home*, so that it waits for no other host."""
         return home / "cache" if self._heartbeat else self._root / ".ms"
 
     def prepare(self) -> None:
@@ -67,28 +67,24 @@ class Volume:
         return self._root / "models" / self._repo
 
     def staging(self, digest: str) -> Path:
-        """Where the snapshot is collected; keyed by content, so an old part is never mixed with a new one.
-
-        On a shared volume each run has its own, so that runs stay apart even if the heartbeat lock fails.
-        """
+        """Return where the snapshot is collected; keyed by content, so an old part is never mixed with a new one. On a
+        shared volume each run has its own, so that runs stay apart even if the heartbeat lock fails."""
         return self._staging_root / f"{self._flat_name}-{digest[:DIGEST_DIGITS]}{self._run}"
 
     def snapshot(self, digest: str) -> Path:
-        """Where the snapshot is published. Raises LinkError if a link lies there."""
+        """Return where the snapshot is published. Raises LinkError if a link lies there."""
         return safe_open.no_link(self._models / digest[:DIGEST_DIGITS])
 
     def linked(self) -> Path | None:
-        """The snapshot that the slug serves, if its link leads to one of this repository."""
+        """Return the snapshot that the slug serves, if its link leads to one of this repository; else None."""
         snapshot = Path(os.path.realpath(self._slug_link))
         is_ours = str(snapshot.parent) == os.path.realpath(self._models)
         return snapshot if is_ours and snapshot.is_dir() else None
 
     @contextmanager
     def lock(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the repository's write lock until the block ends; *on_wait* is called once if another run holds it.
-
-        When a run dies the kernel frees its lock; on a shared file system its heartbeat stops.
-        """
+        """Hold the repository's write lock until the block ends; *on_wait* is called once if another run holds it. When
+        a run dies the kernel frees its lock; on a shared file system its heartbeat stops."""
         with safe_open.writing(self._root, f".locks/{self._flat_name}.lock", keep=True) as file:
             if self._heartbeat is None:
                 _wait_for(file, on_wait)
@@ -107,10 +103,8 @@ class Volume:
             )
 
     def stage(self, manifest: Manifest) -> Path:
-        """The staging directory, with whatever an earlier run left of *manifest*.
-
-        Raises LinkError for any link in it: no run makes one, and a download would be written where it leads.
-        """
+        """Return the staging directory, with whatever an earlier run left of *manifest*. Raises LinkError for any link
+        in it: no run makes one, and a download would be written where it leads."""
         self.unpublish(manifest.digest)
         staging = self.staging(manifest.digest)
         if not os.path.lexists(staging) and (earlier := self._left(manifest.digest)):
@@ -121,7 +115,7 @@ class Volume:
         return staging
 
     def _left(self, digest: str) -> Path | None:
-        """The latest staging directory of an earlier run."""
+        """Return the latest staging directory that an earlier run left of this content; None if there is none."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
             (path for path in found if path.is_dir() and not path.is_symlink()),
@@ -157,7 +151,7 @@ class Volume:
             )
 
     def recorded_lock(self, revision: str) -> Path:
-        """Where a lock made at first use is kept."""
+        """Return the path of a lock that was made at first use."""
         return self._models / f"{quote(revision, safe='')}.lock"
 
     def record_lock(self, lock: Lockfile) -> None:
@@ -165,10 +159,8 @@ class Volume:
         self._write(self.recorded_lock(lock.revision), lock.text())
 
     def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
-        """Make the verified staging directory the published snapshot, and link the slug to it.
-
-        *stamps*, by path, are those that its files were verified with.
-        """
+        """Rename the verified staging directory to the snapshot, write READY.json (with *stamps*, by path, from its
+        verification) and link the slug to it, in this order and each durably, so that no reader sees half of it."""
         manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
         _prune(staging, {f.path for f in manifest.files})
@@ -187,7 +179,7 @@ class Volume:
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
     def _write(self, path: Path, text: str) -> None:
-        """Replace the file at *path* whole, and durably."""
+        """Replace the file at *path* atomically and durably; a directory in its place is removed."""
         draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
         with safe_open.writing(self._staging_root, draft.name) as file:
             safe_open.write(file, text.encode())
@@ -206,7 +198,7 @@ class Volume:
         _sync(snapshot)
 
     def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
-        """Remove READY.json first, then list the *wrong* files and move them to quarantine."""
+        """Remove READY.json first, so that no worker starts; then list the *wrong* files and set them aside."""
         self.take_ready_away(snapshot)
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
@@ -215,7 +207,7 @@ class Volume:
                 safe_open.move(snapshot, file.path, quarantine)
 
     def _withdrawal(self, snapshot: Path) -> Path:
-        """Beside the snapshot, which goes back to staging to be repaired."""
+        """Return the path of the list of wrong files: not in the snapshot, which goes to staging for repair."""
         return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     def link(self, snapshot: Path) -> None:
@@ -240,6 +232,7 @@ class Volume:
 
 
 def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
+    """Lock the open file, blocking if need be; *on_wait* is called once before it blocks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -248,7 +241,7 @@ def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
 
 
 def _distinguishes_names(directory: Path) -> bool:
-    """Tried out, since the file system's type does not tell: case folding can be set for a directory."""
+    """Try out whether names differ by case and Unicode form: a directory can be set to fold, whatever its type."""
     probe = directory / f"Caf\u00e9-{uuid4().hex}"
     probe.touch(exist_ok=False)
     try:
@@ -259,14 +252,14 @@ def _distinguishes_names(directory: Path) -> bool:
 
 
 def has_size(root: Path, file: ManifestFile) -> bool:
-    """Whether a regular file of the right size lies under *root*; no byte is read."""
+    """Return whether a regular file of the right size lies under *root*; no byte is read."""
     found = safe_open.stat_of(root, file.path)
     return found is not None and found.st_size == file.size
 
 
 @contextmanager
 def explained(root: Path) -> Iterator[None]:
-    """Turns an OSError met at *root* into the job's error for it."""
+    """Turn an OSError met at *root* in the block into the job's error for it."""
     try:
         yield
     except OSError as error:
@@ -274,7 +267,7 @@ def explained(root: Path) -> Iterator[None]:
 
 
 def explain(error: OSError, root: Path) -> JobError:
-    """The job's error for an operating system error met on the volume."""
+    """Return the job's error for an operating system error met on the volume."""
     where = error.filename or root
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
@@ -294,19 +287,19 @@ def explain(error: OSError, root: Path) -> JobError:
 
 
 def _bytes_there(path: Path) -> int:
-    """Allocated bytes for an import, whose files have holes until all parts have come."""
+    """Return the file's bytes; of an import, which has holes until all parts have come, those allocated."""
     stat = path.lstat()
     return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".import" else stat.st_size
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Everything below *root*, children before their directory."""
+    """Yield everything below *root*, children before their directory, so that it can be removed once it is empty."""
     for directory, names, files in os.walk(root, topdown=False):
         yield from (Path(directory, name) for name in files + names)
 
 
 def _prune(root: Path, wanted: set[str]) -> None:
-    """Remove what the SDK left behind (partial files), and directories that are empty then."""
+    """Remove all files below *root* but those *wanted* (the SDK leaves parts), and directories that are then empty."""
     for path in _walk(root):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
@@ -316,7 +309,7 @@ def _prune(root: Path, wanted: set[str]) -> None:
 
 
 def _sync(*directories: Path) -> None:
-    """Make the directories' entries durable."""
+    """Make the directories' entries durable; the files in them were flushed when they were verified."""
     for directory in directories:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

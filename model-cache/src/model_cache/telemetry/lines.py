@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
-_MAX_LINES = 1000
+_MAX_LINES = 1000  # that wait to be written
 _LAST_S = 2.0  # for what is left at exit
 
 
@@ -19,11 +19,11 @@ class Lines:
         # not the stream itself: at exit the interpreter would wait for its lock while nobody reads
         self._descriptor = stream.fileno()
         self._queue: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
-        self._lost = 0
+        self._lost = 0  # lines, until the next one fits
         self._thread = threading.Thread(target=self._write, name="lines", daemon=True)
 
     def say(self, **what: object) -> None:
-        """Queue one line; never blocks."""
+        """Queue one line of JSON; never blocks. A line that does not fit is counted as lost."""
         try:
             if self._lost:
                 self._queue.put_nowait(json.dumps({"event": "lines-lost", "count": self._lost}))
@@ -47,6 +47,7 @@ class Lines:
         self._thread.join(_LAST_S)
 
     def _write(self) -> None:
+        """Write queued lines in the thread until None comes; what is left is dropped once the reader has gone."""
         with suppress(OSError):  # the reader has gone
             while (line := self._queue.get()) is not None:
                 left = line.encode() + b"\n"

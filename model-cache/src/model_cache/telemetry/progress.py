@@ -15,12 +15,9 @@ _SAMPLE_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The state at one moment, in the shape that ``/progress`` answers.
-
-    Bytes and files count within the phase: received while downloading, read back while verifying.
-    *eta_s* is None while nothing moves.
-    """
+class ProgressState:
+    """The progress at one moment, in the shape that ``/progress`` answers. Bytes and files count within the phase:
+    received while downloading, read back while verifying. *eta_s* is None while nothing moves."""
 
     slug: str
     repo: str
@@ -56,6 +53,7 @@ class Progress:
         self._reset("listing", Work(), Work())
 
     def _reset(self, phase: Phase, total: Work, already: Work) -> None:
+        """Set the counters to the beginning of a phase; retries and error count for the whole run."""
         self._phase = phase
         self._total = total
         self._already = already
@@ -77,10 +75,8 @@ class Progress:
             self._done[path] = 0
 
     def add(self, path: str, count: int, *, moved: bool = True) -> None:
-        """Count bytes of a started file; negative when they are thrown away.
-
-        *moved* is False for bytes that an earlier run left: they are done, but do not count for the rate.
-        """
+        """Count bytes of a started file; negative when they are thrown away. *moved* is False for bytes that an earlier
+        run left: they are done, but do not count for the rate."""
         with self._lock:
             self._done[path] += count
             self._current = path
@@ -99,13 +95,13 @@ class Progress:
             self._phase = "failed"
             self._error = error
 
-    def snapshot(self) -> Snapshot:
-        """The state now."""
+    def state(self) -> ProgressState:
+        """Return the progress now."""
         with self._lock:
             done = self._already.bytes + sum(self._done.values())
             rate = self._rate()
             left = self._total.bytes - done
-            return Snapshot(
+            return ProgressState(
                 slug=self._slug,
                 repo=self._repo,
                 phase=self._phase,
@@ -122,6 +118,7 @@ class Progress:
             )
 
     def _sample(self) -> None:
+        """Note how much has moved by now and drop samples that are too old for `_rate`. The caller holds the lock."""
         now = self._clock()
         if now - self._samples[-1][0] >= _SAMPLE_EVERY_S:
             self._samples.append((now, self._moved))
@@ -129,7 +126,7 @@ class Progress:
             self._samples.popleft()
 
     def _rate(self) -> float:
-        """Bytes a second over the last ten seconds; falls to 0 when nothing moves."""
+        """Return bytes a second over the last ten seconds; 0 when nothing moves. The caller holds the lock."""
         if self._phase not in ("downloading", "verifying"):
             return 0.0
         now = self._clock()

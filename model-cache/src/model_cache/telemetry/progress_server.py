@@ -44,7 +44,7 @@ class ProgressCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The ``model_cache_*`` metrics of this moment."""
-        state = self._progress.snapshot()
+        state = self._progress.state()
         labels = (state.slug, state.repo)
         for field, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"model_cache_{field}", text, labels=_LABELS)
@@ -64,12 +64,9 @@ class ProgressCollector(Collector):
 
 @contextmanager
 def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterator[int | None]:
-    """Answer requests until the block ends; yields the port taken.
-
-    Where there are no descriptors or threads for it, *say* is given one line about that, and None is yielded. If the
-    block fails, *say* is called, and the failure can be asked for a little longer. Raises ConfigError when the port is
-    in use or may not be listened on.
-    """
+    """Answer requests until the block ends; yields the port taken. Where there are no descriptors or threads for it,
+    *say* is given one line about that, and None is yielded. If the block fails, *say* is called, and the failure can be
+    asked for a little longer. Raises ConfigError when the port is in use or may not be listened on."""
     status = _Status(progress)
     running = _started(status, port, say)
     try:
@@ -85,7 +82,7 @@ def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterat
 
 
 class _Running(NamedTuple):
-    """The listener in its thread."""
+    """The listener in its thread, with an event loop of its own; `end` stops both, from another thread."""
 
     thread: threading.Thread
     loop: asyncio.AbstractEventLoop
@@ -93,13 +90,14 @@ class _Running(NamedTuple):
     port: int
 
     def end(self) -> None:
+        """Stop the listener and wait for its thread."""
         with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
             self.loop.call_soon_threadsafe(self.stop.set)
         self.thread.join()
 
 
 def _started(status: "_Status", port: int, say: Callable[..., object]) -> _Running | None:
-    """None where there are no descriptors or threads left for it."""
+    """Start the thread and wait until it listens; None, after a line, if it lacks descriptors or threads."""
     started = Future[_Running]()
     try:
         threading.Thread(target=_serve, args=(status, port, started), daemon=True).start()
@@ -120,7 +118,7 @@ def _without(port: int, problem: str) -> str:
 
 
 def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
-    """Runs in the thread. What keeps it from starting goes to whoever waits for *started*."""
+    """Run the listener, in the thread. What keeps it from starting is raised to whoever waits for *started*."""
     try:
         listener.run(lambda: _run(status, port, started))
     except BaseException as error:
@@ -130,6 +128,7 @@ def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
 
 
 async def _run(status: "_Status", port: int, started: "Future[_Running]") -> None:
+    """Listen until told to stop; *started* gets what the main thread needs for that."""
     silent = Listener(status.answer, lambda *_: None)  # stdout carries the progress lines
     server = await silent.start(port)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -156,15 +155,15 @@ class _Status:
             self._failure_scraped.wait(_LAST_SCRAPE_S)
 
     async def answer(self, request: Request) -> Answer:
-        """The state as JSON or as metrics."""
+        """Answer /progress with the state as JSON, /metrics with the metrics, anything else with 404."""
         if request.target == "/progress":
-            return Answer(200, json.dumps(asdict(self._progress.snapshot()), ensure_ascii=False).encode())
+            return Answer(200, json.dumps(asdict(self._progress.state()), ensure_ascii=False).encode())
         if request.target != "/metrics":
             return problem(404, "try /progress or /metrics")
-        self._was_scraped, has_failed = True, self._progress.snapshot().phase == "failed"
+        self._was_scraped, has_failed = True, self._progress.state().phase == "failed"
         told = self._failure_scraped.set if has_failed else _nothing
         return Answer(200, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4, on_taken=told)
 
 
 def _nothing() -> None:
-    """There is no failure to tell."""
+    """Do nothing when a scrape is taken: there is no failure that it could have told."""

@@ -9,42 +9,41 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TextIO
 
-from model_cache.telemetry.progress import Phase, Progress, Snapshot, Work
+from model_cache.telemetry.progress import Phase, Progress, ProgressState, Work
 
-_INTERVAL_S = 2.0
+_INTERVAL_S = 2.0  # between lines while bytes move
 _BAR = 24  # columns
 _ERASE = "\r\x1b[2K"  # erases the current line
 _NONE = Work()
 _MOVING: tuple[Phase, ...] = ("downloading", "verifying")
 
-Render = Callable[[Snapshot, str | None], str]
+Render = Callable[[ProgressState, str | None], str]
 """Turns the state, and a remark where there is one, into a line without its end."""
 
 
 class Reporter:
-    """Writes a line at each phase and remark, and every two seconds while bytes move.
-
-    *redraws*: on a terminal those are one line, with a bar, that is drawn again and again.
-    """
+    """Writes a line at each phase and remark, and every two seconds while bytes move. *redraws*: on a terminal those
+    are one line, with a bar, that is drawn again and again."""
 
     def __init__(self, progress: Progress, stream: TextIO, render: Render, *, redraws: bool = False) -> None:
         self._redraws = redraws
         self._progress = progress
         self._stream = stream
         self._render = render
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # the ticking thread writes lines too
 
     def line(self, remark: str | None = None) -> None:
         """Write the state now, with *remark*."""
         with self._lock:
             begin = _ERASE if self._redraws else ""
-            self._stream.write(begin + self._render(self._progress.snapshot(), remark) + "\n")
+            self._stream.write(begin + self._render(self._progress.state(), remark) + "\n")
             self._stream.flush()
 
     def _draw(self) -> None:
+        """Draw the bar over the last one, cut to the terminal's width: a longer line could not be drawn over."""
         columns = shutil.get_terminal_size().columns - 1
         with self._lock:
-            self._stream.write(_ERASE + bar_line(self._progress.snapshot())[:columns])
+            self._stream.write(_ERASE + bar_line(self._progress.state())[:columns])
             self._stream.flush()
 
     def enter(
@@ -56,7 +55,7 @@ class Reporter:
 
     @contextmanager
     def ticking(self, interval_s: float = _INTERVAL_S) -> Iterator[None]:
-        """Keep writing while bytes move."""
+        """Keep writing, in a thread, while bytes move and the block runs."""
         done = threading.Event()
         thread = threading.Thread(target=self._tick, args=(done, interval_s), name="reporter", daemon=True)
         thread.start()
@@ -67,23 +66,24 @@ class Reporter:
             thread.join()
 
     def _tick(self, done: threading.Event, interval_s: float) -> None:
+        """Write every *interval_s* seconds, in the thread, until *done* is set; nothing while no bytes move."""
         while not done.wait(interval_s):
-            if self._progress.snapshot().phase in _MOVING:
+            if self._progress.state().phase in _MOVING:
                 self._draw() if self._redraws else self.line()
 
 
 def renderer(style: str, *, terminal: bool) -> Render:
-    """The renderer for MODEL_CACHE_PROGRESS: json, text, or auto (text on a terminal only)."""
+    """Return the renderer for MODEL_CACHE_PROGRESS: json, text, or auto (text on a terminal only)."""
     return text_line if style == "text" or (style == "auto" and terminal) else json_line
 
 
-def json_line(state: Snapshot, remark: str | None) -> str:
-    """The state as one JSON object, with the time and a remark (or null)."""
+def json_line(state: ProgressState, remark: str | None) -> str:
+    """Return the state as one JSON object, with the time and a remark (or null)."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "remark": remark, **asdict(state)}, ensure_ascii=False)
 
 
-def text_line(state: Snapshot, remark: str | None) -> str:
+def text_line(state: ProgressState, remark: str | None) -> str:
     """The state as a line to read: ``downloading   41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left``."""
     columns = [remark] if remark else [_amount(state)]
     if state.phase in _MOVING and not remark:
@@ -91,7 +91,7 @@ def text_line(state: Snapshot, remark: str | None) -> str:
     return f"{state.phase:<12}  {'  '.join(filter(None, columns))}".rstrip()
 
 
-def bar_line(state: Snapshot) -> str:
+def bar_line(state: ProgressState) -> str:
     """The state as a line that is drawn over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
     filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))
     phase, amount, *rest = text_line(state, None).split("  ", 1)
@@ -99,7 +99,7 @@ def bar_line(state: Snapshot) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """Bytes in decimal units, as disks and networks are sold: 1234567 is ``1.2 MB``."""
+    """Return bytes in decimal units, as disks and networks are sold: 1234567 is ``1.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.95 or (unit == "B" and count < 1000):
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -107,14 +107,14 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _amount(state: Snapshot) -> str:
+def _amount(state: ProgressState) -> str:
     if not state.bytes_total:
         return f"{state.files_total} files" if state.files_total else state.repo
     percent = 100 * state.bytes_done // state.bytes_total
     return f"{percent:3d}%  {human_bytes(state.bytes_done)} of {human_bytes(state.bytes_total)}"
 
 
-def _rate(state: Snapshot) -> str:
+def _rate(state: ProgressState) -> str:
     if state.eta_s is None:
         return ""
     return f"{human_bytes(state.rate_bytes_per_s)}/s  {timedelta(seconds=round(state.eta_s))} left"

@@ -31,7 +31,7 @@ def progress(clock: Clock) -> Progress:
 
 def test_what_was_there_counts_as_done(progress: Progress) -> None:
     """A resumed run starts where the last one stopped."""
-    state = progress.snapshot()
+    state = progress.state()
 
     assert (state.bytes_done, state.files_done) == (1000, 1)
     assert (state.rate_bytes_per_s, state.eta_s, state.current_file) == (0.0, None, None)
@@ -44,7 +44,7 @@ def test_rate_and_remaining_time(progress: Progress, clock: Clock) -> None:
         clock.now += 1
         progress.add("file", 100)
 
-    state = progress.snapshot()
+    state = progress.state()
     assert (state.bytes_done, state.rate_bytes_per_s, state.eta_s) == (1200, 100.0, 8.0)
     assert state.current_file == "file"
 
@@ -56,7 +56,7 @@ def test_resumed_bytes_do_not_count_as_speed(progress: Progress, clock: Clock) -
     clock.now += 1
     progress.add("file", 100)
 
-    state = progress.snapshot()
+    state = progress.state()
     assert (state.bytes_done, state.rate_bytes_per_s, state.eta_s) == (1600, 100.0, 4.0)
 
 
@@ -67,7 +67,7 @@ def test_a_stall_shows(progress: Progress, clock: Clock) -> None:
     progress.add("file", 100)
     clock.now += 11
 
-    state = progress.snapshot()
+    state = progress.state()
     assert (state.rate_bytes_per_s, state.eta_s) == (0.0, None)
 
 
@@ -78,24 +78,24 @@ def test_only_the_last_seconds_count(progress: Progress, clock: Clock) -> None:
         clock.now += 1
         progress.add("file", count)
 
-    assert progress.snapshot().rate_bytes_per_s == 50.0
+    assert progress.state().rate_bytes_per_s == 50.0
 
 
 def test_a_file_started_over_loses_its_bytes(progress: Progress) -> None:
     """The SDK fetches a corrupted file again from its first byte."""
     progress.start("file", 1000)
     progress.add("file", 1000)
-    assert progress.snapshot().files_done == 2
+    assert progress.state().files_done == 2
 
     progress.start("file", 1000)
-    assert (progress.snapshot().bytes_done, progress.snapshot().files_done) == (1000, 1)
+    assert (progress.state().bytes_done, progress.state().files_done) == (1000, 1)
 
 
 def test_an_empty_file_is_done_when_it_starts(progress: Progress) -> None:
     """It has no bytes to wait for."""
     progress.start("empty", 0)
 
-    assert progress.snapshot().files_done == 2
+    assert progress.state().files_done == 2
 
 
 def test_a_new_phase_counts_from_zero_and_keeps_retries(progress: Progress) -> None:
@@ -103,7 +103,7 @@ def test_a_new_phase_counts_from_zero_and_keeps_retries(progress: Progress) -> N
     progress.retried()
     progress.enter("verifying", Work(2000, 2), already=Work())
 
-    state = progress.snapshot()
+    state = progress.state()
     assert (state.phase, state.bytes_done, state.bytes_total, state.retries) == ("verifying", 0, 2000, 1)
 
 
@@ -111,5 +111,5 @@ def test_a_failure_keeps_the_counters(progress: Progress) -> None:
     """The last answer of /progress says how far it came and why it ended."""
     progress.fail("the disk is full")
 
-    state = progress.snapshot()
+    state = progress.state()
     assert (state.phase, state.error, state.bytes_done) == ("failed", "the disk is full", 1000)

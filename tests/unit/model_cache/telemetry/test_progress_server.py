@@ -56,7 +56,7 @@ def test_a_failure_waits_for_the_scrape_that_tells_of_it() -> None:
     progress = Progress("s", "o/n")
     run = threading.Thread(target=fail, args=(progress, ports, 1))
     run.start()
-    while progress.snapshot().phase != "failed" and run.is_alive():
+    while progress.state().phase != "failed" and run.is_alive():
         time.sleep(0.01)
     told = metrics(ports[0])
     run.join(timeout=30)
@@ -117,7 +117,7 @@ def test_without_threads_the_run_goes_on_without_the_port(monkeypatch: pytest.Mo
         assert line.startswith("nobody can ask for the progress on port 8002 (can't start new thread)")
         raise RetryableError("the hub is gone")
     assert said[1:] == [()]
-    assert progress.snapshot().phase == "failed"
+    assert progress.state().phase == "failed"
 
 
 def test_another_fault_of_the_server_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from model_cache.telemetry.progress import Progress, Snapshot, Work
+from model_cache.telemetry.progress import Progress, ProgressState, Work
 from model_cache.telemetry.report import Reporter, bar_line, human_bytes, json_line, renderer, text_line
 
-STATE = Snapshot(
+STATE = ProgressState(
     slug="qwen3-0p6b-cpu",
     repo="Qwen/Qwen3-0.6B",
     phase="downloading",
