@@ -41,6 +41,7 @@ def command(words: list[str]) -> int:
 
 
 def run(settings: Settings) -> int:
+    """Serve and return the exit code. The ports are taken first, so that one in use ends the start at once."""
     raise_file_limit()
     with ExitStack() as stack:
         log = stack.enter_context(closing(EventLog()))

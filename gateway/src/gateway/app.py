@@ -72,7 +72,7 @@ class Gateway:
                 self._admission.prepare(request, request.route)
             else:
                 request.limit, request.handler = BODY_BYTES, AsgiHandler(self._data, request, loop)
-            self._check_host(request)
+            self._check_host(request)  # last, since its refusal replaces any other
 
         return Listener(
             Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
@@ -80,10 +80,11 @@ class Gateway:
         )  # fmt: skip
 
     def _check_host(self, request: ClientRequest) -> None:
+        """Set the request's refusal if its `Host` is not accepted, instead of any that `Admission` has set."""
         try:
             self._host_check.check(request.headers)
         except GatewayError as error:
-            request.refusal = error.with_traceback(None)  # which knows the request: a circle
+            request.refusal = error.with_traceback(None)  # a traceback would make a reference cycle
 
     def _note_refusal(self, error: GatewayError) -> None:
         """Count and log bytes that were no request: they have no other log line."""

@@ -49,6 +49,7 @@ class Child:
         return code
 
     async def _run(self) -> int:
+        """Run the process and return its exit code. It ends if its standard input does, and so with the parent."""
         sockets = self._data.fileno(), self._ops.fileno()
         words = [sys.executable, "-m", "gateway", "process", *map(str, sockets)]
         self._process = await asyncio.create_subprocess_exec(
@@ -57,6 +58,7 @@ class Child:
         return await self._process.wait()
 
     def terminate(self) -> None:
+        """Tell the process to drain and end, and `keep` not to start it again."""
         self._is_ending = True
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
@@ -67,16 +69,15 @@ class Child:
             async with asyncio.timeout(ASK_S), connect(*self._ops.getsockname()) as connection:
                 found = await connection.get(target)
         except (OSError, ResponseError, TimeoutError):
-            return None
+            return None  # it starts, ends or is stuck
         return found.body if found.status == 200 else None
 
 
 async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
-    """Serve with one process for each socket of `data` until SIGTERM or SIGINT; return the exit code. Raises
-    ConfigError."""
-    Gateway(settings, log)  # what is wrong is said once
+    """Serve with a process per socket of `data` until SIGTERM or SIGINT; return the exit code. Raises ConfigError."""
+    Gateway(settings, log)  # raises what is wrong once, before any process starts
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))
     ops_task = asyncio.create_task(ops.serve([ops_socket]))

@@ -25,7 +25,7 @@ from gateway.server.connection import ClientConnection
 from gateway.server.listener import Listener
 from gateway.telemetry.logs import EventLog
 
-BACKLOG = 2048
+BACKLOG = 2048  # connections that the kernel holds until they are accepted
 MAX_UNSENT_BYTES = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
 UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
 
@@ -46,8 +46,7 @@ async def serve(
     *,
     child: bool = False,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. child: also stop when standard input ends, which means that the
-    parent has."""
+    """Serve until SIGTERM or SIGINT, then drain. child: also drain when standard input, held by the parent, ends."""
     stop = stop_event()
     if child:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
@@ -75,8 +74,7 @@ async def serve(
 
 
 async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Server, log: EventLog) -> None:
-    """Stop taking requests, give those that run `drain_s` to finish, and end the rest, whose number is logged as
-    `cut`."""
+    """Stop taking requests, give those that run `drain_s` to finish, and end the rest; the log's `cut` counts these."""
     settings = gateway.settings
     gateway.draining = True
     log.info("draining", delay_s=settings.drain_delay_s, grace_s=settings.drain_s)
@@ -86,9 +84,9 @@ async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Serve
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_s):
             await listener.empty.wait()
-    gateway.queues.close()  # else what is ended makes room for what is about to be
+    gateway.queues.close()  # else each ended request would let a queued one be sent
     log.info("drained", cut=listener.shut())
-    await asyncio.sleep(0)  # the last bytes leave
+    await asyncio.sleep(0)  # a turn of the loop, in which the last bytes are written
 
 
 async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio.Task[int]) -> None:

@@ -96,6 +96,7 @@ class FiguresCache:
         self._until = 0.0
 
     def of(self, pool: tuple[Candidate, ...], now: float) -> Figures:
+        """Return the weights and rests of `pool`, computed anew for another pool or after FRESH_S seconds."""
         if pool is not self._pool or now >= self._until:
             self._pool, self._figures, self._until = pool, figures_of(pool), now + FRESH_S
         return self._figures

@@ -151,7 +151,7 @@ class PrefixAffinitySelector(Generic[W]):
             return pool[0]
         settings, least = self._settings, self._least.choose(pool, request, now)
         prefixes = prefixes_of(request.body, settings.block_bytes, settings.blocks)
-        known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))
+        known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))  # longest first
         chosen = best_holder(self._by_address(pool), known, least, max_load(load(least), settings))
         self._table.remember(prefixes, chosen.address, now)
         return chosen

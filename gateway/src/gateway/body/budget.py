@@ -62,7 +62,7 @@ class BodyBudget:
             return True
         most_big = self.most - 2 * self._reserved
         if size > SMALL:
-            return self._big == big or self.used + more <= most_big
+            return self._big == big or self.used + more <= most_big  # equal: it is the only big body
         filled = min(self._big, most_big) + self._small + self._tiny  # one big body may exceed most_big
         return filled + more <= self.most - (self._reserved if size > TINY else 0)
 

@@ -151,6 +151,7 @@ def deflate_pieces(coded: bytes) -> Iterator[bytes]:
 
 
 def brotli_pieces(coded: bytes) -> Iterator[bytes]:
+    """Decode brotli. Its decoder keeps what is beyond PIECE_BYTES, so it is asked until nothing comes."""
     decoder = brotli.Decompressor()
     for at in range(0, len(coded), FEED_BYTES):
         if decoder.is_finished():

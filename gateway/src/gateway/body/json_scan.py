@@ -101,11 +101,13 @@ class JsonScan:
             self._read_colon(byte)
 
     def _end(self) -> None:
+        """Finish the scan at the text's end. Raises InvalidRequest if a value is not complete."""
         if self._next != AFTER or self._open:
             raise invalid_json("it ends too early", self._size)
         self._next = DONE
 
     def _pass_blanks(self, byte: int) -> None:
+        """Pass white space: in the most frequent case, a single space, without the regular expression."""
         if byte == SPACE and self._at + 1 < self._size and self.text[self._at + 1] > SPACE:
             self._at += 1
             return
@@ -176,6 +178,7 @@ class JsonScan:
         self._next = FIRST
 
     def _count(self, depth: int) -> None:
+        """Count one object or list more, `depth` levels deep. Raises InvalidRequest if that is too many or too deep."""
         self._containers += 1
         if depth > MAX_DEPTH:
             raise InvalidRequest(f"The request body is nested deeper than {MAX_DEPTH} levels")
@@ -196,6 +199,7 @@ class JsonScan:
             self._next = NAME
 
     def _read_after(self, byte: int) -> None:
+        """Read what stands behind a value: a comma, or the end of the object or list around it."""
         if not self._open:
             raise self._unexpected()
         if byte == COMMA:
@@ -207,6 +211,7 @@ class JsonScan:
             raise self._unexpected()
 
     def _leave(self) -> None:
+        """Pass the bracket that closes the innermost open object or list, and note that value if it is looked for."""
         self._at += 1
         self._lists.pop()
         self._end_value(self._open.pop(), self._starts.pop())

@@ -60,6 +60,7 @@ class MultipartForm:
         self._part = self._at = at + len(self._mark)
 
     def _end_part(self, end: int) -> None:
+        """Count the part that ends at index `end`; keep its value if it is the field `model`. Raises InvalidRequest."""
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise InvalidRequest(f"The request body has more than {MAX_PARTS} parts")

@@ -83,6 +83,7 @@ class BodyReader:
         self._members: dict[tuple[str, bool], Member] = {}  # by route and whether addresses are wanted
 
     def begin(self, body: bytes, content_type: bytes, route: Route) -> BodyReading:
+        """Return the reading of `body`, which depends on the route's kind. Raises InvalidRequest for a bad boundary."""
         if route.kind is Kind.STORED:
             return NoBody(body)
         if route.kind is Kind.FORM:
@@ -122,6 +123,7 @@ class FormReading:
         return self._form.advance()
 
     def parsed(self) -> ParsedBody:
+        """Return the form unchanged. Raises InvalidRequest for an alias, since the form would have to be changed."""
         model = self._form.model()
         alias = self._reader.aliases.get(model)
         if alias is not None:
@@ -208,7 +210,7 @@ class JsonReading:
 
 
 def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody | None:
-    """Parse a small body. Return None if it needs the scan: it is invalid, or has media, options or an alias."""
+    """Parse a small body, asking for a stream's usage; None if it needs the scan: media, options, alias or faults."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
     for mark in ADDRESS_MARKS:

@@ -15,8 +15,7 @@ LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
 
 
 class KeyRing:
-    """The accepted API keys. Without a key file every request passes; the bind rule (settings.py) decides whether
-    that is allowed."""
+    """The accepted API keys. Without a key file every request passes, if the bind rule (settings.py) allows that."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -29,8 +28,7 @@ class KeyRing:
             )
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed, and return whether it had. A bad file raises ConfigError and the old
-        keys stay."""
+        """Read the file again if it has changed; return whether it had. Raises ConfigError; the old keys then stay."""
         if self._path is None:
             return False
         stamp = _stamp(self._path)
@@ -99,7 +97,7 @@ def _stamp(path: Path) -> tuple[int, int]:
         raise ConfigError(
             f"GATEWAY_API_KEYS_FILE={path}: {error.strerror}; make api-key writes one"
         ) from error
-    return status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_size  # one of them changes with the file
 
 
 def _read(path: Path) -> str:

@@ -42,8 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All cards, and for each served model name the cards that serve it. Several slugs may serve one name: they are
-    one pool."""
+    """All cards, and for each served model name the cards that serve it: several slugs of one name are one pool."""
 
     cards: tuple[Card, ...]
     by_name: Mapping[str, tuple[Card, ...]]

@@ -1,5 +1,4 @@
-"""Options for each model, and aliases, from the operator's file (GATEWAY_MODELS_FILE, YAML), checked against the
-cards."""
+"""Options for each model, and aliases: read from the operator's GATEWAY_MODELS_FILE and checked against the cards."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -31,8 +31,7 @@ class RoundRobin(StrictModel):
 
 
 class Session(StrictModel):
-    """Choose the same worker for the same session, whatever its load; the least loaded one for requests without a
-    session."""
+    """Choose the same worker for the same session, whatever its load; without a session, the least loaded one."""
 
     name: Literal["session"] = "session"
     header: str = Field(default="x-session-id", pattern=r"^[a-z0-9-]+$")

@@ -12,12 +12,12 @@ MAX_NUMBER_LENGTH = 30
 
 
 class Bounded(yaml.SafeLoader):
-    """A YAML loader that refuses deep nesting. A number of too many digits stays text, which the reader of the value
-    refuses."""
+    """A YAML loader that refuses deep nesting. A number of too many digits stays text, which its reader refuses."""
 
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Check the next event before the library goes into it, and count the depth."""
         self.check_event_at_hand(self.peek_event())  # type: ignore[no-untyped-call]
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)

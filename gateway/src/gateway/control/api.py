@@ -20,8 +20,7 @@ Json = dict[str, Any]
 def data_app(
     fleet: Fleet, models_file: Models, keys: KeyRing, started_at: int, is_draining: Callable[[], bool]
 ) -> FastAPI:
-    """Return the application of the data port except the proxied routes. started_at: Unix seconds, told as the
-    models' `created`."""
+    """Return the data port's application for what is not proxied. started_at: Unix seconds, told as `created`."""
     app = bare_app("Octet gateway")
 
     def describe(name: str) -> Json:

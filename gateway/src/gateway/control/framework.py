@@ -1,5 +1,4 @@
-"""What all FastAPI applications here share: no documentation pages, errors as OpenAI objects, HEAD wherever there is
-GET."""
+"""What the FastAPI applications here share: no documentation pages, OpenAI's error objects, HEAD where there is GET."""
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException

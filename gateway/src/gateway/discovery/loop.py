@@ -25,8 +25,7 @@ StaticWorkers = Mapping[str, Sequence[Address]]
 
 
 class DiscoveryLoop:
-    """Keeps the fleet up to date: which workers exist, which are ready, how weights jobs progress, which API keys are
-    valid."""
+    """Keeps the fleet up to date: which workers exist and are ready, how weights jobs progress, which keys hold."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class DiscoveryLoop:
             await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def discover(self) -> None:
-        """Resolve every slug's workers and weights job once, and reload the API keys."""
+        """Resolve every slug's workers and weights job, close connections idle for too long, reload the API keys."""
         async with asyncio.TaskGroup() as group:
             for card in self._fleet.catalog.cards:
                 group.create_task(self._look_for(card))
@@ -78,7 +77,7 @@ class DiscoveryLoop:
         self._refresh_keys()
 
     async def probe(self) -> None:
-        """Probe every worker once."""
+        """Probe every worker once, in starts STAGGER_S apart; log if the gateway's own limits prevent it."""
         self._fleet.tick()
         cards = self._fleet.catalog.by_slug
         workers = enumerate(self._fleet.workers())
@@ -86,6 +85,7 @@ class DiscoveryLoop:
         self._report_limit(not all(await asyncio.gather(*probes)))
 
     async def _look_for(self, card: Card) -> None:
+        """Update the workers of one slug; ask for its weights job's progress only while it has no worker."""
         status = self._fleet.slugs[card.slug]
         joined, left = self._fleet.refresh(card.slug, await self._addresses(card))
         self._report(joined, left)
@@ -94,6 +94,7 @@ class DiscoveryLoop:
         )
 
     async def _addresses(self, card: Card) -> list[Address]:
+        """Return the addresses of a slug's workers: from DNS, from the workers file, and those that still answer."""
         found = await self._probes.resolve(card.slug, WORKER_PORT) if self._settings.dns else []
         found += self._static.get(card.slug, ())
         return [*found, *await self._still_serving(card, found)]
@@ -107,8 +108,7 @@ class DiscoveryLoop:
         return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
     async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
-        """Probe one worker and report the result to the fleet. Return False only if the gateway's own limits kept it
-        from asking."""
+        """Probe one worker and tell the fleet. Return False if the gateway's own limits kept it from asking."""
         await asyncio.sleep(delay_s)
         try:
             self._fleet.probe_passed(worker, await self._probes.worker(worker, card))
@@ -122,6 +122,7 @@ class DiscoveryLoop:
         return True
 
     def _report(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
+        """Log which workers joined and left, and close the idle connections to those that left."""
         for worker in joined:
             self._log.info("worker_joined", slug=worker.slug, worker=worker.address)
         for worker in left:
@@ -145,6 +146,7 @@ class DiscoveryLoop:
         self._is_limited = is_limited
 
     def _refresh_keys(self) -> None:
+        """Read the API keys anew if their file has changed; if that fails, log it and keep the old keys."""
         try:
             changed = self._keys.refresh()
         except ConfigError as error:

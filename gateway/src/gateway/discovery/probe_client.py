@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httptools
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 256 * 1024  # of one read
 MAX_BYTES = 256 * 1024  # of a page of JSON, which is read at once
 MAX_METRICS_BYTES = 8 * 1024 * 1024  # 100 KB an engine
 
@@ -66,6 +66,7 @@ class ProbeConnection:
 
 
 def feed(parser: httptools.HttpResponseParser, data: bytes, target: str) -> None:
+    """Pass received bytes to the parser. Raises ResponseError for bytes that are no HTTP/1.1 answer."""
     try:
         parser.feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -79,4 +80,4 @@ async def connect(host: str, port: int) -> AsyncIterator[ProbeConnection]:
     try:
         yield ProbeConnection(f"{host}:{port}", reader, writer)
     finally:
-        writer.transport.abort()
+        writer.transport.abort()  # at once, without waiting for the worker

@@ -70,8 +70,7 @@ class Probes:
             return await self._metrics(connection)
 
     async def _metrics(self, connection: ProbeConnection) -> EngineMetrics | None:
-        """Return the engine metrics, or None if they do not come within half the deadline: they are no condition for
-        taking requests."""
+        """Return the engine metrics, or None if half the deadline is not enough: requests can be taken without them."""
         with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
                 return read_metrics((await get(connection, "/metrics")).body)
@@ -86,15 +85,14 @@ class Probes:
         return True
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
-        """Return the progress report of `slug`'s weights job: empty if it runs but reports nothing yet, None if none
-        runs."""
+        """Return the progress report of `slug`'s weights job: empty if it reports nothing yet, None if none runs."""
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
             return await self._report(address, "/progress")
         return None
 
     async def launcher(self, worker: Worker) -> Mapping[str, object] | None:
         """Return what the launcher beside a worker reports of its start; None if none answers."""
-        if worker.port != self._worker_port:
+        if worker.port != self._worker_port:  # it was started by other means, without a launcher
             return None
         return await self._report((worker.host, self._launcher_port), "/state") or None
 
@@ -109,8 +107,7 @@ class Probes:
 
     @asynccontextmanager
     async def _asking(self, host: str, port: int) -> AsyncIterator[ProbeConnection]:
-        """Open a connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit for whatever ends
-        it."""
+        """Open a connection with one deadline for all its requests. Raises ProbeFailed or OwnLimit when it fails."""
         try:
             async with asyncio.timeout(self._timeout_s), connect(host, port) as connection:
                 yield connection

@@ -50,6 +50,7 @@ class SlugStatus:
 
     @property
     def state(self) -> ModelState:
+        """The best state of the workers; without any worker, LOADING if a weights job runs, else ABSENT."""
         states = {worker.state for worker in self.workers.values()}
         if states & TAKES_REQUESTS:
             return ModelState.READY
@@ -151,6 +152,7 @@ class Fleet:
     # what discovery and probes tell
 
     def probe_passed(self, worker: Worker, metrics: EngineMetrics | None) -> None:
+        """Note a passed probe and the load that `metrics` tells; None counts as no load, for want of a better guess."""
         now, rules = self._clock(), self._rules[worker.slug]
         worker.waiting, worker.kv_use = (metrics.waiting, metrics.kv_use) if metrics else (0.0, 0.0)
         worker.start = None
@@ -158,6 +160,7 @@ class Fleet:
         worker.moved = worker.health.progress.moved
 
     def probe_failed(self, worker: Worker, reason: str, *, certain: bool = False) -> None:
+        """Note a failed probe. certain: it was refused or the worker says it is not well: suspect at once."""
         health = probe_failed(worker.health, reason, self._rules[worker.slug], certain=certain)
         self._update(worker, health, self._clock())
 
@@ -166,15 +169,13 @@ class Fleet:
         self._update(worker, names_differ(worker.health, reason), self._clock())
 
     def tick(self) -> None:
-        """Apply what only time changes: ejections end and slow starts advance. Called regularly by the discovery
-        loop."""
+        """Apply what only time changes: ejections end, slow starts advance. Called in each round of probes."""
         now = self._clock()
         for worker in self.workers():
             self._update(worker, worker.health, now)
 
     def refresh(self, slug: str, addresses: Iterable[Address]) -> tuple[list[Worker], list[Worker]]:
-        """Set the workers of `slug` to those at `addresses`; return (joined, left). A known address keeps its Worker
-        object."""
+        """Set the workers of `slug` to those at `addresses`; return (joined, left). Known ones keep their objects."""
         known, wanted = self.slugs[slug].workers, list(dict.fromkeys(addresses))
         left = [known.pop(address) for address in list(known) if address not in wanted]
         joined = [Worker(slug, *address) for address in wanted if address not in known]
@@ -184,6 +185,7 @@ class Fleet:
         return joined, left
 
     def _update(self, worker: Worker, health: Health, now: float) -> None:
+        """Set a worker's health and all that follows from it; report a transition if its state is another."""
         rules, before = self._rules[worker.slug], worker.state
         worker.health, worker.is_settled = health, health.is_settled
         worker.state, worker.reason = health.state(rules, now), health.reason(rules, now)
@@ -192,6 +194,7 @@ class Fleet:
             self._change(Transition(worker, before, worker.state, worker.reason))
 
     def _change(self, transition: Transition) -> None:
+        """Count the transition and make the pools anew, then call the observers, which may use the new pools."""
         worker = transition.worker
         is_on_trial = transition.after is WorkerState.HALF_OPEN
         worker.trials, worker.on_trial = 0, self._count_trial if is_on_trial else None
@@ -238,6 +241,7 @@ class Fleet:
         return NoWorkerAvailable(self._why_down(model, cards))
 
     def _why_down(self, model: str, cards: tuple[Card, ...]) -> str:
+        """Return why no worker of the model answers: wrong names if a worker has them, else what a launcher reports."""
         for worker in self._workers_of(model):
             if worker.state is WorkerState.MISNAMED:
                 return f"A worker of the model {model!r} {worker.reason}"
@@ -252,6 +256,7 @@ class Fleet:
         return f"Declared: {', '.join(self.catalog.names)}; none is ready"
 
     def _progress(self, model: str, cards: Iterable[Card]) -> str:
+        """Return how far a loading model is, in words: from its weights job, else from a launcher; or ""."""
         reports = (self.slugs[card.slug].weights for card in cards)
         weights = (describe_weights(report) for report in reports if report is not None)
         return next(filter(None, [*weights, *map(describe_start, self._starts(model))]), "")
@@ -287,8 +292,7 @@ def describe_weights(report: Mapping[str, object]) -> str:
 
 
 def describe_start(report: Mapping[str, object]) -> str:
-    """Return a launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what blocks it; empty if
-    unknown."""
+    """Return a launcher's state in words, such as ` (loading 43 %, about 5 min)`, or what blocks it; or ""."""
     phase, percent, trouble = (report.get(key) for key in ("phase", "percent", "trouble"))
     if isinstance(trouble, str):
         return f" ({trouble})"

@@ -36,8 +36,7 @@ class WorkerState(StrEnum):
 
 
 class Failure(StrEnum):
-    """How a request failed, where that counts against its worker. A 4xx answer never does, nor a fault of the client
-    or the gateway."""
+    """How a request failed, where that counts against its worker: no 4xx, no fault of the client or the gateway."""
 
     CONNECT = "connect"  # no connection could be made
     RESET = "reset"  # the connection ended, or made no sense, before the answer's head
@@ -98,6 +97,7 @@ class Health:
         return max(self.failures, self.broken)
 
     def state(self, rules: Rules, now: float) -> WorkerState:
+        """Return the state at `now`: the first that fits, in the order in which `WorkerState` lists them."""
         if self.misnamed:
             return WorkerState.MISNAMED
         if not self.started:
@@ -124,15 +124,15 @@ class Health:
         return self._suspicion(rules) if state is WorkerState.SUSPECT else self.probed
 
     def slow_start_factor(self, rules: Rules, now: float) -> float:
-        """Return the share of its usual requests that the worker gets: it grows from MIN_SLOW_START_FACTOR to 1 in
-        `slow_start_s` after it became ready. A worker on trial has 1: trials are limited by number, and must take
-        place."""
+        """Return the worker's share of its usual requests: from MIN_SLOW_START_FACTOR to 1 within `slow_start_s` after
+        it became ready. A worker on trial has 1: trials are limited by number, and must take place."""
         if not rules.slow_start_s or self.ejected_until is not None:
             return 1.0
         grown = (now - self.slow_start_from) / rules.slow_start_s
         return min(1.0, MIN_SLOW_START_FACTOR + (1 - MIN_SLOW_START_FACTOR) * grown)
 
     def _suspicion(self, rules: Rules) -> str:
+        """Return why the worker is suspect, or "" if it is not."""
         if self.doubt:
             return self.doubt
         if self.ejected_until is not None:
@@ -148,8 +148,7 @@ class Health:
 def probe_passed(
     health: Health, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
 ) -> Health:
-    """Return the health after a passed probe. metrics: what /metrics said, None if nothing; in_flight: the gateway's
-    requests on the worker."""
+    """Return the health after a passed probe. metrics: None if it brought none; in_flight: this gateway's requests."""
     passed, hung = health.passed_probes + 1, health.progress.hung_s >= rules.down_s
     alive = health.alive or passed >= (rules.rise if health.started else 1)
     return replace(
@@ -237,6 +236,7 @@ def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *
 
 
 def _count(health: Health, failure: Failure, rules: Rules) -> Health:
+    """Return the health with one failure more. Broken answers have a count of their own: see `request_completed`."""
     if failure is Failure.BROKEN:
         return replace(health, broken=health.broken + 1, last_failure=failure)
     health = replace(health, failures=health.failures + 1, last_failure=failure)
@@ -244,8 +244,7 @@ def _count(health: Health, failure: Failure, rules: Rules) -> Health:
 
 
 def _unreachable(health: Health, rules: Rules) -> Health:
-    """Return the health after a refused connection: suspect, and closer to down, which takes at least one failed
-    probe as well."""
+    """Return the health after a refused connection: suspect, and closer to down, which needs a failed probe too."""
     unreachable = health.unreachable + 1
     down = health.failed_probes > 0 and health.failed_probes + unreachable >= rules.fall
     return replace(
@@ -257,11 +256,10 @@ def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
     """Return the health with an ejection begun. Each ejection soon after another lasts twice as long."""
     soon = now - health.readmitted < rules.ejection_max_s or health.ejected_until is not None
     before = health.ejections if soon else 0
-    length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)
+    length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)  # 16: no overflow
     return replace(health, ejections=before + 1, ejected_until=now + length, spared=spared)
 
 
 def is_our_limit(error: OSError) -> bool:
-    """Return whether a connection failed because the gateway is out of files, ports or memory, which is no fault of
-    the worker."""
+    """Whether a connection failed because the gateway is out of files, ports or memory: not the worker's fault."""
     return error.errno in OUR_LIMITS

@@ -35,12 +35,12 @@ class Progress:
         if not metrics.stood_still_since(self.last):
             return read
         passed = min(now - self.at, longest_s)
-        busy = metrics.is_busy and self.last.is_busy
-        there = (metrics.is_busy or ours) and (self.last.is_busy or self.was_ours)
+        worker_counts = metrics.is_busy and self.last.is_busy
+        anyone_counts = (metrics.is_busy or ours) and (self.last.is_busy or self.was_ours)
         return replace(
             read,
-            still_s=self.still_s + passed if there else 0.0,
-            hung_s=self.hung_s + passed if busy else 0.0,
+            still_s=self.still_s + passed if anyone_counts else 0.0,
+            hung_s=self.hung_s + passed if worker_counts else 0.0,
         )
 
     def _before(self, metrics: EngineMetrics) -> float:

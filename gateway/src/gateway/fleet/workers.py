@@ -45,7 +45,7 @@ class Worker:
     health: Health = field(default_factory=Health)
     is_settled: bool = True  # a good answer changes nothing
     trials: int = 0  # of a half-open worker: leases that began on trial and have not ended
-    on_trial: "Callable[[Worker, int], None] | None" = None
+    on_trial: "Callable[[Worker, int], None] | None" = None  # counts `trials`; None unless half open
     address: str = field(init=False)
     host_header: bytes = field(init=False)
 
@@ -54,13 +54,12 @@ class Worker:
         self.host_header = self.address.encode()
 
     def lease(self, *, streams: bool = False) -> "Lease":
-        """Count one more request on this worker until the lease ends. streams: the caller will report the first
-        token."""
+        """Count one more request on this worker until the lease ends. streams: `note_first` will be called."""
         return Lease(self, PREFILL if streams else 1)
 
 
 class Lease:
-    """One request's count on a worker. `end` may be called twice."""
+    """One request's count on a worker, from its making until `end`, which must be called once."""
 
     def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
         self._worker = worker
@@ -84,6 +83,7 @@ class Lease:
         self._count(-1)
 
     def _count(self, change: int) -> None:
+        """Add `change` to the worker's requests, and to its trials if it was on trial when the lease began."""
         self._worker.in_flight += change
         if self._on_trial is not None:
             self._on_trial(self._worker, change)

@@ -22,6 +22,7 @@ class Attempt:
         self._exchange: Exchange | None = None
 
     def send(self, upstream: Upstream, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool) -> None:
+        """Start the exchange; `receiver` is called with its answer. fresh: over a new connection."""
         self._exchange = upstream.start(self.worker, head, body, receiver, fresh=fresh)
 
     @property
@@ -48,8 +49,7 @@ class Attempt:
 
 
 def failure_of(error: Exception, *, answered: bool) -> Failure | None:
-    """Return what `error` counts as against the worker, or None if the worker is not to blame. answered: whether the
-    answer's head had come."""
+    """Return what `error` counts as against the worker; None if it is not to blame. answered: its head had come."""
     if isinstance(error, WorkerUnreachable):
         return Failure.CONNECT
     if not isinstance(error, WorkerDisconnected | BadWorkerResponse):

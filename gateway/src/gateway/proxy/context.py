@@ -51,13 +51,13 @@ class Context:
         pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
         return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
 
-    def search(self, response: bytes, model: str | None) -> Search:
+    def search(self, response_id: bytes, model: str | None) -> Search:
         """Return a search for a stored response: in the worker that made it if that is known, else in all workers of
         `model`, or in all workers if `model` is None."""
-        holder = self.affinity.worker_of(response)
+        holder = self.affinity.worker_of(response_id)
         if holder is not None and self.fleet.has(holder):
-            return Search(response, (holder,))
-        return Search(response, self.fleet.workers() if model is None else self.fleet.pool(model))
+            return Search(response_id, (holder,))
+        return Search(response_id, self.fleet.workers() if model is None else self.fleet.pool(model))
 
     def serve_queue(self, worker: Worker | None) -> None:
         """Send queued requests to `worker`, where one has ended. None: do nothing."""

@@ -91,6 +91,7 @@ class ProxyHandler:
         self._safely(self._start)
 
     def _start(self) -> None:
+        """Read a small plain body now; have the thread join a large one or decode a compressed one before."""
         self._started = self._context.upstream.loop.time()
         coding = content_coding.coding_of(self._request.headers)
         if coding is None and self._request.size <= MAX_JOINED_BYTES:
@@ -141,6 +142,7 @@ class ProxyHandler:
         return self.step is Step.READING and self._reading is not None
 
     def _read_on(self) -> None:
+        """Take one turn of reading the body, and go on to `_route` once it is read."""
         reading = self._reading
         if reading is not None and reading.advance():
             self._reading = None
@@ -235,10 +237,10 @@ class ProxyHandler:
         view = selection.RequestView(self._request.headers, parsed.fields, parsed.body)
         return self._context.selectors[self.model].choose(pool, view, self._context.upstream.loop.time())
 
-    def _send_to_holder(self, response: bytes, model: str | None) -> None:
+    def _send_to_holder(self, response_id: bytes, model: str | None) -> None:
         """Send the request to the first worker that may have the stored response. model: None for all workers.
         Raises GatewayError if no worker can be asked."""
-        self._search = self._context.search(response, model)
+        self._search = self._context.search(response_id, model)
         self._send(self._next_holder(self._search))
 
     def _next_holder(self, search: Search) -> Worker:
@@ -308,7 +310,7 @@ class ProxyHandler:
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
     def _has_response(self, search: Search, status: int, worker: Worker) -> bool:
-        """Return whether `status` means that the worker has the stored response. If not, ask the next worker."""
+        """Return whether the answer is for the client. After a 404, or a 503 with others left, ask the next worker."""
         if status == NOT_FOUND:
             self._search_next(search, None)
         elif status == UNAVAILABLE and search.has_more:
@@ -317,7 +319,7 @@ class ProxyHandler:
             )
         else:
             if status < 400:
-                self._context.affinity.note(search.response, worker)
+                self._context.affinity.note(search.response_id, worker)
             return True
         return False
 
@@ -332,6 +334,7 @@ class ProxyHandler:
         self.relay.payload(data)
 
     def _note_data(self) -> None:
+        """Note the time of a piece of the answer; the first one lowers the request's weight in the worker's load."""
         if self.timing.note(self._context.upstream.loop.time()) and self._attempt is not None:
             self._attempt.note_first()
 
@@ -348,6 +351,7 @@ class ProxyHandler:
         self._complete()
 
     def _complete(self) -> None:
+        """Give back what the request holds, end the answer, and record the request as complete."""
         self._become(Step.OVER)
         self.status, self.ending = self.relay.status, "complete"
         self._release()
@@ -411,7 +415,7 @@ class ProxyHandler:
         if self.relay.has_last_event:
             self.status, self.ending = self.relay.status, "complete"
         else:
-            self.status, self.ending = 499, "client_gone"
+            self.status, self.ending = 499, "client_gone"  # 499: as nginx logs it
         self._record()
 
     def pause(self) -> None:

@@ -18,7 +18,7 @@ MAX_QUOTED_CHARACTERS: Final = 1000  # characters of an error's body that is not
 class LateError:
     """A `ResponseFilter` that holds an error's body until it is complete, then returns it as an event."""
 
-    whole = True
+    whole = True  # however much of the error came, it is told
     tokens = None
 
     def __init__(self, status: int, dialect: Dialect) -> None:
@@ -30,6 +30,7 @@ class LateError:
         return False
 
     def feed(self, data: bytes) -> bytes:
+        """Hold the piece back; drop it if MAX_HELD_BYTES are held already."""
         if len(self._body) < MAX_HELD_BYTES:
             self._body += data
         return b""

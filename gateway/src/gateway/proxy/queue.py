@@ -39,7 +39,7 @@ class Queues:
         """Append `waiter` to the queue of `model`. Return False if that already holds `most` requests."""
         line = self._lines.setdefault(model, deque())
         if len(line) >= most:
-            if not line:
+            if not line:  # most is 0: this model has no queue
                 del self._lines[model]
             return False
         line.append(waiter)

@@ -64,6 +64,7 @@ class Relay:
         return True
 
     def _filter_for(self, exchange: Exchange, edits: Edits) -> ResponseFilter:
+        """Return the filter for the worker's answer: only one with status 200 is read and changed."""
         if exchange.status != 200:
             return PassThrough()
         kind = headers.get(exchange.headers, b"content-type") or b""

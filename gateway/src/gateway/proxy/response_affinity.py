@@ -32,38 +32,38 @@ class ResponseAffinity:
             self.note(found[1], worker)
         return found is not None
 
-    def note(self, response: bytes, worker: Worker) -> None:
-        self._workers[response] = worker
+    def note(self, response_id: bytes, worker: Worker) -> None:
+        """Remember that `worker` has the response, and forget the oldest response if there are too many."""
+        self._workers[response_id] = worker
         if len(self._workers) > self._most:
             self._workers.popitem(last=False)
 
-    def worker_of(self, response: bytes) -> Worker | None:
+    def worker_of(self, response_id: bytes) -> Worker | None:
         """Return the worker that made a stored response, if that is remembered. It may have left the fleet since."""
-        return self._workers.get(response)
+        return self._workers.get(response_id)
 
 
 class Search:
     """The search of one request for a stored response: it names the workers to ask, one after another."""
 
-    def __init__(self, response: bytes, workers: Iterable[Worker]) -> None:
-        self.response = response
+    def __init__(self, response_id: bytes, workers: Iterable[Worker]) -> None:
+        self.response_id = response_id
         known = list(workers)
-        self._left = [worker for worker in reversed(known) if worker.state in TAKES_REQUESTS]
+        self._left = [one for one in reversed(known) if one.state in TAKES_REQUESTS]  # popped from its end
         self._failure: GatewayError | None = None  # why a worker could not be asked
         if known and not self._left:
             self._failure = NoWorkerAvailable(f"No worker that may have the response {self.name} answers")
 
     @property
     def name(self) -> str:
-        return repr(self.response.decode("latin-1")[:100])
+        return repr(self.response_id.decode("latin-1")[:100])
 
     @property
     def has_more(self) -> bool:
         return bool(self._left)
 
     def next(self) -> Worker:
-        """Return the next worker to ask. When none is left, raise the error of one that could not be asked, or
-        ResponseNotFound."""
+        """Return the next worker to ask. If none is left, raises why one could not be asked, or ResponseNotFound."""
         if self._left:
             return self._left.pop()
         raise self._failure or ResponseNotFound(

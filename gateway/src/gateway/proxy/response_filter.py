@@ -118,6 +118,7 @@ class StreamFilter:
         return self.whole and self.between_events
 
     def passes(self, framed: bytes) -> bool:
+        """Pass a chunk that is one or more whole events, if nothing is held back and nothing in it is to be read."""
         if self._held or not self.between_events or not framed.endswith(b"\n\n\r\n"):
             return False
         for mark in self._marks:  # noqa: SIM110  # all() would make a generator for every chunk
@@ -169,9 +170,10 @@ class DocumentFilter:
         self.whole = True
 
     def passes(self, framed: bytes) -> bool:
-        return False
+        return False  # `feed` must see each piece, for the tail
 
     def feed(self, data: bytes) -> bytes:
+        """Keep the tail, for the usage. Hold `data` back if something is to be renamed, to at most MAX_HELD_BYTES."""
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
         if self._parts is None:
             return data

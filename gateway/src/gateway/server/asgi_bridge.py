@@ -34,7 +34,7 @@ class AsgiHandler:
     def look(self, now: float) -> None:
         """Do nothing: pages have no deadline, since none of them waits for anything."""
 
-    def pause(self) -> None: ...
+    def pause(self) -> None: ...  # the answer is one piece, which is in memory already
 
     def resume(self) -> None: ...
 
@@ -42,6 +42,7 @@ class AsgiHandler:
         self._request.refuse(error, [])
 
     def shut(self) -> None:
+        """Cancel the task. The client gets no answer: its connection is closed before the task ends."""
         self.on_gone()
 
     async def _run(self) -> None:

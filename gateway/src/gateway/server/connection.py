@@ -77,7 +77,7 @@ class ClientConnection:
         connected or is sending a head is not idle: it could not know of the shutdown."""
         if self._request is not None:
             self._request.keep_alive = False
-            self._silent_body = None
+            self._silent_body = None  # so that FIRST_S are counted from now
         elif self._phase is IDLE:
             self._close()
 
@@ -103,6 +103,7 @@ class ClientConnection:
             self._handle_fault(fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the listener, and tell a request that still runs that its client has left."""
         self._listener.forget(self)
         self._become(CLOSED)
         request, self._request, self._framing, self._data = self._request, None, None, b""

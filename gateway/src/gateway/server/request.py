@@ -84,6 +84,7 @@ class BodyPieces:
         self._block: bytearray | None = None  # small pieces being joined
 
     def add(self, data: bytes) -> None:
+        """Append a piece: the first one or a large one as it is, without a copy, any other to the block."""
         if len(data) >= SMALL_PIECE or not (self._pieces or self._block):
             self._close_block()
             self._pieces.append(data)
@@ -175,7 +176,7 @@ class ClientRequest:
 
     def claim(self, more: int) -> None:
         """Charge `more` bytes to the body budget until `let_go`. Raises Overloaded if there is no room."""
-        if self.over:
+        if self.over:  # nothing would give the bytes back
             return
         if not self._budget.take(more, self._held, self.length):
             raise no_room()
@@ -245,7 +246,7 @@ class ClientRequest:
     def begin(self, status: int, fields: Headers) -> None:
         """Fix status and headers. They are sent with the first body bytes, in one system call, or by `flush`."""
         if self._stage < WHOLE or self._stage is REFUSED:
-            self.keep_alive = False
+            self.keep_alive = False  # the rest of the body would be taken for the next request
         self._become(ANSWERING)
         unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
         self.chunked = not (unframed or self.http_1_0)
@@ -297,6 +298,7 @@ class ClientRequest:
         self._finished()
 
     def _mark_over(self) -> None:
+        """Enter OVER, unless it is there already, and give the body's bytes back to the budget."""
         if self._stage is not OVER:
             self._become(OVER)
         self.let_go()

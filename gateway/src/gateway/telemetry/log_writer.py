@@ -59,6 +59,7 @@ class LogWriter:
             self._thread.join(within_s)
 
     def _run(self) -> None:
+        """Write lines until the writer is closed; this is the thread."""
         while lines := self._next():
             for piece in pieces(lines):
                 self._write_counted(piece)
@@ -83,6 +84,7 @@ class LogWriter:
             self._note_dropped(lost)
 
     def _tell_dropped(self) -> None:
+        """Report dropped lines, without the lock, since writing may block; `put` may drop more meanwhile."""
         with self._change:
             untold = self._untold
         if not untold:
@@ -95,6 +97,7 @@ class LogWriter:
             self._untold -= untold
 
     def _note_dropped(self, lines: int) -> None:
+        """Count dropped lines; the caller holds the lock."""
         self.dropped += lines
         self._untold += lines
 
@@ -115,7 +118,7 @@ def write(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # somebody who shares it has made it so
+        except BlockingIOError:  # another holder of the descriptor made it non-blocking
             wait_until_writable(descriptor)
 
 

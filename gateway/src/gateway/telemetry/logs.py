@@ -59,6 +59,7 @@ class EventLog:
         return self._out.dropped
 
     def request(self, loop: asyncio.AbstractEventLoop, **facts: object) -> None:
+        """Collect the line of a request that is over, and have it written within FLUSH_S seconds."""
         if not self._lines:
             loop.call_later(FLUSH_S, self.flush)
         self._add("info", "request", facts)
@@ -96,6 +97,6 @@ class EventLog:
 
     def _add(self, level: str, event: str, facts: dict[str, object]) -> None:
         milliseconds = int(time.time() * 1000)
-        if milliseconds != self._last:
+        if milliseconds != self._last:  # its text is made once per millisecond
             self._last, self._timestamp = milliseconds, timestamp(milliseconds)
         self._lines.append(line_of(self._timestamp, level, event, facts))

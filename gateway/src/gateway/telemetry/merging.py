@@ -46,6 +46,7 @@ class Merged(Collector):
             yield whole
 
     def _add(self, family: Metric) -> None:
+        """Add one process's samples of a metric to the others': summed, or the highest of them, as said above."""
         self._families.setdefault(family.name, family)
         samples = self._samples.setdefault(family.name, {})
         is_summed = family.type in SUMMED or family.name in SUMMED_GAUGES
@@ -63,8 +64,7 @@ def metrics(expositions: Sequence[str]) -> bytes:
 
 
 def workers(pages: Sequence[Json]) -> Json:
-    """Return one /workers page: the first process's view of each worker, with the requests in flight of all
-    processes."""
+    """Return one /workers page: the first process's view of each worker, with all processes' requests in flight."""
     first, *others = ({slug["slug"]: slug for slug in page["slugs"]} for page in pages)
     return {
         "slugs": [

@@ -71,8 +71,7 @@ class Traffic:
 
 
 class Metrics:
-    """What the data path counts: plain numbers, so that a request costs a few additions. They become text when
-    scraped."""
+    """What the data path counts: plain numbers, so that a request costs a few additions. A scrape makes them text."""
 
     def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
@@ -94,8 +93,7 @@ class Metrics:
     def count(
         self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
     ) -> Traffic:
-        """Count a request that has ended. seconds: from its head to its end; first_byte: seconds to the answer's
-        first byte, or None."""
+        """Count a request that has ended. seconds: from its head; first_byte: to the answer's first byte, or None."""
         traffic = self._traffic.get((model, route))
         if traffic is None:
             traffic = self._traffic[model, route] = Traffic()
@@ -159,6 +157,7 @@ class Metrics:
         return counter("gateway_requests", "Requests by model, route, HTTP status and ending.", labels, found)
 
     def _times(self, which: str, name: str, what: str) -> Family:
+        """Return the family `name`, made of one histogram of each `Traffic`. which: that field's name."""
         family = histogram(name, f"Seconds {what}.", ["model", "route"])
         for labels, traffic in self._traffic.items():
             times: Histogram = getattr(traffic, which)

@@ -191,6 +191,7 @@ class WorkerConnection:
         self.close()
 
     def close(self) -> None:
+        """Close the connection at once, unsent bytes or not, so that vLLM aborts the request. May be called again."""
         if self.state is not UpstreamState.CLOSED:
             self._become(UpstreamState.CLOSED)
         if self._transport is not None:
@@ -237,13 +238,14 @@ class WorkerConnection:
         if exchange is not None:
             exchange.fault(fault)
 
-    def eof_received(self) -> None: ...
+    def eof_received(self) -> None: ...  # None: asyncio closes the connection
 
     def pause_writing(self) -> None: ...
 
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the exchange, if one still runs. asyncio calls this once for each connection, also after `close`."""
         silent = self.state is UpstreamState.ASKED
         if self.state is not UpstreamState.CLOSED:
             self._become(UpstreamState.CLOSED)
@@ -319,10 +321,10 @@ class WorkerConnection:
         assert exchange.framing is not None
         reusable = self._keep_alive and not exchange.framing.surplus and self._is_sent()
         self._exchange = self._chunks = None
-        self.resume()
+        self.resume()  # the client may have been slow to read this answer
         if reusable and not self.closed:
             self._become(UpstreamState.IDLE)
-            self._keep(self)
+            self._keep(self)  # before `finish`, which may start a queued request: that can reuse it
         else:
             self.close()
         exchange.finish()

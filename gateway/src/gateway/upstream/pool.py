@@ -15,7 +15,7 @@ from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import Parts, WriteCoalescer
 from gateway.upstream.connection import Exchange, Receiver, WorkerConnection
 
-CONNECT_PARTS: Final = 10
+CONNECT_PARTS: Final = 10  # of connect_timeout_s: see _wait_for
 Opened = tuple[asyncio.Transport, asyncio.Protocol]
 
 
@@ -51,6 +51,7 @@ class IdleConnections:
             self.idle.popleft().close()
 
     def close(self) -> None:
+        """Close all idle connections, and from now on those that `put` brings: the worker has left."""
         self.closed = True
         while self.idle:
             self.idle.pop().close()
@@ -85,6 +86,7 @@ class Upstream:
     async def _connect_and_start(
         self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
+        """Run `_send`; what it raises is a bug, of which the exchange's receiver is told."""
         try:
             await self._send(worker, idle, exchange, head, body)
         except Exception as fault:  # noqa: BLE001  # the boundary of one request: a bug ends here

@@ -32,7 +32,7 @@ class ResponseHead:
             if name not in WATCHED:
                 continue
             if name == b"content-length":
-                length = value if length is None or length == value else b"several"
+                length = value if length is None or length == value else b"several"  # framing_of refuses it
             elif name == b"transfer-encoding":
                 coding = value.lower() if coding is None else b"several"
             elif says_close(value):
