@@ -136,7 +136,7 @@ class Fleet:
         self._update(worker, request_succeeded(worker.health, self._rules[worker.slug], now), now)
 
     def completed(self, worker: Worker) -> None:
-        """Note that `worker` finished a good answer."""
+        """Note that `worker` finished a good answer: its count of broken answers starts anew."""
         if worker.is_settled:
             return
         now = self._clock()

@@ -195,7 +195,7 @@ class ClientRequest:
         self._body.add(data)
 
     def complete(self) -> None:
-        """Mark the body as complete."""
+        """Mark the body as complete, unless the request is refused already."""
         if self.awaits_body:
             self._become(WHOLE)
 

@@ -78,7 +78,7 @@ class Exchange:
         self.answer = changed(ANSWERS, self.answer, answer)
 
     def pause(self) -> None:
-        """Stop reading from the worker until `resume`."""
+        """Stop reading from the worker until `resume`; without a connection yet, as soon as there is one."""
         self._paused = True
         if self._connection is not None:
             self._connection.pause()
