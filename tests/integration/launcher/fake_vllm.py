@@ -198,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         if (
             self.path not in ("/health", "/v1/chat/completions")
             or wanted is None
-            or admission.carries(wanted, headers)
+            or admission.has_key(wanted, headers)
         ):
             return True
         self._answer(b"{}", 503)
