@@ -20,7 +20,7 @@ from launcher.process import process_tree
 from launcher.process.process_tree import Descendant
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_MAX_REAPED_AT_ONCE = 4096  # children in one `wait`
+_MAX_REAPED_AT_ONCE = 4096  # children in one `wait`, so that a flood of them holds nothing up
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_WAIT_S = 3600.0  # `poll` takes no more milliseconds than a C int holds
 
@@ -108,7 +108,8 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _reap() -> dict[int, int]:
-    """Reap every child that has ended, adopted orphans included. Return exit codes by process id."""
+    """Reap the children that have ended, adopted orphans included; the next call takes what is left. Return exit
+    codes by process id."""
     ended: dict[int, int] = {}
     for _ in range(_MAX_REAPED_AT_ONCE):
         try:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from model_cache.commands import export, inventory, prune, serve
-from model_cache.errors import ConfigError, JobError, RetryableError, refused
+from model_cache.errors import ConfigError, JobError, RetryableError, print_error
 from model_cache.job import Job
 from model_cache.manifest import lockfile
 from model_cache.manifest.manifest import Manifest
@@ -31,11 +31,13 @@ def main() -> int:
         given = _parser().parse_args()
         given.run(given)
     except JobError as error:
-        return refused(error)
+        return print_error(error)
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
-        return refused(RetryableError(f"{error}: raise this container's limit of processes, then run again"))
+        return print_error(
+            RetryableError(f"{error}: raise this container's limit of processes, then run again")
+        )
     return 0
 
 
@@ -121,7 +123,8 @@ def _verify(job: Job, _settings: Settings) -> None:
 
 
 def _lock(job: Job, settings: Settings) -> None:
-    """Print the new weights.lock to standard output, and to standard error what it changes of the old one."""
+    """Ask the hub, publish nothing; print the new weights.lock to standard output, and to standard error what it
+    changes."""
     new = job.locked()
     old = _readable(settings.chosen_lock_file)
     differences = lockfile.changes(old.manifest if old else Manifest(()), new.manifest)

@@ -65,7 +65,7 @@ def combined(errors: Sequence[JobError]) -> JobError:
     return kind("; before that: ".join(texts))
 
 
-def refused(error: JobError) -> int:
+def print_error(error: JobError) -> int:
     """Print the one line of an error that ends a program; returns its exit code."""
     sys.stderr.write(f"model-cache: {error}\n")
     return error.exit_code

@@ -119,8 +119,9 @@ class JsonScan:
     # values
 
     def _read_value(self, byte: int) -> None:
-        """Read a scalar or a short string, or go into a longer value. byte: the one at `_at`, here and below."""
-        if not self._open:
+        """Read a scalar or a short string whole; enter an object or a list; begin a long string. byte: the value's
+        first."""
+        if not self._open:  # the outermost value: only an object has members
             self._member = self._root if byte == OPEN_OBJECT else None
         self._start = self._at
         if byte == QUOTE:

@@ -219,6 +219,7 @@ class Fleet:
             self._pools[name] = choose_pool(self._workers_of(name))
 
     def _workers_of(self, model: str) -> list[Worker]:
+        """Return all workers of the slugs that serve `model`, in any state; `pool` has those that take requests."""
         cards = self.catalog.resolve(model)
         return [worker for card in cards for worker in self.slugs[card.slug].workers.values()]
 

@@ -42,7 +42,8 @@ class Connection(Protocol):
         ...
 
     def shut(self) -> None:
-        """End the running request through its handler, then close the connection."""
+        """End the connection because the drain period has passed: the handler of a running request first tells the
+        client an error, if it still can."""
         ...
 
 
@@ -116,7 +117,7 @@ class Listener:
             self.empty.set()
 
     def shut(self) -> int:
-        """End all running requests and close all connections; return how many requests there were."""
+        """End all requests and connections because the drain period has passed; return how many requests still ran."""
         left = [connection for connection in self.connections if connection.busy]
         for connection in self.connections:
             connection.shut()

@@ -49,7 +49,7 @@ class Handler(Protocol):
     """Whoever answers a request: `proxy/` or the ASGI bridge. All calls come from the event loop and must not block."""
 
     def start(self) -> None:
-        """Begin to answer: the body is complete. Called once, unless `fail` is."""
+        """Begin to answer: the body is complete. Called at most once, and not after `fail`, `shut` or `on_gone`."""
         ...
 
     def on_gone(self) -> None:

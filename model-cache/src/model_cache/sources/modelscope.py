@@ -193,7 +193,8 @@ class _RetryHandler(logging.Handler):
 
 
 def _open(path: str | Path, mode: str) -> IO[Any]:
-    """Open a file for the SDK, whose own open() would follow a link in its place."""
+    """Replace open() in the SDK's download module (`Hub.__init__` puts it there): refuse a symbolic link that lies
+    where the file should be, which open() would follow and overwrite what it leads to."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 

@@ -49,7 +49,8 @@ class Reporter:
     def enter(
         self, phase: Phase, total: Work = _NONE, already: Work = _NONE, remark: str | None = None
     ) -> None:
-        """Begin a phase and say so."""
+        """Begin a phase of *total* work, of which *already* is done, and write a line with *remark*, or with the
+        amount."""
         self._progress.enter(phase, total, already)
         self.line(remark)
 
