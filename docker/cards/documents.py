@@ -1,4 +1,4 @@
-"""Reads regular files up to a size, and parses JSON and the part of YAML that cards need.
+"""Reads regular files up to a size; parses JSON (READY.json, holders of GPU locks) and YAML as far as cards need it.
 
 The rest of YAML is refused: aliases, which turn a few lines into gigabytes, tags, which make objects, deep nesting, and
 numbers with more digits than Python converts.
@@ -30,7 +30,8 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Return a JSON object. Raises ValueError for anything else."""
+    """Return the JSON object in a file that others may have written. Raises ValueError for anything else, and for
+    deep nesting."""
     try:
         found = json.loads(content.decode())
     except RecursionError:

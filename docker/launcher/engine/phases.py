@@ -20,8 +20,8 @@ class Phase(StrEnum):
     LOADING = "loading"
     COMPILING = "compiling"
     GRAPHS = "graphs"
-    WARM_UP = "warm-up"
-    WARMING = "warming"
+    WARM_UP = "warm-up"  # vLLM's own, by its log
+    WARMING = "warming"  # the launcher's requests, before clients are let in
     READY = "ready"
     BACK_OFF = "back-off"
     MISCONFIGURED = "misconfigured"
@@ -29,7 +29,7 @@ class Phase(StrEnum):
 
     @property
     def is_start_up(self) -> bool:
-        """Whether this is READY or a phase before it."""
+        """Return whether a start-up goes through this phase; READY is its last."""
         return self in _START_UP
 
 

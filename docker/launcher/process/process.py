@@ -134,17 +134,17 @@ class Process:
         """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory. Processes that
         have left the group are killed too: all descendants of the launcher except `spared`. (An orphan becomes the
         launcher's child, so nothing else tells whose it was.)"""
-        self._signal_group()
+        self._kill_main_group()
         self._kill_strays()
 
     def note_end(self, exit_code: int) -> None:
         """Set `exit_code`, kill all processes that the main process left behind, copy the last output."""
-        self._signal_group()
+        self._kill_main_group()
         self._popen.returncode = exit_code
         self._remember(line for stream in self._streams for line in stream.close())
         self._kill_strays()  # after closing the streams: reading /proc needs a descriptor
 
-    def _signal_group(self) -> None:
+    def _kill_main_group(self) -> None:
         """Send SIGKILL to the process group; nothing if none of it is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

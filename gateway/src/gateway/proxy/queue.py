@@ -12,7 +12,7 @@ class Waiter(Protocol):
     def waits_since(self) -> float | None: ...
 
     def has_room(self) -> bool:
-        """Whether a worker has room for the request."""
+        """Return whether a worker of its model takes one more request."""
         ...
 
     def take_turn(self) -> None:
@@ -63,7 +63,8 @@ class Queues:
             self._forget_if_empty(model, line)
 
     def close(self) -> None:
-        """Drop all queues: no request in them is sent any more."""
+        """Forget all queued requests at the end of the drain, or each request that ends would let one of them be
+        sent. `Listener.shut` ends them."""
         self._lines.clear()
 
     def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:

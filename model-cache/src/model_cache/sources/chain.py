@@ -137,6 +137,7 @@ class Sources:
 
     def _give_up(self, source: Source, error: JobError | str) -> None:
         """Drop the source for the rest of the run, and say with which the run goes on."""
+        at = self._left.index(source)
         self._left.remove(source)
-        if self._left:
-            self._say(f"{error}; going on with {self._left[0].name}")
+        if self._left:  # the next one, or the first again after the last
+            self._say(f"{error}; going on with {self._left[at % len(self._left)].name}")

@@ -67,7 +67,8 @@ def opened(root: Path, path: str, flags: int) -> int:
 
 
 def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
-    """Open the file at *path* below *root* for writing, unbuffered; truncates it, unless *keep*."""
+    """Open the file at *path* below *root* for writing, unbuffered, and create it and its directories. *keep*: do not
+    truncate it, to resume a download."""
     flags = os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC)
     return open(opened(root, path, flags), "r+b", buffering=0)
 

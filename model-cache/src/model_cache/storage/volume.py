@@ -174,7 +174,8 @@ class Volume:
     def mark_ready(
         self, snapshot: Path, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool
     ) -> None:
-        """Write READY.json over *snapshot*, whose every file was verified, with these *stamps* by path."""
+        """Write READY.json into *snapshot*, whose every file was verified with these *stamps* by path, and remove the
+        record of its withdrawal."""
         self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
