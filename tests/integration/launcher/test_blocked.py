@@ -120,7 +120,9 @@ def test_a_turn_that_never_ends_is_named_and_not_waited_for(
     site.settings["LAUNCHER_GPUS"] = "1"
     with (site.root / "turn.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        stopped, waiting = start(), start()
+        stopped = start()
+        stopped.wait_event("gpus-busy")  # they share a state folder, so that one begins after the other
+        waiting = start()
         said = waiting.wait_event("gpus-busy")
         assert f"{site.root}/turn.lock has been locked by another process for 2 s" in said["problem"]
         began = time.monotonic()
@@ -157,7 +159,9 @@ def test_a_ready_file_that_is_a_pipe_is_named_and_not_read(site: Site, start: St
     ready = next(site.weights.glob("models/*/*/*/READY.json"))
     right = ready.rename(ready.with_name("right"))
     os.mkfifo(ready)
-    stopped, waiting = start(), start()
+    stopped = start()
+    stopped.wait_event("weights-not-ready")  # they share a state folder, so that one begins after the other
+    waiting = start()
     said = waiting.wait_event("weights-not-ready")
     assert said["problem"] == f"{ready} cannot be read: it is not a regular file"
     assert stopped.stop() == 0
