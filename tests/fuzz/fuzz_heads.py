@@ -5,7 +5,7 @@ import h11
 
 with atheris.instrument_imports(include=["gateway"]):
     from gateway.api.errors import GatewayError
-    from gateway.server.request_head import Head, HeadReader, decoded, is_plain, path_in
+    from gateway.server.request_head import ENDLESS, Head, HeadReader, decoded, is_plain, path_in
 
 from tests.fuzz.harness import main, pieces
 
@@ -38,7 +38,9 @@ def target(data: bytes) -> None:
     head, status = read(parts)
     assert status in (0, 200, 400, 431)
     assert status == read([whole])[1], "it depends on how it is cut"
-    if head is not None:
+    if (
+        head is not None and head.length < ENDLESS
+    ):  # h11 takes no longer number; here it is a body that is too large
         compare(head, whole)
 
 
