@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import uvloop
 
+from bench.figures import Figure
 from bench.load import WrongAnswer
 from bench.measure import run_load, settle, to_sample
 from bench.processes import layout, pinned
@@ -53,16 +55,9 @@ def verdict(ratios: Sequence[float], bar: float) -> str:
 
 def started(stack: ExitStack, build: Path, name: str, folder: Path, core: int, ports: list[int]) -> Server:
     """A gateway of that build. Raises BrokenServer."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(build.resolve())
-    try:
-        fleet = replace(MAIN_FLEET, key=name, name=name)
+    fleet = replace(MAIN_FLEET, key=name, name=name)
+    with patch.dict(os.environ, PYTHONPATH=str(build.resolve())):
         server = stack.enter_context(gateway_started(folder, [core], fleet, ports))
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
     return replace(server, kind=Kind.GATEWAY, log=None, models=server.models[:1])
 
 
@@ -99,9 +94,9 @@ def measure(given: argparse.Namespace) -> int:
             ratios = [b / a for a, b in zip(before, after, strict=True)]
             said = verdict(ratios, bars[scenario.key])
             missed = missed or said == "missed"
-            low, high = interval(ratios)
+            ratio = Figure(statistics.median(ratios), *interval(ratios))
             print(
-                f"{scenario.title}: {statistics.median(ratios):.3f} ({low:.3f}-{high:.3f}) of old, bar "
+                f"{scenario.title}: {ratio.text(3)} of old, bar "
                 f"{bars[scenario.key]:g}: {said}; CPU us/{scenario.unit}: old {statistics.median(before):.1f} "
                 f"(least {min(before):.1f}), new {statistics.median(after):.1f} (least {min(after):.1f}), "
                 f"{len(ratios)} turns",
