@@ -46,7 +46,12 @@ def interval(ratios: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(ratios: Sequence[float], bar: float) -> str:
-    """`holds` or `missed` where the whole interval lies on one side of the bar, else `inconclusive`."""
+    """`holds` or `missed` where the whole interval lies on one side of the bar, else `inconclusive`.
+
+    Fewer than six ratios are always inconclusive: not even all of them together make an interval of that confidence.
+    """
+    if 2 / 2 ** len(ratios) > 1 - CONFIDENCE:
+        return "inconclusive"
     low, high = interval(ratios)
     if high <= bar:
         return "holds"

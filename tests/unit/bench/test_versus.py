@@ -26,6 +26,9 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
         ([1.2] * 20, "missed"),
         ([1.0, 1.2] * 10, "inconclusive"),
         ([1.0, 1.2], "inconclusive"),  # too few to say anything
+        ([1.0] * 5, "inconclusive"),
+        ([1.2] * 5, "inconclusive"),
+        ([1.2] * 6, "missed"),
     ],
 )
 def test_verdicts(ratios: list[float], said: str) -> None:
