@@ -65,7 +65,7 @@ class Answer:
         else:
             self._request.end()
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         if self._since is not None and now - self._since > PATIENCE_S:
             self.fail(Overloaded("It takes too long"))
 
@@ -79,7 +79,7 @@ class Answer:
     def on_gone(self) -> None:
         self._client.gone += 1
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         self.fail(Overloaded("The gateway is shutting down"))
 
     def pause(self) -> None:
@@ -149,7 +149,7 @@ class Client:
     def shut_door(self) -> None:
         """The gateway ends, and waits no longer."""
         self.listener.close_idle()
-        self.listener.shut()
+        self.listener.end_all()
         self.stage.loop.settle()
         self.check()
 
@@ -159,7 +159,7 @@ class Client:
             self.stage.loop.pass_time(seconds / 4)
             for visitor in self.listener.connections:
                 with self.stage.watch("look"):
-                    visitor.look(self.stage.loop.time())
+                    visitor.check_deadlines(self.stage.loop.time())
             self.stage.loop.settle()
         self.check()
 

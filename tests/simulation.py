@@ -351,7 +351,7 @@ class Stage:
         self.loop.pass_time(seconds)
         for connection in self.listener.connections:
             with self.watch("look"):
-                connection.look(self.loop.time())
+                connection.check_deadlines(self.loop.time())
         self.loop.settle()
 
     def connect(self, connection: object) -> Line:

@@ -431,7 +431,7 @@ class ProxyHandler:
 
     # deadlines
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Check deadlines, send a comment into a silent stream, and free a large body. Called four times a second."""
         if self.step is Step.SENT and self._is_body_unneeded():
             self._release_body()
@@ -500,7 +500,7 @@ class ProxyHandler:
         if not self._request.over:
             self._request.break_off()
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         """Fail the request, because the gateway shuts down."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 

@@ -64,7 +64,7 @@ class Queues:
 
     def close(self) -> None:
         """Forget all queued requests at the end of the drain, or each request that ends would let one of them be
-        sent. `Listener.shut` ends them."""
+        sent. `Listener.end_all` ends them."""
         self._lines.clear()
 
     def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:

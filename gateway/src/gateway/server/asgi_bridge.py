@@ -31,7 +31,7 @@ class AsgiHandler:
         if self._task is not None:
             self._task.cancel()
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Do nothing: pages have no deadline, since none of them waits for anything."""
 
     def pause(self) -> None: ...  # the answer is one piece, which is in memory already
@@ -41,7 +41,7 @@ class AsgiHandler:
     def fail(self, error: GatewayError) -> None:
         self._request.refuse(error, [])
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         """Cancel the task. The client gets no answer: its connection is closed before the task ends."""
         self.on_gone()
 

@@ -68,9 +68,9 @@ class ClientConnection:
         """Whether a request's body is arriving or its answer is due."""
         return self._request is not None
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Refuse or abort whatever is past its deadline; the listener calls it several times a second."""
-        self._safely(lambda: self._check_deadlines(now))
+        self._safely(lambda: self._check_handler_and_phase(now))
 
     def close_when_idle(self) -> None:
         """For the shutdown: close an idle connection now, else after the request that runs. A client that has just
@@ -84,9 +84,9 @@ class ClientConnection:
     def abort(self) -> None:
         self.transport.abort()
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         """End the request that runs, and close the connection."""
-        self._safely(self._shut)
+        self._safely(self._end_request_at_shutdown)
         self._close()
 
     # asyncio's callbacks
@@ -360,9 +360,9 @@ class ClientConnection:
         self._listener.coalescer.flush()
         self.transport.close()
 
-    def _shut(self) -> None:
+    def _end_request_at_shutdown(self) -> None:
         if self._request is not None and self._request.handler is not None:
-            self._request.handler.shut()
+            self._request.handler.end_at_shutdown()
 
     def _become(self, phase: Phase) -> None:
         self._phase = changed(PHASES, self._phase, phase)
@@ -385,10 +385,10 @@ class ClientConnection:
 
     # deadlines
 
-    def _check_deadlines(self, now: float) -> None:
+    def _check_handler_and_phase(self, now: float) -> None:
         """Check the handler's deadlines, then the one that applies to the connection's phase."""
         if self._request is not None and self._request.handler is not None:
-            self._request.handler.look(now)
+            self._request.handler.check_deadlines(now)
         if self.transport.is_closing() and self._blocked_write is None:  # closed once the client has it all
             self._blocked_write = self._unacknowledged_bytes(), now
         phase = self._phase

@@ -35,7 +35,7 @@ class HostCheck:
         if host is None or host in self._served:
             return
         name = name_of(host)
-        if name not in self._names and not self._is_our_address(name):
+        if name not in self._names and not self._is_accepted_address(name):
             raise Misdirected(
                 f"The gateway is not served under the name {name[:80].decode('latin-1')!r}; if clients reach it by "
                 "that name, add it to GATEWAY_ALLOWED_HOSTS"
@@ -43,7 +43,7 @@ class HostCheck:
         if len(self._served) < MAX_SPELLINGS:
             self._served.add(host)
 
-    def _is_our_address(self, name: bytes) -> bool:
+    def _is_accepted_address(self, name: bytes) -> bool:
         """Whether `name` is an IP address that is accepted: a loopback one, or any if the gateway is open."""
         try:
             address = ip_address(name.strip(b"[]").decode("latin-1"))

@@ -17,7 +17,7 @@ from gateway.http.turns import Turns
 from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
-LOOK_S: Final = 0.25  # seconds between two looks at a connection
+CHECK_S: Final = 0.25  # seconds between two checks of a connection
 PARTS: Final = 8  # groups of connections, looked at one after another: thousands at once would block the loop
 
 
@@ -29,7 +29,7 @@ class Connection(Protocol):
         """Whether a request's body is arriving or its answer is due."""
         ...
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
         ...
 
@@ -41,7 +41,7 @@ class Connection(Protocol):
         """Close the connection at once, whatever runs on it."""
         ...
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         """End the connection because the drain period has passed: the handler of a running request first tells the
         client an error, if it still can."""
         ...
@@ -71,19 +71,19 @@ class Listener:
         self.turns = Turns(self.loop)
 
     async def watch(self) -> None:
-        """Look at every connection each LOOK_S, one group at a time, until cancelled."""
+        """Look at every connection each CHECK_S, one group at a time, until cancelled."""
         for part in cycle(self.parts):
-            due = self.loop.time() + LOOK_S / PARTS
-            await asyncio.sleep(LOOK_S / PARTS)
+            due = self.loop.time() + CHECK_S / PARTS
+            await asyncio.sleep(CHECK_S / PARTS)
             now = self.loop.time()
             self.count_lag(max(0.0, now - due))
             for connection in list(part):
-                self._look_at(connection, now)
+                self._check(connection, now)
 
-    def _look_at(self, connection: Connection, now: float) -> None:
+    def _check(self, connection: Connection, now: float) -> None:
         """Check one connection's deadlines; if that raises, report it as a bug and abort this connection alone."""
         try:
-            connection.look(now)
+            connection.check_deadlines(now)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
             self.report(fault)
             connection.abort()
@@ -116,9 +116,9 @@ class Listener:
         if self.closing and not any(self.parts):
             self.empty.set()
 
-    def shut(self) -> int:
+    def end_all(self) -> int:
         """End all requests and connections because the drain period has passed; return how many requests still ran."""
         left = [connection for connection in self.connections if connection.busy]
         for connection in self.connections:
-            connection.shut()
+            connection.end_at_shutdown()
         return len(left)

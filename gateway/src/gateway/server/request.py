@@ -49,14 +49,14 @@ class Handler(Protocol):
     """Whoever answers a request: `proxy/` or the ASGI bridge. All calls come from the event loop and must not block."""
 
     def start(self) -> None:
-        """Begin to answer: the body is complete. Called at most once, and not after `fail`, `shut` or `on_gone`."""
+        """Begin to answer: the body is complete. Called at most once, not after `fail`, `on_gone` or a shutdown."""
         ...
 
     def on_gone(self) -> None:
         """Stop all work: the client has left, and no answer can be sent any more."""
         ...
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Check deadlines; called several times a second. now: the loop's time in seconds."""
         ...
 
@@ -64,7 +64,7 @@ class Handler(Protocol):
         """Answer `error`, or break the answer off if it has begun. Called instead of `start`, or on a bug later."""
         ...
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         """End the request at once: the drain period (`GATEWAY_DRAIN_S`) has passed. Send an error if the client can
         still be told; the connection is closed after this. May come before `start`."""
         ...

@@ -33,7 +33,7 @@ def break_at(owner, name):
 
 for name in ("open", "payload", "rest", "comment"):
     break_at(gateway.proxy.relay.Relay, name)
-for name in ("_read", "on_head", "on_failure", "look"):
+for name in ("_read", "on_head", "on_failure", "check_deadlines"):
     break_at(gateway.proxy.handler.ProxyHandler, name)
 """
 DOCUMENT = ask("alpha")
@@ -46,7 +46,7 @@ BEFORE = [  # anything of the answer is out
     ("payload", DOCUMENT),
     ("payload", STREAM),
     ("on_failure", ask("alpha", "close")),
-    ("look", ask("alpha", "hang")),
+    ("check_deadlines", ask("alpha", "hang")),
     ("comment", STREAM | {"script": {"do": "hang"}}),
 ]
 

@@ -180,7 +180,7 @@ def test_a_body_that_is_read_for_too_long_is_given_up() -> None:
     line = ask(stage, HEAD.replace(b"content-encoding: gzip\r\n", b"") % len(body) + body)
     assert stage.loop.turn(after=61)
     for connection in stage.listener.connections:
-        connection.look(stage.loop.time())
+        connection.check_deadlines(stage.loop.time())
     stage.loop.settle()
     assert line.out.startswith(b"HTTP/1.1 503 ")
     assert (stage.listener.budget.used, stage.loop.lines, stage.log.faults) == (0, [], [])

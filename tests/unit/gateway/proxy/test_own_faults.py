@@ -101,7 +101,7 @@ def test_a_fault_at_a_look(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Non
     stage.loop.pass_time(700)
     plant(stage, monkeypatch, 0)
     for connection in stage.listener.connections:
-        connection.look(1700.0)
+        connection.check_deadlines(1700.0)
     stage.loop.settle()
     assert stage.worker.in_flight == 0
     assert b"error" in client.out

@@ -62,7 +62,7 @@ class Answer:
         else:
             self.request.refuse(error, [])
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         self._fault("look")
         self._fault("begun")
 
@@ -70,7 +70,7 @@ class Answer:
         self._fault("gone")
         self.client.told.append("gone")
 
-    def shut(self) -> None:
+    def end_at_shutdown(self) -> None:
         self._fault("shut")
         self.fail(ModelNotFound("The end"))
 
@@ -125,7 +125,7 @@ class Client:
     def look(self, seconds: float) -> None:
         self.stage.loop.pass_time(seconds)
         for connection in self.listener.connections:
-            connection.look(self.stage.loop.time())
+            connection.check_deadlines(self.stage.loop.time())
         self.stage.loop.settle()
 
     def leave(self) -> None:
@@ -136,7 +136,7 @@ class Client:
         self.line.stop_reading()
 
     def shut(self) -> None:
-        self.connection.shut()
+        self.connection.end_at_shutdown()
         self.stage.loop.settle()
 
     @property
@@ -288,11 +288,11 @@ def reset(client: Client) -> None:
 
 def be_late(client: Client) -> None:
     client.stage.loop.turn(after=1000)
-    client.connection.look(client.stage.loop.time())
+    client.connection.check_deadlines(client.stage.loop.time())
 
 
 def shut(client: Client) -> None:
-    client.connection.shut()
+    client.connection.end_at_shutdown()
 
 
 @pytest.mark.parametrize("end", [reset, be_late, shut])
