@@ -15,12 +15,13 @@ TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b)?" % TEXT)
 SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
-FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # fields that are refused as trailers
+# Fields that are refused as trailers, since another program could take them for headers:
+FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
-MAX_DIGITS: Final = 16  # hex digits of a chunk's size
-MAX_LINE_BYTES: Final = 4096  # bytes of a chunk's size line, or of a trailer
-MAX_EXTENSION_BYTES: Final = 64 * 1024  # bytes of chunk extensions in a whole body
+MAX_DIGITS: Final = 16  # hex digits of a chunk's size: 64 bits
+MAX_LINE_BYTES: Final = 4096  # bytes of a chunk's size line, or of a trailer; real ones are far shorter
+MAX_EXTENSION_BYTES: Final = 64 * 1024  # of chunk extensions in a body: its size limit leaves them out
 MAX_TRAILERS: Final = 64  # in a body
 MAX_TRAILER_BYTES: Final = 16 * 1024  # in a body, all trailers together
 CRLF: Final = b"\r\n"
@@ -35,22 +36,20 @@ class BadFraming(Exception):
 
 
 class Framing(Protocol):
-    """Parser of one body. complete: its end was fed; surplus: how many bytes of the last `feed` came after the end."""
+    """Parser of one body; a connection feeds it. complete: its end was fed; surplus: bytes that came after it."""
 
     complete: bool
     surplus: int
 
     def feed(self, data: bytes) -> bytes:
         """Return the payload in `data`, the next bytes received; may be b"". Raises BadFraming."""
-        ...
 
     def ends_with_connection(self) -> bool:
-        """Whether the body is complete when the connection ends, rather than broken off."""
-        ...
+        """Whether the body is complete when the connection ends, not broken off. Asked once a worker's is lost."""
 
 
 class Sized:
-    """Parser of a body of `length` bytes."""
+    """The `Framing` of a body of `length` bytes, as Content-Length gives it. Bytes beyond them are `surplus`."""
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -69,7 +68,7 @@ class Sized:
 
 
 class UntilClose:
-    """Parser of a body that ends when its connection does."""
+    """The `Framing` of an answer without length and chunks: all that comes is payload, until the worker closes."""
 
     def __init__(self) -> None:
         self.complete, self.surplus = False, 0
@@ -90,33 +89,34 @@ class ChunkPart(IntEnum):
     TRAILER = 3  # a line after the last chunk; an empty one ends the body
 
 
-SIZE: Final = ChunkPart.SIZE
+SIZE: Final = ChunkPart.SIZE  # compiled code reads a constant of the module faster than a member of an enum
 PAYLOAD: Final = ChunkPart.PAYLOAD
 CHUNK_END: Final = ChunkPart.CHUNK_END
 NEXT_TRAILER: Final = ChunkPart.TRAILER
 
 
 class Chunked:
-    """Parser of a chunked body. between: the next byte begins a new chunk."""
+    """The `Framing` of a chunked body. between: the next byte begins a new chunk."""
 
     def __init__(self) -> None:
         self._part: ChunkPart = SIZE
         self._kept = b""  # the beginning of a line whose end has not arrived
         self._left = 0  # bytes of the current chunk's payload still to come
-        self._extensions = self._trailers = self._trailer_bytes = 0
+        self._extensions = self._trailers = self._trailer_bytes = 0  # bytes, number and bytes so far
         self.between = True
         self.complete = False
         self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
-        """Whether `data` is exactly one whole chunk, not the last. Then the caller may pass it on without `feed`."""
+        """Whether `data` is exactly one whole chunk, not the last: `WorkerConnection` passes such on without `feed`."""
         if not self.between:
             return False
-        line = data.find(CRLF, 1, 18)
+        line = data.find(CRLF, 1, 18)  # after 1 to 16 digits
         size = simple_size(data[:line]) if line > 0 else 0
-        return size > 0 and len(data) == line + size + 4 and data.endswith(CRLF)
+        return size > 0 and len(data) == line + size + 4 and data.endswith(CRLF)  # 4: CRLF twice
 
     def feed(self, data: bytes) -> bytes:
+        """As `Framing.feed`. An incomplete line at the end of `data` is kept and parsed with the next bytes."""
         if self._kept:
             data, self._kept = self._kept + data, b""
         payload: list[bytes] = []
@@ -133,26 +133,26 @@ class Chunked:
         return False
 
     def _take(self, data: bytes, payload: list[bytes]) -> int:
-        """Append the payload in `data` to `payload`; return the index up to which `data` was consumed."""
+        """Append the payload in `data` to `payload`; return the index after the last byte used: the rest is surplus."""
         at, size = 0, len(data)
         while at < size and not self.complete:
             if self._part is PAYLOAD:
-                at = self._payload(data, at, payload)
+                at = self._take_payload(data, at, payload)
             elif self._part is CHUNK_END:
-                at = self._chunk_end(data, at)
+                at = self._take_chunk_end(data, at)
             elif (end := data.find(CRLF, at, at + MAX_LINE_BYTES + len(CRLF))) < 0:
-                self._keep(data[at:])
+                self._keep_line(data[at:])
                 at = size
             elif self._part is SIZE:
-                at = self._chunks(data, at, end, payload)
+                at = self._take_whole_chunks(data, at, end, payload)
             else:
-                self._trailer(data[at:end])
+                self._drop_trailer(data[at:end])
                 at = end + len(CRLF)
         return at
 
-    def _chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
+    def _take_whole_chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
         """Append the payload of all whole chunks from the size line `data[at:end]` on to `payload`; return the index of
-        what follows: an incomplete chunk's payload, a trailer, or an incomplete line. Chunks may be small and many."""
+        what follows: an incomplete chunk's payload, a trailer or an incomplete line. A loop: chunks may be tiny."""
         while end >= 0:
             line = data[at:end]
             left = (len(line) <= MAX_DIGITS and simple_size(line)) or self._size_of(line)
@@ -167,8 +167,8 @@ class Chunked:
             end = data.find(CRLF, at, at + MAX_LINE_BYTES + len(CRLF))
         return at
 
-    def _payload(self, data: bytes, at: int, payload: list[bytes]) -> int:
-        """Append the current chunk's payload from `at` on to `payload`; return the index after it."""
+    def _take_payload(self, data: bytes, at: int, payload: list[bytes]) -> int:
+        """Append what `data` has of the current chunk's payload, from `at` on, to `payload`; return the index after."""
         part = data[at : at + self._left]
         payload.append(part)
         self._left -= len(part)
@@ -176,8 +176,8 @@ class Chunked:
             self._part = CHUNK_END
         return at + len(part)
 
-    def _chunk_end(self, data: bytes, at: int) -> int:
-        """Consume the CRLF after a chunk's payload, or half of it; return the index after it. Raises BadFraming."""
+    def _take_chunk_end(self, data: bytes, at: int) -> int:
+        """Skip the CRLF after a chunk's payload, or keep half of it; return the index after it. Raises BadFraming."""
         end = data[at : at + len(CRLF)]
         if not CRLF.startswith(end):
             raise BadFraming("a chunk is longer than its size")
@@ -187,7 +187,7 @@ class Chunked:
             self._part = SIZE
         return at + len(end)
 
-    def _trailer(self, line: bytes) -> None:
+    def _drop_trailer(self, line: bytes) -> None:
         """Check a trailer and drop it; an empty line completes the body. Raises BadFraming."""
         if not line:
             self.complete = True
@@ -202,7 +202,8 @@ class Chunked:
             )
 
     def _size_of(self, line: bytes) -> int:
-        """Return the chunk size in a size line, and count its extension's bytes. Raises BadFraming."""
+        """Return the size in a line that `simple_size` cannot read: 0, or one with an extension, which is counted.
+        Raises BadFraming."""
         match = SIZE_LINE.fullmatch(line)
         if match is None:
             raise BadFraming(f"{line[:40]!r} is no chunk size")
@@ -211,7 +212,7 @@ class Chunked:
             raise BadFraming(f"the chunks have more than {MAX_EXTENSION_BYTES} bytes of extensions")
         return int(match[1], 16)
 
-    def _keep(self, line: bytes) -> None:
+    def _keep_line(self, line: bytes) -> None:
         """Keep the beginning of a line for the next `feed`. Raises BadFraming if no valid line begins so."""
         if len(line) > MAX_LINE_BYTES + 1:  # its "\r" may have arrived
             raise BadFraming("a line between chunks is too long")
@@ -220,8 +221,8 @@ class Chunked:
         self._kept = line
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # lines, which take about a MiB
 def simple_size(line: bytes) -> int:
-    """Return the size in a size line that holds nothing else, or 0. Cached, since sizes repeat."""
+    """Return the size in a size line that holds nothing else, or 0 for any other line. Cached, since sizes repeat."""
     match = SIZE_LINE.fullmatch(line)
     return int(match[1], 16) if match is not None and match[1] == line else 0

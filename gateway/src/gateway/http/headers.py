@@ -10,7 +10,7 @@ from typing import Final
 Headers = list[tuple[bytes, bytes]]  # (name in lower case, value)
 
 TO_WORKER: Final = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
-STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"),)  # of a stream that a comment begins
 NOT_TO_CLIENT: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
      b"transfer-encoding", b"upgrade", b"server", b"date", b"x-request-id", b"cache-control", b"x-accel-buffering"}
@@ -28,7 +28,8 @@ def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
 def request_head(
     method: bytes, target: bytes, host: bytes, client_headers: Headers, length: int, request_id: bytes
 ) -> bytes:
-    """Return the head of a request to a worker: the client's headers that may pass, for a body of `length` bytes."""
+    """Return the head of a request to a worker: the client's headers that may pass, for a body of `length` bytes. host:
+    the worker's; request_id: unique, since vLLM mixes up requests of one id (server/request_id.py)."""
     parts = [method, b" ", target, b" HTTP/1.1\r\nhost: ", host]
     for name, value in client_headers:
         if name in TO_WORKER:
@@ -38,12 +39,12 @@ def request_head(
 
 
 def with_length(headers: Headers, length: int) -> Headers:
-    """Return `headers` with Content-Length set to `length` bytes."""
+    """Return `headers` with Content-Length set to `length` bytes: the relay may have changed a whole body."""
     return [*without_length(headers), (b"content-length", b"%d" % length)]
 
 
 def without_length(headers: Headers) -> Headers:
-    """Return `headers` without Content-Length, for a body whose length is not known."""
+    """Return `headers` without Content-Length, for a stream: the relay may add comments or an error to it."""
     return [field for field in headers if field[0] != b"content-length"]
 
 
@@ -57,10 +58,11 @@ def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
 
 
 def ours(request_id: bytes) -> Headers:
-    """Return the headers of every answer to a proxied request: its id, and no caching or buffering by proxies."""
+    """Return the headers of every answer to a proxied request, errors too: its id, no caching, no buffering."""
     return [(b"x-request-id", request_id), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Return the lower-case names that `Connection` lists: these headers are for the worker's connection alone."""
     fields = (value for name, value in headers if name == b"connection")
     return frozenset(token.strip().lower() for value in fields for token in value.split(b","))

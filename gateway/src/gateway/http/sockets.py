@@ -1,4 +1,4 @@
-"""Ask the Linux kernel about the peer of a TCP connection. These calls do not block."""
+"""Ask the Linux kernel about the peer of a TCP connection. `ClientConnection` does at its deadlines; nothing blocks."""
 
 import fcntl
 import socket
@@ -11,10 +11,10 @@ LEFT: Final = (7, 8)  # states TCP_CLOSE and TCP_CLOSE_WAIT in the kernel's tcp_
 
 
 def has_left(connection: socket.socket) -> bool:
-    """Whether the peer has closed its side, even if bytes that it sent before are still unread."""
+    """Whether the peer has closed its side, even with bytes unread: asyncio cannot tell while reading is paused."""
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)[0] in LEFT
 
 
 def unacknowledged(connection: socket.socket) -> int:
-    """Return how many written bytes the peer has not acknowledged, whether or not they were sent."""
+    """Return how many written bytes, sent or not, the peer has not acknowledged: fewer later if a slow one reads."""
     return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

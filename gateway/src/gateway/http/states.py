@@ -130,7 +130,7 @@ class InvalidTransition(Exception):
 
 
 def changed(table: Mapping[State, tuple[State, ...]], old: State, new: State) -> State:
-    """Return `new` if `table` lets it follow `old`. Raises InvalidTransition."""
+    """Return `new` if `table` lets it follow `old`; each owner's `_become` stores it. Raises InvalidTransition."""
     if new not in table[old]:
         raise InvalidTransition(f"{old!r} cannot become {new!r}")
     return new
