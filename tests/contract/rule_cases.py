@@ -208,7 +208,12 @@ def as_file(every: str) -> dict[str, Any]:
         for series, fires in ((case.fires, True), (case.silent, False))
     ]
     groups = [group["name"] for group in yaml.safe_load(RULES.read_text())["groups"]]
-    return {"rule_files": ["rules.yaml"], "evaluation_interval": every, "group_eval_order": groups, "tests": found}
+    return {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": every,
+        "group_eval_order": groups,
+        "tests": found,
+    }
 
 
 def main(words: list[str]) -> int:
