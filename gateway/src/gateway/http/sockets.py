@@ -16,5 +16,5 @@ def has_left(connection: socket.socket) -> bool:
 
 
 def unacknowledged(connection: socket.socket) -> int:
-    """Return how many written bytes, sent or not, the peer has not acknowledged: fewer later if a slow one reads."""
+    """Return how many written bytes, sent or not, the peer has not acknowledged. It falls while the peer reads."""
     return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

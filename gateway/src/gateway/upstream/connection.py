@@ -32,28 +32,26 @@ class Receiver(Protocol):
 
     def on_head(self, *, alone: bool) -> None:
         """Take the head: `Exchange.status`, `headers` and `framing` are set. alone: no body byte arrived with it."""
-        ...
 
     def on_chunk(self, framed: bytes) -> None:
-        """Take one whole chunk of a chunked body, still with its framing."""
-        ...
+        """Take one whole chunk of a chunked body, still with its framing, so that it can be relayed as it is."""
 
     def on_payload(self, data: bytes) -> None:
         """Take a piece of the body's payload, without framing."""
-        ...
 
-    def on_end(self) -> None: ...
+    def on_end(self) -> None:
+        """End the request: the answer is complete."""
 
-    def on_failure(self, error: Exception) -> None: ...
+    def on_failure(self, error: Exception) -> None:
+        """Retry the request or end it with `error`: no answer comes, or no more of it. The connection is closed."""
 
     def on_fault(self, fault: Exception) -> None:
         """End the request: a bug in the gateway raised `fault` while handling the answer. No failure of the worker."""
-        ...
 
 
 class Exchange:
-    """One request and its answer on one connection; `Upstream.start` returns it. status, headers and framing are of the
-    answer, set before `Receiver.on_head`."""
+    """One request and its answer on one connection; `Upstream.start` returns it, and the connection reports the answer
+    to it. status, headers and framing are of the answer, set before `Receiver.on_head`."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -71,14 +69,14 @@ class Exchange:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the whole request is written and was sent STALE_S ago: a connection lost now was not stale."""
+        """Whether the whole request is written and was sent STALE_S ago: a loss now is not stale, its body can go."""
         return self._connection is not None and self._connection.is_taken
 
     def _become(self, answer: AnswerState) -> None:
         self.answer = changed(ANSWERS, self.answer, answer)
 
     def pause(self) -> None:
-        """Stop reading from the worker until `resume`; without a connection yet, as soon as there is one."""
+        """Stop reading from the worker until `resume`: the client is slow. Also holds for a connection yet to come."""
         self._paused = True
         if self._connection is not None:
             self._connection.pause()
@@ -89,18 +87,19 @@ class Exchange:
             self._connection.resume()
 
     def cancel(self) -> None:
-        """Close the connection, so that vLLM aborts the request. The receiver is not called any more."""
+        """Give the answer up: close the connection, so that vLLM aborts the request. The receiver is called no more."""
         if not self.over:
             self._become(AnswerState.GIVEN_UP)
             self._drop_connection()
 
     def _drop_connection(self) -> None:
+        """Close the connection if there is one; it does not call this exchange any more."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
 
     def run_on(self, connection: "WorkerConnection") -> None:
-        """Note the connection that carries this exchange; the connection's `start` calls this."""
+        """Note the connection that carries this exchange, and pause it if asked before; its `start` calls this."""
         self._connection = connection
         if self._paused:
             connection.pause()
@@ -118,13 +117,14 @@ class Exchange:
         self._receiver.on_fault(fault)
 
     def finish(self) -> None:
-        """Let go of the connection and call the receiver's on_end: the answer is complete."""
+        """Let go of the connection, which may run another exchange now, and call the receiver's on_end."""
         self._connection = None
         if not self.over:
             self._become(AnswerState.COMPLETE)
             self._receiver.on_end()
 
     def tell_head(self, head: ResponseHead, *, alone: bool) -> None:
+        """Note the final head, and call the receiver's on_head. alone: see there."""
         self._become(AnswerState.BEGUN)
         self.status, self.headers, self.framing = head.status, head.fields, head.framing
         self._receiver.on_head(alone=alone)
@@ -166,6 +166,7 @@ class WorkerConnection:
 
     @property
     def closed(self) -> bool:
+        """Whether it cannot carry a request: it is not open yet, or closing, or closed."""
         return self.state is UpstreamState.CLOSED or self._transport is None or self._transport.is_closing()
 
     @property
@@ -174,7 +175,7 @@ class WorkerConnection:
         return self._is_sent() and self._clock() - self._started >= STALE_S
 
     def start(self, exchange: Exchange, head: bytes, body: Parts) -> None:
-        """Send `head` and `body` as the request of `exchange`. The connection must be open and idle."""
+        """Send `head` and `body` as the request of `exchange`: in one piece if small. It must be open and idle."""
         assert self._transport is not None
         self._become(UpstreamState.ASKED)
         self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
@@ -186,7 +187,7 @@ class WorkerConnection:
                 self._coalescer.send(self._transport, part)
 
     def drop(self) -> None:
-        """Close the connection without calling the exchange."""
+        """Close the connection without calling the exchange any more: its request is over, or a bug ended it."""
         self._exchange = None
         self.close()
 
@@ -198,6 +199,7 @@ class WorkerConnection:
             self._transport.abort()
 
     def pause(self) -> None:
+        """Stop reading, so that TCP slows the worker down; no effect if the connection is closed."""
         if not self._paused and not self.closed and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -222,7 +224,7 @@ class WorkerConnection:
             self._handle_fault(exchange, fault)
 
     def _take(self, exchange: Exchange | None, data: bytes) -> None:
-        """Parse received bytes as head or body; pass bytes that are exactly one chunk on unparsed."""
+        """Parse received bytes as head or body; pass bytes that are exactly one chunk, as most are, on unparsed."""
         if exchange is None:
             self.close()  # bytes that no request asked for could be taken for the next answer
         elif self._chunks is not None and self._chunks.is_one_chunk(data):
@@ -240,7 +242,7 @@ class WorkerConnection:
 
     def eof_received(self) -> None: ...  # None: asyncio closes the connection
 
-    def pause_writing(self) -> None: ...
+    def pause_writing(self) -> None: ...  # the whole request is in memory: nothing to hold back
 
     def resume_writing(self) -> None: ...
 
@@ -282,8 +284,8 @@ class WorkerConnection:
             self._start_body(exchange, head, rest)
 
     def _read_head(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
-        """Skip interim answers; return the final head and the bytes after it, or keep what came of it in `_head` and
-        return (None, b""). Raises BadFraming."""
+        """Skip interim answers; return the final head and the bytes after it. If it is incomplete, keep what came of it
+        in `_head` and return (None, b""). Raises BadFraming."""
         while (end := data.find(END) + len(END)) >= len(END):
             head, data = read_response_head(data[:end]), data[end:]
             if not head.is_interim:
@@ -317,7 +319,7 @@ class WorkerConnection:
             self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        """Finish the exchange; keep the connection for reuse if it is clean, else close it."""
+        """Finish the exchange; keep the connection unless the worker will close it or bytes of either side are left."""
         assert exchange.framing is not None
         reusable = self._keep_alive and not exchange.framing.surplus and self._is_sent()
         self._exchange = self._chunks = None

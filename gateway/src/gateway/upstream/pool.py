@@ -15,13 +15,13 @@ from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import Parts, WriteCoalescer
 from gateway.upstream.connection import Exchange, Receiver, WorkerConnection
 
-CONNECT_PARTS: Final = 10  # of connect_timeout_s: see _wait_for
+CONNECT_PARTS: Final = 10  # into which connect_timeout_s is divided: see _wait_for
 Opened = tuple[asyncio.Transport, asyncio.Protocol]
 
 
 @dataclass(slots=True, eq=False)
 class IdleConnections:
-    """The idle connections to one worker, newest last."""
+    """The idle connections to one worker, newest last; `Upstream` has one of these for each worker."""
 
     idle_s: float  # seconds after which an idle connection is not reused
     loop: asyncio.AbstractEventLoop
@@ -29,7 +29,7 @@ class IdleConnections:
     closed: bool = False
 
     def put(self, connection: WorkerConnection) -> None:
-        """Keep an open connection for reuse, or close it if this worker has left."""
+        """Keep a connection for reuse, or close it if this worker has left. The connection calls it as its `keep`."""
         if self.closed:
             connection.close()
         else:
@@ -46,7 +46,7 @@ class IdleConnections:
         return None
 
     def sweep(self, now: float) -> None:
-        """Close the connections that have been idle for `idle_s` or longer."""
+        """Close the connections that have been idle for `idle_s` or longer: `take` meets only the newest."""
         while self.idle and (self.idle[0].closed or now - self.idle[0].idle_since >= self.idle_s):
             self.idle.popleft().close()
 
@@ -86,7 +86,7 @@ class Upstream:
     async def _connect_and_start(
         self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
-        """Run `_send`; what it raises is a bug, of which the exchange's receiver is told."""
+        """Run `_send` as a task; what it raises is a bug, which `Exchange.fault` reports: nobody awaits the task."""
         try:
             await self._send(worker, idle, exchange, head, body)
         except Exception as fault:  # noqa: BLE001  # the boundary of one request: a bug ends here
@@ -95,7 +95,7 @@ class Upstream:
     async def _send(
         self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
-        """Connect and start the exchange; if it was cancelled meanwhile, keep the new connection for reuse."""
+        """Connect and start the exchange, or fail it; if it was cancelled meanwhile, keep the connection for reuse."""
         try:
             connection = await self._connect(worker, idle)
         except GatewayError as error:
@@ -130,11 +130,9 @@ class Upstream:
         return connection
 
     async def _wait_for(self, opening: asyncio.Task[Opened]) -> None:
-        """Raises TimeoutError once the time for a connection is up, or what its opening has raised.
-
+        """Wait until the connection is open. Raises TimeoutError after connect_timeout_s, or what its opening raised.
         The time passes in parts, each of which takes a turn of the loop: a loop that is late, because other processes
-        have the processor, then sees that the connection is there and does not blame the worker.
-        """
+        have the processor, then sees that the connection is there and does not blame the worker."""
         try:
             for _ in range(CONNECT_PARTS):
                 await asyncio.wait((opening,), timeout=self._connect_timeout_s / CONNECT_PARTS)
@@ -146,25 +144,26 @@ class Upstream:
         raise TimeoutError
 
     def _idle_of(self, worker: Worker) -> IdleConnections:
+        """Return the worker's idle connections; the first request to a worker makes an empty object."""
         idle = self._idle_by_worker.get(worker)
         if idle is None:
             idle = self._idle_by_worker[worker] = IdleConnections(self._pool_idle_s, self.loop)
         return idle
 
     def sweep(self) -> None:
-        """Close connections that were idle for too long; discovery calls it once in each round of probes."""
+        """Close connections that were idle for too long; `DiscoveryLoop.discover` calls it every few seconds."""
         now = self.loop.time()
         for idle in self._idle_by_worker.values():
             idle.sweep(now)
 
     def forget(self, worker: Worker) -> None:
-        """Close the idle connections to a worker that has left; exchanges that run go on."""
+        """Close the idle connections to a worker that discovery has removed; exchanges that run go on."""
         idle = self._idle_by_worker.pop(worker, None)
         if idle is not None:
             idle.close()
 
     def close(self) -> None:
-        """Cancel connects that run, and close all idle connections."""
+        """Cancel connects that run, and close all idle connections; called when the gateway ends."""
         for task in self._connecting:
             task.cancel()
         for worker in list(self._idle_by_worker):
@@ -172,6 +171,7 @@ class Upstream:
 
 
 def unreachable(worker: Worker, why: str) -> GatewayError:
+    """Return the error for a connection that could not be made or used. why: the reason, for its message."""
     return WorkerUnreachable(
         f"A worker of {worker.slug} cannot be reached ({why}); try again after Retry-After seconds"
     )

@@ -9,12 +9,12 @@ from gateway.http.headers import Headers
 END: Final = b"\r\n\r\n"
 BEGINNING: Final = b"HTTP/1.1 "
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a worker's head
-MAX_DIGITS: Final = 18  # digits of a Content-Length
+MAX_DIGITS: Final = 18  # digits of a Content-Length: it fits 64 bits
 HEAD: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: %b)?\r\n((?:%b:%b\r\n)*+)\r\n" % (TEXT, TOKEN, TEXT))
 PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # splits lines that match HEAD
 WATCHED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 BODILESS: Final = (204, 304)  # statuses whose answers have no body
-SWITCHING: Final = 101
+SWITCHING: Final = 101  # status Switching Protocols
 
 
 class ResponseHead:
@@ -41,7 +41,7 @@ class ResponseHead:
 
     @property
     def is_interim(self) -> bool:
-        return self.status < 200
+        return self.status < 200  # 1xx: the final head follows
 
 
 def read_response_head(head: bytes) -> ResponseHead:
@@ -54,7 +54,7 @@ def read_response_head(head: bytes) -> ResponseHead:
 
 
 def check_beginning(data: bytes) -> None:
-    """Check the bytes of an incomplete head. Raises BadFraming if no HTTP/1.1 head begins so, or if it is too long."""
+    """Check an incomplete head at each read. Raises BadFraming if no HTTP/1.1 head begins so, or if it is too long."""
     if len(data) > MAX_HEAD_BYTES or not BEGINNING.startswith(data[: len(BEGINNING)]):
         raise not_http(data)
 
@@ -78,5 +78,5 @@ def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Frami
 
 
 def says_close(options: bytes) -> bool:
-    """Whether a `Connection` value has the option `close`: the worker ends the connection after this answer."""
+    """Whether a `Connection` value has the option `close`: the connection cannot be reused after this answer."""
     return b"close" in [one.strip(b"\t ").lower() for one in options.split(b",")]
