@@ -2,8 +2,7 @@
 
 Requests and workers' answers use the same parsers. Their time is linear in the bytes, however these are split over
 reads. Trailers are parsed and dropped: they never count as headers. A read that is exactly one chunk, as vLLM's events
-are, is recognized by its size line and length, and can be passed on unparsed.
-"""
+are, is recognized by its size line and length, and can be passed on unparsed."""
 
 import re
 from enum import IntEnum
@@ -15,8 +14,9 @@ TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b)?" % TEXT)
 SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
-# Fields that are refused as trailers, since another program could take them for headers:
-FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"
+FRAMES: Final = (
+    rb"(?i:content-length|transfer-encoding|host):"  # refused as trailers: others may take them for headers
+)
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
 MAX_DIGITS: Final = 16  # hex digits of a chunk's size: 64 bits
@@ -202,8 +202,7 @@ class Chunked:
             )
 
     def _size_of(self, line: bytes) -> int:
-        """Return the size in a line that `simple_size` cannot read: 0, or one with an extension, which is counted.
-        Raises BadFraming."""
+        """Return the size that `simple_size` cannot read: 0, or one with an extension (counted). Raises BadFraming."""
         match = SIZE_LINE.fullmatch(line)
         if match is None:
             raise BadFraming(f"{line[:40]!r} is no chunk size")

@@ -1,8 +1,7 @@
 """Which headers are passed on between client and worker, and the request head sent to a worker. Pure.
 
 To the worker only the listed headers pass, so that nothing of the client's connection, identity or keys reaches it.
-To the client all pass but hop-by-hop headers, those that `Connection` names, and those that the gateway sets itself.
-"""
+To the client all pass but hop-by-hop headers, those that `Connection` names, and those that the gateway sets itself."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -1,7 +1,5 @@
 """Collect what one turn of the event loop sends to any connection, and write it together when the turn is over.
-
-A write costs several times as much if it wakes a sleeping receiver; back-to-back writes mostly find theirs awake.
-"""
+A write costs several times as much if it wakes a sleeping receiver; back-to-back writes mostly find theirs awake."""
 
 import asyncio
 from typing import Final

@@ -8,12 +8,12 @@ from gateway.api.errors import GatewayError, GatewayFault
 from gateway.http.headers import Headers
 from gateway.server.request import ClientRequest
 
-BODY_BYTES = 64 * 1024  # the largest request body that these pages accept
+BODY_BYTES = 64 * 1024  # the largest request body accepted: these pages need none
 Message = MutableMapping[str, Any]  # ASGI's event and scope
 
 
 class AsgiHandler:
-    """The `Handler` (server/request.py) of one such request; `app` is the ASGI application."""
+    """The `Handler` of one such request: server/request.py says when its methods are called. app: the application."""
 
     def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI
         self._app = app
@@ -39,6 +39,7 @@ class AsgiHandler:
     def resume(self) -> None: ...
 
     def fail(self, error: GatewayError) -> None:
+        """Answer `error`: nothing is sent before the page is whole, so the status can still tell it."""
         self._request.refuse(error, [])
 
     def end_at_shutdown(self) -> None:
@@ -53,9 +54,11 @@ class AsgiHandler:
             self._answer()
 
     async def _receive(self) -> Message:
+        """Give the application the whole request body; it calls this as ASGI's `receive`."""
         return {"type": "http.request", "body": self._request.body(), "more_body": False}
 
     async def _send(self, message: Message) -> None:
+        """Collect status, headers and body for `_answer`; the application calls this as ASGI's `send`."""
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], list(message.get("headers", ()))
         elif message["type"] == "http.response.body":
@@ -75,7 +78,7 @@ class AsgiHandler:
 
 
 def scope_of(request: ClientRequest) -> Message:
-    """Return the request's ASGI scope."""
+    """Return the request's ASGI scope, by which the application finds the page. Addresses are left out: none asks."""
     return {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http",
         "method": request.method.decode("latin-1"), "path": request.path.decode(errors="replace"),

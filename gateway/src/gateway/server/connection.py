@@ -2,8 +2,7 @@
 
 Received bytes go to the head reader or to the body's framing, depending on the connection's phase (http/states.py).
 While a request waits for its answer, bytes that follow it are kept unparsed and reading from the socket is paused.
-Everything here runs on the event loop and never blocks.
-"""
+Everything here runs on the event loop and never blocks."""
 
 import asyncio
 from collections.abc import Callable
@@ -69,7 +68,7 @@ class ClientConnection:
         return self._request is not None
 
     def check_deadlines(self, now: float) -> None:
-        """Refuse or abort whatever is past its deadline; the listener calls it several times a second."""
+        """Refuse or abort whatever is past its deadline; the listener calls it four times a second."""
         self._safely(lambda: self._check_handler_and_phase(now))
 
     def close_when_idle(self) -> None:
@@ -82,10 +81,11 @@ class ClientConnection:
             self._close()
 
     def abort(self) -> None:
+        """Close the connection at once; the listener calls it if a check of the deadlines shows a bug."""
         self.transport.abort()
 
     def end_at_shutdown(self) -> None:
-        """End the request that runs, and close the connection."""
+        """End the request that runs, and close the connection: the drain period has passed."""
         self._safely(self._end_request_at_shutdown)
         self._close()
 
@@ -132,7 +132,7 @@ class ClientConnection:
             self._handle_fault(fault)
 
     def _handle_fault(self, fault: Exception) -> None:
-        """Report the bug, and answer 500; if even that raises, abort the connection."""
+        """Report the bug `fault` of the gateway's own, and answer 500; if even that raises, abort the connection."""
         self._listener.report(fault)
         try:
             self._answer_fault()
@@ -141,7 +141,7 @@ class ClientConnection:
             self.transport.abort()
 
     def _answer_fault(self) -> None:
-        """Have the handler tell the client of the fault, or answer 500 if no request runs, or else abort."""
+        """Have the handler tell the client of the fault, or answer 500 if no request runs, else abort."""
         request = self._request
         if request is not None and request.handler is not None:
             self._drop_further_input()
@@ -155,7 +155,7 @@ class ClientConnection:
     # received bytes
 
     def _receive(self, data: bytes) -> None:
-        """Drop, keep or parse `data`, depending on the phase."""
+        """Drop, keep or parse `data`, depending on the phase. Also keep it if the client does not take its answers."""
         phase = self._phase
         if phase is LAST or phase is LINGERING:
             self._count_dropped(len(data))
@@ -167,7 +167,7 @@ class ClientConnection:
             self._read()
 
     def _read(self) -> None:
-        """Parse what is in `_data`, at most to the end of one request."""
+        """Parse what is in `_data`, at most to the end of one request: the next one waits until that is answered."""
         if self._phase is not BODY:
             self._read_head()
         if self._phase is BODY and self._at < len(self._data):
@@ -192,7 +192,7 @@ class ClientConnection:
 
     def _read_body(self) -> None:
         """Add what was received of the body to the request, and run it once the body is complete. Of a chunked body,
-        parse TURN_BYTES now and leave the rest to later turns of the event loop."""
+        parse TURN_BYTES now and leave the rest to later turns of the event loop, with reading paused."""
         request, framing = self._request, self._framing
         assert request is not None
         assert framing is not None
@@ -218,7 +218,7 @@ class ClientConnection:
     def _read_more_chunks(self) -> bool:
         """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left)."""
         if not self.transport.is_closing():
-            self.transport.resume_reading()
+            self.transport.resume_reading()  # _read_body pauses it again if chunks are left
             if self._phase is BODY:
                 self._safely(self._read)
         self._has_turn = (
@@ -241,7 +241,7 @@ class ClientConnection:
             self.transport.abort()
 
     def _drop_further_input(self) -> None:
-        """Enter LAST: discard unparsed bytes and whatever else the client sends; no further request is read."""
+        """Enter LAST: discard unparsed bytes and what the client still sends. The connection ends with this answer."""
         self._data, self._at = b"", 0
         if self._phase is HOLDING:
             self.transport.resume_reading()
@@ -270,7 +270,7 @@ class ClientConnection:
                 request.expect()
 
     def _new_request(self, head: request_head.Head) -> ClientRequest:
-        """Return the request for `head`. Its route, if any, is found by the raw path, else by the decoded one."""
+        """Return the request for `head`. Its route, if any, is found by the path as sent, else by the decoded one."""
         listener, path = self._listener, head.path
         route = listener.routes.find(path)
         if route is None:
@@ -295,7 +295,7 @@ class ClientConnection:
         return None if self._listener.budget.fits(request.length) else no_room()
 
     def _run(self, request: ClientRequest) -> None:
-        """Start the handler of a request whose body is complete; unparsed bytes wait until it has answered."""
+        """Start the handler (or its refusal): the body is complete. Unparsed bytes wait until it has answered."""
         request.complete()
         self._become(SERVING)
         if not request.keep_alive:
@@ -305,10 +305,10 @@ class ClientConnection:
         request.run()
 
     def _refuse_early(self, request: ClientRequest, error: GatewayError) -> None:
-        """Answer `error` without waiting for the rest of the body; the connection closes afterwards."""
+        """Answer `error`, unless it is answered already, without waiting for the rest of the body; then close."""
         self._drop_further_input()
         if request.awaits_body:
-            request.refuse_early(error.with_traceback(None))
+            request.refuse_early(error.with_traceback(None))  # a traceback would make a reference cycle
             request.run()
 
     def _request_finished(self) -> None:
@@ -322,7 +322,7 @@ class ClientConnection:
         elif self._phase is SERVING:
             self._become(IDLE)
         else:
-            self._loop.call_soon(self._read_next_request)
+            self._loop.call_soon(self._read_next_request)  # later: the handler that has answered still runs
 
     def _read_next_request(self) -> None:
         """Parse the bytes kept while the last request was answered, unless the client is still slow to read it."""
@@ -331,14 +331,14 @@ class ClientConnection:
             self._safely(self._read_held_bytes)
 
     def _read_held_bytes(self) -> None:
-        """Leave HOLDING, parse the kept bytes, and resume reading if nothing of them is left."""
+        """Leave HOLDING, parse the next request in the kept bytes, and resume reading if nothing of them is left."""
         self._become(IDLE)
         self._read()
         if not self._data and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _refuse(self, error: GatewayError) -> None:
-        """Answer an invalid request with `error`, in the dialect of its path if that is readable, and linger."""
+        """Answer `error` where there is no request (a bad or late head, a bug), in its path's dialect, and linger."""
         self._listener.refused(error)
         route = self._listener.routes.find(request_head.path_in(self._head_reader.beginning))
         body = error.body(Dialect.OPENAI if route is None else route.dialect)
@@ -348,7 +348,7 @@ class ClientConnection:
         self._linger()
 
     def _linger(self) -> None:
-        """Close the sending side and keep reading for a while: unread bytes would reset the connection on close."""
+        """Close the sending side after the last answer, and read on: closing with unread bytes would reset it."""
         self._drop_further_input()
         self._become(LINGERING)
         self._since = self._loop.time()
@@ -357,10 +357,12 @@ class ClientConnection:
             self.transport.write_eof()
 
     def _close(self) -> None:
+        """Write what waits and close without lingering: it is idle, or the gateway ends."""
         self._listener.coalescer.flush()
         self.transport.close()
 
     def _end_request_at_shutdown(self) -> None:
+        """Have the handler end the request that runs; `end_at_shutdown` guards this against bugs."""
         if self._request is not None and self._request.handler is not None:
             self._request.handler.end_at_shutdown()
 
@@ -386,10 +388,12 @@ class ClientConnection:
     # deadlines
 
     def _check_handler_and_phase(self, now: float) -> None:
-        """Check the handler's deadlines, then the one that applies to the connection's phase."""
+        """Check the handler's deadlines, then that of the connection's phase. A bug in it ends in `check_deadlines`."""
         if self._request is not None and self._request.handler is not None:
             self._request.handler.check_deadlines(now)
-        if self.transport.is_closing() and self._blocked_write is None:  # closed once the client has it all
+        if (
+            self.transport.is_closing() and self._blocked_write is None
+        ):  # close() waits until the client has taken all
             self._blocked_write = self._unacknowledged_bytes(), now
         phase = self._phase
         if phase is LINGERING:

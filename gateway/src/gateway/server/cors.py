@@ -6,7 +6,7 @@ from typing import Final
 from gateway.http.headers import Headers, get
 
 ANY: Final = b"*"
-EXPOSED: Final = b"x-request-id, x-gateway-error, retry-after, x-should-retry"
+EXPOSED: Final = b"x-request-id, x-gateway-error, retry-after, x-should-retry"  # headers that pages may read
 MAX_AGE_S: Final = 600  # seconds that a browser may cache a preflight's answer
 
 
@@ -27,7 +27,7 @@ class Cors:
         return b"vary: origin\r\n" + shown
 
     def is_preflight(self, method: bytes, headers: Headers) -> bool:
-        """Whether this is a browser's preflight from an allowed origin. A preflight carries no API key."""
+        """Whether this is a browser's preflight from an allowed origin. It has no API key, so no key is checked."""
         if method != b"OPTIONS" or get(headers, b"access-control-request-method") is None:
             return False
         return bool(self._allowed) and (ANY in self._allowed or get(headers, b"origin") in self._allowed)

@@ -1,8 +1,7 @@
 """Refuse requests whose `Host` header is a name that the gateway is not served under, if there are no API keys.
 
 A web page can have its own name resolve to this host (DNS rebinding), and its scripts could then use the models as if
-these were the page's own server. Their requests still carry the page's name in `Host`.
-"""
+these were the page's own server. Their requests still carry the page's name in `Host`."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -12,7 +11,7 @@ from gateway.api.errors import Misdirected
 from gateway.http.headers import get
 
 EVERY: Final = b"*"  # in the operator's list: any name
-MAX_SPELLINGS: Final = 64  # accepted values of `Host` that are remembered
+MAX_SPELLINGS: Final = 64  # accepted values of `Host` that are remembered; clients may vary them without end
 
 
 class HostCheck:
@@ -28,7 +27,7 @@ class HostCheck:
         self._served: set[bytes] = set()  # `Host` values that were accepted, with their port: a cache
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises Misdirected if `Host` is not an accepted name. Requests without `Host` come from no browser."""
+        """Raise Misdirected if `Host` is not accepted. Requests without `Host` come from no browser, and may pass."""
         if self._serves_all:
             return
         host = get(headers, b"host")

@@ -1,7 +1,5 @@
 """The data port's connections: what they share, the regular check of their deadlines, and how they end at shutdown.
-
-Deadlines need no timer per request: `Listener.watch` looks at every connection several times a second.
-"""
+Deadlines need no timer per request: `Listener.watch` checks every connection several times a second."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,8 +15,8 @@ from gateway.http.turns import Turns
 from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
-CHECK_S: Final = 0.25  # seconds between two checks of a connection
-PARTS: Final = 8  # groups of connections, looked at one after another: thousands at once would block the loop
+CHECK_S: Final = 0.25  # seconds between two checks of a connection, and so the deadlines' precision
+PARTS: Final = 8  # groups of connections, checked one after another: thousands at once would block the loop
 
 
 class Connection(Protocol):
@@ -27,30 +25,25 @@ class Connection(Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request's body is arriving or its answer is due."""
-        ...
 
     def check_deadlines(self, now: float) -> None:
         """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
-        ...
 
     def close_when_idle(self) -> None:
-        """Close the connection if it is idle, or else after the request that runs."""
-        ...
+        """Close the connection if it is idle, or else after the request that runs: the gateway shuts down."""
 
     def abort(self) -> None:
-        """Close the connection at once, whatever runs on it."""
-        ...
+        """Close the connection at once, whatever runs on it: a bug has shown while its deadlines were checked."""
 
     def end_at_shutdown(self) -> None:
         """End the connection because the drain period has passed: the handler of a running request first tells the
         client an error, if it still can."""
-        ...
 
 
 @dataclass(slots=True)
 class Listener:
     """All connections of the data port and what they share; each gateway process has one. prepare: sets a new request's
-    limit, and its handler or refusal; count_lag: called with how many seconds late the loop was at a look; refused:
+    limit, and its handler or refusal; count_lag: called with how many seconds late the loop was at a check; refused:
     called with the error for bytes that are no valid request; report: called with an exception that is a bug."""
 
     routes: Routes
@@ -71,7 +64,7 @@ class Listener:
         self.turns = Turns(self.loop)
 
     async def watch(self) -> None:
-        """Look at every connection each CHECK_S, one group at a time, until cancelled."""
+        """Check every connection each CHECK_S, one group at a time, until cancelled; `serve` runs this as a task."""
         for part in cycle(self.parts):
             due = self.loop.time() + CHECK_S / PARTS
             await asyncio.sleep(CHECK_S / PARTS)
@@ -90,34 +83,35 @@ class Listener:
 
     @property
     def connections(self) -> list[Connection]:
+        """A copy, since connections enter and leave while callers go through them."""
         return [connection for part in self.parts for connection in part]
 
     def enter(self, connection: Connection) -> None:
-        """Add a new connection; during shutdown it gets at most one request."""
+        """Add a new connection, which calls this itself; during shutdown it gets at most one request."""
         self._part_of(connection).add(connection)
         if self.closing:
             connection.close_when_idle()
 
     def _part_of(self, connection: Connection) -> set[Connection]:
-        """Return the connection's group, which its address in memory chooses; the lowest bits would not vary."""
+        """Return the connection's group, by its address in memory in steps of 64: the lowest bits would not vary."""
         return self.parts[id(connection) // 64 % PARTS]
 
     def close_idle(self) -> None:
-        """Begin the shutdown: close idle connections now, and each other one after its answer."""
+        """Begin the shutdown: close idle connections now, each other one after its answer. `serve.drain` calls it."""
         self.closing = True
         for connection in self.connections:
             connection.close_when_idle()
         self.forget(None)
 
     def forget(self, connection: Connection | None) -> None:
-        """Remove a lost connection (None: no connection), and set `empty` if it was the last during shutdown."""
+        """Remove a lost connection; during shutdown, set `empty` if none is left. None: only do the second."""
         if connection is not None:
             self._part_of(connection).discard(connection)
         if self.closing and not any(self.parts):
             self.empty.set()
 
     def end_all(self) -> int:
-        """End all requests and connections because the drain period has passed; return how many requests still ran."""
+        """End all requests and connections: the drain period has passed. Return how many requests still ran."""
         left = [connection for connection in self.connections if connection.busy]
         for connection in self.connections:
             connection.end_at_shutdown()

@@ -1,7 +1,5 @@
 """One client's request: its body as it arrives, and its answer: `begin`, any number of `write`, then `end`.
-
-An answer without `end` is broken off by `break_off`, so that the client never takes it for complete.
-"""
+An answer without `end` is broken off by `break_off`, so that the client never takes it for complete."""
 
 import asyncio
 import socket
@@ -50,30 +48,25 @@ class Handler(Protocol):
 
     def start(self) -> None:
         """Begin to answer: the body is complete. Called at most once, not after `fail`, `on_gone` or a shutdown."""
-        ...
 
     def on_gone(self) -> None:
         """Stop all work: the client has left, and no answer can be sent any more."""
-        ...
 
     def check_deadlines(self, now: float) -> None:
-        """Check deadlines; called several times a second. now: the loop's time in seconds."""
-        ...
+        """End the request if it is late; called four times a second. now: the loop's time in seconds."""
 
     def fail(self, error: GatewayError) -> None:
         """Answer `error`, or break the answer off if it has begun. Called instead of `start`, or on a bug later."""
-        ...
 
     def end_at_shutdown(self) -> None:
         """End the request at once: the drain period (`GATEWAY_DRAIN_S`) has passed. Send an error if the client can
         still be told; the connection is closed after this. May come before `start`."""
-        ...
 
     def pause(self) -> None:
         """Stop writing until `resume`: the client is slow to read."""
-        ...
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """Write again: the client has taken what was written."""
 
 
 class BodyPieces:
@@ -84,7 +77,7 @@ class BodyPieces:
         self._block: bytearray | None = None  # small pieces being joined
 
     def add(self, data: bytes) -> None:
-        """Append a piece: the first one or a large one as it is, without a copy, any other to the block."""
+        """Append a piece: the first one (often the only one) or a large one without a copy, any other to the block."""
         if len(data) >= SMALL_PIECE or not (self._pieces or self._block):
             self._close_block()
             self._pieces.append(data)
@@ -102,9 +95,11 @@ class BodyPieces:
         return pieces
 
     def drop(self) -> None:
+        """Forget all pieces, unless `parts` has given them out: the request is over or refused."""
         self._pieces, self._block = [], None
 
     def _close_block(self) -> None:
+        """Make the block, if there is one, a piece: it is full, or the next piece is not joined to it."""
         if self._block:
             self._pieces.append(bytes(self._block))
             self._block = None
@@ -145,6 +140,7 @@ class ClientRequest:
 
     @property
     def dialect(self) -> Dialect:
+        """The API in whose format errors are written: the route's, or OpenAI's if the path has no route."""
         return Dialect.OPENAI if self.route is None else self.route.dialect
 
     @property
@@ -160,22 +156,24 @@ class ClientRequest:
 
     @property
     def over(self) -> bool:
+        """Whether the answer has ended or the client has left: nothing more can be sent."""
         return self._stage is OVER
 
     # the body
 
     @property
     def awaits_body(self) -> bool:
+        """Whether the body has not ended and is not refused: an error is then answered without waiting for its end."""
         return self._stage <= ARRIVING
 
     def expect(self) -> None:
-        """Send `100 Continue` if the client waits for that before it sends the body."""
+        """Send `100 Continue` if the client waits for that with the body; called once the head is accepted."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
             self._coalescer.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def claim(self, more: int) -> None:
-        """Charge `more` bytes to the body budget until `let_go`. Raises Overloaded if there is no room."""
+        """Charge `more` bytes, received or decoded, to the body budget until `let_go`. Raises Overloaded if full."""
         if self.over:  # nothing would give the bytes back
             return
         if not self._budget.take(more, self._held, self.length):
@@ -183,7 +181,7 @@ class ClientRequest:
         self._held += more
 
     def take(self, data: bytes) -> None:
-        """Add received payload to the body, charging the budget. Raises RequestTooLarge or Overloaded."""
+        """Add received payload to the body and the budget, unless refused. Raises RequestTooLarge or Overloaded."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
         elif self._stage is not ARRIVING:
@@ -207,7 +205,7 @@ class ClientRequest:
         self.let_go()
 
     def body(self) -> bytes:
-        """Return the whole body and forget it. Joins the pieces, which takes long for a large one: see body_parts."""
+        """Return the whole body and forget it. Joins the pieces, which blocks long for a large one: see body_parts."""
         parts = self._body.parts()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -216,7 +214,7 @@ class ClientRequest:
         return self._body.parts()
 
     def let_go(self) -> None:
-        """Drop the body and return its bytes to the budget."""
+        """Drop the body and return its bytes to the budget: at the end, or once it is not to be sent (again)."""
         self._budget.give(self._held, self.length)
         self._held = 0
         self._body.drop()
@@ -224,7 +222,7 @@ class ClientRequest:
     # its handler
 
     def run(self) -> None:
-        """Start the handler, or have it answer the refusal."""
+        """Start the handler, or have it answer the refusal. Called once, when the body is complete or refused."""
         handler, refusal = self.handler, self.refusal
         self._become(RUNNING)
         if handler is None:
@@ -260,11 +258,11 @@ class ClientRequest:
             self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
-        """Send one whole chunk, framing included, unchanged; the answer must be chunked."""
+        """Send one whole chunk, framing included, unchanged: the relay's fast way. The answer must be chunked."""
         self._send(chunk)
 
     def flush(self) -> None:
-        """Send the head if it is not sent yet."""
+        """Send the head if it is not sent yet: for an answer whose first body bytes are slow to come."""
         if self._unsent_head:
             self._send(b"")
 
@@ -276,7 +274,7 @@ class ClientRequest:
         self._finish()
 
     def break_off(self) -> None:
-        """Close the connection with the answer visibly incomplete."""
+        """Close the connection with the answer visibly incomplete: for an error that no status can tell any more."""
         self.keep_alive = False
         self.flush()
         if self.http_1_0:  # where an orderly close would mean a complete answer
@@ -314,7 +312,7 @@ class ClientRequest:
             self._coalescer.send(self._transport, data)
 
     def _reset(self) -> None:
-        """Write what waits, then close the connection with a TCP reset."""
+        """Write what waits, then close the connection with a TCP reset, which every client takes for an error."""
         self._coalescer.flush()
         if not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(
@@ -334,5 +332,5 @@ def head_of(status: int, fields: Headers, framing: bytes = b"") -> bytes:
 
 @lru_cache(maxsize=2)
 def http_date(second: int) -> bytes:
-    """Return the header line `date` for a Unix time in seconds. Cached, since it changes once a second."""
+    """Return the header line `date` for a Unix time in seconds. Cached, since all answers of a second have the same."""
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()

@@ -1,8 +1,7 @@
 """Parse a request's head: it must be complete and match RFC 9112's grammar as a whole before it is split. Pure.
 
 Refused is what the grammar does not allow, and what two parsers could read differently, since behind another proxy it
-could smuggle in a second request. Nothing is corrected.
-"""
+could smuggle in a second request. Nothing is corrected."""
 
 import re
 from functools import lru_cache
@@ -23,7 +22,7 @@ PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # splits lines th
 # What may stand nowhere in a head:
 FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:\Z|%b(?: |\Z))" % TOKEN)
-MAX_BEGINNING_BYTES: Final = 64  # of an incomplete head that must match BEGINNING: the method and a space
+MAX_BEGINNING_BYTES: Final = 64  # of an incomplete head that must match BEGINNING: methods are shorter
 
 HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 ABSOLUTE: Final = re.compile(rb"https?://([^/?]++)([^?]*+)(?:\?.*)?", re.IGNORECASE)
@@ -61,12 +60,12 @@ class Head:
         self.expects = not http_1_0 and b"expect" in known and known[b"expect"].lower() == b"100-continue"
 
     def framing(self) -> Framing:
-        """Return a new parser for the body that follows."""
+        """Return a new parser for the body that follows; the connection feeds it."""
         return Chunked() if self.chunked else Sized(self.length)
 
 
 class HeadReader:
-    """Collects the bytes of heads, one after another, of at most `most` bytes and `most_fields` headers each. end:
+    """Collects the heads that come on one connection, of at most `most` bytes and `most_fields` headers each. end:
     index of the first byte not consumed in the data fed last; beginning: bytes of the head that was refused."""
 
     def __init__(self, most: int, most_fields: int) -> None:
@@ -84,14 +83,14 @@ class HeadReader:
     def feed(self, data: bytes, at: int) -> Head | None:
         """Consume `data` from index `at`; return the head once it is complete, else None. Raises GatewayError."""
         kept = self._kept
-        if not kept:
+        if not kept:  # most heads come whole: they are parsed without a copy
             end = data.find(END, at) + len(END)
             if len(END) <= end <= at + self._most:
                 self.end = end
                 return self._parse(data, at, end)
         before = len(kept)
         kept += data[at:]
-        end = kept.find(END, max(0, before - len(END) + 1)) + len(END)
+        end = kept.find(END, max(0, before - len(END) + 1)) + len(END)  # END may be split over reads
         if end < len(END) or end > self._most:
             self.end = len(data)
             self._check_partial(before)
@@ -102,7 +101,7 @@ class HeadReader:
         return self._parse(head, 0, end)
 
     def _parse(self, data: bytes, at: int, end: int) -> Head:
-        """Parse the complete head in `data[at:end]`. Raises InvalidRequest or HeadTooLarge."""
+        """Parse the complete head in `data[at:end]`. Raises InvalidRequest or HeadTooLarge, with it in `beginning`."""
         match = HEAD.fullmatch(data, at, end)
         try:
             if match is None:
@@ -122,7 +121,7 @@ class HeadReader:
         kept, most = self._kept, self._most
         line_end = kept.find(CRLF, len(CRLF), most)
         if (
-            FORBIDDEN.search(kept, max(0, before - 1), most) is not None
+            FORBIDDEN.search(kept, max(0, before - 1), most) is not None  # its patterns span two bytes
             or BEGINNING.match(kept, 0, min(most, MAX_BEGINNING_BYTES)) is None
             or (line_end >= max(0, before - 1) and LINE.match(kept) is None)
         ):
@@ -152,7 +151,7 @@ def what_is_wrong(head: bytes) -> str:
 
 
 def shown(line: bytes) -> str:
-    """Return the first 60 bytes of `line` in quotes and escaped, for a message."""
+    """Return the first 60 bytes of `line` in quotes and escaped, without the b before them, for a message."""
     return repr(line[:60])[1:]
 
 
@@ -164,7 +163,7 @@ def joined(name: bytes, before: bytes, value: bytes) -> bytes:
 
 
 def check_host(host: bytes | None, http_1_0: bool) -> None:
-    """Raises InvalidRequest if `Host` is malformed, or missing in HTTP/1.1."""
+    """Raise InvalidRequest if `Host` is malformed, or missing in HTTP/1.1. HostCheck judges later which are served."""
     if host is None:
         if not http_1_0:
             raise InvalidRequest("The request must have a Host header")
@@ -172,7 +171,7 @@ def check_host(host: bytes | None, http_1_0: bool) -> None:
         raise InvalidRequest("The Host header is not a host and port")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # bounded, since clients choose the values
 def is_host(host: bytes) -> bool:
     """Whether `host` is a host with an optional port. Cached, since almost all requests name one of a few."""
     return HOST.fullmatch(host) is not None
@@ -211,7 +210,7 @@ def is_chunked(known: dict[bytes, bytes], http_1_0: bool) -> bool:
 
 
 def length_of(value: bytes) -> int:
-    """Return a Content-Length as a number. Raises InvalidRequest."""
+    """Return a Content-Length as a number, ENDLESS if it has too many digits. Raises InvalidRequest."""
     if not value.isdigit():
         raise InvalidRequest("The Content-Length header is no number of bytes")
     return int(value) if len(value) <= MAX_DIGITS else ENDLESS
@@ -224,15 +223,16 @@ def says_close(options: bytes) -> bool:
 
 
 def decoded(path: bytes) -> bytes:
+    """Return `path` percent-decoded: a client may encode letters that need not be, and its route is found by this."""
     return unquote_to_bytes(path)
 
 
 def is_plain(path: bytes) -> bool:
-    """Whether a decoded path can be sent to a worker unencoded and still mean the same."""
+    """Whether a decoded path can be sent to a worker unencoded and still mean the same; any other has no route."""
     return PLAIN.fullmatch(path) is not None
 
 
 def path_in(beginning: bytes) -> bytes:
-    """Return the path that an invalid head seems to ask for, or b"". Used to choose the dialect of the error."""
+    """Return the path that an invalid head seems to ask for, or b"". It chooses the error's dialect: 1000 bytes do."""
     words = beginning[:1000].removeprefix(CRLF).split(b" ", 2)
     return words[1].partition(b"?")[0] if len(words) > 1 else b""

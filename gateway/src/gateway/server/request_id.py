@@ -7,7 +7,7 @@ from typing import Final
 from gateway.http.headers import Headers, get
 
 CLIENTS: Final = re.compile(rb"[A-Za-z0-9._:=-]{1,128}")  # ids of clients that are accepted
-TAIL: Final = 12  # hex digits of our own that are appended to a client's id
+TAIL: Final = 12  # hex digits of our own that are appended to a client's id: 48 random bits
 
 
 def request_ids(headers: Headers, own: bytes) -> tuple[bytes, bytes]:

@@ -1,8 +1,7 @@
 """A connection to a worker, and an exchange: one request and its answer on it.
 
 The answer goes to a `Receiver` as it arrives, by plain calls in the event loop: no task or object per chunk.
-`Exchange.pause` stops reading from the worker while the client is slow to read.
-"""
+`Exchange.pause` stops reading from the worker while the client is slow to read."""
 
 import asyncio
 import socket
@@ -69,7 +68,7 @@ class Exchange:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the whole request is written and was sent STALE_S ago: a loss now is not stale, its body can go."""
+        """Whether the request is wholly written and was sent STALE_S ago: its body is not needed to send it again."""
         return self._connection is not None and self._connection.is_taken
 
     def _become(self, answer: AnswerState) -> None:
@@ -82,6 +81,7 @@ class Exchange:
             self._connection.pause()
 
     def resume(self) -> None:
+        """Read from the worker again: the client has taken what it was sent."""
         self._paused = False
         if self._connection is not None:
             self._connection.resume()

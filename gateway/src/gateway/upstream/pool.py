@@ -1,8 +1,7 @@
 """The HTTP/1.1 client for workers: opens connections and keeps idle ones for reuse, per worker.
 
-vLLM closes idle connections after 5 s, so they are closed here after 3 s (`pool_idle_s`). If a reused connection still
-ends before any byte of the answer, the exchange fails with `StaleConnection`, and the caller starts it with fresh=True.
-"""
+vLLM closes idle connections after 5 s, so they are closed here after 3 s (`pool_idle_s`). If a reused one still ends
+before any byte of the answer, the exchange fails with `StaleConnection`, and its caller retries with fresh=True."""
 
 import asyncio
 from collections import deque
