@@ -7,13 +7,13 @@ FRESH_S: Final = 0.1  # seconds for which weights and rests are used before they
 
 
 class Candidate(Protocol):
-    """What the choice sees of a worker; `fleet.workers.Worker` is one."""
+    """What the choice sees of a worker; `fleet.workers.Worker` is one, and tests have simpler ones."""
 
     @property
-    def slug(self) -> str: ...
+    def slug(self) -> str: ...  # its model's directory under docker/; a split divides requests by it
     @property
     def address(self) -> str:
-        """`host:port`, the same for as long as the worker lives."""
+        """`host:port`, the same for as long as the worker lives; sessions and prefixes know the worker by it."""
 
     @property
     def weighted_in_flight(self) -> int:
@@ -39,30 +39,29 @@ Figures = tuple[list[float], list[float]]
 
 
 def load(worker: Candidate) -> float:
-    """Return how loaded a worker would be with one request more, in requests; the lower, the better.
-
-    Requests in flight are counted as they come and go, but the worker's own queue is known from metrics that are
-    seconds old. So the queue counts half: otherwise load would swing between workers from one reading to the next."""
+    """Return how loaded a worker would be with one request more, in requests; the lower, the better. Requests in flight
+    are counted as they come and go, but the worker's own queue is known from metrics that are seconds old. So the queue
+    counts half: otherwise load would swing between workers from one reading to the next."""
     return (worker.weighted_in_flight + 1 + worker.waiting / 2) * weight(worker)
 
 
 def weight(worker: Candidate) -> float:
-    """Return what one request adds to the load: up to twice as much as the KV cache fills, more during slow start."""
+    """Return what one request adds to the load: 1 to 2 as the KV cache fills, up to ten times that in a slow start."""
     return (1 + worker.kv_use * worker.kv_use) / worker.slow_start_factor
 
 
 def figures_of(pool: tuple[Candidate, ...]) -> Figures:
     """Return the parts of each load that only metrics change: load = weighted_in_flight * weight + rest."""
     weights = [weight(worker) for worker in pool]
-    rests = [(1 + worker.waiting / 2) * of_one for worker, of_one in zip(pool, weights, strict=True)]
+    rests = [(1 + worker.waiting / 2) * per_one for worker, per_one in zip(pool, weights, strict=True)]
     return weights, rests
 
 
 def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
-    """Return the worker of `pool` (not empty) with the least load. turn: a running number, which breaks ties."""
+    """Return the least loaded of `pool` (not empty). figures: of `pool`. turn: a running number, which breaks ties."""
     least, equals = float("inf"), [pool[0]]
-    for worker, of_one, rest in zip(pool, *figures):  # noqa: B905  # strict would cost a tenth of the loop
-        now = worker.weighted_in_flight * of_one + rest
+    for worker, per_one, rest in zip(pool, *figures):  # noqa: B905  # strict would cost a tenth of the loop
+        now = worker.weighted_in_flight * per_one + rest
         if now > least:
             continue
         if now < least:
@@ -73,8 +72,8 @@ def least_loaded(pool: tuple[W, ...], figures: Figures, turn: int) -> W:
 
 
 class PoolCache(Generic[W, T]):
-    """Keeps what `make` computed for the last pool. A pool is the same if it is the same tuple: the fleet makes
-    a new one when a worker's state changes."""
+    """Keeps what `make` computed for the last pool, so that not every request computes it. A pool is the same if it is
+    the same tuple: the fleet makes a new one when a worker's state changes."""
 
     def __init__(self, make: Callable[[tuple[W, ...]], T]) -> None:
         self._make = make

@@ -7,15 +7,14 @@ from typing import Final
 # These can only be keys: inside a JSON string, their quotes would be escaped.
 PROMPT: Final = re.compile(rb'"(?:messages|prompt|input|system)"\s*:')
 MAX_SEARCHED_BYTES: Final = 1 << 16  # bytes of a body in which the prompt must begin
-MAX_HOLDERS: Final = 4  # workers remembered for one prefix
-MAX_SWEPT: Final = 64  # expired prefixes that one request removes
+MAX_HOLDERS: Final = 4  # workers remembered for one prefix: those that got it last
+MAX_SWEPT: Final = 64  # expired prefixes that one request removes: as many as it can add (setting `blocks`)
 
 Holders = tuple[str, ...]  # addresses of workers, the one that got the prefix last comes first
 
 
 def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
     """Return a hash for each of the prompt's first whole blocks, at most `most`; each covers all bytes up to its end.
-
     The prompt's bytes are taken as they are in the body. The hashes differ between processes."""
     begin = PROMPT.search(body, 0, MAX_SEARCHED_BYTES)
     if begin is None:
@@ -40,7 +39,7 @@ class PrefixTable:
         return len(self._entries)
 
     def holders(self, prefix: int, now: float) -> Holders:
-        """Return the workers that got `prefix` last and may still have it cached; () if none is known."""
+        """Return the workers that got `prefix` last and may still have it cached, or have left; () if none is known."""
         used, holders = self._entries.get(prefix, (now, ()))
         return holders if now - used < self._ttl_s else ()
 
@@ -53,7 +52,7 @@ class PrefixTable:
         self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Remove the oldest entries beyond the maximum, and up to MAX_SWEPT expired ones."""
+        """Remove the oldest entries beyond the maximum, and up to MAX_SWEPT expired ones: more would take too long."""
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)
         for _ in range(min(MAX_SWEPT, len(self._entries))):

@@ -1,8 +1,7 @@
 """Choose the worker for a request. Each model has one selector, made from its policy and split. No I/O.
 
 The decisions are pure functions. A selector adds what it must remember between requests: a running number, what it
-computed for the last pool, and which workers got which prefixes. To exclude a worker, pass a pool without it.
-"""
+computed for the last pool, and which workers got which prefixes. To exclude a worker, pass a pool without it."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +42,7 @@ def selector_for(options: Options, random: Random) -> Selector[W]:
 
 
 def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
-    """Return a new selector for one policy. Every policy in `AnyPolicy` needs its case here; mypy checks it."""
+    """Return a selector for one policy, without a split. Every policy in `AnyPolicy` needs a case; mypy checks it."""
     turn = random.getrandbits(32)
     match policy:
         case PowerOfTwo():
@@ -60,7 +59,7 @@ def policy_for(policy: AnyPolicy, random: Random) -> Selector[W]:
 
 
 class LeastLoadedSelector(Generic[W]):
-    """`least_in_flight`: the worker with the least load; equals take turns."""
+    """`least_in_flight`: the worker with the least load; equals take turns. Other selectors fall back to it."""
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
@@ -74,7 +73,7 @@ class LeastLoadedSelector(Generic[W]):
 
 
 class PowerOfTwoSelector(Generic[W]):
-    """`power_of_two`: the less loaded of two workers drawn at random."""
+    """`power_of_two`: the less loaded of two workers drawn at random, so that gateways do not all choose the same."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -98,7 +97,7 @@ class RoundRobinSelector(Generic[W]):
 
 def round_robin(pool: tuple[W, ...], turn: int) -> W:
     """Return the worker whose turn it is. One in slow start leaves part of its turns to the others, each in turn."""
-    lap, index = divmod(turn, len(pool))
+    lap, index = divmod(turn, len(pool))  # a lap: one turn of each worker
     if len(pool) == 1 or fraction(lap) < pool[index].slow_start_factor:
         return pool[index]
     return pool[(index + 1 + lap % (len(pool) - 1)) % len(pool)]
@@ -147,6 +146,7 @@ class PrefixAffinitySelector(Generic[W]):
         self._by_address: PoolCache[W, dict[str, W]] = PoolCache(by_address)
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
+        """Return the best holder, else the least loaded worker, and remember that it gets this prompt."""
         if len(pool) == 1:
             return pool[0]
         settings, least = self._settings, self._least.choose(pool, request, now)
@@ -158,6 +158,7 @@ class PrefixAffinitySelector(Generic[W]):
 
 
 def by_address(pool: tuple[W, ...]) -> dict[str, W]:
+    """Return the workers of `pool` by address, as the prefix table names holders."""
     return {worker.address: worker for worker in pool}
 
 
@@ -167,10 +168,9 @@ def max_load(least: float, settings: PrefixAffinity) -> float:
 
 
 def best_holder(workers: Mapping[str, W], known: Iterable[tuple[str, ...]], least: W, most: float) -> W:
-    """Return the least loaded holder of the longest prefix that has a holder with a load of at most `most`.
-
-    known: each prefix's holders by address, longest prefix first. least: the pool's least loaded worker, which wins
-    if it is a holder, and is returned if no holder qualifies."""
+    """Return the least loaded holder of the longest prefix that has a holder with a load of at most `most`. known: each
+    prefix's holders by address, longest prefix first; not all are in the pool. least: the pool's least loaded worker,
+    which wins if it is a holder, and is returned if no holder qualifies."""
     for addresses in known:
         present = [workers[address] for address in addresses if address in workers]
         if least in present:
@@ -195,7 +195,6 @@ class PoolParts(Generic[W]):
 
 class SplitSelector(Generic[W]):
     """Divides requests among the slugs that serve a model by weight; the policy then chooses among a slug's workers.
-
     With the policy `session`, a session stays with its slug. With others, slugs take turns in proportion to weight."""
 
     def __init__(self, weights: Mapping[str, float], policy: AnyPolicy, random: Random) -> None:
@@ -205,12 +204,13 @@ class SplitSelector(Generic[W]):
         self._policies: dict[str, Selector[W]] = {slug: policy_for(policy, random) for slug in weights}
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
+        """Choose a slug, then let that slug's own selector choose one of its workers."""
         parts = self._parts(pool)
         at = self._choose_part(parts, request) if len(parts.slugs) > 1 else 0
         return self._policies[parts.slugs[at]].choose(parts.pools[at], request, now)
 
     def _choose_part(self, parts: PoolParts[W], request: RequestView) -> int:
-        """Return the index of the slug that gets the request."""
+        """Return the index in `parts` of the slug that gets the request: its session's, else the next in turn."""
         session = session_of(request, self._header) if self._header else None
         if session is not None:
             return preferred(number_of(session), parts.numbers, parts.weights)
