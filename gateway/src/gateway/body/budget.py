@@ -10,10 +10,10 @@ RESERVED_PARTS: Final = 16  # one of these is reserved for tiny bodies, one for 
 
 
 class BodyBudget:
-    """The bytes of all bodies in flight; one per process. A body takes its bytes as they arrive and gives them back.
-
-    A body's declared length takes no bytes, but decides its size: a big body never uses what is reserved for small
-    ones. One big body is always taken, however small the budget is. refusals: how often there was no room."""
+    """The bytes of all bodies in flight; one per process. `ClientRequest` takes a body's bytes as they arrive and gives
+    them back. A body's declared length takes no bytes, but decides its size: a big body never uses what is reserved for
+    small ones. One big body is always taken, however small the budget is. refusals: how often there was no room; a slow
+    body is cut off while others are refused."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -26,7 +26,7 @@ class BodyBudget:
         return self._tiny + self._small + self._big
 
     def fits(self, length: int) -> bool:
-        """Return whether there is room for a body of `length` bytes now; if not, count a refusal. Takes nothing."""
+        """Return whether a body that declares `length` bytes has room now; if not, count a refusal. Takes nothing."""
         if self._has_room(length, length, 0):
             return True
         self.refusals += 1
@@ -34,7 +34,7 @@ class BodyBudget:
 
     def take(self, more: int, held: int, length: int) -> bool:
         """Take `more` bytes for a body that holds `held` and declares `length` (0: unknown). Return False, and count a
-        refusal, if there is no room."""
+        refusal, if there is no room. A body that outgrows its size counts as one of the next size."""
         before, size = max(length, held), max(length, held + more)
         if not self._has_room(more, size, held if before > SMALL else 0):
             self.refusals += 1
@@ -44,7 +44,7 @@ class BodyBudget:
         return True
 
     def give(self, held: int, length: int) -> None:
-        """Give back all `held` bytes of a body that declared `length`."""
+        """Give back all `held` bytes of a body that declared `length`: it is freed."""
         self._add(-held, max(length, held))
 
     def _add(self, count: int, size: int) -> None:
@@ -68,10 +68,12 @@ class BodyBudget:
 
 
 def too_large(limit: int) -> RequestTooLarge:
+    """Return the error for a body of more than `limit` bytes, a fixed limit: sending it again is of no use."""
     return RequestTooLarge(f"The request body is larger than {limit} bytes, the most that is taken")
 
 
 def no_room() -> Overloaded:
+    """Return the error for a body for which the budget has no room now."""
     return Overloaded(
         "The gateway holds as many bytes of request bodies as it may: send the request again later"
     )

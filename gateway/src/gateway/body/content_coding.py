@@ -2,8 +2,7 @@
 
 A few bytes can expand to gigabytes. So the result is bounded by the largest body allowed, and by a multiple of what
 came in. Compressed bytes are fed a few at a time (even zstd makes at most 8 MiB of them), and in turns, so that a
-short body need not wait for a long one.
-"""
+short body need not wait for a long one."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,11 +16,11 @@ from gateway.api.errors import GatewayError, InvalidRequest, RequestTooLarge, Un
 
 MAX_EXPANSION: Final = 200  # times the compressed size; very repetitive text reaches a hundred
 FREE_BYTES: Final = 1 << 20  # bytes that any body may expand to, however small it came
-MAX_FRAMES: Final = 1000  # compressed frames, one behind the other, in one body
+MAX_FRAMES: Final = 1000  # compressed frames, one behind the other, in one body; each costs a new decoder
 FEED_BYTES: Final = 256  # compressed bytes that a decoder gets at a time
 PIECE_BYTES: Final = 256 * 1024  # decoded bytes that brotli returns at a time, at most
-TURN_BYTES: Final = 1 << 20  # decoded bytes per turn, about
-TURN_PIECES: Final = 1024  # calls of a decoder per turn, at most
+TURN_BYTES: Final = 1 << 20  # decoded bytes per turn, about: a few milliseconds
+TURN_PIECES: Final = 1024  # calls of a decoder per turn, at most, since a call may return nothing
 MAX_WINDOW_BYTES: Final = 8 << 20  # of zstd; RFC 9659 allows no more on the web
 ENDS_EARLY: Final = "it ends too early"
 
@@ -30,12 +29,15 @@ class Decoder(Protocol):
     """What zlib's and zstandard's decoders have in common. It decodes one frame."""
 
     @property
-    def eof(self) -> bool: ...
+    def eof(self) -> bool:
+        """Whether the frame is complete."""
 
     @property
-    def unused_data(self) -> bytes: ...
+    def unused_data(self) -> bytes:
+        """What was fed beyond the frame's end: the beginning of the next one."""
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes:
+        """Take the next compressed bytes; return what they decode to, perhaps b"". Raises the library's own error."""
 
 
 def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -56,9 +58,8 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 class Decoding:
     """One body that is joined and decoded, to at most `most` bytes. The request's handler owns it. coding: None to join
-    only; grown: decoded bytes of the last turn; body: the result, None until it is complete.
-
-    Only `bytes` objects are joined, since Python releases its lock for these; else 50 MiB would hold it for 50 ms."""
+    only; grown: decoded bytes of the last turn; body: the result, None until it is complete. Only `bytes` objects are
+    joined, since Python releases its lock for these; else 50 MiB would hold it for 50 ms."""
 
     def __init__(self, parts: list[bytes], coding: str | None, most: int) -> None:
         self._parts = parts
@@ -98,7 +99,7 @@ class Decoding:
             self._drop()
 
     def _take_turn(self, pieces: Iterator[bytes], stop: int) -> bool:
-        """Decode pieces until the size is `stop`. Return whether the body is complete."""
+        """Decode pieces until the size is `stop` bytes, or TURN_PIECES of them. Return whether the body is complete."""
         for _ in range(TURN_PIECES):
             piece = next(pieces, None)
             if piece is None:
@@ -111,6 +112,7 @@ class Decoding:
         return False
 
     def _too_large(self) -> RequestTooLarge:
+        """Return the error for a body beyond its bound, which says which of the two bounds of `_bound` it was."""
         if self._bound < self._most:
             return RequestTooLarge(
                 f"The decoded request body is more than {MAX_EXPANSION} times as large as what was sent"
@@ -120,7 +122,7 @@ class Decoding:
         )
 
     def _drop(self) -> None:
-        """Free what came and what was decoded; `body` stays."""
+        """Free what came and what was decoded, at the end or before an error; `body` stays."""
         self._parts, self._found = [], []
         self._pieces = iter(())
 
@@ -129,7 +131,7 @@ class Decoding:
 
 
 def framed_pieces(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]:
-    """Decode a format in which several frames may follow one another. start: makes a decoder for one frame."""
+    """Decode frames, one behind the other (gzip, zlib, zstd). start: makes a frame's decoder. Raises EOFError."""
     decoder, frames = start(), 1
     for at in range(0, len(coded), FEED_BYTES):
         fed = coded[at : at + FEED_BYTES]
@@ -166,6 +168,7 @@ def brotli_pieces(coded: bytes) -> Iterator[bytes]:
 
 
 def zstd_decoder() -> Decoder:
+    """Return a decoder for one zstd frame, which refuses a frame whose window would take too much memory."""
     return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
 
 

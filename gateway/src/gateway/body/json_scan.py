@@ -3,8 +3,7 @@
 A parser builds objects from a whole text: for ten megabytes that takes half a second, in which nothing else runs, and a
 hundred megabytes of memory. The scan goes from bracket to bracket and reads only what is on the path to a `Member`.
 There it keeps to the grammar. Elsewhere it checks only words and brackets; other faults are left to the worker, which
-refuses what is not JSON. What both accept, both read the same way.
-"""
+refuses what is not JSON. What both accept, both read the same way."""
 
 import re
 from typing import Final
@@ -68,7 +67,7 @@ class JsonScan:
         self._lists: list[bool] = []  # whether each of them is a list
 
     def advance(self) -> bool:
-        """Scan for about a millisecond. Return whether the text is done. Raises InvalidRequest."""
+        """Scan for about a millisecond; `JsonReading` calls it until it returns True: done. Raises InvalidRequest."""
         stop, steps = self._at + TURN_BYTES, 0
         while self._at < stop and steps < TURN_STEPS and self._next != DONE:
             self._step()
@@ -112,15 +111,14 @@ class JsonScan:
             self._at += 1
             return
         blanks = BLANKS.match(self.text, self._at, self._at + SLICE_BYTES)
-        if blanks is None:
+        if blanks is None:  # another byte below the space, which JSON does not allow
             raise self._unexpected()
         self._at = blanks.end()
 
     # values
 
     def _read_value(self, byte: int) -> None:
-        """Read a scalar or a short string whole; enter an object or a list; begin a long string. byte: the value's
-        first."""
+        """Read a scalar or short string whole; enter an object or list; begin a long string. byte: its first."""
         if not self._open:  # the outermost value: only an object has members
             self._member = self._root if byte == OPEN_OBJECT else None
         self._start = self._at
@@ -141,7 +139,7 @@ class JsonScan:
             self._end_value(self._member, self._start)
 
     def _end_value(self, member: Member | None, start: int) -> None:
-        """Note the value that ends here, if it is looked for."""
+        """Note the value that started at `start` and ends here, if it is looked for: `member` is not None."""
         self._next = AFTER
         if member is None:
             return
@@ -167,7 +165,7 @@ class JsonScan:
 
     def _enter(self, is_list: bool) -> None:
         """Go into an object or list, or begin to skip it if nothing in it is looked for."""
-        self._count(len(self._open) + 1)
+        self._count_container(len(self._open) + 1)
         self._at += 1
         member = self._member
         if member is None or not member.inner:
@@ -178,7 +176,7 @@ class JsonScan:
         self._lists.append(is_list)
         self._next = FIRST
 
-    def _count(self, depth: int) -> None:
+    def _count_container(self, depth: int) -> None:
         """Count one object or list more, `depth` levels deep. Raises InvalidRequest if that is too many or too deep."""
         self._containers += 1
         if depth > MAX_DEPTH:
@@ -187,6 +185,7 @@ class JsonScan:
             raise InvalidRequest(f"The request body has more than {MAX_CONTAINERS} objects and lists")
 
     def _read_first(self, byte: int) -> None:
+        """Read what stands behind an opening bracket: the closing one, or the first name or element."""
         if byte == (CLOSE_LIST if self._lists[-1] else CLOSE_OBJECT):
             self._leave()
         else:
@@ -218,7 +217,7 @@ class JsonScan:
         self._end_value(self._open.pop(), self._starts.pop())
 
     def _skip(self) -> None:
-        """Pass on to the next bracket or long string inside a value in which nothing is looked for."""
+        """Pass on to the next bracket or long string, or by a slice, inside a value in which nothing is looked for."""
         found = BETWEEN_BRACKETS.match(self.text, self._at, self._at + SLICE_BYTES)
         end = self._at if found is None else found.end()
         if end >= self._size:
@@ -228,7 +227,7 @@ class JsonScan:
         if byte in (OPEN_OBJECT, OPEN_LIST):
             self._skip_depth += 1
             self._at = end + 1
-            self._count(len(self._open) + self._skip_depth)
+            self._count_container(len(self._open) + self._skip_depth)
         elif byte in (CLOSE_OBJECT, CLOSE_LIST):
             self._skip_depth -= 1
             self._at = end + 1
@@ -265,13 +264,14 @@ class JsonScan:
         self._at = found.end()
 
     def _read_colon(self, byte: int) -> None:
+        """Read the colon behind a long name; `_read_name` itself reads that of a short one."""
         if byte != COLON_MARK:
             raise self._unexpected()
         self._at += 1
         self._next = VALUE
 
     def _begin_string(self, behind: int) -> None:
-        """Begin to read a long string. behind: the state after it."""
+        """Begin to read a string that is too long for one regular expression. behind: the state after it."""
         self._after_string = behind
         self._at += 1
         self._next = STRING
@@ -311,15 +311,17 @@ class JsonScan:
             self._member = self._open[-1].inner.get(name)
 
     def _unexpected(self) -> InvalidRequest:
+        """Return the error for the byte that is next: JSON's grammar does not allow it here."""
         return invalid_json(f"unexpected {chr(self.text[self._at])!r}", self._at)
 
 
 def invalid_json(what: str, at: int) -> InvalidRequest:
+    """Return the error for bytes that JSON does not allow. at: their index in the body."""
     return InvalidRequest(f"The request body is not valid JSON: {what}, at byte {at}")
 
 
 def text_of(written: bytes) -> str:
-    """Return the text of a JSON string. written: with its quotes. Raises InvalidRequest."""
+    """Return the text of a JSON string, an address or a name. written: with its quotes. Raises InvalidRequest."""
     try:
         return str(orjson.loads(written))
     except orjson.JSONDecodeError as error:

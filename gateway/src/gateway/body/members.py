@@ -2,8 +2,7 @@
 
 A worker fetches the media that content parts in these places name, and nothing else: a tool's arguments and results,
 schemas, examples and `metadata` may use the same keys for other things. Paths go through lists: `messages.content`
-means each part of each message. The table follows vLLM 0.32 (its chat parser, Responses, Messages and pooling).
-"""
+means each part of each message. The table follows vLLM 0.32 (its chat parser, Responses, Messages and pooling)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -37,10 +36,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {  # where the content parts of a 
     "detokenize": (),
 }
 SOURCE: Final = ("messages.content.source", "messages.content.content.source")
-SOURCES: Final = {
-    "messages": SOURCE,
-    "count_tokens": SOURCE,
-}  # Anthropic's images, in messages and tools' results
+SOURCES: Final = {"messages": SOURCE, "count_tokens": SOURCE}  # Anthropic's images, tool results' too
 
 
 class Member:
@@ -61,7 +57,7 @@ class Member:
         return member
 
     def without_spans(self) -> "Member":
-        """Return a copy of the member and those inside it, of which no position is noted."""
+        """Return a copy of the member and those inside it, of which no position is noted: for elements of a list."""
         member = Member()
         member.is_address = self.is_address
         member.inner = {name: inner.without_spans() for name, inner in self.inner.items()}
@@ -69,7 +65,7 @@ class Member:
 
 
 def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
-    """Return the tree for a route. others: more top-level names to note; media: look for addresses."""
+    """Return a route's tree; `BodyReader` keeps it. others: more top-level names to note; media: look for addresses."""
     root = Member()
     for path in NOTED:
         root.at(path).noted = path

@@ -1,21 +1,18 @@
 """Find the model that a multipart form names, in short turns. Pure.
 
 It must see every part that a worker could take for the field `model`. So a form is refused if it has two of them, or
-one whose name is written in an unusual way.
-"""
+one whose name is written in an unusual way."""
 
 import re
 from typing import Final
 
 from gateway.api.errors import InvalidRequest
 
-MAX_PARTS: Final = 1000  # of a form
+MAX_PARTS: Final = 1000  # of a form, far more than a transcription has
 MAX_HEAD_BYTES: Final = 8192  # of the head of a part, and of the model's name
 TURN_BYTES: Final = 256 * 1024  # per turn
 MAX_TYPE_BYTES: Final = 256  # of Content-Type, which names the boundary
-TOKEN: Final = (
-    rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # without the asterisk, which announces another encoding (RFC 2231)
-)
+TOKEN: Final = rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # no asterisk: it announces another encoding (RFC 2231)
 PARAMETER: Final = (
     rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?'
 )
@@ -49,7 +46,7 @@ class MultipartForm:
 
     def _find_mark(self, stop: int) -> None:
         """Look for the next boundary up to about `stop`, and end the part before it."""
-        if self._at == 0 and self._body.startswith(self._mark[2:]):
+        if self._at == 0 and self._body.startswith(self._mark[2:]):  # no line break before the first
             self._part = self._at = len(self._mark) - 2
             return
         at = self._body.find(self._mark, self._at, stop + len(self._mark))

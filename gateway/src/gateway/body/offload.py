@@ -8,7 +8,7 @@ from functools import partial
 
 from gateway.body.content_coding import Decoding
 
-OnTurn = Callable[[BaseException | None], bool]
+OnTurn = Callable[[BaseException | None], bool]  # see `Offload.decode`
 
 
 class Offload:
@@ -25,14 +25,14 @@ class Offload:
         the turn's error or None; it returns whether there is to be another turn."""
         self._decodings[decoding] = on_turn
         if not self._is_decoding:
-            self._decode_on()
+            self._start_turn()
 
     def forget(self, decoding: Decoding) -> None:
-        """Give the body no more turns. One that runs now still calls `on_turn`."""
+        """Give the body no more turns: its request has ended. A turn that runs now still calls `on_turn`."""
         self._decodings.pop(decoding, None)
 
-    def _decode_on(self) -> None:
-        """Start the next body's turn in the thread, if the thread is free."""
+    def _start_turn(self) -> None:
+        """Start the turn of the body that has waited longest, if the thread is free."""
         while self._decodings and not self._is_decoding:
             decoding, on_turn = self._decodings.popitem(last=False)
             try:
@@ -48,6 +48,6 @@ class Offload:
         self._is_decoding = False
         try:
             if on_turn(turn.exception()):
-                self._decodings[decoding] = on_turn
+                self._decodings[decoding] = on_turn  # at the end of the queue
         finally:  # the others get their turns even if this one raises
-            self._decode_on()
+            self._start_turn()

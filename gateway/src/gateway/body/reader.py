@@ -1,8 +1,7 @@
 """Read what the gateway must know of a request's body: its model, whether it streams, whether it asks for usage. Pure.
 
 The client's bytes go to the worker as they are. What the gateway adds (the wish for a stream's usage, an alias's
-parameters) is put in between them, so that the client's numbers, names and order stay.
-"""
+parameters) is put in between them, so that the client's numbers, names and order stay."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -66,11 +65,9 @@ class BodyReading(Protocol):
 
     def advance(self) -> bool:
         """Read on for about a millisecond. Return whether it is done. Raises InvalidRequest or RequestTooLarge."""
-        ...
 
     def parsed(self) -> ParsedBody:
         """Return the result, once `advance` has returned True. Raises InvalidRequest."""
-        ...
 
 
 class BodyReader:
@@ -105,10 +102,10 @@ class NoBody:
         self._body = body
 
     def advance(self) -> bool:
-        return True
+        return True  # nothing is read
 
     def parsed(self) -> ParsedBody:
-        return ParsedBody("", self._body, {})
+        return ParsedBody("", self._body, {})  # no model: the handler takes one of the response's holder
 
 
 class FormReading:
@@ -159,7 +156,7 @@ class JsonReading:
             members = self._reader.members(self._route.name, self._has_media or self._has_escapes)
             self._scan = JsonScan(self._body, members)
             if self._prescanned > PRESCAN_BYTES:
-                return False
+                return False  # the scan begins in the next turn
         return self._scan.advance()
 
     def _prescan(self) -> None:
@@ -217,7 +214,7 @@ def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Parse
         if mark in body:
             return None
     if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
-        return None
+        return None  # perhaps a name twice, or nested too deep: the scan tells
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -252,7 +249,7 @@ def cut_character(piece: bytes, begin: int, *, at_end: bool) -> int:
         piece.decode()
     except UnicodeDecodeError as error:
         rest = len(piece) - error.start
-        if at_end or rest > 3 or error.end != len(piece):
+        if at_end or rest > 3 or error.end != len(piece):  # a character has at most 4 bytes
             raise InvalidRequest(
                 f"The request body is not valid JSON: it is not UTF-8, at byte {begin + error.start}"
             ) from error
@@ -319,7 +316,7 @@ def splice_of(name: str, value: bytes, scan: JsonScan) -> Splice:
 
 
 def wants_usage(fields: Fields) -> bool:
-    """Whether the client asks for a stream's usage."""
+    """Whether the client itself asks for a stream's usage; else the gateway does, and removes it from the answer."""
     options = fields.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
 
@@ -360,7 +357,7 @@ def spliced(body: bytes, splices: list[Splice]) -> Parts:
 
 
 def remote_media(parsed: ParsedBody, allowed: Collection[str] = ()) -> str | None:
-    """Return the first address that is neither a data: URI nor of an allowed host, or None."""
+    """Return the first address that is neither a data: URI nor of an allowed host, or None; for `check_media`."""
     return next((url for url in parsed.addresses if not is_allowed(url, allowed)), None)
 
 
@@ -369,12 +366,12 @@ def is_allowed(url: str, allowed: Collection[str]) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme == "data" or (parts.scheme in ("http", "https") and parts.hostname in allowed)
-    except ValueError:
+    except ValueError:  # no valid URL
         return False
 
 
 def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
-    """Raises InvalidRequest if the request names media on a host that no card allows."""
+    """Raise InvalidRequest if the request names media on a host that no card allows: workers fetch from no other."""
     if not parsed.addresses:
         return
     url = remote_media(parsed, frozenset.union(*(card.media_domains for card in cards)))
@@ -385,6 +382,6 @@ def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
 
 
 def check_size(parsed: ParsedBody, route: Route, cards: tuple[Card, ...], most: int) -> None:
-    """Raises RequestTooLarge if a JSON body has more than `most` bytes and no card of the model takes images."""
+    """Raise RequestTooLarge if a JSON body has more than `most` bytes and no card of the model takes images."""
     if parsed.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
         raise too_large(most)
