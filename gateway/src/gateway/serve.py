@@ -84,7 +84,7 @@ async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Serve
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_s):
             await listener.empty.wait()
-    gateway.queues.close()  # else each ended request would let a queued one be sent
+    gateway.queues.clear()  # else each ended request would let a queued one be sent
     log.info("drained", cut=listener.end_all())
     await asyncio.sleep(0)  # a turn of the loop, in which the last bytes are written
 

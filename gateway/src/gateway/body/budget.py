@@ -73,7 +73,7 @@ def too_large(limit: int) -> RequestTooLarge:
 
 
 def no_room() -> Overloaded:
-    """Return the error for a body for which the budget has no room now."""
+    """Return the error for a body for which the budget has no room now: sent again later, it may fit."""
     return Overloaded(
         "The gateway holds as many bytes of request bodies as it may: send the request again later"
     )

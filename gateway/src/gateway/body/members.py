@@ -81,6 +81,6 @@ def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
 
 
 def addresses_of(route: str) -> list[str]:
-    """Return the paths of all addresses that a worker would fetch."""
+    """Return the paths of all addresses that a worker would fetch for a body of this route."""
     named = [f"{part}.{key}" for part in PARTS[route] for key in PART_KEYS]
     return [*named, *(f"{path}.url" for path in [*named, *SOURCES.get(route, ())])]

@@ -13,8 +13,8 @@ OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it
 
 
 class Attempt:
-    """One attempt, which its request's handler owns. It holds a lease on the worker from here until `end`.
-    streams: the answer will be a stream, so that `note_first` will be called."""
+    """One attempt, which its request's handler owns. It holds a lease on the worker from here until `end`. streams: the
+    answer will be a stream, which weighs more in the worker's load until `note_first` is called."""
 
     def __init__(self, worker: Worker, *, streams: bool) -> None:
         self.worker = worker
@@ -22,26 +22,28 @@ class Attempt:
         self._exchange: Exchange | None = None
 
     def send(self, upstream: Upstream, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool) -> None:
-        """Start the exchange; `receiver` is called with its answer. fresh: over a new connection."""
+        """Start the exchange, with whose answer `receiver` is called. Called once. fresh: over a new connection."""
         self._exchange = upstream.start(self.worker, head, body, receiver, fresh=fresh)
 
     @property
     def exchange(self) -> Exchange:
+        """The exchange that `send` has started; not to be asked before it, or after `end`."""
         assert self._exchange is not None
         return self._exchange
 
     def note_first(self) -> None:
-        """Count the request with a smaller weight from now on: the answer's first piece has come."""
+        """Let the request weigh less in the worker's load from now on: the answer's first piece has come."""
         self._lease.note_first()
 
     def pause(self) -> None:
+        """Stop reading from the worker until `resume`, since the client is slow to read."""
         self.exchange.pause()
 
     def resume(self) -> None:
         self.exchange.resume()
 
     def end(self) -> None:
-        """End the lease, and cancel the exchange if it is not over, so that vLLM stops its work for it."""
+        """End the lease, and cancel the exchange if it is not over, so that vLLM stops its work for it. Called once."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
@@ -53,5 +55,5 @@ def failure_of(error: Exception, *, answered: bool) -> Failure | None:
     if isinstance(error, WorkerUnreachable):
         return Failure.CONNECT
     if not isinstance(error, WorkerDisconnected | BadWorkerResponse):
-        return None
+        return None  # such as Overloaded: the gateway itself has no sockets left
     return Failure.BROKEN if answered else Failure.RESET

@@ -46,20 +46,20 @@ class Context:
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
         self.retry_budgets = {model: RetryBudget() for model in self.models.options}
 
-    def free(self, model: str) -> tuple[Worker, ...]:
-        """Return the workers of `model` that may get one more request; all of its pool if there is no limit."""
+    def free_workers(self, model: str) -> tuple[Worker, ...]:
+        """Return the workers of `model` with room by the option `in_flight_per_worker`; without it, all of its pool."""
         pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
         return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
 
     def search(self, response_id: bytes, model: str | None) -> Search:
-        """Return a search for a stored response: in the worker that made it if that is known, else in all workers of
-        `model`, or in all workers if `model` is None."""
+        """Return a search for a stored response: at the worker that made it if that is known and has not left, else at
+        all workers of `model`; if `model` is None, since the request names none, at all workers."""
         holder = self.affinity.worker_of(response_id)
         if holder is not None and self.fleet.has(holder):
             return Search(response_id, (holder,))
         return Search(response_id, self.fleet.workers() if model is None else self.fleet.pool(model))
 
     def serve_queue(self, worker: Worker | None) -> None:
-        """Send queued requests to `worker`, where one has ended. None: do nothing."""
+        """Send queued requests for the models of `worker`, where a request has ended. None: do nothing."""
         if worker is not None:
             self.queues.serve(self.fleet.models_of(worker))

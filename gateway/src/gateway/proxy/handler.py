@@ -4,8 +4,7 @@ decode -> read the body -> look up the model -> choose a worker or queue -> send
 
 All of it runs on the event loop and never blocks: `server` and `upstream` call a method for each event. Once the
 answer has begun, an error can no longer be a status: a stream gets an error event, and the connection is closed
-without the body's end, so that no client takes a broken answer for a whole one.
-"""
+without the body's end, so that no client takes a broken answer for a whole one."""
 
 from collections.abc import Callable
 from typing import Final
@@ -40,18 +39,16 @@ from gateway.server.request import ClientRequest
 from gateway.upstream.connection import StaleConnection
 
 UNKNOWN: Final = "unknown"  # label in metrics and log of a model that no card declares
-NOT_FOUND, UNAVAILABLE = 404, 503
+NOT_FOUND, UNAVAILABLE = 404, 503  # a worker has no such stored response; it takes no requests
 NO_OPTIONS: Final = Options()  # until the model is known
-MAX_JOINED_BYTES: Final = 1 << 20  # of a body that is joined on the event loop; else in a thread
-MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body that is kept for a retry until the answer begins
+MAX_JOINED_BYTES: Final = 1 << 20  # of a body joined on the event loop, in about 1 ms; above, in a thread
+MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the answer begins; more: for 1 s
 
 
 class ProxyHandler:
     """Runs one request: it is the `Handler` of the client's request and the `Receiver` of the worker's answer.
-
     `Admission.prepare` makes it; the client's request owns it. Times are seconds of the event loop's clock. ids: the
-    request's id for the client, and the one that the worker gets. status, ending, code: how it ended, for the record.
-    """
+    request's id for the client, and the worker's. status, ending, code: how it ended, for the record."""
 
     def __init__(
         self, context: Context, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
@@ -82,16 +79,17 @@ class ProxyHandler:
         self.code: str | None = None
 
     def _become(self, step: Step) -> None:
+        """Enter `step`. Raises InvalidTransition, which means a bug, if it cannot follow the present one."""
         self.step = changed(STEPS, self.step, step)
 
     # to the worker
 
     def start(self) -> None:
-        """Start the work. Called once, when the body is complete and earlier requests on the connection are done."""
+        """Start the work. `ClientRequest.run` calls this once the body is complete and earlier requests are done."""
         self._safely(self._start)
 
     def _start(self) -> None:
-        """Read a small plain body now; have the thread join a large one or decode a compressed one before."""
+        """Read a small plain body now. A thread first joins a large one and decodes a compressed one: both are slow."""
         self._started = self._context.upstream.loop.time()
         coding = content_coding.coding_of(self._request.headers)
         if coding is None and self._request.size <= MAX_JOINED_BYTES:
@@ -100,11 +98,11 @@ class ProxyHandler:
             self._become(Step.DECODING)
             most = self._context.settings.max_body_bytes
             self._decoding = Decoding(self._request.body_parts(), coding, most)
-            self._context.offload.decode(self._decoding, self._take_decoding_turn)
+            self._context.offload.decode(self._decoding, self._after_decoding_turn)
 
-    def _take_decoding_turn(self, error: BaseException | None) -> bool:
-        """Called on the event loop after each turn of the decoding thread, with that turn's error or None. Goes on to
-        `_read` once the body is decoded. Returns whether another turn is needed."""
+    def _after_decoding_turn(self, error: BaseException | None) -> bool:
+        """Go on after one turn of the decoding thread: to `_read` once the body is decoded. `Offload` calls this on the
+        event loop. error: what the turn raised, or None. Return whether another turn is needed."""
         if self.step is not Step.DECODING:
             return False
         if isinstance(error, GatewayError):
@@ -112,11 +110,11 @@ class ProxyHandler:
         elif isinstance(error, Exception):
             self.on_fault(error)
         else:
-            self._safely(self._decode_on)
+            self._safely(self._claim_and_read)
         return self.step is Step.DECODING
 
-    def _decode_on(self) -> None:
-        """Claim what the body grew by from the budget (raises Overloaded), and read the body if it is complete."""
+    def _claim_and_read(self) -> None:
+        """Claim from the body budget what the last turn decoded (raises Overloaded); read the body once it is whole."""
         decoding = self._decoding
         assert decoding is not None
         self._request.claim(decoding.grown)
@@ -125,7 +123,7 @@ class ProxyHandler:
             self._read(decoding.body)
 
     def _read(self, body: bytes) -> None:
-        """Read the body for what the gateway must know: a small one now, a large one in turns on the event loop."""
+        """Read the decoded body for what the gateway must know, a large one in turns of the loop; then `_route`."""
         content_type = headers.get(self._request.headers, b"content-type") or b""
         reading = self._context.reader.begin(body, content_type, self.route)
         if reading.advance():
@@ -136,13 +134,13 @@ class ProxyHandler:
             self._context.turns.take(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
-        """Read on for about a millisecond. Returns whether another turn is needed."""
-        if self.step is Step.READING:
+        """Read on for about a millisecond. `Turns` calls this until it returns False: no further turn is needed."""
+        if self.step is Step.READING:  # the request may have ended between two turns
             self._safely(self._read_on)
         return self.step is Step.READING and self._reading is not None
 
     def _read_on(self) -> None:
-        """Take one turn of reading the body, and go on to `_route` once it is read."""
+        """Do the work of `_take_reading_turn`, which catches what this raises: read on, then go on to `_route`."""
         reading = self._reading
         if reading is not None and reading.advance():
             self._reading = None
@@ -159,7 +157,8 @@ class ProxyHandler:
             self._dispatch(parsed)
 
     def _safely(self, step: Callable[[], None]) -> None:
-        """Call `step`. If it raises, answer the client with the error; other requests are not affected."""
+        """Call `step`. If it raises, answer the client with the error; other requests are not affected. Whatever starts
+        or resumes this request must come through here, but for `upstream`, which has a guard of its own."""
         try:
             step()
         except GatewayError as error:
@@ -168,8 +167,8 @@ class ProxyHandler:
             self.on_fault(fault)
 
     def on_fault(self, fault: Exception) -> None:
-        """Log a bug of the gateway's own and answer with GatewayFault. It does not count against the worker."""
-        self._context.log.fault(fault, id=self.id.decode())
+        """Log a bug of the gateway's own, which `_safely` or `Exchange.fault` caught, and answer with GatewayFault."""
+        self._context.log.fault(fault, id=self.id.decode())  # and count nothing against the worker
         try:
             self.fail(GatewayFault())
         except Exception as again:  # noqa: BLE001  # the same boundary: all that is left is to close the connection
@@ -177,8 +176,8 @@ class ProxyHandler:
             self._end_anyway()
 
     def _look_up(self, parsed: ParsedBody) -> None:
-        """Set `model` and its options from the cards that serve it. Raises GatewayError if there is no such model, or
-        if it does not take the request's media or size."""
+        """Set `model`, its options, and the reasoning's names, from the cards that serve it. Raises GatewayError if
+        there is no such model, or if it does not take the request's media or size."""
         cards = self._context.fleet.catalog.resolve(parsed.model)
         if not cards:
             raise self._context.fleet.why_unavailable(parsed.model)
@@ -197,7 +196,7 @@ class ProxyHandler:
         previous = parsed.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
             self._send_to_holder(previous.encode(errors="replace"), self.model)
-        elif free := self._free_workers():
+        elif free := self._free_after_queue():
             self._send(self._choose(free, parsed))
         elif context.queues.enter(self.model, self, self._options.queue.most):
             self._become(Step.QUEUED)
@@ -208,8 +207,8 @@ class ProxyHandler:
             )
 
     def has_room(self) -> bool:
-        """Whether a worker of the model takes one more request. The queue asks."""
-        return bool(self._context.free(self.model))
+        """Whether a worker of the model takes one more request. `Queues.serve` asks the first in the queue."""
+        return bool(self._context.free_workers(self.model))
 
     def take_turn(self) -> None:
         """Send the request now. The queue calls this when it has removed the request and a worker has room."""
@@ -217,21 +216,22 @@ class ProxyHandler:
         self._safely(self._send_after_queue)
 
     def _send_after_queue(self) -> None:
+        """Do the work of `take_turn`, which catches what this raises: choose a worker with room, and send."""
         assert self._parsed is not None
-        self._send(self._choose(self._context.free(self.model), self._parsed))
+        self._send(self._choose(self._context.free_workers(self.model), self._parsed))
 
     def _end_wait(self) -> None:
-        """Record in `queued` how long the request was in the queue, if it was."""
+        """Record in `queued` how long the request was in the queue, if it is. Called when it leaves, sent or not."""
         if self.waits_since is not None:
             self.queued, self.waits_since = self._context.upstream.loop.time() - self.waits_since, None
 
-    def _free_workers(self) -> tuple[Worker, ...]:
-        """Return the workers with room that are left once the requests in the queue have been served: they go first."""
+    def _free_after_queue(self) -> tuple[Worker, ...]:
+        """Send what is in the queue, since it came first, then return the workers that still have room."""
         self._context.queues.serve((self.model,))
-        return self._context.free(self.model)
+        return self._context.free_workers(self.model)
 
     def _choose(self, pool: tuple[Worker, ...], parsed: ParsedBody) -> Worker:
-        """Return the worker of `pool` (not empty) that the model's policy picks."""
+        """Return the worker of `pool` (not empty) that the model's policy picks. A pool of one needs no policy."""
         if len(pool) == 1:
             return pool[0]
         view = selection.RequestView(self._request.headers, parsed.fields, parsed.body)
@@ -246,24 +246,24 @@ class ProxyHandler:
     def _next_holder(self, search: Search) -> Worker:
         """Return the next worker to ask for the stored response. Raises GatewayError if none is left."""
         worker = search.next()
-        if self.route.kind is Kind.STORED:
+        if self.route.kind is Kind.STORED:  # no model is named: take the worker's first
             self.model = self._context.fleet.models_of(worker)[0]
             self._options = self._context.models.options[self.model]
         return worker
 
     def _search_next(self, search: Search, why: GatewayError | None) -> None:
-        """Ask the next worker. why: the error if the last one could not be asked; None if it has no such response."""
+        """Ask the next worker for the stored response. why: the last one's error; None if it has no such response."""
         search.note_miss(why)
         self._safely(lambda: self._send_instead(self._next_holder(search)))
 
     def _send(self, worker: Worker) -> None:
-        """Send the request for the first time, which earns the model a share of a retry."""
+        """Send the request for the first time, which earns its model a share of a retry."""
         self._context.retry_budgets[self.model].earn()
         self.attempts = 1
-        self._ask(worker)
+        self._start_attempt(worker)
 
-    def _ask(self, worker: Worker, *, fresh: bool = False) -> None:
-        """Start an attempt: take a lease on `worker` and send head and body. fresh: over a new connection."""
+    def _start_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
+        """Take a lease on `worker`, and send it head and body: a first or further try. fresh: by a new connection."""
         upstream, request, parsed = self._context.upstream, self._request, self._parsed
         assert parsed is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
@@ -278,8 +278,8 @@ class ProxyHandler:
     # the worker's answer: `upstream` calls these
 
     def on_head(self, *, alone: bool) -> None:
-        """Begin the answer, or ask another worker after a 503 or a missing stored response. alone: no byte of the
-        answer's body has come with the head."""
+        """Begin the client's answer; or ask another worker, after a 503 or a missing stored response. Counts the status
+        for or against the worker. alone: no byte of the answer's body has come with the head."""
         assert self._attempt is not None
         exchange, worker = self._attempt.exchange, self._attempt.worker
         if exchange.status in OWN_FAILURES:
@@ -288,7 +288,7 @@ class ProxyHandler:
                 return
         elif exchange.status < 400:
             self._context.fleet.succeeded(worker)
-        if self._search is not None and not self._has_response(self._search, exchange.status, worker):
+        if self._search is not None and not self._ends_search(self._search, exchange.status, worker):
             return
         self.timing.heard = self._context.upstream.loop.time()
         self._become(Step.ANSWERED)
@@ -302,14 +302,14 @@ class ProxyHandler:
         self._request.let_go()
 
     def _is_body_unneeded(self) -> bool:
-        """Whether a large body can be freed: the worker has had all of it for so long that it will not refuse it, and
-        no other worker is to be asked."""
+        """Whether a large body can be freed before the answer: the worker has had all of it for a second (`is_taken`),
+        so that it will not refuse it and its connection is not stale, and no other worker is to be asked."""
         parsed, attempt, search = self._parsed, self._attempt, self._search
         if parsed is None or attempt is None or parsed.size <= MAX_KEPT_BYTES:
             return False
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
-    def _has_response(self, search: Search, status: int, worker: Worker) -> bool:
+    def _ends_search(self, search: Search, status: int, worker: Worker) -> bool:
         """Return whether the answer is for the client. After a 404, or a 503 with others left, ask the next worker."""
         if status == NOT_FOUND:
             self._search_next(search, None)
@@ -324,12 +324,12 @@ class ProxyHandler:
         return False
 
     def on_chunk(self, framed: bytes) -> None:
-        """Relay one whole chunk of the answer, which still has its chunk frame."""
+        """Relay one whole chunk of the answer, with its chunk frame, so that it may go to the client as it is."""
         self._note_data()
         self.relay.chunk(framed)
 
     def on_payload(self, data: bytes) -> None:
-        """Relay a piece of the answer's body that has no chunk frame."""
+        """Relay a piece of the body without frame: the answer has none, or not one whole chunk came by itself."""
         self._note_data()
         self.relay.payload(data)
 
@@ -339,10 +339,10 @@ class ProxyHandler:
             self._attempt.note_first()
 
     def on_end(self) -> None:
-        """Finish the request: the worker's body has ended. A stream without its last event is an error."""
+        """Finish the request: the worker's body has ended. A stream without its last event counts as its failure."""
         worker = self.worker
         assert worker is not None
-        if not self.relay.rest():
+        if not self.relay.send_rest():
             self._context.fleet.failed(worker, Failure.BROKEN)
             self.fail(WorkerDisconnected("The worker ended its stream before the last event"))
             return
@@ -351,7 +351,7 @@ class ProxyHandler:
         self._complete()
 
     def _complete(self) -> None:
-        """Give back what the request holds, end the answer, and record the request as complete."""
+        """Give back what the request holds, end the answer, of which nothing is missing, and record it as complete."""
         self._become(Step.OVER)
         self.status, self.ending = self.relay.status, "complete"
         self._release()
@@ -361,7 +361,8 @@ class ProxyHandler:
     # failures and retries
 
     def on_failure(self, error: Exception) -> None:
-        """Retry, or end the request with `error`: the exchange with the worker has failed."""
+        """Send again, or end the request with `error` (StaleConnection or a GatewayError): the exchange has failed.
+        After a stream's last event nothing of the answer is missing, so the request is complete."""
         worker = self.worker
         assert worker is not None
         if isinstance(error, StaleConnection):
@@ -382,10 +383,12 @@ class ProxyHandler:
             self.fail(error)
 
     def _retry_elsewhere(self) -> bool:
-        """Send to another worker, at most once per request. Return False if none has room or no retry is left."""
-        parsed, free = self._parsed, () if self._search is not None else self._context.free(self.model)
+        """Send to another worker, at most once per request. Return False if none has room or no retry is left, or for a
+        stored response, whose search asks other workers itself."""
+        parsed = self._parsed
+        free = () if self._search is not None else self._context.free_workers(self.model)
         others = tuple(worker for worker in free if worker is not self.worker)
-        if not others or parsed is None or not self._may_retry_elsewhere:
+        if not others or parsed is None or not self._may_retry_elsewhere:  # None: the body is freed
             return False
         if not self._context.retry_budgets[self.model].spend():
             return False
@@ -394,16 +397,16 @@ class ProxyHandler:
         return True
 
     def _retry(self, worker: Worker) -> None:
-        """Send the request again, over a new connection, which cannot be a stale one."""
+        """Send the request again, as one more attempt, over a new connection, which cannot be a stale one."""
         self.attempts += 1
         self._send_instead(worker, fresh=True)
 
     def _send_instead(self, worker: Worker, *, fresh: bool = False) -> None:
-        """End the attempt before, then send to `worker`."""
+        """End the attempt before, then send to `worker`: for a retry, and for the next worker of a search."""
         reserved = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
         self._release()
         reserved.end()
-        self._ask(worker, fresh=fresh)
+        self._start_attempt(worker, fresh=fresh)
 
     # the client: `server` calls these
 
@@ -419,12 +422,13 @@ class ProxyHandler:
         self._record()
 
     def pause(self) -> None:
-        """Stop reading from the worker: the client reads too slowly."""
+        """Stop reading from the worker: the client's connection has more unsent bytes than it may hold."""
         self.timing.paused = True
         if self._attempt is not None:
             self._attempt.pause()
 
     def resume(self) -> None:
+        """Read from the worker again: the client has caught up."""
         self.timing.resume(self._context.upstream.loop.time())
         if self._attempt is not None:
             self._attempt.resume()
@@ -465,7 +469,7 @@ class ProxyHandler:
         if now - since > wait:
             self.fail(Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s"))
         else:
-            self._context.queues.serve((self.model,))
+            self._context.queues.serve((self.model,))  # in case no event has told of a worker with room
 
     def _count_timeout(self, worker: Worker, now: float) -> None:
         """Count a timeout against the worker if it was silent. An answer that is only long does not count, nor silence
@@ -480,7 +484,8 @@ class ProxyHandler:
     # the end
 
     def fail(self, error: GatewayError) -> None:
-        """End the request with `error`: as the status if no answer has begun, else as far as a stream can say it."""
+        """End the request with `error`: as the status if no answer has begun, else as far as a stream can say it.
+        `ClientRequest.run` calls this instead of `start` for a request that was refused."""
         if self.step is Step.OVER:
             self._end_anyway()
             return
@@ -496,15 +501,16 @@ class ProxyHandler:
         self._record()
 
     def _end_anyway(self) -> None:
-        """Close the client's connection if the request is over but, after a bug at its end, still unanswered."""
+        """Close the client's connection if this is over but, after a bug at its end, the client has no whole answer."""
         if not self._request.over:
             self._request.break_off()
 
     def end_at_shutdown(self) -> None:
-        """Fail the request, because the gateway shuts down."""
+        """Fail the request: the gateway shuts down, and the time for open requests (`GATEWAY_DRAIN_S`) has passed."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
     def _record(self) -> None:
+        """Write the request's log line and metrics. Each way in which a request ends calls this once, last."""
         self._context.recorder.write(
             ids=(self.id, self.sent_id),
             route=self.route.name,
@@ -522,7 +528,7 @@ class ProxyHandler:
 
     def _release(self) -> None:
         """Give back what the request holds: its place in the queue, its turn in the decoding thread, its lease on a
-        worker, whose room goes to the next request in the queue."""
+        worker, whose room goes to the next request in the queue. Called at the end, and before another attempt."""
         if self.waits_since is not None:
             self._end_wait()
             self._context.queues.leave(self.model, self)

@@ -1,8 +1,7 @@
 """Late errors: turn a worker's error answer into an event, when comments have begun the stream with status 200. Pure.
 
 The worker's error object is sent as it is if the route's clients understand it. Otherwise its message is put into an
-object that they do.
-"""
+object that they do."""
 
 from typing import Final
 
@@ -11,15 +10,15 @@ import orjson
 from gateway.api.errors import anthropic_type
 from gateway.api.routes import Dialect
 
-MAX_HELD_BYTES: Final = 64 * 1024  # bytes of an error's body; the rest is dropped
-MAX_QUOTED_CHARACTERS: Final = 1000  # characters of an error's body that is not JSON
+MAX_HELD_BYTES: Final = 64 * 1024  # bytes of an error's body that are kept; the rest is dropped
+MAX_QUOTED_CHARACTERS: Final = 1000  # characters of an error's body that is not JSON, as the event's message
 
 
 class LateError:
-    """A `ResponseFilter` that holds an error's body until it is complete, then returns it as an event."""
+    """A `ResponseFilter` that holds an error's body, come after a comment, until it is whole; then it is an event."""
 
-    whole = True  # however much of the error came, it is told
-    tokens = None
+    whole = True  # however much of the error came, the event tells it
+    tokens = None  # an error has no usage
 
     def __init__(self, status: int, dialect: Dialect) -> None:
         self._status = status
@@ -27,7 +26,7 @@ class LateError:
         self._body = b""
 
     def passes(self, framed: bytes) -> bool:
-        return False
+        return False  # `feed` must see each piece
 
     def feed(self, data: bytes) -> bytes:
         """Hold the piece back; drop it if MAX_HELD_BYTES are held already."""
@@ -36,48 +35,48 @@ class LateError:
         return b""
 
     def rest(self) -> bytes:
-        """Return the event for the whole body."""
+        """Return the event for the whole body, which has ended."""
         return event_of(self._body, self._status, self._dialect)
 
 
 def event_of(body: bytes, status: int, dialect: Dialect) -> bytes:
-    """Return a worker's error as a server-sent event in the route's dialect."""
+    """Return a worker's error, its status and body, as a server-sent event in the route's dialect."""
     name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
-    return b"%bdata: %b\n\n" % (name, orjson.dumps(object_of(body, status, dialect)))
+    return b"%bdata: %b\n\n" % (name, orjson.dumps(error_object(body, status, dialect)))
 
 
-def object_of(body: bytes, status: int, dialect: Dialect) -> dict[str, object]:
-    """Return the error object in the form that clients of the dialect read."""
-    told = json_object(body)
-    error = told.get("error")
+def error_object(body: bytes, status: int, dialect: Dialect) -> dict[str, object]:
+    """Return the error object in the form that clients of the dialect read: the worker's own if it has that form."""
+    fields = json_object(body)
+    error = fields.get("error")
     if dialect is Dialect.ANTHROPIC:
-        if told.get("type") == "error" and isinstance(error, dict):
-            return told
+        if fields.get("type") == "error" and isinstance(error, dict):
+            return fields
         kind = anthropic_type(status)
-        return {"type": "error", "error": {"type": kind, "message": message_of(told, body, status)}}
+        return {"type": "error", "error": {"type": kind, "message": message_of(fields, body, status)}}
     if isinstance(error, dict):
-        return told
+        return fields
     kind = "invalid_request_error" if status < 500 else "server_error"
-    message = message_of(told, body, status)
+    message = message_of(fields, body, status)
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
 def json_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object in `body`, or {} if it is anything else."""
+    """Return the JSON object in `body`, or {} if it is anything else, such as a proxy's HTML page."""
     try:
-        told = orjson.loads(body)
+        fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def message_of(told: dict[str, object], body: bytes, status: int) -> str:
-    """Return the error's message from any of the places where servers put it, else the body's text."""
-    error = told.get("error")
+def message_of(fields: dict[str, object], body: bytes, status: int) -> str:
+    """Return the error's message, wherever in `fields` servers put it, else the body's text, else the status."""
+    error = fields.get("error")
     for words in (
         error.get("message") if isinstance(error, dict) else error,
-        told.get("message"),
-        told.get("detail"),
+        fields.get("message"),
+        fields.get("detail"),
     ):
         if isinstance(words, str) and words:
             return words

@@ -6,32 +6,31 @@ from typing import Protocol
 
 
 class Waiter(Protocol):
-    """A request in the queue, as the queue sees it. waits_since: seconds of a clock that does not go back."""
+    """A request in the queue, as the queue sees it; `ProxyHandler` is one."""
 
     @property
-    def waits_since(self) -> float | None: ...
+    def waits_since(self) -> float | None:
+        """Since when it waits, in seconds of a clock that does not go back; None once it is out of the queue."""
 
     def has_room(self) -> bool:
-        """Return whether a worker of its model takes one more request."""
-        ...
+        """Return whether a worker of its model takes one more request. Asked of the first in the queue."""
 
     def take_turn(self) -> None:
-        """Send the request to a worker. Called once it is out of the queue. Must not raise."""
-        ...
+        """Send the request to a worker, within this call. Called once it is out of the queue. Must not raise."""
 
 
 class Queues:
-    """The queues of all models. One per process."""
+    """The queues of all models. One per process. A model has an entry only while a request waits for it."""
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[Waiter]] = {}
 
     def length(self, model: str) -> int:
-        """Return how many requests wait for a worker of `model`."""
+        """Return how many requests wait for a worker of `model`, for the metrics."""
         return len(self._lines.get(model, ()))
 
     def waits_since(self, model: str) -> float | None:
-        """Return since when the first request in the queue of `model` waits, or None if the queue is empty."""
+        """Return since when the first request for `model` waits, or None if none does, for the metrics."""
         line = self._lines.get(model)
         return line[0].waits_since if line else None
 
@@ -46,14 +45,15 @@ class Queues:
         return True
 
     def leave(self, model: str, waiter: Waiter) -> None:
-        """Remove `waiter` from the queue of `model`, if it is there."""
+        """Remove `waiter` from the queue of `model`, if it is there: its request has ended while it waited."""
         line = self._lines.get(model)
         if line is not None and waiter in line:
             line.remove(waiter)
             self._forget_if_empty(model, line)
 
     def serve(self, models: Iterable[str]) -> None:
-        """Send queued requests for `models`, oldest first, for as long as their workers have room."""
+        """Send queued requests for `models`, oldest first, for as long as their workers have room. Called whenever
+        there may be room: a request has ended, a worker's state has changed, or a quarter of a second has passed."""
         if not self._lines:
             return
         for model in models:
@@ -62,11 +62,12 @@ class Queues:
                 line.popleft().take_turn()
             self._forget_if_empty(model, line)
 
-    def close(self) -> None:
-        """Forget all queued requests at the end of the drain, or each request that ends would let one of them be
-        sent. `Listener.end_all` ends them."""
+    def clear(self) -> None:
+        """Forget all queued requests at the end of the drain, or each request that ends would let one of them be sent.
+        `Listener.end_all` ends them."""
         self._lines.clear()
 
     def _forget_if_empty(self, model: str, line: deque[Waiter]) -> None:
+        """Drop the queue of `model` if it is empty, so that `serve`, which every request calls, finds nothing to do."""
         if not line:
             self._lines.pop(model, None)

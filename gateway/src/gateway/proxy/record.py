@@ -10,7 +10,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class Recorder:
-    """Writes log lines and metrics of requests. loop: the event loop whose clock their times are of."""
+    """Writes log lines and metrics of requests; one per process. loop: its clock gave the requests' times."""
 
     def __init__(self, metrics: Metrics, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
         self._metrics = metrics
@@ -33,8 +33,8 @@ class Recorder:
         timing: Timing,
         tokens: Tokens | None,
     ) -> None:
-        """Record one request that is over. ids: the client's and the worker's; code: of the gateway's own error, or
-        None; queued: seconds; stream: whether the answer was a stream."""
+        """Record one request that is over; its handler calls this once. ids: the client's and the worker's; ending: as
+        the log names it; code: of the gateway's own error, or None; queued: seconds; stream: the answer was one."""
         seconds, first_byte = self._loop.time() - timing.started, timing.first_byte
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
         if stream and (gap := timing.between_pieces()) is not None:

@@ -1,8 +1,7 @@
 """Pass a worker's answer on to the client, and put comments and errors into it.
 
 Nothing is sent to the client before the worker's answer is there, so that an error until then can still be a status.
-A stream that stays silent for too long gets comments; after the first comment, an error is an event in the stream.
-"""
+A stream that stays silent for too long gets comments; after the first comment, an error is an event in the stream."""
 
 from typing import Final
 
@@ -16,7 +15,7 @@ from gateway.proxy.response_filter import Edits, PassThrough, ResponseFilter, St
 from gateway.server.request import ClientRequest
 from gateway.upstream.connection import Exchange
 
-COMMENT: Final = b": keep-alive\n\n"  # of server-sent events
+COMMENT: Final = b": keep-alive\n\n"  # a line of server-sent events that clients ignore
 
 
 class Relay:
@@ -38,17 +37,17 @@ class Relay:
 
     @property
     def has_last_event(self) -> bool:
-        """Whether a stream's last event is complete, so that at most the end of the HTTP body is missing."""
+        """Whether a stream's last event is complete: only the end of the HTTP body is missing, which is no failure."""
         return isinstance(self.filter, StreamFilter) and self.filter.finished
 
     @property
     def is_an_error(self) -> bool:
-        """Whether the answer is a worker's error that came after a comment had been sent, with status 200."""
+        """Whether the answer is a worker's error that came after a comment, which had status 200; see `close`."""
         return isinstance(self.filter, LateError)
 
     def open(self, exchange: Exchange, worker: Worker, edits: Edits, *, alone: bool) -> bool:
-        """Take the worker's head. alone: no byte of the body has come with it, so that the head is sent by itself.
-        Returns False if it cannot follow what was sent already: comments, but the answer is no stream."""
+        """Take the worker's head and choose the filter. alone: no byte of the body has come with it, so that the head
+        is sent by itself. Returns False if it cannot follow the comments that were sent: it is no stream."""
         request, answer_filter = self._request, self._filter_for(exchange, edits)
         if request.begun and not isinstance(answer_filter, StreamFilter):  # a comment is out, with status 200
             if exchange.status < 400:
@@ -64,14 +63,14 @@ class Relay:
         return True
 
     def _filter_for(self, exchange: Exchange, edits: Edits) -> ResponseFilter:
-        """Return the filter for the worker's answer: only one with status 200 is read and changed."""
+        """Return the filter for the worker's answer: only one with status 200, no error, is read and changed."""
         if exchange.status != 200:
             return PassThrough()
         kind = headers.get(exchange.headers, b"content-type") or b""
         return filter_for(kind, self._route.ends, edits)
 
     def chunk(self, framed: bytes) -> None:
-        """Send one chunk of the worker's, with its frame as it is if nothing in it is read or changed."""
+        """Send one whole chunk: as it is, frame included, if nothing in it is to be read or changed, which is cheap."""
         request = self._request
         if request.chunked and self._learning is None and self.filter.passes(framed):
             request.write_framed(framed)
@@ -81,17 +80,17 @@ class Relay:
     def payload(self, data: bytes) -> None:
         """Send a piece of the worker's body through the filter. It begins the answer with the first byte to send."""
         if self._learning is not None and self._affinity.learn(data, self._learning):
-            self._learning = None
+            self._learning = None  # its id is found
         data = self.filter.feed(data)
         if data and not self._request.begun:
             self._begin()
         self._request.write(data)
 
-    def rest(self) -> bool:
+    def send_rest(self) -> bool:
         """Send what the filter still holds: the worker's body has ended. Returns whether the answer is complete."""
         request, rest = self._request, self.filter.rest()
         if not request.begun and self.filter.whole:
-            self._begin(rest)
+            self._begin(rest)  # nothing was sent before: this is the whole body
         request.write(rest if request.begun else b"")
         return self.filter.whole
 
@@ -115,7 +114,7 @@ class Relay:
             request.write(COMMENT)
 
     def refuse(self, error: GatewayError) -> None:
-        """Send `error` as the whole answer."""
+        """Send `error` as the whole answer: nothing has been sent yet."""
         self.status = error.status
         self._request.refuse(error, headers.ours(self._id))
 

@@ -2,8 +2,7 @@
 
 Only the worker that made a response has it, in memory. This process remembers the workers of the newest responses. For
 any other response (made through another process of the gateway, or before this one started) the handler asks the
-workers one after another; one that does not have it answers 404 and has no other effect.
-"""
+workers one after another; one that does not have it answers 404 and has no other effect."""
 
 import re
 from collections import OrderedDict
@@ -15,25 +14,25 @@ from gateway.fleet.health import TAKES_REQUESTS
 from gateway.fleet.workers import Worker
 
 ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
-MAX_RESPONSES: Final = 10_000  # responses; the oldest are forgotten first
+MAX_RESPONSES: Final = 10_000  # responses, in a few MB; the oldest are forgotten first, and then searched for
 
 
 class ResponseAffinity:
-    """Remembers which worker made each of the newest `most` stored responses, by id."""
+    """Remembers which worker made each of the newest `most` stored responses, by id. One per process."""
 
     def __init__(self, most: int = MAX_RESPONSES) -> None:
         self._most = most
         self._workers: OrderedDict[bytes, Worker] = OrderedDict()
 
     def learn(self, data: bytes, worker: Worker) -> bool:
-        """Note the id of the new response in `data`, a piece of an answer of `worker`. Return whether it had one."""
+        """Look for a new response's id in `data`, a piece of `worker`'s answer; note it. Return whether it is there."""
         found = ID.search(data)
         if found is not None:
             self.note(found[1], worker)
         return found is not None
 
     def note(self, response_id: bytes, worker: Worker) -> None:
-        """Remember that `worker` has the response, and forget the oldest response if there are too many."""
+        """Remember that `worker` has the response, made or found there; forget the oldest one if there are too many."""
         self._workers[response_id] = worker
         if len(self._workers) > self._most:
             self._workers.popitem(last=False)
@@ -44,7 +43,7 @@ class ResponseAffinity:
 
 
 class Search:
-    """The search of one request for a stored response: it names the workers to ask, one after another."""
+    """The search of one request, whose handler owns it, for a stored response: names the workers to ask in turn."""
 
     def __init__(self, response_id: bytes, workers: Iterable[Worker]) -> None:
         self.response_id = response_id
@@ -56,10 +55,12 @@ class Search:
 
     @property
     def name(self) -> str:
+        """The response's id for error messages: quoted, and cut to 100 characters, since the client wrote it."""
         return repr(self.response_id.decode("latin-1")[:100])
 
     @property
     def has_more(self) -> bool:
+        """Whether `next` would return a worker."""
         return bool(self._left)
 
     def next(self) -> Worker:
@@ -74,4 +75,4 @@ class Search:
 
     def note_miss(self, why: GatewayError | None = None) -> None:
         """Note that the worker does not have the response or, because of `why`, could not be asked."""
-        self._failure = self._failure or why
+        self._failure = self._failure or why  # for `next`: a worker that was not asked may have the response

@@ -3,8 +3,7 @@
 Read: whether the answer is complete, and its token usage. Changed: a chat's `reasoning` is also sent under its former
 name, and a usage event that only the gateway asked for is removed. All other bytes stay as the worker sent them. This
 needs no JSON parser: inside a JSON string every quote has a backslash before it, so `"reasoning"` and a colon are
-always a key. White space may be wherever JSON allows it.
-"""
+always a key. White space may be wherever JSON allows it."""
 
 import re
 from enum import Enum
@@ -22,7 +21,7 @@ USAGE_EVENT: Final = re.compile(
     rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
 MAX_HELD_BYTES: Final = 1 << 20  # of an event or document that is held back; a longer one passes unchanged
-TAIL_BYTES: Final = 4096  # bytes at the end of a document in which its usage is looked for
+TAIL_BYTES: Final = 4096  # bytes at the end of a document, behind its texts, in which its usage is looked for
 FRAGMENT_BYTES: Final = 64  # bytes kept of an unfinished line: more than any last event's line has
 
 
@@ -59,47 +58,43 @@ class Edits:
 
     def apply(self, data: bytes) -> bytes:
         """Return `data` (whole events, or a whole document) with the changes made."""
-        if self.renames and KEY in data and FORMER_KEY not in data:
+        if self.renames and KEY in data and FORMER_KEY not in data:  # a worker may send both itself
             data = self._renamed(data)
         if self.hide_usage and USAGE_KEY in data:
             data = USAGE_EVENT.sub(b"", data)
         return data
 
     def _renamed(self, data: bytes) -> bytes:
+        """Return `data` with each member `reasoning` under the names that are wanted, or without it if none is."""
         if self.names is ReasoningNames.NONE:
             return FIELD_AND_COMMA.sub(b"", data)
         return FIELD.sub(REPLACEMENTS[self.names], data)
 
 
 class ResponseFilter(Protocol):
-    """What one answer's body passes through. `Relay` owns one per answer."""
+    """What one answer's body passes through. `Relay` owns one per answer, and sends what it returns."""
 
     def passes(self, framed: bytes) -> bool:
         """Whether a whole chunk may be sent as it came, with its frame. If so, it must not be fed as well."""
-        ...
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the body; return what can be sent now, perhaps b""."""
-        ...
+        """Take the next bytes of the body, without frame; return what can be sent now, perhaps b""."""
 
     def rest(self) -> bytes:
         """Return the bytes that are still held back. Called once, when the worker's body has ended."""
-        ...
 
     @property
     def whole(self) -> bool:
         """Whether the answer is complete, as far as its format tells: a stream has had its last event."""
-        ...
 
     @property
     def tokens(self) -> Tokens | None:
-        """The usage that the answer has told so far, or None."""
-        ...
+        """The usage that the answer has told so far, or None. Asked at the end, for log and metrics."""
 
 
 class StreamFilter:
-    """Server-sent events. ends: the lines of which one is the last event's. An event is held back until it is complete
-    only if `edits` change something."""
+    """The filter for server-sent events. ends: the lines of which one is the last event's. An event is held back until
+    it is complete only if `edits` change something. between_events: a comment or an error event may be sent now."""
 
     def __init__(self, ends: tuple[bytes, ...], edits: Edits) -> None:
         self._edits = edits
@@ -132,12 +127,13 @@ class StreamFilter:
             return self._read(data)
         data = self._held + data if self._held else data
         end = event_end(data)
-        if len(data) - end > MAX_HELD_BYTES:
+        if len(data) - end > MAX_HELD_BYTES:  # too long to hold: pass it on unfinished
             end = len(data)
         self._held = data[end:]
         return self._edits.apply(self._read(data[:end]))
 
     def rest(self) -> bytes:
+        """Return what is held of an event that will not be completed any more."""
         held, self._held = self._held, b""
         return self._edits.apply(self._read(held))
 
@@ -160,14 +156,14 @@ class StreamFilter:
 
 
 class DocumentFilter:
-    """An answer that is one JSON document. It is held back until it is complete if `edits` rename something."""
+    """The filter for one JSON document. It is held back until it is complete if `edits` rename something."""
 
     def __init__(self, edits: Edits) -> None:
         self._edits = edits
         self._parts: list[bytes] | None = [] if edits.renames else None  # held back
         self._size = 0
         self._tail = b""  # the last bytes, in which the usage is looked for
-        self.whole = True
+        self.whole = True  # Content-Length or the last chunk tells its end
 
     def passes(self, framed: bytes) -> bool:
         return False  # `feed` must see each piece, for the tail
@@ -189,13 +185,13 @@ class DocumentFilter:
         return tokens_in(self._tail)
 
     def _taken(self, parts: list[bytes]) -> bytes:
-        """Return all that was held back, and hold back no more."""
+        """Return `parts`, which is all that was held back, as one piece, and hold back no more."""
         self._parts = None
         return b"".join(parts)
 
 
 class PassThrough:
-    """An answer that is neither read nor changed: an error, or something that is neither JSON nor a stream."""
+    """Reads and changes nothing: for an error, or an answer that is neither JSON nor a stream."""
 
     whole = True
     tokens = None
@@ -218,7 +214,7 @@ def filter_for(content_type: bytes, ends: tuple[bytes, ...], edits: Edits) -> Re
 
 
 def event_end(data: bytes) -> int:
-    """Return the index behind the last complete event in `data`, 0 if there is none."""
+    """Return the index behind the last complete event in `data`, 0 if there is none. A blank line ends an event."""
     if data.endswith(b"\n\n"):
         return len(data)
     return max(
@@ -230,7 +226,7 @@ def event_end(data: bytes) -> int:
 def tokens_in(data: bytes) -> Tokens | None:
     """Return the last usage in `data`, in OpenAI's names or Anthropic's, or None if there is none."""
     at = data.rfind(USAGE_KEY)
-    while at >= 0 and USAGE.match(data, at) is None:
+    while at >= 0 and USAGE.match(data, at) is None:  # such as "usage": null
         at = data.rfind(USAGE_KEY, 0, at)
     if at < 0:
         return None

@@ -4,10 +4,10 @@ from gateway.config.model_options import Deadlines
 
 
 class Timing:
-    """The times of one request. vLLM sends a stream's head at once, so the first byte means the first of the body.
-
-    started: when the request arrived; heard: when the worker last sent something, or got the request; commented: when
-    the last comment was sent; first_byte: seconds from the start; pieces: how many came; paused: the client is slow."""
+    """The times of one request, whose handler owns this. vLLM sends a stream's head at once, so the first byte means
+    the first of the body. started: when the request arrived; heard: when the worker last sent something, or got the
+    request; commented: when the last comment was sent; first_byte: seconds from the start; pieces: how many came;
+    paused: the client is slow."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -17,7 +17,7 @@ class Timing:
         self.paused = False
 
     def note(self, now: float) -> bool:
-        """Note a piece of the answer's body. Return whether it is the first."""
+        """Note the time of a piece of the answer's body. Return whether it is the first."""
         self.heard = now
         self.pieces += 1
         if self.first_byte is not None:
@@ -30,10 +30,9 @@ class Timing:
         self.paused, self.heard = False, now
 
     def overdue(self, limits: Deadlines, moved: float, now: float) -> str | None:
-        """Return in words which deadline has passed, or None. moved: when the worker's engine last made progress.
-
-        Progress of the engine counts as a sign of life: vLLM may send nothing for minutes while it generates, since it
-        holds back a tool call's arguments until they are complete, or works off a long queue first."""
+        """Return in words, for the error, which deadline has passed, or None. moved: when the worker's engine last made
+        progress, which counts as a sign of life: vLLM may send nothing for minutes while it generates, since it holds
+        back a tool call's arguments until they are complete, or works off a long queue first."""
         if now - self.started > limits.total_s:
             return f"the whole answer took longer than {limits.total_s:g} s"
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s
@@ -42,11 +41,11 @@ class Timing:
         return f"nothing came for {limit:g} s, and its metrics showed no progress"
 
     def is_silent(self, seconds: float, now: float) -> bool:
-        """Whether the client has been sent nothing for `seconds`, though it reads."""
+        """Whether the client has been sent nothing for `seconds`, though it reads, so that a comment is due."""
         return not self.paused and now - max(self.heard, self.commented) > seconds
 
     def between_pieces(self) -> float | None:
-        """Return the mean seconds between two pieces, or None if there were fewer than two."""
+        """Return the mean seconds between two pieces, for the metrics, or None if there were fewer than two."""
         if self.first_byte is None or self.pieces < 2:
             return None
         return (self.heard - self.started - self.first_byte) / (self.pieces - 1)

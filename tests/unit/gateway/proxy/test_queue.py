@@ -41,7 +41,7 @@ def test_nobody_is_served_once_it_is_closed() -> None:
     """The gateway ends: what it ends makes no room."""
     queues, waiting = Queues(), Asker(True)
     queues.enter("m", waiting, 1)
-    queues.close()
+    queues.clear()
     queues.serve(["m"])
     queues.leave("m", waiting)
     assert waiting.turns == 0
