@@ -1,4 +1,1 @@
-"""What a snapshot consists of, and the documents that say so: the hub's listing, weights.lock, the card.
-
-Nothing here asks a network or changes a volume.
-"""
+"""What a snapshot consists of, by the hub's listing, weights.lock and the card. Asks no network, changes no volume."""

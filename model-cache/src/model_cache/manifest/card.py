@@ -5,13 +5,13 @@ from pathlib import Path
 from model_cache.errors import ConfigError
 from model_cache.manifest import document
 
-_MAX_BYTES = 256 << 10
-_MAX_DEPTH = 20  # of nested values
-_MAX_NUMBER = 30  # characters
+_MAX_BYTES = 256 << 10  # of a card
+_MAX_DEPTH = 20  # of nested values, since PyYAML recurses into them
+_MAX_NUMBER = 30  # characters, since a huge number takes long to make
 
 
 def trusts_code(path: Path | None) -> bool:
-    """Whether the card allows the repository's own code to run. Raises ConfigError for a broken card."""
+    """Return whether the card lets `Job` fetch code; False without a card. Raises ConfigError if it is broken."""
     if path is None:
         return False
     try:

@@ -22,8 +22,8 @@ class WrongDocumentError(ValueError):
 
 
 def content(path: Path, most: int = MAX_BYTES, *, follow_link: bool = False) -> bytes:
-    """Return the bytes of the regular file at *path*. Raises OSError (FileNotFoundError if there is none), and
-    WrongDocumentError for what is no such file, or has more than *most* bytes."""
+    """Return the bytes of the regular file at *path*, never blocking. Raises OSError (FileNotFoundError if there is
+    none), and WrongDocumentError for what is no such file, or a link unless *follow_link*, or over *most* bytes."""
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)

@@ -32,11 +32,11 @@ NEW = Limits(50_000, 2048, 224, 64)
 HELD = Limits(100_000, 4095, 255, 2048)
 """Of what is on a volume, or in a lock file: all that a file system takes, as the launcher reads it."""
 
-_MAX_INDEX_BYTES = 128 << 20
+_MAX_INDEX_BYTES = 128 << 20  # of the shard index, which `Job` reads as a whole
 _MAX_QUOTED = 100  # characters of a path in an error
 _NOTHING = hashlib.sha256(b"").hexdigest()  # an empty file's
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
-_PART = re.compile(
+_PART = re.compile(  # the name of one shard of several, as in model-00001-of-00004.safetensors
     r"(?P<before>.*?)(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<after>\..*)", re.DOTALL
 )
 _PICKLES = (".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
@@ -60,12 +60,12 @@ class Accepted:
 
     @property
     def code(self) -> list[ManifestFile]:
-        """The repository's code that is fetched, since the card trusts it."""
+        """The repository's code that is fetched, since the card trusts it; `Job` reports each of these files."""
         return [file for file in self.manifest.files if is_code(file.path)]
 
 
 def is_code(path: str) -> bool:
-    """Whether the file is a program that vLLM would import under trust_remote_code."""
+    """Return whether the file is a program that vLLM would import under trust_remote_code."""
     return path.lower().endswith(_CODE)
 
 
@@ -100,14 +100,14 @@ def _runs_code(path: str, trusts_code: bool) -> bool:
 
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
-    """Return the files of *manifest* that *listing* lacks, or has with another size or sha256."""
+    """Return the files of *manifest*, a lock file's, that *listing* lacks, or has with another size or sha256."""
     sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
     listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
 
 
 def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Yield why these files cannot be a snapshot: a sentence each."""
+    """Yield why these files, a hub's or a lock file's, cannot be a whole, safe snapshot: a sentence each."""
     if not listed:
         yield "it has no files"
     yield from unsafe(listed, limits)
@@ -119,7 +119,8 @@ def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Yield why these files must not be touched, a sentence each. In nearly linear time: anybody may send them."""
+    """Yield why these files must not be touched, a sentence each: all that a READY.json is checked for. In nearly
+    linear time: anybody may send them."""
     yield from _too_many(listed, limits)
     for file in listed:
         yield from _file_faults(file, limits)
@@ -133,12 +134,14 @@ def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def _too_many(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
+    """Yield a sentence if there are too many files; `accept` counts those that it leaves out too."""
     if len(listed) > limits.files:
         yield f"it has more than {limits.files:,} files"
 
 
-def same_elsewhere(paths: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each set of paths that collide where case and Unicode normal forms are ignored."""
+def name_collisions(paths: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each set of paths that are one where case and Unicode normal forms are ignored, as by some
+    volumes: `Volume.require_names` refuses them there."""
     seen: dict[str, str] = {}
     for path in paths:
         if other := seen.get(_fold(path)):
@@ -172,7 +175,7 @@ def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
 
 
 def _inside_files(paths: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each file that is a directory too: in this order, with NUL for `/`, both are adjacent."""
+    """Yield a sentence for each file that is a directory too: with NUL, the lowest, for `/`, both sort side by side."""
     ordered = sorted(path.replace("/", "\0") for path in paths)
     for file, other in itertools.pairwise(ordered):
         if other.startswith(f"{file}\0"):
@@ -196,6 +199,7 @@ def _gaps(names: Iterable[str]) -> Iterator[str]:
 
 
 def _fold(path: str) -> str:
+    """Return the path with case and Unicode normal form undone, as some file systems compare names."""
     return unicodedata.normalize("NFC", path).casefold()
 
 
@@ -205,6 +209,7 @@ def _quoted(path: str) -> str:
 
 
 def _bytes(text: str) -> int:
+    """Return how many bytes the text has in UTF-8, also with a lone surrogate, which is refused elsewhere."""
     return len(text.encode(errors="replace"))
 
 

@@ -24,7 +24,7 @@ class Lockfile:
     manifest: Manifest
 
     def text(self) -> str:
-        """The text of weights.lock: JSON."""
+        """Return the text of weights.lock: JSON, a line for each file, so that git shows which of them changed."""
         head = {"schema": 1, "repo": self.repo, "revision": self.revision}
         sums = {"bytes": self.manifest.total_bytes, "digest": self.manifest.digest}
         fields = [f' "{name}": {json.dumps(value)}' for name, value in (head | sums).items()]
@@ -33,7 +33,7 @@ class Lockfile:
         return "{\n" + ",\n".join([*fields, listed]) + "\n}\n"
 
     def is_for(self, repo: str, revision: str) -> bool:
-        """Whether it is for that repository at that revision."""
+        """Return whether it is for that repository at that revision: any other lock file is not believed."""
         return (self.repo, self.revision) == (repo, revision)
 
 
@@ -87,7 +87,7 @@ def _lock(found: _Document) -> Lockfile:
 
 
 def changes(old: Manifest, new: Manifest) -> Iterator[str]:
-    """Yield a line for each file that was added, removed or changed."""
+    """Yield a line for each file that was added, removed or changed, for `make lock-weights`."""
     before, after = ({file.path: file for file in manifest.files} for manifest in (old, new))
     for path in sorted(before.keys() | after.keys()):
         was, becomes = before.get(path), after.get(path)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from model_cache.errors import IntegrityError
 
-INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"  # the shard index: which shard (weights file) holds which tensor
 READY = "READY.json"
 """Written into the published snapshot as its last file, so no repository may bring its own."""
 
@@ -38,16 +38,16 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """Size of the whole snapshot."""
+        """Size of the whole snapshot in bytes."""
         return sum(f.size for f in self.files)
 
     @property
     def index(self) -> ManifestFile | None:
-        """The file that names the weight shards, in a model that has several."""
+        """The shard index, which names the weights' files, in a model that has several; else None."""
         return next((f for f in self.files if f.path == INDEX), None)
 
     def check_shards(self, index: bytes) -> None:
-        """Raise IntegrityError unless every shard that *index* names is in the manifest."""
+        """Raise IntegrityError unless the manifest has every shard that *index*, the shard index's bytes, names."""
         missing = sorted(_shards(index) - {f.path for f in self.files})
         if missing:
             raise IntegrityError(
@@ -70,5 +70,6 @@ def _shards(index: bytes) -> set[str]:
 
 
 def _some(names: list[str], limit: int = 3) -> str:
+    """Return the first *limit* of the names and the number of the others, for an error's one line."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _DISKS = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "xfs", "zfs"}
-_LOCAL = _DISKS | {"overlay", "ramfs", "tmpfs"}
-_TABLE = Path("/proc/self/mountinfo")
+_LOCAL = _DISKS | {"overlay", "ramfs", "tmpfs"}  # any other type may be a network's, and counts as shared
+_TABLE = Path("/proc/self/mountinfo")  # a line for each mount that this process sees
 
 
 def is_local(directory: Path) -> bool:
-    """Whether no other host can have it mounted, judging by the type of its file system. Raises OSError."""
+    """Return whether no other host can have it mounted, judging by the type of its file system. Raises OSError."""
     with _TABLE.open(encoding="utf-8", errors="surrogateescape") as table:
         return kind(Path(os.path.realpath(directory)), table) in _LOCAL
 
@@ -26,7 +26,7 @@ def kind(directory: Path, table: Iterable[str]) -> str:
     for line in table:
         mount, _, rest = line.partition(" - ")
         point = _plain(mount.split()[4])
-        if directory.is_relative_to(point) and len(point) >= len(best):
+        if directory.is_relative_to(point) and len(point) >= len(best):  # deepest; last if equal
             best, found = point, rest.split()[0]
     return found
 

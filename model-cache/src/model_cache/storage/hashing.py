@@ -1,9 +1,6 @@
-"""Hashing in a process of its own, one for each core.
-
-Files are mapped, so that no byte is copied before it is hashed. Threads of one process would contend for its page
-tables, and a mapped page that the disk cannot read kills its process. Where a child fails, the parent reads the file
-itself and gets a proper error.
-"""
+"""Hashing in a process of its own, one for each core. Files are mapped, so that no byte is copied before it is hashed.
+Threads of one process would contend for its page tables, and a mapped page that the disk cannot read kills its process.
+Where a child fails, the parent reads the file itself and gets a proper error. What the child runs begins at `main`."""
 
 import contextlib
 import errno
@@ -15,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 _WINDOW_BYTES = 32 << 20  # mapped at a time, while the disk reads the next
 _AHEAD_BYTES = 128 << 10  # what a disk reads ahead at once, at least
@@ -26,14 +22,13 @@ OnBytes = Callable[[int], None]
 
 
 class Hasher:
-    """A child that hashes one file after another. It starts at the first file, and again after it died."""
+    """A child that hashes file after file for one thread of `verify`: begun at the first, and again after it died."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
 
     def sha256(self, path: Path, on_bytes: OnBytes) -> str:
-        """Return the hex digest of all bytes of *path*; *on_bytes* gets each count of bytes that were hashed. Raises
-        OSError as open() and read() do."""
+        """Return the hex digest of *path*; *on_bytes* gets each count of hashed bytes. Raises OSError as reads do."""
         counted = 0
 
         def count(more: int) -> None:
@@ -75,13 +70,12 @@ class Hasher:
     def __enter__(self) -> "Hasher":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _started() -> "subprocess.Popen[bytes]":
+    """Start a child, which runs this file as a program. Raises OSError."""
     words = [sys.executable, "-I", "-S", __file__]  # without site-packages it starts in 10 ms
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
 
@@ -94,7 +88,7 @@ def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
 
 
 def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
-    """Return the digest by plain reads; *on_bytes* was told of the first *counted* bytes before."""
+    """Return the digest by plain reads, since the child failed, which told *on_bytes* of the first *counted* bytes."""
     digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
@@ -116,6 +110,7 @@ def main() -> None:
 
 
 def _say(**what: object) -> None:
+    """Write a line from the child to its parent, unbuffered: `Hasher` waits for it."""
     os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
 
 

@@ -1,9 +1,6 @@
-"""A write lock on a repository's part of a volume that several hosts share.
-
-There the kernel's lock may outlive its host for ever, or exclude nobody at all. So the holder writes a heartbeat into a
-file and renews it every *beat_s* seconds; whoever finds another's waits until it has not changed for three beats. No
-two hosts' clocks are compared.
-"""
+"""A write lock on a repository's part of a volume that several hosts share. There the kernel's lock may outlive its
+host for ever, or exclude nobody at all. So the holder writes a heartbeat into a file and renews it every *beat_s*
+seconds; whoever finds another's waits until it has not changed for three beats. No two hosts' clocks are compared."""
 
 import json
 import socket
@@ -22,7 +19,7 @@ from model_cache.manifest import document
 from model_cache.manifest.document import STRICT, WrongDocumentError
 from model_cache.storage import safe_open
 
-_MAX_BYTES = 4096
+_MAX_BYTES = 4096  # of the lock file, which holds one heartbeat
 _SILENT_BEATS = 3  # after which a holder counts as dead
 _SETTLING_BEATS = 2  # in which a holder that was overlooked renews its heartbeat
 
@@ -32,7 +29,6 @@ class Heartbeat:
     """What a run on *host* writes; *beat* counts its renewals."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     run: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
     host: str
     beat: Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -53,7 +49,8 @@ class HeartbeatLock:
 
     @contextmanager
     def held(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the lock until the block ends. *on_wait* is called once if another run holds it. Raises OSError."""
+        """Hold the lock until the block ends; a thread renews it. *on_wait* is called once if another run holds it.
+        Raises OSError."""
         self._take(on_wait)
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(stop,), daemon=True)
@@ -125,7 +122,7 @@ class HeartbeatLock:
             self._path.unlink(missing_ok=True)
 
     def _read(self) -> Heartbeat | None:
-        """Return what is in the lock file; None where there is no heartbeat, or a broken one."""
+        """Return what is in the lock file; None for no heartbeat or a broken one: then nobody holds the lock."""
         try:
             return document.parsed(_HEARTBEAT, document.content(self._path, _MAX_BYTES))
         except (OSError, WrongDocumentError):

@@ -31,7 +31,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(stat: os.stat_result) -> Stamp:
-    """The stamp in what stat() returned."""
+    """Return the stamp in what stat() returned."""
     return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
@@ -40,7 +40,6 @@ class ReadyFile:
     """A verified file and the stat it had then: size in bytes, mtime in ns, inode number."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     path: str
     size: _Size
     sha256: _Sha256
@@ -48,7 +47,7 @@ class ReadyFile:
     inode: Annotated[int, Field(ge=0, lt=1 << 64)]
 
     def unchanged(self, snapshot: Path) -> bool:
-        """Whether the file still has the stat that it was verified with; no byte is read."""
+        """Return whether the file can be found with the stat that it was verified with; no byte of it is read."""
         try:
             found = safe_open.stat_of(snapshot, self.path)
         except OSError:
@@ -67,7 +66,6 @@ class Ready:
     the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     schema: Literal[1]
     repo: _Name
     revision: _Name
@@ -79,27 +77,27 @@ class Ready:
     files: tuple[ReadyFile, ...]
 
     def is_for(self, repo: str, revision: str) -> bool:
-        """Return whether this snapshot was listed under that name."""
+        """Return whether this snapshot was listed under that name; if not, it is not what a run asks for."""
         return (self.repo, self.revision) == (repo, revision)
 
     def changed(self, snapshot: Path) -> list[ManifestFile]:
-        """The files whose stat differs from the record; they must be hashed before anything trusts them."""
+        """Return the files whose stat differs from the record; they must be hashed before anything trusts them."""
         return [ManifestFile(f.path, f.size, f.sha256) for f in self.files if not f.unchanged(snapshot)]
 
     def manifest(self) -> Manifest:
-        """The manifest this record was made from."""
+        """Return the manifest that this record was made from."""
         return Manifest(tuple(ManifestFile(f.path, f.size, f.sha256) for f in self.files))
 
     def lock(self) -> Lockfile:
-        """The lock that this snapshot fulfils."""
+        """Return the content as a lock file would list it: `Job` compares it with weights.lock."""
         return Lockfile(self.repo, self.revision, self.manifest())
 
     def stamps(self) -> dict[str, Stamp]:
-        """Return each file's stamp by its path."""
+        """Return each file's stamp by its path, for a new record of files that are unchanged."""
         return {f.path: f.stamp for f in self.files}
 
     def to_json(self) -> str:
-        """The text of READY.json."""
+        """Return the text of READY.json, which `Volume` writes and `serve-weights` sends."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -107,7 +105,7 @@ _READY = TypeAdapter(Ready)
 
 
 def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
-    """Return the record of verified files; *stamps* are those that they were read with, by path."""
+    """Return the record of verified files, to be published; *stamps* are those that they were read with, by path."""
     manifest = lock.manifest
     return Ready(
         schema=1,
@@ -125,7 +123,7 @@ def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Read
 
 
 def read(snapshot: Path) -> Ready | None:
-    """Return the record of *snapshot*; None when there is none, or none that can be trusted."""
+    """Return the record of *snapshot*; None when there is none, or none that can be trusted (`checked` tells which)."""
     try:
         return checked(snapshot)
     except (OSError, WrongDocumentError):
@@ -133,9 +131,8 @@ def read(snapshot: Path) -> Ready | None:
 
 
 def checked(snapshot: Path) -> Ready | None:
-    """Return the record of *snapshot*; None when there is none. Raises WrongDocumentError for one that cannot be
-    trusted: of another type or size, with an unsafe path, or one that contradicts itself or the directory's name;
-    OSError where it cannot be read."""
+    """Return the record of *snapshot*; None when there is none. Raises OSError, and WrongDocumentError for one that
+    cannot be trusted: of another type or size, with an unsafe path, or contradicting itself or the directory's name."""
     try:
         ready = document.parsed(_READY, document.content(snapshot / READY))
     except FileNotFoundError:

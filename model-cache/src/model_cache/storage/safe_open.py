@@ -1,7 +1,5 @@
 """Files below a directory of a volume, opened through directory handles, so that no link below it is ever followed.
-
-Anybody who can write to the volume could otherwise plant a link to have another file overwritten, moved or read.
-"""
+Anybody who can write to the volume could otherwise plant a link to have another file overwritten, moved or read."""
 
 import errno
 import os
@@ -54,7 +52,7 @@ def _below(handle: int, path: Path, *, make: bool) -> int:
 
 def opened(root: Path, path: str, flags: int) -> int:
     """Return a descriptor of the regular file at *path* below *root*; where *flags* create it, its directories too.
-    Raises OSError, LinkError for a link in its place or on the way."""
+    Never blocks: a FIFO in its place is refused. Raises OSError, LinkError for a link in its place or on the way."""
     with parent(root, path, make=bool(flags & os.O_CREAT)) as (handle, name):
         try:
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644, dir_fd=handle)
@@ -68,7 +66,7 @@ def opened(root: Path, path: str, flags: int) -> int:
 
 def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
     """Open the file at *path* below *root* for writing, unbuffered, and create it and its directories. *keep*: do not
-    truncate it, to resume a download."""
+    truncate it, to resume a download. Raises what `opened` does."""
     flags = os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC)
     return open(opened(root, path, flags), "r+b", buffering=0)
 
@@ -81,7 +79,7 @@ def write(file: BinaryIO, block: bytes) -> None:
 
 
 def reading(root: Path, path: str) -> BinaryIO:
-    """Open the file at *path* below *root* for reading, unbuffered."""
+    """Open the file at *path* below *root* for reading, unbuffered. Raises what `opened` does."""
     return open(opened(root, path, os.O_RDONLY), "rb", buffering=0)
 
 
@@ -96,13 +94,13 @@ def stat_of(root: Path, path: str) -> os.stat_result | None:
 
 
 def move(source: Path, path: str, target: Path) -> None:
-    """Move what lies at *path* below *source* to the same path below *target*. Raises OSError."""
+    """Move what lies at *path* below *source* to the same path below *target*, as to quarantine. Raises OSError."""
     with parent(source, path) as (old, name), parent(target, path, make=True) as (new, _):
         os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
 
 
 def remove(root: Path, path: str) -> None:
-    """Remove the file or link at *path* below *root*, if there is one."""
+    """Remove the file or link at *path* below *root*, if there is one. Raises OSError, LinkError for one on the way."""
     try:
         with parent(root, path) as (handle, name):
             os.unlink(name, dir_fd=handle)
@@ -111,7 +109,7 @@ def remove(root: Path, path: str) -> None:
 
 
 def no_link(path: Path) -> Path:
-    """Returns *path*. Raises LinkError if a link lies there."""
+    """Return *path* for use by ordinary calls. Raises LinkError if a link lies there; its parents are not checked."""
     if path.is_symlink():
         raise LinkError(path)
     return path
@@ -119,7 +117,7 @@ def no_link(path: Path) -> Path:
 
 def make(root: Path, path: str) -> Path:
     """Return the directory at *path* below *root*, made where it is not there. Raises LinkError."""
-    with parent(root, f"{path}/x", make=True):
+    with parent(root, f"{path}/x", make=True):  # the parent of any name in it
         return root / path
 
 

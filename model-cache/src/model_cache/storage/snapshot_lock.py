@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-# on a shared file system: then nobody is excluded
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a shared one: then nobody is excluded
 
 
 def exclusive(path: Path) -> AbstractContextManager[bool]:
@@ -23,7 +22,7 @@ def shared(path: Path) -> AbstractContextManager[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody has it now. Raises OSError."""
+    """Return whether somebody has locked *path* now, for `inventory` and `prune` to show. Raises OSError."""
     with exclusive(path) as free:
         return not free
 

@@ -29,10 +29,7 @@ class Verdict:
 
 
 def verify(
-    root: Path,
-    files: Sequence[ManifestFile],
-    on_bytes: OnBytes,
-    on_wrong: Callable[[], None] = lambda: None,
+    root: Path, files: Sequence[ManifestFile], on_bytes: OnBytes, on_wrong: Callable[[], None] = lambda: None
 ) -> Verdict:
     """Read *files* under *root*. Wrong are those that are missing, unreadable, written to meanwhile, or of another size
     or sha256; the others are durable. *on_wrong* is called from several threads as soon as a wrong one is found."""
@@ -61,7 +58,7 @@ def verify(
 def _stamp_if_right(
     root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
 ) -> Stamp | None:
-    """Return the stamp of a right file; None if it is wrong or the disk cannot read it."""
+    """Return the stamp of a right file; None if it is wrong or the disk cannot read it (EIO): both are fetched anew."""
     if not has_size(root, file):
         return None
     try:
@@ -74,7 +71,7 @@ def _stamp_if_right(
 
 
 def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
-    """Return the digest and the file's stamp, which is None if it changed while it was read."""
+    """Return the digest, and the file's stamp or None if it changed while it was read: then the digest is of no use."""
     before = _flushed(path)
     sha256 = hasher.sha256(path, on_bytes)
     after = stamp(os.stat(path))

@@ -29,7 +29,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from model_cache.errors import ConfigError, IntegrityError, JobError, NoSpaceError, RetryableError
-from model_cache.manifest.listing import same_elsewhere
+from model_cache.manifest.listing import name_collisions
 from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import DIGEST_DIGITS, READY, Manifest, ManifestFile
 from model_cache.storage import ready, safe_open
@@ -38,7 +38,7 @@ from model_cache.storage.ready import Stamp
 
 
 class Volume:
-    """One repository's part of the volume at *root*, and the link *slug*."""
+    """One repository's part of the volume at *root*, and the link *slug*; `Job` owns it and alone writes by it."""
 
     def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
         """Touch nothing yet. *shared*: other hosts may write to it too; *beat_s*: seconds between heartbeats."""
@@ -48,7 +48,7 @@ class Volume:
         self._heartbeat = (
             HeartbeatLock(root / ".locks" / f"{self._flat_name}.owner", beat_s) if shared else None
         )
-        self._run = f".{self._heartbeat.run}" if self._heartbeat else ""
+        self._run = f".{self._heartbeat.run}" if self._heartbeat else ""  # in names that are this run's alone
         self._staging_root = root / ".staging"
         self._slug_link = root / "slugs" / slug
 
@@ -64,6 +64,7 @@ class Volume:
 
     @property
     def _models(self) -> Path:
+        """Where the repository's snapshots and recorded locks lie."""
         return self._root / "models" / self._repo
 
     def staging(self, digest: str) -> Path:
@@ -90,13 +91,13 @@ class Volume:
                 _wait_for(file, on_wait)
                 yield
             else:
-                with suppress(OSError):  # only for other runs on this host
+                with suppress(OSError):  # the heartbeat is the lock; this tells `prune` on this host
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with self._heartbeat.held(on_wait):
                     yield
 
     def require_ownership(self) -> None:
-        """Raise RetryableError if another host's run took this one for dead, and goes on in its place."""
+        """Raise RetryableError if another host's run took this one for dead and goes on; asked before publishing."""
         if self._heartbeat and self._heartbeat.is_lost:
             raise RetryableError(
                 f"this run stood still for so long that another host took over {self._repo}; run again"
@@ -107,14 +108,14 @@ class Volume:
         in it: no run makes one, and a download would be written where it leads."""
         self.unpublish(manifest.digest)
         staging = self.staging(manifest.digest)
-        if not os.path.lexists(staging) and (earlier := self._left(manifest.digest)):
+        if not os.path.lexists(staging) and (earlier := self._earlier_staging(manifest.digest)):
             earlier.rename(staging)
         safe_open.make(self._staging_root, staging.name)
         for path in _walk(staging):
             safe_open.no_link(path)
         return staging
 
-    def _left(self, digest: str) -> Path | None:
+    def _earlier_staging(self, digest: str) -> Path | None:
         """Return the latest staging directory that an earlier run left of this content; None if there is none."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
@@ -143,7 +144,7 @@ class Volume:
 
     def require_names(self, manifest: Manifest) -> None:
         """Raise IntegrityError for names that this file system does not distinguish; most distinguish all."""
-        same = same_elsewhere(file.path for file in manifest.files)
+        same = name_collisions(file.path for file in manifest.files)
         if (fault := next(same, None)) and not _distinguishes_names(self._staging_root):
             raise IntegrityError(
                 f"{self._root} does not tell names apart that differ in case or normal form only, and {fault}: "
@@ -151,11 +152,11 @@ class Volume:
             )
 
     def recorded_lock(self, revision: str) -> Path:
-        """Return the path of a lock that was made at first use."""
+        """Return the path of the lock that `record_lock` makes at first use, whether or not there is one."""
         return self._models / f"{quote(revision, safe='')}.lock"
 
     def record_lock(self, lock: Lockfile) -> None:
-        """Keep *lock*, so that later runs fetch the same files, whatever the hub lists by then."""
+        """Keep *lock* at first use, so that later runs fetch the same files, whatever the hub lists by then."""
         self._write(self.recorded_lock(lock.revision), lock.text())
 
     def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
@@ -166,7 +167,7 @@ class Volume:
         _prune(staging, {f.path for f in manifest.files})
         _sync(*(path for path in _walk(staging) if path.is_dir()), staging)
         staging.rename(snapshot)
-        _sync(self._staging_root, *snapshot.parents[:4])
+        _sync(self._staging_root, *snapshot.parents[:4])  # up to the volume's root
         self.mark_ready(snapshot, lock, stamps, locked=locked)
         self.link(snapshot)
         return snapshot
@@ -174,8 +175,7 @@ class Volume:
     def mark_ready(
         self, snapshot: Path, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool
     ) -> None:
-        """Write READY.json into *snapshot*, whose every file was verified with these *stamps* by path, and remove the
-        record of its withdrawal."""
+        """Write READY.json into *snapshot*, verified with these *stamps* by path; remove its withdrawal's record."""
         self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
@@ -191,7 +191,7 @@ class Volume:
         _sync(path.parent, self._staging_root)
 
     def take_ready_away(self, snapshot: Path) -> None:
-        """Remove READY.json: no worker starts from *snapshot* any more."""
+        """Remove READY.json: no worker starts from *snapshot* any more. Threads of `verify` call it too."""
         try:
             (snapshot / READY).unlink(missing_ok=True)
         except IsADirectoryError:  # somebody put one in its place
@@ -221,7 +221,7 @@ class Volume:
         _sync(self._slug_link.parent)
 
     def unpublish(self, digest: str) -> None:
-        """Move a snapshot that cannot be trusted back to staging, where the next steps repair it."""
+        """Move a snapshot that cannot be trusted back to staging, where the next steps repair it; `stage` calls it."""
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
@@ -233,7 +233,7 @@ class Volume:
 
 
 def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
-    """Lock the open file, blocking if need be; *on_wait* is called once before it blocks."""
+    """Lock the open file for `Volume.lock`, blocking if need be; *on_wait* is called once before it blocks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -253,14 +253,14 @@ def _distinguishes_names(directory: Path) -> bool:
 
 
 def has_size(root: Path, file: ManifestFile) -> bool:
-    """Return whether a regular file of the right size lies under *root*; no byte is read."""
+    """Return whether a regular file of the right size lies under *root*; no byte is read, so it may still be wrong."""
     found = safe_open.stat_of(root, file.path)
     return found is not None and found.st_size == file.size
 
 
 @contextmanager
 def explained(root: Path) -> Iterator[None]:
-    """Turn an OSError met at *root* in the block into the job's error for it."""
+    """Turn an OSError met at *root* in the block into the job's error for it (`explain`), as runs and commands do."""
     try:
         yield
     except OSError as error:

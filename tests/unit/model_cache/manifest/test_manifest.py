@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_cache.errors import IntegrityError
-from model_cache.manifest.listing import ListedFile, accept, same_elsewhere
+from model_cache.manifest.listing import ListedFile, accept, name_collisions
 from model_cache.manifest.manifest import INDEX, Manifest
 
 HASH = "ab" * 32
@@ -92,14 +92,14 @@ def test_names_that_differ_in_case_only_are_right(other: str) -> None:
     """On a file system that tells case apart; which are one elsewhere is said."""
     manifest = from_listing(listing(ListedFile(other, 1, HASH)))
     assert other in [file.path for file in manifest.files]
-    assert len(list(same_elsewhere(file.path for file in manifest.files))) == 1
+    assert len(list(name_collisions(file.path for file in manifest.files))) == 1
 
 
 def test_names_that_differ_in_normal_form_only_are_right() -> None:
     """The composed and the decomposed é are one name on some file systems alone."""
     pair = ("caf\u00e9", "cafe\u0301")
     manifest = from_listing(listing(*(ListedFile(name, 1, HASH) for name in pair)))
-    assert [fault for fault in same_elsewhere(file.path for file in manifest.files) if "one file" in fault]
+    assert [fault for fault in name_collisions(file.path for file in manifest.files) if "one file" in fault]
 
 
 def test_what_is_empty_has_a_known_hash() -> None:
