@@ -26,12 +26,13 @@ from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
 LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
-MIN_PART_BYTES = 1_000_000
-_MAX_FORM_BYTES, _MAX_PARTS = 4096, 1_000_000
-_BLOCK_BYTES = 8 << 20
-_DONE = ".imported-parts"
-_MAX_DONE_BYTES = 1 << 20
-_NUMBER = re.compile(rb"[0-9]{1,9}")
+MIN_PART_BYTES = 1_000_000  # of a part: `export` takes no smaller size, and an export.json of one is refused
+_MAX_FORM_BYTES = 4096  # of export.json, which holds one number
+_MAX_PARTS = 1_000_000  # that an export.json may lead to, since each takes memory
+_BLOCK_BYTES = 8 << 20  # copied at a time
+_DONE = ".imported-parts"  # in the staging directory: the numbers of the parts that are unpacked
+_MAX_DONE_BYTES = 1 << 20  # of that file: more than a hundred thousand numbers
+_NUMBER = re.compile(rb"[0-9]{1,9}")  # of a part
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ _FORM = TypeAdapter(_Form)
 
 @dataclass(frozen=True)
 class Slice:
-    """The bytes [begin, end) of a file."""
+    """The bytes [begin, end) of a file, which one part holds."""
 
     file: ManifestFile
     begin: int
@@ -56,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Part:
-    """One of *count*, numbered from 1."""
+    """One of the *count* parts of an export, numbered from 1; its bytes are those of its *slices* in this order."""
 
     number: int
     count: int
@@ -64,18 +65,18 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
+        """The name of its file in the directory of the export."""
         return f"part-{self.number:05}-of-{self.count:05}"
 
     @property
     def bytes(self) -> int:
-        """Its size in bytes."""
+        """Its size in bytes: `export` compares it with the file that it finds, to tell a whole part."""
         return sum(piece.end - piece.begin for piece in self.slices)
 
 
 def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
-    """Return all parts of a snapshot; each but the last has *part_bytes* bytes."""
-    count = max(1, -(-manifest.total_bytes // part_bytes))
+    """Return all parts of a snapshot, *part_bytes* bytes in each but the last, for `export` and `Archive` alike."""
+    count = max(1, -(-manifest.total_bytes // part_bytes))  # rounded up
     slices: list[list[Slice]] = [[] for _ in range(count)]
     for at, piece in _cut(manifest, part_bytes):
         slices[at].append(piece)
@@ -83,8 +84,8 @@ def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
 
 
 def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
-    """Yield all files in order, cut where a part ends, each piece with the index of its part."""
-    at = 0
+    """Yield all files in order, cut where a part ends, each piece with the index of its part, for `parts`."""
+    at = 0  # in the bytes of all files, one after another
     for file in manifest.files:
         begin = 0
         while begin < file.size:
@@ -95,7 +96,7 @@ def _cut(manifest: Manifest, part_bytes: int) -> Iterator[tuple[int, Slice]]:
 
 
 class Archive:
-    """The parts in a directory, as a source of files; more of them may come on the next disk."""
+    """The parts in a directory, as a source of files (`make weights-import`); the next disk may bring more of them."""
 
     def __init__(self, directory: Path, slug: str, repo: str, revision: str) -> None:
         """Find the export of *slug*. Raises ConfigError if there is not exactly one, or it is of other weights."""
@@ -112,7 +113,7 @@ class Archive:
         self.name = str(self._root)
 
     def list_files(self) -> list[ListedFile]:
-        """Return the files that were exported, whether or not their parts are on this disk."""
+        """Return the files that were exported, by the lock file on this disk, whether or not their parts are on it."""
         return [ListedFile(file.path, file.size, file.sha256) for file in self._lockfile.manifest.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
@@ -139,7 +140,7 @@ class Archive:
             (into / draft(file)).replace(into / file.path)
 
     def _parts(self) -> list[Part]:
-        """Return all parts of the export, by the part size that it notes. Raises ConfigError if that is broken."""
+        """Return all parts of the export, by the part size in export.json. Raises ConfigError if that is broken."""
         try:
             form = document.parsed(_FORM, document.content(self._root / FORM, _MAX_FORM_BYTES))
             if self._lockfile.manifest.total_bytes > form.part_bytes * _MAX_PARTS:
@@ -182,6 +183,7 @@ class _UnpackedParts:
             self._write()
 
     def add(self, number: int) -> None:
+        """Note a part whose bytes are on the volume, so that the run with the next disk does not need it again."""
         self.numbers.add(number)
         self._write()
 
@@ -192,7 +194,7 @@ class _UnpackedParts:
 
 
 def _numbers(path: Path) -> set[int]:
-    """Return the numbers in the file at *path*; none if it is broken: then every part is unpacked again."""
+    """Return the numbers in the file at *path*; none if it is missing or broken: then every part is unpacked again."""
     try:
         words = document.content(path, _MAX_DONE_BYTES).split()
     except (OSError, WrongDocumentError):
@@ -201,7 +203,7 @@ def _numbers(path: Path) -> set[int]:
 
 
 def _starts_over(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
-    """Return whether a requested file of this part has no draft, for instance since it was found to be wrong."""
+    """Return whether the part must be unpacked again: a file of it has no draft, for instance since it was wrong."""
     return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
 
 
@@ -211,8 +213,8 @@ def draft(file: ManifestFile) -> str:
 
 
 def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash") -> None:
-    """Copy *count* bytes, hashing them. Raises IntegrityError if there are fewer, RetryableError if they cannot be
-    read, OSError if they cannot be written."""
+    """Copy *count* bytes, hashing them, for `export` and `Archive`. Raises IntegrityError if there are fewer,
+    RetryableError if they cannot be read, OSError if they cannot be written."""
     while count:
         if not (block := _read(source, min(_BLOCK_BYTES, count))):
             raise IntegrityError(f"{source.name} is shorter than it should be; export it again")
@@ -222,7 +224,7 @@ def copy(source: BinaryIO, target: BinaryIO, count: int, digest: "hashlib._Hash"
 
 
 def _read(source: BinaryIO, count: int) -> bytes:
-    """Return up to *count* bytes. Raises RetryableError if the disk that was carried here fails."""
+    """Return up to *count* bytes. Raises RetryableError if they cannot be read: `copy` leaves OSError to its target."""
     try:
         return source.read(count)
     except OSError as error:

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """What messages call it: its address, or its directory."""
         ...
 
     def list_files(self) -> list[ListedFile] | None:
@@ -36,8 +36,8 @@ class Source(Protocol):
 
 
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
-    """Return the hub and its fallbacks, or the archive alone if one is imported. The SDK's environment must be set by
-    now. Raises ConfigError."""
+    """Return the hub and its fallbacks, or the archive alone if one is imported. `Job` calls it, once the SDK's
+    environment is set. Raises ConfigError."""
     if settings.import_dir is not None:
         archive = Archive(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
         return Sources([archive], say)
@@ -51,7 +51,7 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     proxies.require_usable([settings.endpoint, *hubs])
     rate_limit = RateLimit(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     options = HttpOptions(settings.retry_s, on_retry, settings.ca_file)
-    others = [_other(kind, place, settings, options, rate_limit) for kind, place in settings.other_sources]
+    others = [_fallback(kind, place, settings, options, rate_limit) for kind, place in settings.other_sources]
     from model_cache.sources.modelscope import Hub
 
     repo, revision, token = settings.chosen_repo, settings.revision, settings.token()
@@ -59,11 +59,11 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     return Sources([hub, *others], say, rate_limit.begin)
 
 
-def _other(
+def _fallback(
     kind: str, place: str, settings: Settings, options: "HttpOptions", rate_limit: RateLimit
 ) -> Source:
-    """Return the fallback of that *kind*: `hf`, `node`, or else `dir`."""
-    from model_cache.sources import http_mirror  # likewise
+    """Return one source of MODEL_CACHE_FALLBACKS: of *kind* `hf` or `node` at an address, or `dir` at a path."""
+    from model_cache.sources import http_mirror  # here, since only a run that fetches needs it
 
     repo, revision = settings.chosen_repo, settings.revision
     if kind == "hf":
@@ -92,7 +92,7 @@ class Sources:
 
     @property
     def count(self) -> int:
-        """How many sources have not been dropped."""
+        """How many sources have not been dropped; it bounds how often `Job` repeats a download."""
         return len(self._left)
 
     def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
@@ -129,14 +129,14 @@ class Sources:
         raise combined(self._failed)
 
     def distrust(self, wrong: Sequence[ManifestFile]) -> None:
-        """Drop the sources that delivered these wrong files, unless none other is left."""
+        """Drop the sources that delivered these files, which `Job` found wrong, unless no other source is left."""
         for source in list(self._left):
             delivered = [file.path for file in wrong if self._delivered_by.get(file.path) is source]
             if delivered and len(self._left) > 1:
                 self._give_up(source, f"{source.name} sends wrong bytes for {delivered[0]}")
 
     def _give_up(self, source: Source, error: JobError | str) -> None:
-        """Drop the source for the rest of the run, and say with which the run goes on."""
+        """Drop the source for the rest of the run, and say why (*error*) and with which source the run goes on."""
         at = self._left.index(source)
         self._left.remove(source)
         if self._left:  # the next one, or the first again after the last

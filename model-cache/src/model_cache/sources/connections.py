@@ -14,14 +14,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.ssl_ import create_urllib3_context
 
 _HEAD_S = 120.0  # for a complete head, however slowly it arrives
-_MAX_CONNECTIONS = 32  # kept open for more requests
+_MAX_CONNECTIONS = 32  # kept open for more requests; a download uses sixteen at once
 
 Count = Callable[[int], None]
 """Called with the number of bytes that arrived; what it raises ends the transfer."""
 
 
 class Adapter(HTTPAdapter):
-    """Makes connections with a deadline for heads, and responses whose bytes are counted."""
+    """Makes the connections of a `Session`, which mounts it; requests calls its public methods."""
 
     def __init__(self, count: Count, ca_file: Path | None) -> None:
         self._count = count
@@ -29,16 +29,18 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=_MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of connections without a proxy, once, when the adapter is made."""
         super().init_poolmanager(*args, **kwargs | self._trust())
         _limit_heads(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        """Return the pools of connections through *proxy*, for each request that takes it; they are made only once."""
         manager = super().proxy_manager_for(proxy, **kwargs | self._trust())
         _limit_heads(manager)
         return manager
 
     def _trust(self) -> dict[str, Any]:
-        """Return urllib3's arguments for the operator's CA; requests adds the usual ones to the same context."""
+        """Return urllib3's arguments for the operator's CA, none without one; requests adds the usual CAs to them."""
         if self._ca_file is None:
             return {}
         context = create_urllib3_context()
@@ -46,6 +48,7 @@ class Adapter(HTTPAdapter):
         return {"ssl_context": context}
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Return the response to *req* whose head has arrived, so that its body is counted as it is read."""
         response = super().build_response(req, resp)
         response.raw = _Counted(response.raw, self._count)
         return response
@@ -62,33 +65,36 @@ class _Counted:
         return getattr(self._raw, name)
 
     def read1(self, *args: Any, **kwargs: Any) -> bytes:
+        """Read and count what is there: `session.chunks` and the SDK's downloads call it, without waiting for more."""
         data: bytes = self._raw.read1(*args, **kwargs)
         self._count(len(data))
         return data
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        """Yield and count the body where requests reads it by itself, as for an answer in JSON."""
         for data in self._raw.stream(*args, **kwargs):
             self._count(len(data))
             yield data
 
 
 class _Limited:
-    """A connection that has _HEAD_S for a head, the proxy's or the response's."""
+    """A base that `_limited` adds to urllib3's connections: _HEAD_S for a head, the proxy's or the response's."""
 
     def getresponse(self) -> Any:
+        """Wait for the head of a response; urllib3 calls it after each request."""
         with _ended_after(_HEAD_S, self):
             return super().getresponse()  # type: ignore[misc]
 
     def _tunnel(self) -> Any:
+        """Wait for the proxy's answer to CONNECT; http.client calls it for HTTPS through a proxy."""
         with _ended_after(_HEAD_S, self):
             return super()._tunnel()  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
-    """Shut the connection down from a timer thread unless the block ends within *seconds*: a socket's own timeout
-    starts anew with each byte."""
-    timer = threading.Timer(seconds, _shut, [connection.sock])
+    """Shut the connection down after *seconds*, in a timer thread: a socket's timeout starts anew with each byte."""
+    timer = threading.Timer(seconds, _shut_down, [connection.sock])
     timer.daemon = True
     timer.start()
     try:
@@ -97,14 +103,15 @@ def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
         timer.cancel()
 
 
-def _shut(sock: Any) -> None:
-    """Shut the socket down, so that the thread that reads from it gets an error; nothing if it is closed already."""
+def _shut_down(sock: Any) -> None:
+    """Shut the socket down in the timer's thread, so that the thread that reads from it gets an error; do nothing if it
+    is closed (OSError) or was never opened (None, which has no such attribute)."""
     with contextlib.suppress(OSError, AttributeError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def _limit_heads(manager: Any) -> None:
-    """Give the connections of this manager's pools, and no others, a deadline for heads."""
+    """Give the connections of this manager's pools a deadline for heads; those of other sessions stay as they are."""
     manager.pool_classes_by_scheme = {
         scheme: _limited(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }

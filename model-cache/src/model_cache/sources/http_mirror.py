@@ -22,8 +22,8 @@ from model_cache.sources.session import HttpOptions, RefusedError, Session, chun
 from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
-_FILES_AT_ONCE = 4
-_CHUNK_BYTES = 128 << 10
+_FILES_AT_ONCE = 4  # downloads, each in a thread
+_CHUNK_BYTES = 128 << 10  # read from a connection and written at a time
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ _RECORD = TypeAdapter(_Record)
 
 
 class HttpMirror:
-    """A source at *name*. *url_of* gives a file's URL; *listing* is the URL of a READY.json of the repository, if there
-    is one; *token* goes into the Authorization header, to no other host."""
+    """A source at the address *name*. *url_of* gives a file's URL; *listing* is the URL of a READY.json of the
+    repository, if there is one; *token* goes into the Authorization header, to no other host."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class HttpMirror:
         )
 
     def list_files(self) -> list[ListedFile] | None:
-        """Return the files; None where there is no listing with a sha256 for every file. Raises JobError."""
+        """Return the files; None from a Hugging Face hub, which lists no sha256 for every file. Raises JobError."""
         if self._listing is None:
             return None
         self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
@@ -93,7 +93,7 @@ class HttpMirror:
                 done.result()
 
     def _fetch(self, file: ManifestFile, into: Path, progress: Progress) -> None:
-        """Download one file, trying again from where it broke off; tries start anew whenever bytes have arrived."""
+        """Download one file, in a thread, going on where it broke off; tries start anew whenever bytes have arrived."""
         # named as the SDK names it, so that either can resume
         part, tried, waited_s = f"{file.path}.incomplete", 0, 0.0
         while True:
@@ -109,7 +109,7 @@ class HttpMirror:
                 waited_s += self._wait(file, error, tried, waited_s)
 
     def _wait(self, file: ManifestFile, error: Exception, tried: int, waited_s: float) -> float:
-        """Wait before the next try and return the seconds waited. Raises RetryableError after the last one."""
+        """Wait, as for a source that has answered, and return the seconds. Raises RetryableError after the last try."""
         step = next_step(
             Failure(), tried=tried, waited_s=waited_s, most_s=self._options.most_s, has_answered=True
         )
@@ -130,11 +130,11 @@ class HttpMirror:
         progress.start(file.path, file.size)
         progress.add(file.path, have, moved=False)
         if have == file.size:
-            safe_open.writing(into, part, keep=True).close()
+            safe_open.writing(into, part, keep=True).close()  # creates a file without bytes
             return
         with self._get(self._url_of(file), {"Range": f"bytes={have}-"} if have else {}) as answer:
             begin = have if answer.status_code == requests.codes.partial_content else 0
-            progress.add(file.path, begin - have, moved=False)
+            progress.add(file.path, begin - have, moved=False)  # negative if it sends all from the beginning
             self._write(answer, into, part, begin, file, progress)
 
     def _write(
@@ -146,14 +146,15 @@ class HttpMirror:
         file: ManifestFile,
         progress: Progress,
     ) -> None:
-        """Write the answer into *part* from *begin* on. IntegrityError: too many bytes; ConnectionError: too few."""
+        """Write the answer into *part* from *begin* on. Raises ConnectionError if it has too few bytes, to be resumed,
+        or IntegrityError if it has too many: then *part* is removed."""
         with safe_open.writing(into, part, keep=bool(begin)) as target:
             target.seek(begin)
             size = begin
             for chunk in chunks(answer, _CHUNK_BYTES):
                 size += len(chunk)
                 if size > file.size:
-                    os.unlink(into / part)
+                    os.unlink(into / part)  # its bytes are of another file
                     raise IntegrityError(
                         f"{self.name} sends more than the {file.size:,} bytes that {file.path} has"
                     )
@@ -163,7 +164,7 @@ class HttpMirror:
             raise requests.ConnectionError(f"it ended after {size:,} of {file.size:,} bytes")
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """Send the request; returns an answer below 400. Raises JobError for any other."""
+        """Send a request, repeated by the session; return an answer below 400, its body unread. Raises JobError."""
         try:
             answer = self._session.get(url, headers=self._headers | headers, stream=True)
         except RefusedError as error:
@@ -174,7 +175,7 @@ class HttpMirror:
         raise self._error(url, answer.status_code, f"{answer.status_code} is answered")
 
     def _error(self, url: str, status: int | None, why: str) -> JobError:
-        """Return the error for a final answer, or for no answer (*status* None)."""
+        """Return the error for a final answer, or for none (*status* None): AccessError where waiting cannot help."""
         if status in (401, 403, 404):
             return AccessError(f"{self.name}: {why} for {url}; check its address and its token")
         return RetryableError(
@@ -183,7 +184,7 @@ class HttpMirror:
 
 
 def _size(into: Path, part: str) -> int:
-    """Return the bytes that have arrived, 0 if none. Raises LinkError for a link in its place."""
+    """Return how many bytes of a file have arrived in its *part*; 0 if there is none, or a link in its place."""
     found = safe_open.stat_of(into, part)
     return found.st_size if found else 0
 
@@ -192,7 +193,7 @@ def hugging_face(
     endpoint: str, repo: str, revision: str, options: HttpOptions, rate_limit: RateLimit
 ) -> HttpMirror:
     """Return a Hugging Face hub or a mirror as a source without a listing: it gives no sha256 for every file."""
-    branch = "main" if revision == "master" else revision
+    branch = "main" if revision == "master" else revision  # the default branch; `master` on ModelScope
     base = f"{endpoint}/{repo}/resolve/{quote(branch, safe='')}"
     return HttpMirror(endpoint, lambda file: f"{base}/{quote(file.path)}", options, rate_limit)
 
@@ -200,7 +201,7 @@ def hugging_face(
 def node(
     address: str, repo: str, revision: str, token: str | None, options: HttpOptions, rate_limit: RateLimit
 ) -> HttpMirror:
-    """Return another node that runs `serve-weights` as a source: asked by sha256, without a proxy."""
+    """Return another node that runs `serve-weights` as a source: asked by sha256, without the hubs' proxy."""
     listing = f"{address}/v1/weights/{repo}?revision={quote(revision, safe='')}"
     return HttpMirror(
         address,

@@ -1,4 +1,4 @@
-"""A directory with a repository's files, such as a disk that was carried here."""
+"""A directory with a repository's files, such as a disk that was carried here (`dir:PATH` in MODEL_CACHE_FALLBACKS)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from model_cache.manifest.manifest import ManifestFile
 from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 8 << 20  # copied at a time
 
 
 class LocalDirectory:
-    """The files lie in *root*, or below it under the repository's name."""
+    """A source whose files lie in *root*, or below it in a directory of the repository's name, owner/name."""
 
     def __init__(self, root: Path, repo: str) -> None:
         self._root = root / repo if os.path.isdir(root / repo) else root
@@ -37,14 +37,14 @@ class LocalDirectory:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
-        """Return whether the file is there with the right size; with another it is of another version."""
+        """Return whether the file is there with the right size, else it is of another version; no link may lead out."""
         source = Path(os.path.realpath(self._root / file.path))
         if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
             return False
         return os.path.getsize(source) == file.size
 
     def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
-        """Copy one file under a draft's name, then rename it."""
+        """Copy one file under a draft's name, then rename it, so that a part of it is never taken for it."""
         draft = f"{file.path}.incomplete"
         with safe_open.writing(into, draft) as copy:
             for block in self._blocks(file):
@@ -53,7 +53,7 @@ class LocalDirectory:
         (into / draft).replace(into / file.path)
 
     def _blocks(self, file: ManifestFile) -> Iterator[bytes]:
-        """Yield the file's bytes. Raises RetryableError if they cannot be read."""
+        """Yield the file's bytes. Raises RetryableError if that fails, since an OSError would count as the volume's."""
         try:
             with (self._root / file.path).open("rb", buffering=0) as source:
                 while block := source.read(_BLOCK_BYTES):

@@ -1,8 +1,5 @@
-"""The hub, through the ModelScope SDK; no other module imports it.
-
-Importing this module imports the SDK, which reads its settings from the environment once, at that moment: call
-``settings.export_to_sdk`` first.
-"""
+"""The hub, through the ModelScope SDK; no other module imports it. Importing this module imports the SDK, which reads
+its settings from the environment once, at that moment: call ``settings.export_to_sdk`` first."""
 
 import logging
 import os
@@ -30,9 +27,7 @@ from model_cache.sources.session import HttpOptions, RefusedError, Session
 from model_cache.telemetry.progress import Progress
 
 _MAX_WORKERS = 8  # files at a time
-# Per read. The SDK's own setting is in megabytes, which add up over eight threads.
-_CHUNK_BYTES = 256 << 10
-
+_CHUNK_BYTES = 256 << 10  # per read; the SDK's own setting is in megabytes, which add up over threads
 # When several files fail for several reasons, the first of these is what the run reports.
 _SEVERITY: tuple[type[JobError], ...] = (AccessError, IntegrityError, RetryableError)
 
@@ -51,20 +46,21 @@ class Hub:
         rate_limit: RateLimit,
         if_missing: str = "",
     ) -> None:
+        """Change the SDK's module and logger too, for the whole process: a run has one hub."""
         self._endpoint = self.name = endpoint
         self._repo = repo
         self._revision = revision
         self._rate_limit = rate_limit
         self._if_missing = f". {if_missing}" if if_missing else ""
         _download.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # type: ignore[attr-defined]
-        _download.open = _open  # type: ignore[attr-defined]
+        _download.open = _open_no_link  # type: ignore[attr-defined]
         self._api = HubApi(endpoint=endpoint, token=token)
         self._session = self._api.legacy._read_session = _SdkSession(endpoint, options, rate_limit)
         log = logging.getLogger("modelscope_hub")
         log.handlers[:] = [_RetryHandler(options.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
-        """Return every file of the repository, as the hub lists it. Raises AccessError or RetryableError."""
+        """Return all files, as the hub lists them. Raises AccessError; RetryableError, also for what is no listing."""
         self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
@@ -98,7 +94,7 @@ class Hub:
             raise self._job_error(error) from error
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
-        """Return the job's error, with its remedy, for what the SDK raised."""
+        """Return the job's error, with its remedy, for what the SDK raised; *path* is empty for the listing."""
         if isinstance(error, _EndedError) and error.status in (401, 403):
             return self._refused(str(error))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -122,12 +118,14 @@ class Hub:
         )
 
     def _refused(self, why: str) -> AccessError:
+        """Return the error for a 401 or 403, which *why* quotes."""
         return AccessError(
             f"{self._endpoint} refuses {self._repo} ({why}); "
             "put an access token with the right to it into a file and set MODEL_CACHE_TOKEN_FILE"
         )
 
     def _not_a_hub(self) -> RetryableError:
+        """Return the error for an answer that is no hub's, such as a proxy's page; it may be gone the next time."""
         return RetryableError(
             f"{self._endpoint} does not answer like a ModelScope hub; "
             "check MODEL_CACHE_ENDPOINT and any proxy on the way, then run again"
@@ -145,7 +143,7 @@ def _meter(progress: Progress) -> type[ProgressCallback]:
             progress.start(filename, file_size)
 
         def update(self, size: int) -> None:
-            # a read is at most a chunk: a larger step is what an earlier run left
+            """Count what arrived. A read is at most a chunk, so a larger step tells of what an earlier run left."""
             progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
 
     return Meter
@@ -188,17 +186,18 @@ class _RetryHandler(logging.Handler):
         self._on_retry = on_retry
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Tell of a retry, in one line; the SDK reports one by a warning alone, from the thread that downloads."""
         if record.levelno == logging.WARNING and "retry" in record.getMessage():
             self._on_retry(" ".join(record.getMessage().split()))
 
 
-def _open(path: str | Path, mode: str) -> IO[Any]:
+def _open_no_link(path: str | Path, mode: str) -> IO[Any]:
     """Replace open() in the SDK's download module (`Hub.__init__` puts it there): refuse a symbolic link that lies
     where the file should be, which open() would follow and overwrite what it leads to."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:
-    """Return the first failure of the volume, or None; those of the network are OSErrors without a number."""
+    """Return the volume's first failure, to be reported before all others, or None; the network's have no errno."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)

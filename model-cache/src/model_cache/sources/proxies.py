@@ -12,7 +12,7 @@ _FORM = "give http://[user:password@]host[:port]"
 
 
 def shown(url: str) -> str | None:
-    """Return the proxy for *url*, as scheme, host and port only; None where there is none."""
+    """Return the proxy for *url* for a message: scheme, host and port, without its password; None if there is none."""
     proxy = _proxy_for(url)
     if not proxy:
         return None
@@ -22,7 +22,7 @@ def shown(url: str) -> str | None:
 
 
 def require_usable(urls: Iterable[str]) -> None:
-    """Raise ConfigError if the proxy for one of *urls* cannot be used."""
+    """Raise ConfigError if the proxy for one of *urls* cannot be used: a request would fail, and be repeated."""
     for url in urls:
         if fault := _fault(_proxy_for(url) or ""):
             variable = f"{urlsplit(url).scheme.upper()}_PROXY"
@@ -30,6 +30,7 @@ def require_usable(urls: Iterable[str]) -> None:
 
 
 def _proxy_for(url: str) -> str | None:
+    """Return the proxy that requests will take for *url* by the environment; None if it takes none."""
     return select_proxy(url, get_environ_proxies(url))
 
 
@@ -50,7 +51,7 @@ def _fault(proxy: str) -> str | None:
 
 
 def problem(error: BaseException, url: str) -> str:
-    """Return what went wrong between here and *url*, and where."""
+    """Return why a request to *url* failed, for the line about its retry: the proxy, the certificates or the cause."""
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy {shown(url)}, as HTTPS_PROXY or HTTP_PROXY says, fails: {cause(error)},"
     if isinstance(error, requests.exceptions.SSLError):
@@ -59,7 +60,7 @@ def problem(error: BaseException, url: str) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """Return the innermost cause: ``Connection refused``, rather than five layers of libraries."""
+    """Return the innermost cause, cut for a line: ``Connection refused``, rather than five layers of libraries."""
     while deeper := error.__cause__ or error.__context__:
         error = deeper
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

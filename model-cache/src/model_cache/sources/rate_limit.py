@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-_LISTING_WINDOW_S = 60.0
+_LISTING_WINDOW_S = 60.0  # at most, over which a listing's rate is measured
 
 
 class TransferLimitError(Exception):
@@ -35,13 +35,13 @@ class RateLimit:
         self._failed: TransferLimitError | None = None  # raised on every call
 
     def of_listing(self, max_bytes: int) -> "RateLimit":
-        """Return a limit for a listing of at most *max_bytes*, which takes seconds where files take hours."""
+        """Return the limit for one listing of at most *max_bytes*, which takes seconds where files take hours."""
         return RateLimit(
             0, self._min_per_s, min(self._window_s, _LISTING_WINDOW_S), self._clock, max_bytes=max_bytes
         )
 
     def begin(self) -> None:
-        """Start a transfer: time before it does not count, and an earlier one's failure is forgotten."""
+        """Start a transfer, before each source: time before it does not count, an earlier failure is forgotten."""
         with self._lock:
             self._due = self._since = self._clock()
             self._in_window, self._failed = 0, None
@@ -68,14 +68,14 @@ class RateLimit:
             self._sleep(wait_s)
 
     def _owed(self, now: float, count: int) -> float:
-        """Return the seconds to wait to stay within the limit: a slow period earns no credit. Needs the lock."""
+        """Return the seconds to wait to stay within the limit: slowness earns no credit. The caller holds the lock."""
         if not self._max_per_s:
             return 0.0
         self._due = max(self._due, now) + count / self._max_per_s
         return self._due - now
 
     def _check(self, now: float, count: int) -> None:
-        """Raise TransferLimitError for too much, or at a window's end too little. Needs the lock."""
+        """Raise TransferLimitError for too much, or at a window's end too little. The caller holds the lock."""
         if self._failed:
             raise self._failed
         self._in_window += count

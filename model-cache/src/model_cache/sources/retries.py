@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_TRIES_BEFORE_FIRST_ANSWER = 3
-_MAX_PAUSE_S = 30.0
+_TRIES_BEFORE_FIRST_ANSWER = 3  # of a source that may not exist: then its fallback's turn comes soon
+_MAX_PAUSE_S = 30.0  # between two tries, unless a Retry-After asks for more
 _DENIED = (401, 403)  # final, except from a source that has answered before
 _PASSING = (408, 425, 429)  # temporary
 
@@ -42,12 +42,11 @@ Step = Wait | GiveUp | NoRetry
 
 def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, has_answered: bool) -> Step:
     """Return what to do about a request that has failed for the *tried*-th time, after *waited_s* of *most_s* seconds
-    of waiting. *has_answered*: whether this source has answered successfully before. If so, a 401 or 403 is taken to be
-    temporary, as hubs and the networks before them send them under load; else it is final. A Retry-After counts where
-    it is longer than the usual pause."""
+    of waiting. *has_answered*: whether this source has answered successfully before: then a 401 or 403 is taken to be
+    temporary, as hubs and networks send them under load; else it is final. Retry-After counts if above the pause."""
     if not _may_pass(failure.status, has_answered=has_answered):
         return NoRetry()
-    pause_s = min(2.0 ** min(tried - 1, 10), _MAX_PAUSE_S)
+    pause_s = min(2.0 ** min(tried - 1, 10), _MAX_PAUSE_S)  # 1, 2, 4 ...; the 10 bounds the power
     is_told = failure.retry_after_s is not None and failure.retry_after_s > pause_s
     if not is_told and not has_answered and tried >= _TRIES_BEFORE_FIRST_ANSWER:
         return GiveUp(f"{tried} times")
@@ -59,6 +58,7 @@ def next_step(failure: Failure, *, tried: int, waited_s: float, most_s: float, h
 
 
 def _may_pass(status: int | None, *, has_answered: bool) -> bool:
+    """Return whether the failure may be temporary; it is without an answer (None), and at errors of the server."""
     return status is None or status >= 500 or status in _PASSING or (has_answered and status in _DENIED)
 
 

@@ -17,11 +17,11 @@ from model_cache.sources.connections import Adapter
 from model_cache.sources.rate_limit import RateLimit
 from model_cache.sources.retries import Failure, GiveUp, NoRetry, Step, Wait, next_step, parse_retry_after
 
-_CONNECT_S, _SILENCE_S = 10.0, 60.0  # the latter between two reads
+_CONNECT_S, _SILENCE_S = 10.0, 60.0  # to connect; between two reads
 
 
 class RefusedError(Exception):
-    """A request that is not repeated. *status*: of the last answer, None without one."""
+    """A request failed and is not repeated any more. *status*: of the last answer, None without one."""
 
     def __init__(self, status: int | None, why: str) -> None:
         super().__init__(why)
@@ -31,7 +31,7 @@ class RefusedError(Exception):
 @dataclass(frozen=True)
 class HttpOptions:
     """How a source is reached. *most_s*: the total that a request may wait; *ca_file*: a CA beside the usual ones;
-    *on_retry* is called with a line before each wait."""
+    *on_retry* is called with a line before each wait; *sleep* waits."""
 
     most_s: float
     on_retry: Callable[[str], None]
@@ -56,10 +56,11 @@ class Session(requests.Session):
             self.mount(scheme, Adapter(self._arrived, options.ca_file))
 
     def _arrived(self, count: int) -> None:
+        """Count bytes by the rate limit of now, in the thread that reads them; what it raises ends their transfer."""
         self.rate_limit.take(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request, with retries; the answer may be an error that none cures. Raises RefusedError."""
+        """Send a request, also for `get`, with retries; returns an error that no retry cures. Raises RefusedError."""
         kwargs["timeout"] = _bounded(kwargs.get("timeout"))
         waited_s = 0.0
         for tried in itertools.count(1):
@@ -95,7 +96,8 @@ class Session(requests.Session):
         return _Asked(answer, Failure(answer.status_code, told), f"{answer.status_code} is answered{proxy}")
 
     def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
-        """Return what to do about a failure. Once one request was given up, the others are not retried either."""
+        """Return what to do about a failure. Once one request was given up, the others are not retried either: each
+        thread would wait as long for the same source. A 404 is about one file, and needs no retry anyhow."""
         if self._has_given_up and failure.status != requests.codes.not_found:
             return GiveUp("again")
         if failure.status == requests.codes.proxy_authentication_required:
@@ -109,6 +111,7 @@ class Session(requests.Session):
         )
 
     def _say(self, problem: str, step: Wait) -> None:
+        """Tell of the failure and of the wait that follows; `Job` counts a retry by it and writes the line."""
         self._options.on_retry(
             f"{self._name}: {problem}: asking again in {step.seconds:.0f} s, for {self._options.most_s:.0f} s at most"
         )
@@ -124,10 +127,12 @@ class _Asked:
 
     @property
     def given(self) -> requests.Response:
+        """The answer, where there must be one: without one a failure is never final (`NoRetry`)."""
         assert self.answer is not None
         return self.answer
 
     def close(self) -> None:
+        """Drop the answer, if there is one, before the request is repeated: its body stays unread."""
         if self.answer is not None:
             self.answer.close()
 
@@ -142,6 +147,6 @@ def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
 
 
 def _bounded(timeout: Any) -> tuple[float, float]:
-    """Return the timeouts that the caller asks for, at most our own."""
+    """Return the seconds that the caller gives (none, one number or a pair), to connect and to read, at most ours."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     return min(connect or _CONNECT_S, _CONNECT_S), min(read or _SILENCE_S, _SILENCE_S)
