@@ -1,4 +1,5 @@
-"""One-shot weights prefetcher: ModelScope to a verified, published snapshot on a volume.
+"""One-shot weights prefetcher: ModelScope to a verified, published snapshot on a volume. Each room imports only rooms
+below it (import-linter holds that).
 
 | room        | what lives there                                                              |
 |-------------|-------------------------------------------------------------------------------|
@@ -12,8 +13,6 @@
 | `manifest`  | what a snapshot consists of, and the documents that say so                    |
 | `http`      | a small HTTP server                                                           |
 | `errors`    | every way a run can fail, each with its exit code                             |
-
-Each imports only what stands below it (import-linter holds that).
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The process: a command and settings in, lines and an exit code out."""
+"""The process of the container SLUG-weights: a command and settings in, lines and an exit code out."""
 
 import argparse
 import os
@@ -19,12 +19,12 @@ from model_cache.sources.archive import MIN_PART_BYTES
 from model_cache.telemetry.progress import Progress
 from model_cache.telemetry.report import Reporter, renderer, text_line
 
-Task = Callable[[Job, Settings], object]
+Task = Callable[[Job, Settings], object]  # what `_job` runs: `_fetch`, `_verify` or `_lock`
 _NO_THREAD = "can't start new thread"  # Python says so in these words, and has no class of its own for it
 
 
 def main() -> int:
-    """Run the command that was asked for; returns 0, or the exit code of the error that ended it."""
+    """Run the command that was asked for; return 0, or the exit code of the error that ended it, for sys.exit."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that reports bad input as one line, like any other error, instead of the usage."""
+    """An argument parser that reports bad input as one line, like any other error: argparse calls `error` then."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; {self.prog} --help says more")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(least: int, default: int) -> Callable[[str], int]:
-    """Reads a whole number; an empty word, as a script hands it on, stands for the *default*."""
+    """Return argparse's reader of a number from *least* on; "", which scripts pass for one not given, is *default*."""
 
     def read(word: str) -> int:
         if word and not (word.isdecimal() and int(word) >= least):
@@ -88,7 +88,7 @@ def _number(least: int, default: int) -> Callable[[str], int]:
 
 
 def _job(task: Task) -> Callable[[argparse.Namespace], None]:
-    """Return a command that runs *task* with the settings and a progress, and reports the error that ends it."""
+    """Return a command that makes a job from the settings, runs *task* with it, and reports the error that ends it."""
 
     def run(_: argparse.Namespace) -> None:
         settings = load(Settings)
@@ -97,7 +97,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
         try:
             task(Job(settings, progress, report), settings)
         except JobError as error:
-            if progress.state().phase != "failed":  # else it has been reported
+            if progress.state().phase != "failed":  # else `progress_server.serving` has reported it
                 progress.fail(str(error))
                 report.line()
             raise
@@ -115,16 +115,18 @@ def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
 
 
 def _fetch(job: Job, _settings: Settings) -> None:
+    """Publish the slug's weights if they are not: the task of `fetch`, and of a run without a command."""
     job.run()
 
 
 def _verify(job: Job, _settings: Settings) -> None:
+    """Read all bytes that are published: the task of `verify`, for `make verify-weights`."""
     job.verify()
 
 
 def _lock(job: Job, settings: Settings) -> None:
-    """Ask the hub, publish nothing; print the new weights.lock to standard output, and to standard error what it
-    changes."""
+    """Ask the hub, publish nothing; print the new weights.lock to standard output, and what it changes to standard
+    error: the task of `lock`, for `make lock-weights`."""
     new = job.locked()
     old = _readable(settings.chosen_lock_file)
     differences = lockfile.changes(old.manifest if old else Manifest(()), new.manifest)
@@ -141,7 +143,7 @@ def _readable(path: Path | None) -> lockfile.Lockfile | None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    """Exit at once: a kill at any moment loses nothing, so there is nothing to clean up."""
+    """Exit at once, on a signal: a kill at any moment loses nothing, so there is nothing to clean up or to wait for."""
     name = signal.Signals(number).name
     os.write(2, f"model-cache: stopped by {name}; run again to resume\n".encode())
     os._exit(128 + number)

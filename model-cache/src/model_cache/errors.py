@@ -52,13 +52,13 @@ class AccessError(JobError):
 
 
 def unreadable(name: str, error: OSError) -> RetryableError:
-    """The error for a disk that was carried here and fails."""
+    """Return the error for a disk that was carried here and fails, whose OSError would count as the volume's."""
     return RetryableError(f"{name} cannot be read ({error.strerror}); check that disk, then run again")
 
 
 def combined(errors: Sequence[JobError]) -> JobError:
-    """One error for all of *errors*, which are in order of time; the last one's text comes first. Its type is the most
-    hopeful one: if one of them is temporary, running again may help."""
+    """Return one error for all of *errors*, in order of time, once no source is left; the last one's text comes first.
+    Its type is the most hopeful one: if one of them is temporary, running again may help."""
     texts = list(dict.fromkeys(str(error) for error in reversed(errors)))
     kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))

@@ -25,7 +25,7 @@ from model_cache.telemetry.report import Reporter, human_bytes
 
 
 class Job:
-    """One run for one slug: `run` or `verify` publishes its weights, `locked` makes its lock file."""
+    """One run for one slug, of `__main__`: `run` or `verify` publishes its weights, `locked` makes its lock file."""
 
     def __init__(self, settings: Settings, progress: Progress, report: Reporter) -> None:
         self._settings = settings
@@ -40,14 +40,14 @@ class Job:
         )
 
     def run(self) -> Path:
-        """Return the published snapshot that the slug links to, fetching it if need be. Raises JobError."""
+        """Return the published snapshot that the slug links to, fetching it if need be: `fetch`. Raises JobError."""
         with explained(self._settings.dir):
             snapshot = self._unchanged() or self._repair_or_fetch()
             self._say_ready(snapshot)
         return snapshot
 
     def verify(self) -> Path:
-        """Read every byte of the published snapshot; fetch again what is wrong. Raises JobError."""
+        """Read every byte of the published snapshot; fetch again what is wrong: `verify`. Raises JobError."""
         with explained(self._settings.dir):
             if (snapshot := self._volume.linked()) is None or not os.path.lexists(snapshot / READY):
                 raise ConfigError(
@@ -59,7 +59,8 @@ class Job:
         return snapshot
 
     def _unchanged(self) -> Path | None:
-        """Return the linked snapshot if it is wanted and no stat has changed, else None: no network, no hashing."""
+        """Return the linked snapshot if it is wanted and no stat has changed, else None: no network, no hashing. With
+        weights that are there already, a run ends with this."""
         if (snapshot := self._linked()) is None or (record := ready.read(snapshot)) is None:
             return None
         # READY.json may have yet to say that weights.lock names these files
@@ -67,7 +68,7 @@ class Job:
         return None if is_newly_locked or record.changed(snapshot) else snapshot
 
     def _linked(self) -> Path | None:
-        """Return the snapshot that the slug links to if it is what is asked for, else None."""
+        """Return the slug's linked snapshot if it is what is asked for: repository, revision and lock; else None."""
         if (snapshot := self._volume.linked()) is None or (record := ready.read(snapshot)) is None:
             return None
         wanted = self._lock()
@@ -94,7 +95,8 @@ class Job:
         return own
 
     def _repair_or_fetch(self, *, every_byte: bool = False) -> Path:
-        """Return the published snapshot, repaired or fetched under the volume's write lock; report meanwhile."""
+        """Return the published snapshot, repaired or fetched under the volume's write lock; report meanwhile. With
+        *every_byte*, for `verify`, it is read whatever the lock asks for now, and not taken for unchanged."""
         self._say_wrong_record(self._volume.linked())
         with (
             serving(self._progress, self._settings.port, self._report.line),
@@ -112,9 +114,8 @@ class Job:
     def _repaired(
         self, snapshot: Path | None, content: Lockfile | None = None, *, every_byte: bool = False
     ) -> Path | None:
-        """Check a published *snapshot* and renew its record, as *content* if given; None if it has no record or wrong
-        bytes. Stats differ after a volume was copied, so only suspects are read. Wrong bytes withdraw the snapshot at
-        once."""
+        """Return *snapshot* with a new record, of *content* if given; None if it has no record or wrong bytes, which
+        withdraw it at once. Read is what has another stat, as all has after a volume was copied, or *every_byte*."""
         record = ready.read(snapshot) if snapshot else None
         if snapshot is None or record is None:
             return None
@@ -132,14 +133,16 @@ class Job:
         return snapshot
 
     def _is_locked(self, content: Lockfile) -> bool:
-        """Whether the slug's weights.lock, and not only the hub at first use, names this content."""
+        """Return whether the slug's weights.lock, and not only the hub at first use, names it, for READY.json."""
         return self._own_lock() == content
 
     def _lock_of(self, manifest: Manifest) -> Lockfile:
+        """Return *manifest* as a lock file of the repository and revision that this run asks for."""
         return Lockfile(self._settings.chosen_repo, self._settings.revision, manifest)
 
     def _fetched(self) -> Path:
-        """Publish what is wanted and return the snapshot. Names and space are checked before anything is downloaded."""
+        """Publish what is wanted and return the snapshot. Names and space are checked before anything is downloaded;
+        what is published already is only linked."""
         wanted = self._lock()
         if wanted and (snapshot := self._relinked(wanted.manifest)):
             return snapshot
@@ -166,7 +169,7 @@ class Job:
         return snapshot
 
     def _record(self, made: Lockfile) -> None:
-        """Record what is trusted at first use, for later runs without a lock file."""
+        """Record *made*, which is trusted at first use, for later runs; do nothing if there is a lock."""
         if self._lock() is None:
             self._volume.record_lock(made)
 
@@ -183,7 +186,8 @@ class Job:
         return wanted.manifest
 
     def _check_listed(self, listing: list[ListedFile] | None, wanted: Lockfile) -> None:
-        """Raise IntegrityError before hundreds of gigabytes are downloaded that cannot be right."""
+        """Raise IntegrityError if *listing* (None: there is none) lacks what is locked, before hundreds of gigabytes
+        are downloaded that cannot be right."""
         if listing is not None and (gone := missing_from(listing, wanted.manifest)):
             raise IntegrityError(
                 f"the hub no longer lists {len(gone)} files as locked, {gone[0].path} first; nothing was downloaded: "
@@ -191,7 +195,7 @@ class Job:
             )
 
     def _trusted(self, accepted: Accepted) -> Manifest:
-        """Return the manifest, after a line that says that only the hub's listing vouches for it."""
+        """Return the manifest of a first use, after a line that says that only the hub's listing vouches for it."""
         digest, slug = accepted.manifest.digest[:16], self._settings.slug
         self._report.line(
             f"no weights.lock: digest {digest} is trusted at first use; make lock-weights MODEL={slug}"
@@ -226,8 +230,7 @@ class Job:
 
     def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
         """Download and verify until every file in *staging* is right, and return their stamps. Wrong files are
-        downloaded again, first from the same source, since a part that an earlier run left may be at fault, and then
-        from another."""
+        downloaded again, first from the same source, since an earlier run's part may be at fault, then from another."""
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
         for turn in range(tries := 2 + hub.count):
@@ -259,7 +262,7 @@ class Job:
             hub.download(rest, staging, self._progress)
 
     def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
-        """Return the shard index, downloaded and verified before hundreds of gigabytes follow."""
+        """Return the shard index's bytes, verified before hundreds of gigabytes follow. Raises IntegrityError."""
         for _ in range(1 + hub.count):
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
@@ -285,24 +288,26 @@ class Job:
         return verify(root, files, lambda file, count: self._progress.add(file.path, count), on_wrong)
 
     def _enter_done(self, phase: Phase, manifest: Manifest, remark: str | None = None) -> None:
+        """Report a phase in which no bytes move, with all of the manifest's work done."""
         work = _work(manifest.files)
         self._report.enter(phase, work, work, remark)
 
     def _say_listing(self) -> None:
+        """Report what is asked of which hub: the first line of a run that finds its weights changed or missing."""
         settings = self._settings
         self._report.enter(
             "listing", remark=f"{settings.chosen_repo} at {settings.revision} on {settings.endpoint}"
         )
 
     def _say_accepted(self, accepted: Accepted) -> None:
-        """Report the files that could run code when they are loaded."""
+        """Report the files that could run code when they are loaded: those trusted, and those left out."""
         for file in accepted.code:
             self._report.line(f"repository code, trusted by the card: {file.path}, sha256 {file.sha256}")
         for path in accepted.left_out:
             self._report.line(f"left out, since loading it runs code: {path!r}")
 
     def _say_ready(self, snapshot: Path) -> None:
-        """Report what was published. Raises IntegrityError if its record can no longer be read."""
+        """Report what is published, at the end of a run. Raises IntegrityError if its record can no longer be read."""
         record = ready.read(snapshot)
         if record is None:
             raise IntegrityError(f"{snapshot} lost its record while it was published; run again")
@@ -320,12 +325,15 @@ class Job:
             self._report.line(f"{snapshot / READY} cannot be trusted ({error}): every file is checked again")
 
     def _say_waiting(self) -> None:
+        """Report, for `Volume.lock`, that the run waits for the write lock, for as long as another run has it."""
         self._report.line("waiting: another weights job is writing this repository")
 
     def _say_retry(self, remark: str) -> None:
+        """Count and report that something is tried again; a source calls it too, in its threads."""
         self._progress.retried()
         self._report.line(remark)
 
 
 def _work(files: Sequence[ManifestFile]) -> Work:
+    """Return the bytes and the number of *files*, as a phase reports them."""
     return Work(sum(file.size for file in files), len(files))

@@ -15,13 +15,12 @@ from model_cache.storage.filesystem import is_shared
 
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)
-_MIN_LIMIT = 100_000
+_MIN_LIMIT = 100_000  # bytes a second, of MODEL_CACHE_MOST_BYTES_PER_S
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 # The SDK's own settings. Its defaults fail any file that takes over an hour, or a lock held over ten minutes.
 _SDK_SETTINGS: Mapping[str, str] = {
-    # A file in ranges is written twice: in parts, then as a whole. That pays off only for files so large that few
-    # download at the same time.
+    # A file in ranges is written twice, in parts and as a whole: good only if so large that few are loaded at once.
     "MODELSCOPE_DOWNLOAD_PARALLEL_THRESHOLD_MB": "4000",
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "2",
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
@@ -37,12 +36,14 @@ _SDK_SETTINGS: Mapping[str, str] = {
 
 
 def _slug(value: str) -> str:
+    """Return the slug, a DNS name too. Raises ValueError, as all checks here: pydantic calls them, `load` reports."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
         raise ValueError(f"{value!r} is no slug: lower-case letters, digits and '-', as in qwen3-0p6b-cpu")
     return value
 
 
 def _repo(value: str) -> str:
+    """Return the repository's name, which is also a path on the volume. Raises ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", value, re.ASCII):
         raise ValueError(f"{value!r} is no repository: give owner/name, as in Qwen/Qwen3-0.6B")
     return value
@@ -95,11 +96,11 @@ class VolumeSettings(BaseSettings):
     dir: Path = Path("/weights")
     """The weights volume."""
     volume: Literal["auto", "local", "shared"] = "auto"
-    """shared: other hosts may write to the volume too, so the kernel's locks are not enough; auto: shared unless its
-    file system is known to be local."""
+    """shared: other hosts may write to it too, so the kernel's locks are not enough; auto: shared unless known as
+    local."""
 
     def is_shared(self) -> bool:
-        """Whether other hosts may write to the volume. Raises OSError."""
+        """Return whether other hosts may write to the volume, by the setting or its file system. Raises OSError."""
         return is_shared(self.volume, self.dir)
 
 
@@ -153,13 +154,14 @@ class Settings(VolumeSettings):
     @field_validator("source")
     @classmethod
     def _has_unquantised(cls, source: str, others: ValidationInfo) -> str:
+        """Return *source*, which pydantic checks after the *others*. Raises ValueError if it has no repository."""
         if source == "online" and others.data.get("online_repo") is None:
             raise ValueError(f"{others.data.get('slug')} has no weights that are quantised at load; unset it")
         return source
 
     @property
     def chosen_repo(self) -> str:
-        """The repository to fetch."""
+        """The repository to fetch, by `source`."""
         return self.online_repo if self.source == "online" and self.online_repo else self.repo
 
     @property
@@ -168,23 +170,23 @@ class Settings(VolumeSettings):
         return self.lock_file if self.chosen_repo == self.repo else None
 
     def token(self) -> str | None:
-        """The token in ``token_file``, or None when no file is set. Raises ConfigError when the file cannot be read or
-        is empty."""
+        """Return the token in ``token_file``, None when no file is set. Raises ConfigError when `read_token` does."""
         return read_token(self.token_file, f"{_PREFIX}TOKEN_FILE") if self.token_file else None
 
     def node_token(self) -> str | None:
-        """The token in ``node_token_file``, or None when no file is set. Raises ConfigError likewise."""
+        """Return the token in ``node_token_file``, None when no file is set. Raises ConfigError likewise."""
         return read_token(self.node_token_file, f"{_PREFIX}NODE_TOKEN_FILE") if self.node_token_file else None
 
     @property
     def other_sources(self) -> list[tuple[str, str]]:
-        """The fallbacks: kind and place of each."""
+        """The fallbacks in order: kind (hf, node, dir) and place (address, path) of each."""
         parts = (fallback.partition(":") for fallback in self.fallbacks.split())
         return [(kind, place.rstrip("/")) for kind, _, place in parts]
 
 
 def read_token(path: Path, variable: str) -> str:
-    """Return the token in the file at *path*, a setting called *variable*. Raises ConfigError if there is none."""
+    """Return the token in the file at *path*, a setting called *variable*. Raises ConfigError if it cannot be read, is
+    empty, or could not be sent in a header."""
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -207,7 +209,7 @@ class ServeSettings(VolumeSettings):
     """Port it listens on; 0 takes any free one."""
 
     def token(self) -> str:
-        """The token. Raises ConfigError when the file cannot be read or is empty."""
+        """Return the token. Raises ConfigError when `read_token` does."""
         return read_token(self.serve_token_file, f"{_PREFIX}SERVE_TOKEN_FILE")
 
 
@@ -221,13 +223,14 @@ def load(kind: type[_Kind]) -> _Kind:
 
 
 def export_proxies() -> None:
-    """Put http:// before proxies in the environment that lack a scheme, which some libraries need."""
+    """Put http:// before proxies in the environment that lack a scheme, as some libraries need; `connect` calls it."""
     for name in (*_PROXIES, *map(str.lower, _PROXIES)):
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
 
 
 def _fault(field: str, kind: str, message: str) -> str:
+    """Return what is wrong with one variable, from pydantic's error: its field, type and message."""
     text = "is not set" if kind == "missing" else message.removeprefix("Value error, ")
     return f"{_PREFIX}{field.upper()}: {text}"
 

@@ -1,9 +1,7 @@
-"""Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out.
-
-Parts that are there already are not written again. Where the directory is full it says with which part the next disk
-goes on. Exit codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read
-· 4 a file changed since it was verified · 5 the directory is full.
-"""
+"""Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out. Parts that
+are there already are not written again. Where the directory is full it says with which part the next disk goes on. Exit
+codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read · 4 a file
+changed since it was verified · 5 the directory is full. `sources.archive` says what a part is, and reads them again."""
 
 import errno
 import hashlib
@@ -38,7 +36,7 @@ class Export:
     """One published snapshot, copied in parts into a directory, which may be on a disk too small for all of them."""
 
     def __init__(self, root: Path, slug: str, into: Path) -> None:
-        """Raises ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
+        """Raise ConfigError where nothing is published for *slug* below *root*, IntegrityError where it changed."""
         self._snapshot = Path(os.path.realpath(root / "slugs" / slug))
         record = _record(self._snapshot)
         if record is None:
@@ -99,12 +97,13 @@ class Export:
             raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
 
     def _note(self, name: str, text: str, *, keep: bool = False) -> None:
-        """Write *text* to the file *name* in the directory, or append it (*keep*)."""
+        """Write *text* to the small file *name* beside the parts, or append it (*keep*)."""
         with safe_open.writing(self._into, name, keep=keep) as file:
             file.seek(0, os.SEEK_END)
             safe_open.write(file, text.encode())
 
     def _full(self, part: Part) -> NoSpaceError:
+        """Return the error that says with which part the next disk begins."""
         return NoSpaceError(
             f"the disk is full before {part.name}; put in the next one and go on with FROM={part.number}"
         )

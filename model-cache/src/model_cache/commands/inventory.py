@@ -1,4 +1,4 @@
-"""What the weights volume holds, a line for each slug."""
+"""What the weights volume holds, a line for each slug: `make weights`. Reads only."""
 
 import os
 import sys
@@ -28,16 +28,17 @@ def lines(root: Path) -> list[str]:
 
 
 def names(root: Path) -> list[str]:
-    """Return the slugs that have been linked to a snapshot below *root*."""
+    """Return the slugs that have been linked to a snapshot below *root*: `make verify-weights` goes through them."""
     return [link.name for link in _links(root)]
 
 
 def _links(root: Path) -> list[Path]:
+    """Return the slugs' links below *root*; drafts of them begin with a dot and are left out."""
     return sorted(root.glob("slugs/[a-z0-9]*"))
 
 
 def _line(link: Path) -> str:
-    """Return the line for a slug, whose *link* leads to its snapshot."""
+    """Return the line for a slug, whose *link* leads to its snapshot, or to none any more."""
     snapshot = Path(os.path.realpath(link))
     if (found := _record(snapshot)) is None or isinstance(found, str):
         fault = f" ({found})" if found else ""
@@ -54,7 +55,7 @@ def _record(snapshot: Path) -> Ready | str | None:
 
 
 def _other(snapshot: Path) -> str:
-    """Return the line for a snapshot that no slug links to."""
+    """Return the line for a snapshot that no slug links to, which `prune` would remove if no worker holds it."""
     found = _record(snapshot)
     if isinstance(found, Ready):
         return _describe("no slug", snapshot, found)
@@ -63,6 +64,7 @@ def _other(snapshot: Path) -> str:
 
 
 def _use(snapshot: Path) -> str:
+    """Return the words of a line that say whether a worker of this host serves the snapshot."""
     return "held by a worker" if is_held(snapshot) else "held by no worker"
 
 

@@ -1,10 +1,7 @@
-"""Removes from the weights volume what nobody refers to, after it was shown.
-
-Without paths it shows a line for each thing to remove: its path below the volume, size, reason. With paths it removes
-those of them that are still to be removed. What a slug links to, a worker holds, or a weights job may be writing is
-never among them; on a volume that hosts share, no snapshot is, since another host's worker may hold it
-(MODEL_CACHE_VOLUME=local says that no other host has it).
-"""
+"""Removes from the weights volume what nobody refers to, after it was shown (`make prune`). Without paths it shows a
+line for each thing to remove: its path below the volume, size, reason. With paths it removes those of them that still
+can go. What a slug links to, a worker holds, or a weights job may be writing is never among them; on a volume that
+hosts share, no snapshot is, since another host's worker may hold it (unless MODEL_CACHE_VOLUME=local)."""
 
 import os
 import shutil
@@ -22,7 +19,7 @@ from model_cache.storage.snapshot_lock import exclusive, is_held
 from model_cache.storage.volume import explained
 from model_cache.telemetry.report import human_bytes
 
-STALE_S = 86_400  # an interrupted download is kept that long, to go on with
+STALE_S = 86_400  # an interrupted download is kept for a day, to go on with
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,12 @@ class Leftover:
 
     @property
     def bytes(self) -> int:
-        """Its size in bytes, counted anew."""
+        """Its size in bytes, counted anew from the disk each time."""
         return size(self.path)
 
 
 def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]:
-    """Return all there are below *root* at *now*, an epoch time; no snapshots if hosts share it (*shared*)."""
+    """Return all that may go below *root* at *now*, an epoch time; no snapshots if hosts share it (*shared*)."""
     snapshots = [] if shared else _snapshots(root)
     found = [*snapshots, *_downloads(root, now), *_set_aside(root)]
     return [one for one in found if not _is_in_use(one)]
@@ -64,7 +61,7 @@ def remove(root: Path, leftover: Leftover) -> bool:
 
 
 def size(path: Path) -> int:
-    """Return the bytes of all files below a directory."""
+    """Return the bytes of all files below a directory, as their lengths say; links are not followed."""
     return sum(stat.st_size for stat in _stats(path))
 
 
@@ -86,6 +83,7 @@ def _snapshots(root: Path) -> Iterator[Leftover]:
 
 
 def _linked(root: Path) -> set[Path]:
+    """Return the directories that slugs link to: these are in use, or will be by the next worker."""
     return {_real(link) for link in root.glob("slugs/[a-z0-9]*")}
 
 
@@ -103,7 +101,7 @@ def _downloads(root: Path, now: float) -> Iterator[Leftover]:
 
 
 def _set_aside(root: Path) -> Iterator[Leftover]:
-    """Yield what a weights job put into quarantine because its bytes were wrong."""
+    """Yield what `Volume.withdraw` put into quarantine because its bytes were wrong; nothing reads it again."""
     for path in sorted(root.glob(".quarantine/*")):
         yield Leftover(path, "files that were found to be wrong")
 
@@ -124,7 +122,7 @@ def _is_in_use(leftover: Leftover) -> bool:
 
 
 def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
-    """A line each: path, size, reason."""
+    """Yield a line each: path, size, reason, two spaces apart, since `scripts/prune` reads the path from it."""
     for one in found:
         yield f"{one.path.relative_to(root)}  {human_bytes(one.bytes)}  {one.reason}"
 
@@ -141,5 +139,6 @@ def run(given: Namespace) -> None:
 
 
 def _removed(root: Path, leftover: Leftover) -> str:
+    """Remove it, and return its line with what became of it; its size has to be read before."""
     shown = next(show(root, [leftover]))
     return f"{shown}: {'removed' if remove(root, leftover) else 'somebody took it meanwhile: kept'}"

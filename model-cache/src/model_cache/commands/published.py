@@ -30,12 +30,12 @@ class PublishedWeights:
     _known: dict[Path, _Known] = field(default_factory=dict)
 
     def newest(self, repo: str, revision: str) -> Ready | None:
-        """Return the record of the snapshot of that name that was verified last; None if there is none."""
+        """Return the record of the snapshot of that name that was verified last, to be sent; None if there is none."""
         named = [record for _, record in self._snapshots() if record.is_for(repo, revision)]
         return max(named, key=lambda record: record.published_at, default=None)
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """Open a file with that content and an unchanged stat, for the caller to close; None if there is none."""
+        """Open an unchanged file with that content, to be sent; the caller closes it. None if there is none."""
         for snapshot, record in self._snapshots():
             for file in record.files:
                 if file.sha256 == sha256 and (found := _unchanged(snapshot, file)):
@@ -67,7 +67,7 @@ class PublishedWeights:
         return known.record
 
     def _read(self, snapshot: Path) -> Ready | None:
-        """Read the record; None, after a line, if it cannot be trusted."""
+        """Read the record; return None, after a line by *say*, if it cannot be trusted."""
         try:
             return ready.checked(snapshot)
         except (OSError, WrongDocumentError) as error:
@@ -76,7 +76,7 @@ class PublishedWeights:
 
 
 def _unchanged(snapshot: Path, file: ReadyFile) -> BinaryIO | None:
-    """Open the file, and check the stat of what was opened; None if it has changed or cannot be opened."""
+    """Open the file, then check the stat of what was opened; None if it has changed or cannot be opened."""
     try:
         found = safe_open.reading(snapshot, file.path)
     except OSError:

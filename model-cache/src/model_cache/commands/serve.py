@@ -23,7 +23,7 @@ from model_cache.http.sender import Piece
 from model_cache.settings import ServeSettings, load
 from model_cache.telemetry.lines import Lines
 
-_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")  # one range, as a download that resumes asks for
 
 
 class WeightsHandler:
@@ -42,12 +42,12 @@ class WeightsHandler:
             return problem(400, "the request target is not a valid URL")
         if url.path == "/health":
             return Answer(200, b'{"status": "ok"}')
-        if not self._may(request):
+        if not self._is_authorized(request):
             return problem(401, "a token is needed: MODEL_CACHE_NODE_TOKEN_FILE")
         async with self._one_lookup:
             return await asyncio.to_thread(self._found, url.path, url.query, request)
 
-    def _may(self, request: Request) -> bool:
+    def _is_authorized(self, request: Request) -> bool:
         """Return whether the request has the token, compared in a time that tells nothing about it."""
         given = request.headers.get("authorization", "").encode()
         return hmac.compare_digest(given, f"Bearer {self._token}".encode())
@@ -80,7 +80,7 @@ class WeightsHandler:
 
 
 def _range(asked: str, size: int) -> tuple[int, int]:
-    """Return the range [begin, end) that was asked for; the whole file where it is not satisfiable."""
+    """Return the range [begin, end) that was asked for; the whole file where none was, or none that can be had."""
     match = _RANGE.fullmatch(asked)
     begin, last = (int(match[1]), match[2]) if match else (0, "")
     end = min(size, int(last) + 1) if last else size
@@ -88,7 +88,7 @@ def _range(asked: str, size: int) -> tuple[int, int]:
 
 
 async def serve(settings: ServeSettings, lines: Lines) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError and OSError."""
+    """Listen, and serve until SIGTERM or SIGINT, for `run` in its event loop. Raises ConfigError and OSError."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -106,12 +106,12 @@ async def serve(settings: ServeSettings, lines: Lines) -> None:
 
 
 def _log_request(lines: Lines, client: str, asked: str, outcome: str) -> None:
-    """Log a request as one line of JSON, without the token."""
+    """Queue one line of JSON about a request that has ended: at most 1,000 characters of its target, no token."""
     lines.say(event="served", client=client, request=asked[:1000], status=outcome)
 
 
 def run(_: Namespace) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError and RetryableError."""
+    """Serve until SIGTERM or SIGINT, as the service `serve-weights`. Raises ConfigError and RetryableError."""
     with Lines(sys.stdout) as lines:
         settings = load(ServeSettings)
         try:

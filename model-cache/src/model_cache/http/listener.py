@@ -1,8 +1,7 @@
 """A small HTTP/1.1 server: one request per connection, without a body, and a limit on everything that a client may do.
-
 h11 parses requests; the kernel sends files. When all connections are taken, a new one replaces the oldest that has its
 answer, or else the oldest whose request is incomplete, so that slow clients, or those without a token, lock nobody out.
-"""
+All of it runs in one event loop; only `sender` has threads."""
 
 import asyncio
 import errno
@@ -18,12 +17,12 @@ import h11
 
 from model_cache.http.sender import Piece, Sender
 
-_MAX_CONNECTIONS = 512
-_MAX_HEAD_BYTES = 16 << 10
-_HEAD_S = 10.0  # for a whole request
-_TEXT_S = 60.0  # to make an answer, and to send it
-_LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # read and dropped after the answer
-_BLOCK_BYTES = 64 << 10
+_MAX_CONNECTIONS = 512  # at a time; one more replaces another
+_MAX_HEAD_BYTES = 16 << 10  # of a request line with its headers
+_HEAD_S = 10.0  # seconds for a whole request to arrive
+_TEXT_S = 60.0  # seconds to make an answer, and as many to send its text; `sender` limits files
+_LINGER_BYTES, _LINGER_S = 1 << 20, 2.0  # read and dropped after the answer, at most
+_BLOCK_BYTES = 64 << 10  # read at a time meanwhile
 _BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 
 
@@ -80,7 +79,7 @@ class Listener:
             raise
 
     async def stop(self, server: asyncio.Server) -> None:
-        """Stop listening, and close all connections."""
+        """Stop listening, and cut off all connections: the process ends, or the run that it tells of."""
         server.close()
         for task in self._all:
             task.cancel()
@@ -91,7 +90,7 @@ class Listener:
         task = asyncio.current_task()
         assert task is not None
         with closing(writer):
-            if not self._has_room():
+            if not self._make_room():
                 return
             self._all.add(task)
             self._waiting[task] = None
@@ -102,8 +101,8 @@ class Listener:
             finally:
                 self._leave(task)
 
-    def _has_room(self) -> bool:
-        """Return whether one more fits; if need be, drop the oldest answered or else incomplete connection for it."""
+    def _make_room(self) -> bool:
+        """Drop the oldest answered or else incomplete connection if one more would not fit; return whether it fits."""
         if len(self._all) < _MAX_CONNECTIONS:
             return True
         oldest = next(chain(self._answered, self._waiting), None)
@@ -114,7 +113,7 @@ class Listener:
         return True
 
     def _leave(self, task: asyncio.Task[None]) -> None:
-        """Forget the connection: it takes no place any more. Nothing happens if it was forgotten before."""
+        """Forget the connection: it ended or is dropped, and takes no place any more. Does nothing the second time."""
         self._all.discard(task)
         self._waiting.pop(task, None)
         self._answered.pop(task, None)
@@ -166,14 +165,14 @@ class Listener:
             await _write(writer, head if is_head else head + body)
 
     async def _handled(self, head: h11.Request, client: str, asked: str) -> Answer:
-        """Return the handler's answer. Raises TimeoutError if it takes over a minute."""
+        """Return the handler's answer. Raises TimeoutError if it takes over a minute, as on a disk that hangs."""
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         async with asyncio.timeout(_TEXT_S):
             return await self._handle(Request(client, asked, headers))
 
 
 def run(main: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run *main* as asyncio.run does. Raises OSError where no event loop can be made; then *main* is not called."""
+    """Run *main*, a server, as asyncio.run does. Raises OSError, before it is called, if no event loop can be made."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(main())
 
@@ -196,7 +195,7 @@ def _listening(port: int) -> socket.socket:
 
 
 def problem(status: int, text: str) -> Answer:
-    """An error as JSON."""
+    """Return an answer with an error as JSON, also for handlers."""
     return Answer(status, json.dumps({"error": text}).encode())
 
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _AT_ONCE = 64  # files; more wait
-# from a file system that the kernel cannot send from
-_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-_READ_BYTES = 256 << 10
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system without it
+_READ_BYTES = 256 << 10  # at a time, where sendfile() does not work
 _PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a slower client, below 28 kB a second, is dropped
 
 
@@ -55,7 +54,7 @@ class Sender:
             raise
 
     def _copy(self, connection: socket.socket, file: int, begin: int, end: int) -> None:
-        """Send the bytes in a thread. TimeoutError: the client did not take `_PIECE_BYTES` in `_PIECE_S` seconds."""
+        """Send the bytes, in a thread. Raises TimeoutError if the client takes over `_PIECE_S` for `_PIECE_BYTES`."""
         connection.setblocking(False)
         writable = select.poll()
         writable.register(connection, select.POLLOUT)
@@ -81,5 +80,5 @@ class Sender:
 
 
 def _send_read(connection: int, file: int, at: int, count: int) -> int:
-    """Do what `os.sendfile` does, by a read and a send; what the connection does not take is read again."""
+    """Do what `os.sendfile` does, by a read and a send, where it does not work; what is not taken is read again."""
     return os.write(connection, os.pread(file, min(count, _READ_BYTES), at))

@@ -1,15 +1,14 @@
-"""JSON lines written by a thread, so that a standard output that nobody reads does not block the event loop."""
+"""JSON lines, written by a thread, so that a standard output that nobody reads does not block serve-weights' loop."""
 
 import json
 import os
 import queue
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import TextIO
 
 _MAX_LINES = 1000  # that wait to be written
-_LAST_S = 2.0  # for what is left at exit
+_LAST_S = 2.0  # seconds for what is left at exit
 
 
 class Lines:
@@ -36,9 +35,7 @@ class Lines:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Write the lines that are left, within a short time."""
         try:
             self._queue.put(None, timeout=_LAST_S)

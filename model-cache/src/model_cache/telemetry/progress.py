@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 Phase = Literal["listing", "downloading", "verifying", "publishing", "ready", "failed"]
 PHASES: tuple[Phase, ...] = ("listing", "downloading", "verifying", "publishing", "ready", "failed")
 
-_RATE_WINDOW_S = 10.0
-_SAMPLE_EVERY_S = 0.25
+_RATE_WINDOW_S = 10.0  # over which the rate is taken
+_SAMPLE_EVERY_S = 0.25  # at most so often, so that forty samples cover the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class Progress:
         self._samples: deque[tuple[float, int]] = deque([(self._clock(), 0)])
 
     def enter(self, phase: Phase, total: Work, already: Work) -> None:
-        """Begin a phase with *total* work, of which *already* is done."""
+        """Begin a phase with *total* work, of which *already* is done. `Reporter.enter` calls it, and writes a line."""
         with self._lock:
             self._reset(phase, total, already)
 
     def start(self, path: str, size: int) -> None:
-        """Begin a file of *size* bytes, or start it over."""
+        """Begin a file of *size* bytes, or start it over, in the threads that download or verify; then call `add`."""
         with self._lock:
             self._sizes[path] = size
             self._done[path] = 0
@@ -96,7 +96,7 @@ class Progress:
             self._error = error
 
     def state(self) -> ProgressState:
-        """Return the progress now."""
+        """Return the progress now, for the reporter's lines and for /progress and /metrics."""
         with self._lock:
             done = self._already.bytes + sum(self._done.values())
             rate = self._rate()

@@ -1,8 +1,6 @@
-"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics.
-
-A failed run whose metrics were scraped waits for one more scrape, so that the failure is seen. A run that lacks the
-descriptors or threads for this goes on without it: the weights matter more.
-"""
+"""Port 8002 while the job runs: the state as JSON on /progress and as metrics on /metrics. A failed run whose metrics
+were scraped waits for one more scrape, so that the failure is seen. A run that lacks the descriptors or threads for
+this goes on without it: the weights matter more."""
 
 import asyncio
 import json
@@ -43,7 +41,7 @@ class ProgressCollector(Collector):
         self._started = time.time()
 
     def collect(self) -> Iterator[Metric]:
-        """The ``model_cache_*`` metrics of this moment."""
+        """Yield the ``model_cache_*`` metrics of this moment; prometheus_client calls it at each scrape."""
         state = self._progress.state()
         labels = (state.slug, state.repo)
         for field, text in _GAUGES.items():
@@ -114,6 +112,7 @@ def _started(status: "_Status", port: int, say: Callable[..., object]) -> _Runni
 
 
 def _without(port: int, problem: str) -> str:
+    """Return the line that says that the run goes on without the port."""
     return f"nobody can ask for the progress on port {port} ({problem}): the weights are fetched without it"
 
 
@@ -150,7 +149,7 @@ class _Status:
         self._failure_scraped = threading.Event()
 
     def await_last_scrape(self) -> None:
-        """Wait until the failure was scraped, if the metrics were scraped before."""
+        """Wait until the failure was scraped, if the metrics were scraped before; five seconds at most."""
         if self._was_scraped:
             self._failure_scraped.wait(_LAST_SCRAPE_S)
 

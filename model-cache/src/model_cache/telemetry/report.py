@@ -33,14 +33,14 @@ class Reporter:
         self._lock = threading.Lock()  # the ticking thread writes lines too
 
     def line(self, remark: str | None = None) -> None:
-        """Write the state now, with *remark*."""
+        """Write a line with the state now and the *remark*, if any; from any thread."""
         with self._lock:
             begin = _ERASE if self._redraws else ""
             self._stream.write(begin + self._render(self._progress.state(), remark) + "\n")
             self._stream.flush()
 
     def _draw(self) -> None:
-        """Draw the bar over the last one, cut to the terminal's width: a longer line could not be drawn over."""
+        """Draw the bar over the last one, on a terminal, cut to its width: a longer line could not be drawn over."""
         columns = shutil.get_terminal_size().columns - 1
         with self._lock:
             self._stream.write(_ERASE + bar_line(self._progress.state())[:columns])
@@ -49,8 +49,7 @@ class Reporter:
     def enter(
         self, phase: Phase, total: Work = _NONE, already: Work = _NONE, remark: str | None = None
     ) -> None:
-        """Begin a phase of *total* work, of which *already* is done, and write a line with *remark*, or with the
-        amount."""
+        """Begin a phase of *total* work, *already* done in part, and write a line with *remark* or else the amount."""
         self._progress.enter(phase, total, already)
         self.line(remark)
 
@@ -85,7 +84,7 @@ def json_line(state: ProgressState, remark: str | None) -> str:
 
 
 def text_line(state: ProgressState, remark: str | None) -> str:
-    """The state as a line to read: ``downloading   41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left``."""
+    """Return the state as a line to read: ``downloading   41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left``."""
     columns = [remark] if remark else [_amount(state)]
     if state.phase in _MOVING and not remark:
         columns += [_rate(state), state.current_file or ""]
@@ -93,7 +92,7 @@ def text_line(state: ProgressState, remark: str | None) -> str:
 
 
 def bar_line(state: ProgressState) -> str:
-    """The state as a line that is drawn over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
+    """Return the state as a line to draw over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
     filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))
     phase, amount, *rest = text_line(state, None).split("  ", 1)
     return "  ".join([f"{phase:<12}", f"[{'#' * filled:.<{_BAR}}]", amount.strip(), *rest])
@@ -109,6 +108,7 @@ def human_bytes(count: float) -> str:
 
 
 def _amount(state: ProgressState) -> str:
+    """Return how much of the phase is done: of its bytes, or else its files, or else only the repository's name."""
     if not state.bytes_total:
         return f"{state.files_total} files" if state.files_total else state.repo
     percent = 100 * state.bytes_done // state.bytes_total
@@ -116,6 +116,7 @@ def _amount(state: ProgressState) -> str:
 
 
 def _rate(state: ProgressState) -> str:
+    """Return the rate and the time left; an empty word while nothing moves, since then nothing is known of either."""
     if state.eta_s is None:
         return ""
     return f"{human_bytes(state.rate_bytes_per_s)}/s  {timedelta(seconds=round(state.eta_s))} left"
