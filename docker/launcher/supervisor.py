@@ -45,16 +45,14 @@ from launcher.status.logs import Log
 from launcher.status.progress import Progress
 from launcher.status.state import Trouble
 
-STOPPED = 0
-"""The launcher's exit code if no vLLM was running, or it ended within its grace period."""
-KILLED = 128 + signal.SIGKILL
-"""The launcher's exit code if vLLM had to be killed after its grace period."""
-
-_RECHECK_S = 1.0  # between two looks at weights or GPU locks
+# the launcher's exit codes, after a stop signal
+STOPPED = 0  # no vLLM was running, or it ended within its grace period
+KILLED = 128 + signal.SIGKILL  # vLLM had to be killed after its grace period
+_RECHECK_S = 1.0  # between two tries to get weights or GPU locks
 _KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL
 _TO_ENGINE_S = 2.0  # within which an admitted request reaches the engine
 _HANG_GRACE_S = 2.0  # from SIGTERM to SIGKILL for a vLLM that stands still; it may log a last line
-_AFTER_MENDING = "with serve.yaml or the command mended"
+_AFTER_MENDING = "with serve.yaml or the command mended"  # end of the advice after a configuration error
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
 _TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
 _Found = TypeVar("_Found")
@@ -92,20 +90,20 @@ class Supervisor:
             self._snapshot_lock.release()
 
     def _open_ops_port(self) -> None:
-        """Start the ops port; if that fails, log it and go on."""
+        """Start the ops port, unless it is 0; if that fails, log it and go on, as a worker can serve without."""
         settings = self._settings
         disks = {"weights": settings.weights_dir, "cache": settings.cache_dir}
         try:
             if settings.ops_port:
                 ops.serve(settings.ops_port, settings.state_file, disks)
-        except OSError as error:  # a worker can serve without it
+        except OSError as error:  # the port is taken, or no descriptor is left
             self._log.error("no-ops-port", port=settings.ops_port, problem=error.strerror)
         except RuntimeError as error:  # no thread is left in this container
             self._log.error("no-ops-port", port=settings.ops_port, problem=str(error))
 
     def _run(self) -> int:
-        """Start vLLM whenever weights and GPUs are there, in that order, and follow it until its end. Return the exit
-        code."""
+        """Do the work of `run`, which only adds the ops port and the release of locks: start vLLM once weights and GPUs
+        are there, follow it to its end, and again. Return the exit code once a stop signal has come."""
         while (snapshot := self._await_weights()) is not None:
             command = command_line(self._settings, snapshot.directory, self._arguments)
             try:
@@ -125,12 +123,13 @@ class Supervisor:
         return STOPPED
 
     def _await_weights(self) -> Snapshot | None:
-        """Begin a run: wait until the slug's snapshot is in order, and return it. None if told to stop first."""
+        """Begin a run: wait until the slug's snapshot is locked and in order; return it. None if told to stop first."""
         self._progress.begin()
         return self._await(self._find_weights, self._report_weights)
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
-        """Wait until this worker has its GPUs, and return them; None if told to stop first. Raises `StartError`."""
+        """Wait until this worker has its GPUs, and return them, those of the run before if there was one. None if told
+        to stop first. Raises `StartError` if nvidia-smi cannot be started now, but perhaps later."""
         try:
             seen = () if self._gpu_locks.are_claimed else gpus.visible(self._init)
             mine = self._await(lambda: self._gpu_locks.claim(seen), self._report_busy_gpus)
@@ -147,8 +146,8 @@ class Supervisor:
     def _await(
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
-        """Call `attempt` in a thread every second until it succeeds, and return its result. None if told to stop first.
-        `say` is called with an error only if it differs from the one before."""
+        """Call `attempt` in a thread (a disk or a lock may block) every second until it succeeds, and return its
+        result. None if told to stop first. `say` is called with an error only if it differs from the one before."""
         said = None
         while not self._init.stopping:
             try:
@@ -163,7 +162,8 @@ class Supervisor:
         return None
 
     def _find_weights(self) -> Snapshot:
-        """Find, lock and check the snapshot. May hash files for minutes; runs in a thread. Raises `WeightsError`."""
+        """Find the snapshot, lock it, so that it is not removed meanwhile, and check it. `_await_weights` has it called
+        in a thread, as it may hash files for minutes. Raises `WeightsError`, and `CancelledError` at a stop signal."""
         snapshot = weights.find(self._settings.weights_dir, self._settings.slug)
         self._snapshot_lock.take(snapshot.directory)
         self._check.run(snapshot)
@@ -171,30 +171,31 @@ class Supervisor:
         return snapshot
 
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
-        """Follow vLLM until it ends or stands still. Return its exit code; None if told to stop before that."""
+        """Follow a run of vLLM until it ends or stands still. Return its exit code; None if told to stop before."""
         self._progress.advance(Phase.STARTING)
-        self._start(vllm, watch)
+        self._follow_start_up(vllm, watch)
         while vllm.exit_code is None and not self._init.stopping:
             self._wait_once(vllm, watch.every_s, watch.readers())
-            watch.look()
+            watch.tick()
             self._log_unwatched(watch)
             if watch.standstill and vllm.exit_code is None:
                 self._end_standstill(vllm, watch.standstill)
         return None if self._init.stopping else vllm.exit_code
 
-    def _start(self, vllm: Process, watch: Watch) -> None:
+    def _follow_start_up(self, vllm: Process, watch: Watch) -> None:
         """Poll /health until vLLM answers, then warm it up and admit clients. Return early if it ends or must stop."""
         poll = health.HealthPoll(self._settings.port, self._warm_up_key)
         while self._progress.is_starting and vllm.exit_code is None and not self._init.stopping:
             self._wait_once(vllm, poll.every_s, poll.readers())
-            if vllm.exit_code is None and poll.look():
+            if vllm.exit_code is None and poll.tick():
                 # log lines that vLLM printed earlier come before the phase that follows
                 self._observe(vllm, vllm.readers())
                 self._warm(vllm, watch)
         poll.close()
 
     def _warm(self, vllm: Process, watch: Watch) -> None:
-        """Warm vLLM up if this run is, then admit all requests, unless vLLM ends or a stop signal comes meanwhile."""
+        """Warm vLLM up if this run has a key for it, then admit all requests: the worker is ready. Neither is done once
+        vLLM has ended or a stop signal has come. `watch` must not take the warm-up's requests for a client's."""
         if self._warm_up_key:
             self._progress.advance(Phase.WARMING)
             watch.leave_out(self._send_warm_up(vllm, self._warm_up_key))
@@ -208,7 +209,7 @@ class Supervisor:
         steps = plan(settings.warms)
         warming = Warming(settings.port, key, steps, settings.warm_s, settings.hang_after_s)
         while not warming.over and vllm.exit_code is None and not self._init.stopping:
-            warming.look()
+            warming.tick()
             if warming.standstill:
                 self._end_standstill(vllm, warming.standstill)
             else:
@@ -220,14 +221,16 @@ class Supervisor:
         return warming.own
 
     def _give_up_warm_up(self, warming: Warming) -> None:
-        """Turn the warm-up off for later runs, as vLLM ended during it; not if it hung before it answered anything."""
+        """Turn the warm-up off for later runs: vLLM ended during it, and might do so every time. Not after a hang
+        without one answer, since without a warm-up clients would be let in to such a vLLM."""
         if self._standstill and not warming.answers:
             return
         self._warms_up = False
         self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
     def _close_for_warming(self) -> bytes | None:
-        """Admit only requests with the returned key; None if the run gets no warm-up and all requests are admitted."""
+        """Admit only requests with the returned key from the next start of vLLM on; None if the run gets no warm-up and
+        all requests are admitted. Called before the start, so that vLLM never answers clients before its warm-up."""
         try:
             if self._warms_up:
                 return admission.close_but_for_key(self._settings.state_dir)
@@ -244,14 +247,15 @@ class Supervisor:
             self._log.error("not-opened", problem=f"the state folder cannot be written: {error.strerror}")
 
     def _wait_once(self, vllm: Process, seconds: float | None, others: Iterable[int] = ()) -> None:
-        """Wait `seconds` at most (None: no limit) and handle vLLM's output or end. Input on `others` ends the wait."""
+        """Wait `seconds` at most (None: no limit) and handle vLLM's output or end. A stop signal and input on `others`
+        end the wait too; the caller handles those. Every loop that follows a running vLLM waits here."""
         wake = self._init.wait(seconds, [*vllm.readers(), *others])
         self._observe(vllm, wake.readable)
         if vllm.pid in wake.ended:
             vllm.note_end(wake.ended[vllm.pid])
 
     def _observe(self, vllm: Process, readable: Iterable[int]) -> None:
-        """Pass on the output that waits at `readable`, and read the start-up's phase from it."""
+        """Pass on vLLM's output that waits at the descriptors `readable`, and read the start-up's phase from it."""
         for line in vllm.pump(readable):
             self._progress.observe(line)
 
@@ -282,7 +286,8 @@ class Supervisor:
         self._ends_within(vllm, min(_TO_ENGINE_S, self._settings.stop_grace_s / 2))
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
-        """Log the standstill and end vLLM, with SIGKILL if need be. Return once it has ended, or when told to stop."""
+        """Log the standstill and end vLLM, with SIGKILL if need be. Return once it has ended, or when told to stop: as
+        long as it has not ended it may hold its GPUs' memory, so no other vLLM is started."""
         self._standstill, limit_s = standstill, self._settings.hang_after_s
         self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
         vllm.signal(signal.SIGTERM)
@@ -295,7 +300,7 @@ class Supervisor:
             self._wait_once(vllm, None)
 
     def _ends_within(self, vllm: Process, seconds: float) -> bool:
-        """Wait for vLLM to end, `seconds` at most; return whether it has."""
+        """Wait for vLLM to end, `seconds` at most, even if a stop signal has come; return whether it has ended."""
         deadline = time.monotonic() + seconds
         while vllm.exit_code is None and (left := deadline - time.monotonic()) > 0:
             self._wait_once(vllm, left)
@@ -312,7 +317,8 @@ class Supervisor:
             self._back_off(verdict, exit_code)
 
     def _wait_misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
-        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container."""
+        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container. `mended`
+        ends the advice: what to mend first. `exit_code` is None if no vLLM was started."""
         mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
         self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
@@ -321,7 +327,7 @@ class Supervisor:
             self._init.wait(None)
 
     def _handle_start_error(self, error: StartError) -> None:
-        """Back off if starting again may help; otherwise treat it as a configuration error."""
+        """Back off if starting vLLM or nvidia-smi again may help; otherwise treat it as a configuration error."""
         if error.is_temporary:
             self._back_off(Verdict(Kind.CRASH, str(error)), None)
         else:
@@ -349,7 +355,8 @@ class Supervisor:
             self._init.wait(left)
 
     def _report_weights(self, error: Exception) -> None:
-        """Log why there are no weights, and write it to the state file, with the command that repairs them."""
+        """Log why there are no weights, and write it to the state file, with the command that repairs them. `_await`
+        calls it, and the next method, when a try fails for another reason than the one before."""
         mend = f"docker compose up {self._settings.slug}-weights"
         is_corrupt = isinstance(error, CorruptError)
         trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING
@@ -365,10 +372,11 @@ class Supervisor:
         )
 
     def _log_unwatched(self, watch: Watch) -> None:
-        """Log once that no standstill can be found, because vLLM's /metrics is too large."""
+        """Log, once for all runs, that no standstill can be found, because vLLM's /metrics is too large."""
         if watch.is_unreadable and not self._logged_unwatched:
             self._logged_unwatched = True
             self._log.error("not-watched", problem="vLLM's /metrics is too large to tell a standstill by")
 
     def _log_hashing(self, file: File) -> None:
+        """Log that a file with another stat is hashed, which may take long; `Check` calls it, in its thread."""
         self._log.info("weights-hash", file=file.path, bytes=file.stat.size)

@@ -1,11 +1,9 @@
 """Whether a worker admits requests: the launcher writes a file, and a middleware inside vLLM's API server reads it.
-
 During warm-up only the launcher's own requests are admitted: they carry the key that the file holds. Everybody else
 gets 503, on `/health` too, as if vLLM were still loading, so no gateway sends anything. A worker that is stopping
 admits nothing new. vLLM itself would answer 200 and an empty text (finish reason `abort`) while it drains, which no
 client can tell from an answer; on a 503 the gateway tries another worker. Requests admitted earlier go on, and
-`/metrics` is always answered. Two processes run this module: the launcher and vLLM's API server.
-"""
+`/metrics` is always answered. Two processes run this module: the launcher and vLLM's API server."""
 
 import json
 import os
@@ -18,16 +16,14 @@ from launcher.engine.question import KEY_HEADER
 from launcher.files import safe_open
 from launcher.settings import STATE_DIR
 
-MIDDLEWARE = "launcher.engine.admission.Admission"
-"""Value of vLLM's option `--middleware`: the dotted name of the class below."""
-
+MIDDLEWARE = "launcher.engine.admission.Admission"  # for vLLM's option `--middleware`: the class below
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _ALWAYS_ADMITTED = {"/metrics"}
 _NOBODY = b"nobody"  # content of the file while the worker stops: a key that no request has
-_MAX_KEY = 256  # bytes
+_MAX_KEY = 256  # bytes of the file that are read; a key has 32
 _MAX_BODY_BYTES = 1 << 26  # of a refused request's body; the gateway lets less through
 
 
@@ -37,24 +33,25 @@ def closed_file(state_dir: Path) -> Path:
 
 
 def close_but_for_key(state_dir: Path) -> bytes:
-    """Admit only requests with a new key from now on, and return the key. Raises `OSError`."""
+    """Admit only requests with a new key from now on, for a warm-up, and return the key. Raises `OSError`."""
     key = secrets.token_hex(16)
     safe_open.replace(closed_file(state_dir), key)
     return key.encode()
 
 
 def close(state_dir: Path) -> None:
-    """Admit nothing from now on. Raises `OSError`."""
+    """Admit nothing from now on, since the worker stops. Raises `OSError`."""
     safe_open.replace(closed_file(state_dir), _NOBODY.decode())
 
 
 def open_to_all(state_dir: Path) -> None:
-    """Admit everything. Raises `OSError`."""
+    """Admit everything, after the warm-up or if there is none; removes what an earlier run left. Raises `OSError`."""
     closed_file(state_dir).unlink(missing_ok=True)
 
 
 def key_wanted(state_dir: str | Path) -> bytes | None:
-    """Return the key that a request must have; None if all are admitted. Admits nobody if the file cannot be read."""
+    """Return the key that a request must have; None if all are admitted, and a key that none has if the file cannot be
+    read. `Admission` asks it for every request, in the API server's event loop."""
     path = closed_file(Path(state_dir))
     if not os.path.exists(path):  # takes microseconds on a tmpfs, so the API server's loop may do it
         return None
@@ -74,7 +71,7 @@ class Admission:
         self._state_dir = os.environ.get("LAUNCHER_STATE_DIR") or STATE_DIR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or another ASGI scope such as `lifespan`, which is always passed on."""
+        """Handle one request for vLLM's server, or another ASGI scope such as `lifespan`, which is always passed on."""
         is_always_admitted = scope["type"] != "http" or scope["path"] in _ALWAYS_ADMITTED
         wanted = None if is_always_admitted else key_wanted(self._state_dir)
         if wanted is None or has_key(wanted, scope["headers"]):
@@ -85,14 +82,14 @@ class Admission:
 
 
 def has_key(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the headers contain the wanted key; always False while the worker stops."""
+    """Return whether a request's headers contain the wanted key, which none does while the worker stops."""
     return wanted != _NOBODY and any(
         name == KEY_HEADER and secrets.compare_digest(value, wanted) for name, value in headers
     )
 
 
 async def _drain(receive: Receive) -> None:
-    """Read the body and drop it: an answer sent before its end could be lost to a connection reset."""
+    """Read a refused request's body and drop it: an answer sent before its end could be lost to a connection reset."""
     size = 0
     while (message := await receive()).get("more_body") and size < _MAX_BODY_BYTES:
         size += len(message.get("body", b""))

@@ -8,7 +8,7 @@ from launcher.settings import Settings
 
 
 def command_line(settings: Settings, snapshot: Path, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return program, weights, serve.yaml, address, middleware and then `arguments`: the last of equal options wins."""
+    """Return program, weights, serve.yaml, address, middleware, then `arguments`: the last of equal options wins."""
     return (
         *settings.command,
         str(snapshot),

@@ -10,7 +10,7 @@ from launcher.engine import question
 from launcher.engine.question import OK, Question
 
 _EVERY_S = 1.0  # between two polls, and the time that one may take
-_TICK_S = 0.25  # a request that could not be sent at once is sent a moment later
+_RETRY_S = 0.25  # a request that could not be sent at once is sent a moment later
 
 
 def check(port: int, timeout_s: float) -> str | None:
@@ -19,7 +19,7 @@ def check(port: int, timeout_s: float) -> str | None:
     while not asked.over:
         poll = select.poll()
         poll.register(asked, select.POLLIN)
-        poll.poll(math.ceil(min(max(asked.left_s or 0.0, 0.0), _TICK_S) * 1000))
+        poll.poll(math.ceil(min(max(asked.left_s or 0.0, 0.0), _RETRY_S) * 1000))
         asked.pump()
     return _problem_in(asked)
 
@@ -32,7 +32,8 @@ def _problem_in(asked: Question) -> str | None:
 
 
 class HealthPoll:
-    """Asks /health once a second without blocking; a request that takes longer than a second has failed."""
+    """Asks /health once a second without blocking; a request that takes longer has failed. The supervisor has one for
+    each start of vLLM, and calls `tick` when `every_s` seconds have passed or one of `readers` is readable."""
 
     every_s = _EVERY_S
 
@@ -51,7 +52,7 @@ class HealthPoll:
         if self._question and not self._question.over:
             yield self._question.fileno()
 
-    def look(self) -> bool:
+    def tick(self) -> bool:
         """Read what has arrived, ask again when it is due. Return True once an answer with status 200 is complete."""
         if self._question:
             self._question.pump()
@@ -64,6 +65,6 @@ class HealthPoll:
         return False
 
     def close(self) -> None:
-        """Close the open request, if there is one."""
+        """Close the open request, if there is one, as the start is over."""
         if self._question:
             self._question.close()

@@ -1,9 +1,7 @@
-"""Reads from vLLM's own log lines which phase a start-up is in, and keeps the time of each. Pure.
-
-The patterns match vLLM 0.32, its GPU and CPU runners alike. Every rank prints these lines and some come twice (a draft
-model loads after the main one), so a start-up only ever moves forward. `warming` and `ready` come from no log line: the
-launcher warms vLLM up once `/health` answers, and then it is ready.
-"""
+"""Reads from vLLM's own log lines which phase a start-up is in, and keeps the time of each. Pure. The patterns match
+vLLM 0.32, its GPU and CPU runners alike. Every rank prints these lines and some come twice (a draft model loads after
+the main one), so a start-up only ever moves forward. `warming` and `ready` come from no log line: the launcher warms
+vLLM up once `/health` answers, and then it is ready."""
 
 import re
 from collections.abc import Mapping

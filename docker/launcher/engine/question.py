@@ -1,7 +1,5 @@
 """The launcher's HTTP client: one request to vLLM over its own connection to 127.0.0.1, without ever blocking.
-
-`health`, `watch`, `warming` and `signs_of_life` use it in the supervisor's loop. Opens sockets, starts no threads.
-"""
+`health`, `watch`, `warming` and `signs_of_life` use it in the supervisor's loop. Opens sockets, starts no threads."""
 
 import os
 import re
@@ -12,15 +10,14 @@ from collections.abc import Callable
 _GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n%s\r\n"
 METRICS_REQUEST = _GET % (b"/metrics", b"")
 _ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
+# for a completion of one token; a model that generates no text answers 4xx, which also counts
 TOKEN_REQUEST = (
     b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_ONE_TOKEN), _ONE_TOKEN)
 )
-"""The bytes of a completion request for one token. A model that generates no text answers 4xx, which also counts."""
-KEY_HEADER = b"x-octet-key"
-"""Name of the header with the key that lets the launcher's own requests in during warm-up (`admission`)."""
-_READ_BYTES = 65536
-_MAX_ANSWER_BYTES = 4 * 1024 * 1024
+KEY_HEADER = b"x-octet-key"  # lets the launcher's own requests in during warm-up (`admission`)
+_READ_BYTES = 65536  # in one `recv`
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024  # head and body; vLLM's /metrics has about 100 KB
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
 OK = 200
 
@@ -57,7 +54,7 @@ class Question:
             self.fail(_reason(error))
             return
         self._socket.setblocking(False)
-        self._socket.connect_ex(("127.0.0.1", port))
+        self._socket.connect_ex(("127.0.0.1", port))  # if it is refused, `pump` finds out
         self.pump()
 
     def fileno(self) -> int:
@@ -66,7 +63,7 @@ class Question:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the request times out; None if it never does."""
+        """Seconds until the request times out, for the owner's wait; below 0 until `pump` fails it. None: never."""
         return None if self._timeout_s is None else self._began + self._timeout_s - self._clock()
 
     def pump(self) -> None:
@@ -97,17 +94,17 @@ class Question:
 
     @property
     def content(self) -> bytes:
-        """The bytes received after the head so far, whatever the status."""
+        """The bytes received after the head so far, whatever the status: unlike `body`, also an error's text."""
         return bytes(self._received).partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:
-        """Close the connection and set `over`; vLLM aborts a request that it has not answered."""
+        """Close the connection and set `over`, after the answer or before: vLLM aborts a request not yet answered."""
         self.over = True
         if self._socket is not None:
             self._socket.close()
 
     def fail(self, problem: str) -> None:
-        """Close the connection, drop what was received, and set `problem`."""
+        """Close the connection, drop what was received, set `problem`. `Warming` calls it too, when its time is up."""
         self.problem = problem
         self._received.clear()
         self.close()
@@ -123,4 +120,5 @@ class Question:
 
 
 def _reason(error: OSError) -> str:
+    """Return a socket's error as `problem` says it: in words without the number, or at least the error's type."""
     return os.strerror(error.errno).lower() if error.errno else type(error).__name__.lower()

@@ -7,11 +7,11 @@ from launcher.engine.engine_metrics import EngineMetrics, read_metrics
 from launcher.engine.question import METRICS_REQUEST, Question
 
 _EVERY_S = 1.0  # between two polls of /metrics
-_MAX_GAP_S = 3.0  # longer: the launcher slept (`docker pause`), and vLLM too; the rest is not counted
+_MAX_GAP_S = 3.0  # between two ticks; longer: the launcher slept (`docker pause`), and vLLM too; not counted
 
 
 class SignsOfLife:
-    """Polls /metrics once a second without blocking; `Warming` owns it and calls `look`. `last` is the earliest time
+    """Polls /metrics once a second without blocking; `Warming` owns it and calls `tick`. `last` is the earliest time
     (on the clock) at which the latest sign can have happened. `quiet_s` is how long ago it was noticed, without those
     in which the launcher itself slept. `can_tell` is False if /metrics cannot be read."""
 
@@ -29,7 +29,7 @@ class SignsOfLife:
         self.can_tell = True
 
     def note_sign(self, at: float | None = None) -> None:
-        """Note a sign of life that happened at the time `at` (None: now)."""
+        """Note a sign of life that happened at the time `at` (None: now), as `Warming` does for each answer."""
         self.last, self.quiet_s = self._clock() if at is None else at, 0.0
 
     def readers(self) -> Iterator[int]:
@@ -37,8 +37,8 @@ class SignsOfLife:
         if self._metrics and not self._metrics.over:
             yield self._metrics.fileno()
 
-    def look(self) -> None:
-        """Read what has arrived, note a sign if /metrics has changed, and ask again when it is due."""
+    def tick(self) -> None:
+        """Add to `quiet_s`, read what has arrived, note a sign if /metrics has changed, ask again when it is due."""
         now = self._clock()
         self.quiet_s += min(now - self._at, _MAX_GAP_S)
         self._at = now
@@ -57,7 +57,8 @@ class SignsOfLife:
             self._metrics.close()
 
     def _compare(self, answer: Question) -> None:
-        """Note a sign if the metrics differ from the last ones; it happened after those were asked for."""
+        """Note a sign if the metrics differ from the last ones; it happened after those were asked for. An answer that
+        failed tells nothing; one that is too large or not vLLM's turns `can_tell` off."""
         if answer.problem and not answer.too_large:
             return
         metrics = read_metrics(answer.body or b"")

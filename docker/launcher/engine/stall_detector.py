@@ -1,16 +1,14 @@
-"""Decides from successive readings of vLLM's /metrics whether vLLM stands still. Pure; `Watch` uses it.
-
-The engine updates its metrics only at the end of each step. If it stops while idle, the next request never shows in
-them and it looks idle for ever. So after half the limit without work, `needs_probe` tells the caller to request one
-token, which counts as work like any other request.
-"""
+"""Decides from successive readings of vLLM's /metrics whether vLLM stands still. Pure; `Watch` uses it. The engine
+updates its metrics only at the end of each step. If it stops while idle, the next request never shows in them and it
+looks idle for ever. So after half the limit without work, `needs_probe` tells the caller to request one token, which
+counts as work like any other request."""
 
 from dataclasses import dataclass, replace
 
 from launcher.engine.engine_metrics import EngineMetrics
 
+# polls; the part of a gap beyond this is not counted: the launcher slept (`docker pause`, a suspended machine)
 _MAX_GAP = 3
-"""In polls. The part of a gap beyond this is not counted: the launcher slept (`docker pause`, a suspended machine)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class StallDetector:
     has_work: bool = False
 
     def after_answer(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> "StallDetector":
-        """Return the detector after a reading of /metrics; `asked`: the probe for one token is still unanswered."""
+        """Return the detector after a reading of /metrics; `asked`: the probe for one token is still unanswered. Unless
+        nothing at all has changed, `still_s` and `idle_s` begin again at 0."""
         metrics = replace(metrics, before=self.own)
         has_work = metrics.is_busy or asked
         stays = has_work == self.has_work and metrics.stood_still_since(self.last)
@@ -72,4 +71,5 @@ class StallDetector:
         return f"{stood_still} have not changed for {self.still_s:.0f} s with {requests}"
 
     def _since(self, now: float) -> float:
+        """Return the seconds since the last poll, without those that the launcher slept."""
         return min(now - self.at, _MAX_GAP * self.every_s)

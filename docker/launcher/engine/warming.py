@@ -1,10 +1,8 @@
-"""Warms up a vLLM that has just started, so that the first client's request is not slow.
-
-vLLM compiles kernels, allocates buffers and loads parsers at first use. So the launcher sends what clients will send: a
-short prompt and a long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. A refusal is
-logged and does no harm. When the time is up, open requests are closed at the next sign of life
-(`signs_of_life`); without one for `hang_after_s`, vLLM stands still. Runs in the supervisor's loop and never blocks.
-"""
+"""Warms up a vLLM that has just started, so that the first client's request is not slow. vLLM compiles kernels,
+allocates buffers and loads parsers at first use. So the launcher sends what clients will send: a short prompt and a
+long one, greedy and sampled tokens for 1 to 32 requests at once, a tool call, an image. A refusal is logged and does no
+harm. When the time is up, open requests are closed at the next sign of life (`signs_of_life`); without one for
+`hang_after_s`, vLLM stands still. Runs in the supervisor's loop and never blocks."""
 
 import base64
 import json
@@ -29,10 +27,10 @@ class Step:
 
 TOGETHER = (1, 2, 4, 8, 16, 32)  # requests that one step sends at the same time
 _TOKENS = 8  # that an answer has
-_CALL_TOKENS = 64
+_CALL_TOKENS = 64  # that a tool call may have
 _LONG_WORDS = 1500  # of the long prompt
 _IMAGE_PIXELS = 224  # width and height
-_EVERY_S = 0.5
+_EVERY_S = 0.5  # longest time between two calls of `tick`
 _MAX_QUOTED = 200  # characters of an answer in the log
 _REFUSED = range(400, 500)  # statuses that vLLM does not count as finished requests
 _SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 20}
@@ -51,7 +49,7 @@ _TOOL = {
 
 
 def plan(capabilities: Sequence[Capability]) -> tuple[Step, ...]:
-    """Return the steps for a model with these capabilities, in the order in which to take them. Pure."""
+    """Return the steps for a model with these capabilities (`LAUNCHER_WARMS`), in the order to take them. Pure."""
     return tuple(step for one in Capability if one in capabilities for step in _PLANS[one]())
 
 
@@ -99,7 +97,7 @@ def _chat(content: object, **more: object) -> dict[str, object]:
 
 
 def _png() -> bytes:
-    """Return a grey square as a PNG file."""
+    """Return a grey square as a PNG file; made here, since the launcher has the standard library only."""
     rows = (b"\0" + b"\x80" * _IMAGE_PIXELS) * _IMAGE_PIXELS
     header = struct.pack(">IIBBBBB", _IMAGE_PIXELS, _IMAGE_PIXELS, 8, 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
@@ -111,7 +109,7 @@ def _png() -> bytes:
 
 
 class Warming:
-    """The warm-up of one run of vLLM: takes one step after the other; the supervisor calls `look` until `over`. `own`
+    """The warm-up of one run of vLLM: takes one step after the other; the supervisor calls `tick` until `over`. `own`
     is how many of its requests vLLM may count as finished. `done` has the names of the steps that succeeded, `problems`
     a line for each that did not; both are for the log."""
 
@@ -162,7 +160,7 @@ class Warming:
 
     @property
     def answers(self) -> int:
-        """How many requests got a complete answer, with any status."""
+        """How many requests got a complete answer, with any status. The supervisor asks whether any has."""
         return self._answers + self._answered
 
     def readers(self) -> Iterator[int]:
@@ -170,8 +168,9 @@ class Warming:
         yield from (question.fileno() for question in self._open())
         yield from self._signs.readers()
 
-    def look(self) -> None:
-        """Read what has arrived, close requests whose time is up, and begin the next step once this one is complete."""
+    def tick(self) -> None:
+        """Read what has arrived; if the time is up, fail the open requests, but only after a sign of life later than
+        that if a standstill is looked for; begin the next step once this one is complete."""
         self._read_answers()
         if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
             for question in self._open():
@@ -183,13 +182,14 @@ class Warming:
             self._begin_step()
 
     def close(self) -> None:
-        """Close all open requests; vLLM then aborts them."""
+        """Close all open requests, which vLLM then aborts; called at the end, also of a warm-up that was broken off."""
         for question in self._open():
             question.close()
         self._signs.close()
 
     @property
     def _is_late(self) -> bool:
+        """Whether the time for all steps is up."""
         return self._clock() >= self._until
 
     @property
@@ -205,14 +205,14 @@ class Warming:
         """Read what has arrived; note a sign of life if another answer is complete or /metrics has changed."""
         for question in self._open():
             question.pump()
-        self._signs.look()
+        self._signs.tick()
         answered = sum(question.status is not None for question in self._asked)
         if answered > self._answered:
             self._answered = answered
             self._signs.note_sign()
 
     def _begin_step(self) -> None:
-        """Send the next step's requests; if the time is up, note all steps that are left as a problem instead."""
+        """Send the next step's requests all at once; if the time is up, note all steps left as a problem instead."""
         if self._is_late:
             self.problems.append(f"no time was left for: {', '.join(step.name for step in self._steps)}")
             self._steps = []
@@ -221,7 +221,8 @@ class Warming:
         self._asked = [Question(self._port, self._request(request)) for request in self._step.requests]
 
     def _finish_step(self, step: Step) -> None:
-        """Count the answers of a complete step, and add its name to `done` or its first problem to `problems`."""
+        """Count the answers of a complete step, and add its name to `done` or its first problem to `problems`. A
+        request that got no answer counts in `own` too, since vLLM may have finished it."""
         self._answers, self._answered = self.answers, 0
         self.own += sum(question.status not in _REFUSED for question in self._asked)
         if problem := next(filter(None, map(_problem, self._asked)), None):

@@ -8,19 +8,19 @@ from launcher.engine.engine_metrics import EngineMetrics, read_metrics
 from launcher.engine.question import METRICS_REQUEST, TOKEN_REQUEST, Question
 from launcher.engine.stall_detector import StallDetector
 
-_LOOKS_PER_LIMIT = 10
+_POLLS_PER_LIMIT = 10  # so that a standstill is found about a tenth of the limit late at most
 _MAX_BETWEEN_S = 5.0  # longest time between two polls
 
 
 class Watch:
-    """Polls one run of vLLM without blocking; the supervisor calls `look` and ends vLLM if `standstill` is not None.
+    """Polls one run of vLLM without blocking; the supervisor calls `tick` and ends vLLM if `standstill` is not None.
     `is_unreadable` is True once /metrics was too large to read; no standstill is reported of such a vLLM."""
 
     def __init__(self, port: int, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Ask nothing yet. A `limit_s` of 0 turns the watch off; `clock` counts seconds and never goes back."""
         self._port = port
         self._clock = clock
-        self._every_s = min(limit_s / _LOOKS_PER_LIMIT, _MAX_BETWEEN_S)
+        self._every_s = min(limit_s / _POLLS_PER_LIMIT, _MAX_BETWEEN_S)
         self._detector = StallDetector(limit_s, self._every_s, clock())
         self._next = clock()
         self._metrics: Question | None = None
@@ -42,10 +42,10 @@ class Watch:
         return (question.fileno() for question in self._open())
 
     def leave_out(self, count: int) -> None:
-        """Leave the launcher's own `count` warm-up requests out of vLLM's finished requests: they prove nothing."""
+        """Leave the launcher's own `count` warm-up requests out of vLLM's finished ones: they prove nothing."""
         self._detector = replace(self._detector, own=count)
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Read what has arrived; poll again when it is due. A poll that is still open by then counts as unanswered."""
         for question in self._open():
             question.pump()
@@ -55,11 +55,12 @@ class Watch:
             self._send_questions(now)
 
     def close(self) -> None:
-        """Close the open requests."""
+        """Close the open requests; vLLM has ended or is told to stop."""
         for question in self._open():
             question.close()
 
     def _open(self) -> list[Question]:
+        """Return the requests, for /metrics and for a token, that have not ended."""
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _read_answers(self) -> None:

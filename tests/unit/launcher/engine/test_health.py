@@ -65,20 +65,20 @@ def test_an_answer_without_end_is_none(listener: socket.socket) -> None:
 def test_a_knock_asks_once_a_second_and_hears_once(listener: socket.socket) -> None:
     now = [0.0]
     poll = HealthPoll(int(listener.getsockname()[1]), clock=lambda: now[0])
-    assert not poll.look()
+    assert not poll.tick()
     connection, _ = listener.accept()
     with connection:
         connection.recv(4096)
         now[0] = 0.9
-        assert not poll.look()
+        assert not poll.tick()
         now[0] = 1.1
-        assert not poll.look()
+        assert not poll.tick()
         assert list(poll.readers()) == []
-        assert not poll.look()
+        assert not poll.tick()
     connection, _ = listener.accept()
     with connection:
         connection.recv(4096)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not poll.look():
+    while not poll.tick():
         now[0] = 1.2
     poll.close()

@@ -41,7 +41,7 @@ def said(page: str | None) -> None:
 def looks(found: SignsOfLife, now: list[float], seconds: float) -> SignsOfLife:
     for _ in range(round(seconds / 0.5)):
         now[0] += 0.5
-        found.look()
+        found.tick()
     return found
 
 
@@ -70,5 +70,5 @@ def test_time_in_which_we_slept_does_not_count(now: list[float]) -> None:
     """A container paused for a day: vLLM was, too."""
     found = looks(SignsOfLife(1, lambda: now[0]), now, 2)
     now[0] += 86_400.0
-    found.look()
+    found.tick()
     assert found.quiet_s == 5.0

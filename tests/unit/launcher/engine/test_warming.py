@@ -45,10 +45,10 @@ def test_when_the_time_is_up_the_rest_is_named_and_left_out() -> None:
     now = [0.0]
     steps = [Step("first", ()), Step("second", ()), Step("third", ())]
     warming = Warming(1, b"key", steps, 5.0, 300.0, lambda: now[0])
-    warming.look()
+    warming.tick()
     now[0] = 5.0
     assert not warming.over
-    warming.look()
+    warming.tick()
     assert warming.over
     assert (warming.done, warming.problems) == (["first"], ["no time was left for: second, third"])
 
