@@ -44,7 +44,7 @@ def _worker(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def _outlet(descriptor: int, slug: str) -> Outlet:
-    """Return an outlet that reports lost output as a line of the launcher's log."""
+    """Return an outlet for stdout (1) or stderr (2) that says in a line of the launcher's log what it dropped."""
 
     def note(lost: int) -> bytes:
         problem = "nobody read the output for so long that some was dropped here"
@@ -54,8 +54,8 @@ def _outlet(descriptor: int, slug: str) -> Outlet:
 
 
 def _write_first_state(settings: Settings) -> None:
-    """Make the state folder, remove a left-over sign that shuts clients out, and write the first state. Raises
-    `SettingsError`; later failures are only logged."""
+    """Make the state folder, remove a file left by an earlier run that would refuse all clients (`admission`), and
+    write the first state. Raises `SettingsError`; later failures are only logged: by then vLLM may be serving."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         admission.open_to_all(settings.state_dir)
@@ -68,7 +68,8 @@ def _write_first_state(settings: Settings) -> None:
 
 
 def _health(settings: Settings) -> int:
-    """Ask vLLM, print one line with the launcher's state, and return the exit code."""
+    """Ask vLLM, print one line with the launcher's state, and return the exit code. Docker runs this beside the worker,
+    as the container's health check. Stop signals, which `__main__` blocks for a worker's `Init`, are let through."""
     unblock_stop_signals()
     problem = health.check(settings.port, _HEALTH_TIMEOUT_S)
     known = state.read(settings.state_file)

@@ -1,9 +1,6 @@
-"""Settings of the launcher: a frozen value read once from `LAUNCHER_*` variables (docs/configuration.md).
-
-An empty value means the default, as Compose hands one over for a variable that is not set.
-`LAUNCHER_COMMAND` is split like a shell would. A program that takes its model by option works too:
-`python3 -m vllm.entrypoints.openai.api_server --model`.
-"""
+"""Settings of the launcher: a frozen value read once from `LAUNCHER_*` variables (docs/configuration.md). An empty
+value means the default, as Compose hands one over for a variable that is not set. `LAUNCHER_COMMAND` is split as by a
+shell; one that takes its model by option works too: `python3 -m vllm.entrypoints.openai.api_server --model`."""
 
 import math
 import os
@@ -14,11 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-STATE_DIR = "/run/octet"
-"""Default of `LAUNCHER_STATE_DIR`, which `admission` needs inside vLLM, too."""
-
+STATE_DIR = "/run/octet"  # default of `LAUNCHER_STATE_DIR`, which `admission` needs inside vLLM, too
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
-_MAX_S = 1e6  # of any setting in seconds
+_MAX_S = 1e6  # longest time that a setting may have, in seconds (11 days)
 
 
 class Capability(StrEnum):
@@ -77,7 +72,7 @@ class Settings:
 
     @property
     def state_file(self) -> Path:
-        """The state file (`status.state`)."""
+        """The state file (`status.state`), which the worker writes and its health check and ops port read."""
         return self.state_dir / "state.json"
 
     @property
@@ -88,7 +83,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Variables:
-    """The environment; each method reads one variable of its type, or its default, and raises `SettingsError`."""
+    """The environment, for `Settings.from_environ`. Each method returns the variable `name`, or `default` if that is
+    missing or empty, as the type that the method is named after. Raises `SettingsError` for any other text."""
 
     environ: Mapping[str, str]
 
@@ -148,4 +144,5 @@ class _Variables:
 
 
 def _wrong(name: str, text: str, wanted: str) -> SettingsError:
+    """Return the error to raise for a variable whose value `text` is not what is `wanted`."""
     return SettingsError(f"{name} is {text!r}: it must be {wanted}")

@@ -1,8 +1,6 @@
-"""Parses JSON that other containers may have written, and checks the type of every field. Pure.
-
-Whatever is wrong raises `ValueError` with one line, also where Python's parser accepts it or raises another error: deep
-nesting, numbers that are not finite or too long, invalid Unicode.
-"""
+"""Parses JSON that other containers may have written, and checks the type of every field. Pure. Whatever is wrong
+raises `ValueError` with one line, also where Python's parser accepts it or raises another error: deep nesting, numbers
+that are not finite or too long, invalid Unicode."""
 
 import json
 import math
@@ -10,9 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MAX_WHOLE = 2**63 - 1
-"""Default bound of whole numbers, which are bytes, nanoseconds or counts."""
-_MAX_NUMBER = 40  # characters
+MAX_WHOLE = 2**63 - 1  # default bound of whole numbers, which are bytes, nanoseconds or counts
+_MAX_NUMBER = 40  # characters of a whole number; `MAX_WHOLE` has 19
 _SHOWN = 80  # characters of a value in an error
 
 
@@ -27,7 +24,7 @@ def parse(content: bytes) -> object:
 
 
 def shown(value: object) -> str:
-    """Return a value as errors quote it, cut to 80 characters."""
+    """Return a value as errors quote it, cut to 80 characters: an error is one line of a log."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -90,7 +87,7 @@ class Fields:
         return value
 
     def section(self, name: str) -> "Fields":
-        """Return the field, which is an object."""
+        """Return the field, which is an object; errors in it name the path to it."""
         return Fields.of(self._get(name), f"{self.above}{name}.")
 
     def sections(self, name: str, most: int) -> tuple["Fields", ...]:
@@ -107,11 +104,13 @@ class Fields:
         return value
 
     def _get(self, name: str) -> object:
+        """Return the field's value, unchecked; None stands for null. Raises `ValueError` if the field is missing."""
         if name not in self.values:
             raise ValueError(f"{self.above}{name} is missing")
         return self.values[name]
 
     def _wrong(self, name: str, wanted: str) -> ValueError:
+        """Return the error to raise for a field that is there and is not what is `wanted`."""
         return ValueError(f"{self.above}{name} is {shown(self.values[name])} where {wanted} was expected")
 
 
@@ -131,4 +130,5 @@ def _finite(text: str) -> float:
 
 
 def _not_a_number(text: str) -> float:
+    """Raise `ValueError` for the words NaN and Infinity, which Python's parser takes for numbers and JSON does not."""
     raise ValueError(f"{text} is no number")

@@ -6,9 +6,8 @@ import socket
 import stat
 from pathlib import Path
 
-_FLAGS = (
-    os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-)  # O_NONBLOCK: opening a FIFO that nobody writes to must not block
+# O_NONBLOCK: opening a FIFO that nobody writes to must not block
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, folder: int | None = None) -> int:

@@ -11,7 +11,8 @@ _Done = TypeVar("_Done")
 
 
 def run(init: Init, work: Callable[[], _Done]) -> _Done:
-    """Run `work` in a thread and return or raise what it does. Raises `CancelledError` at once on a stop signal."""
+    """Run `work` in a thread and return or raise what it does. Raises `CancelledError` at once on a stop signal, and
+    leaves the thread to itself. The supervisor, in the main thread, finds weights and claims GPUs this way."""
     outcome: Future[_Done] = Future()
     thread = threading.Thread(target=_do, args=(work, outcome, init), name="background", daemon=True)
     try:
@@ -26,7 +27,7 @@ def run(init: Init, work: Callable[[], _Done]) -> _Done:
 
 
 def _do(work: Callable[[], _Done], outcome: Future[_Done], init: Init) -> None:
-    """Do the work, in the thread; its result or error is in `outcome` before the main thread is woken."""
+    """Do the work, as the thread; its result or error is in `outcome` before `run`, in the main thread, is woken."""
     try:
         outcome.set_result(work())
     except BaseException as error:  # noqa: BLE001 - `run` raises it in the main thread

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-CAP_S = 600.0
-"""Longest pause, and how long a run must have been ready for its crash to count as the first again."""
-
+CAP_S = 600.0  # longest pause; and a crash counts as the first again if the run was ready for so long
 _MAX_EXPONENT = 32  # far beyond the cap for any sensible base, and no float overflows on the way
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often vLLM has crashed in a row, and the pause before its next start. Times are seconds."""
+    """The pause before vLLM's next start, by how often it crashed in a row; the supervisor's. Times are seconds."""
 
     base_s: float = 10.0
     failures: int = 0

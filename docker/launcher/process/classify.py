@@ -1,9 +1,7 @@
-"""Decides from exit code and last lines why a run of vLLM ended, and so whether to start it again. Pure.
-
-A configuration error would recur at every start, after minutes of loading, so the launcher waits for a person. Anything
+"""Decides from exit code and last lines why a run of vLLM ended, and so whether to start it again. Pure. A
+configuration error would recur at every start, after minutes of loading, so the launcher waits for a person. Anything
 else is a crash and worth another try, and so is any end of a run that had been ready. A hang is a run that the launcher
-ended because it made no progress.
-"""
+ended because it made no progress."""
 
 import re
 import signal
@@ -28,11 +26,8 @@ class Verdict:
     cause: str | None = None
 
 
-USAGE_EXIT_CODE = 2
-"""argparse's exit code for an option it does not know or a value it cannot read."""
-NOT_FOUND_EXIT_CODE = 127
-"""A shell's exit code for a program that is not there."""
-
+USAGE_EXIT_CODE = 2  # of argparse, for an option it does not know or a value it cannot read
+NOT_FOUND_EXIT_CODE = 127  # of a shell, for a program that is not there
 _PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?")
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
 _COUNTED = re.compile(r"\d+ validation errors? for ")
@@ -40,6 +35,7 @@ _USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
 # vLLM's parent processes only report that a child failed; the child's own error comes before theirs
 _REPORT = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
 
+# types of exceptions that mean a wrong setting, with a pattern that their text must match (empty: any text)
 _CONFIGURATION_ERRORS = {
     "ValidationError": "",
     "VLLMValidationError": "",
@@ -50,7 +46,6 @@ _CONFIGURATION_ERRORS = {
     "KeyError": r"invalid (?:tool call|reasoning) parser",
     "FileNotFoundError": r"\.ya?ml\b",
 }
-"""Types of exceptions that mean a wrong setting, with a pattern that their text must match (empty: any text)."""
 # a ValueError of vLLM that goes away once another process has freed its memory
 _TEMPORARY = re.compile(r"(?:Free|Available) memory on .* is\s+less than")
 
@@ -102,19 +97,22 @@ def _root_cause(lines: Sequence[str]) -> str | None:
 
 
 def _explanation(lines: Sequence[str]) -> Iterable[str]:
-    """Return the lines below a pydantic error that name the field and the reason; nothing for other errors."""
+    """Return the lines below a pydantic error (`lines[0]`) that name its first field and reason; none for others."""
     if not _COUNTED.search(lines[0]):
         return ()
     return (line.partition(" [type=")[0] for line in lines[1:] if "For further information" not in line)
 
 
 def _joined(*parts: str) -> str:
+    """Return the lines as one `Verdict.cause`, cut to its bound."""
     return " ".join(part.strip() for part in parts if part.strip())[:_CAUSE_LIMIT]
 
 
 def _last_match(lines: Sequence[str], pattern: re.Pattern[str]) -> str | None:
+    """Return the last line that begins as `pattern` says, as a cause; None if none does."""
     return next((_joined(line) for line in reversed(lines) if pattern.match(line)), None)
 
 
 def _last_line(lines: Sequence[str]) -> str | None:
+    """Return the last line that is not blank, as a cause: what a shell said before it ended; None if there is none."""
     return next((_joined(line) for line in reversed(lines) if line.strip()), None)

@@ -1,9 +1,7 @@
-"""The duties of process 1: handle the signals that stop a container, and reap orphans.
-
-The main thread waits only in `Init.wait`, which returns for a signal, an ended process, readable output or `Init.wake`.
-The kernel drops a stop signal that process 1 neither handles nor blocks. So the image's entry point blocks them before
-Python begins (`env --block-signal`), and signals that arrived meanwhile are handled once an `Init` is entered.
-"""
+"""The duties of process 1: handle the signals that stop a container, and reap orphans. The main thread waits only in
+`Init.wait`, which returns for a signal, an ended process, readable output or `Init.wake`. The kernel drops a stop
+signal that process 1 neither handles nor blocks. So the image's entry point blocks them before Python begins (`env
+--block-signal`), and signals that arrived meanwhile are handled once an `Init` is entered."""
 
 import ctypes
 import math
@@ -89,11 +87,11 @@ class Init:
         readable = [reader for reader, _ in poll.poll(_milliseconds(seconds))]
         if self._wake_reader in readable:
             readable.remove(self._wake_reader)
-            os.read(self._wake_reader, 4096)
+            os.read(self._wake_reader, 4096)  # to empty the pipe; bytes left only end the next wait early
         return WaitResult(tuple(readable), _reap())
 
     def wake(self) -> None:
-        """Make the current or the next `wait` return; any thread may call it."""
+        """Make the current or next `wait` return, from any thread. Does nothing once the context was left."""
         with suppress(OSError):
             os.write(self._wake_writer, b"\0")
 
@@ -103,13 +101,13 @@ class Init:
 
 
 def _milliseconds(seconds: float | None) -> int | None:
-    """Return the timeout for `poll`, rounded up so that it is not called again too early; None for no limit."""
+    """Return the timeout for `poll` in milliseconds, rounded up so that it is not over too early; None for no limit."""
     return None if seconds is None else math.ceil(min(max(seconds, 0.0), _MAX_WAIT_S) * 1000)
 
 
 def _reap() -> dict[int, int]:
-    """Reap the children that have ended, adopted orphans included; the next call takes what is left. Return exit
-    codes by process id."""
+    """Reap the children that have ended, adopted orphans included, which would stay zombies otherwise; the next call
+    takes what is left. Return exit codes (negative: a signal) by process id."""
     ended: dict[int, int] = {}
     for _ in range(_MAX_REAPED_AT_ONCE):
         try:

@@ -1,8 +1,6 @@
-"""Writes output in a thread, so that a reader who stops reading (`docker logs`) does not block process 1.
-
-Unread output is queued up to a bound; beyond it lines are dropped, and one line in their place says how many bytes were
-lost. If the reader is gone, everything is dropped.
-"""
+"""Writes output in a thread, so that a reader who stops reading (`docker logs`) does not block process 1. Unread output
+is queued up to a bound; beyond it lines are dropped, and one line in their place says how many bytes were lost. If the
+reader is gone, everything is dropped."""
 
 import os
 import select
@@ -12,15 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-_MAX_BYTES = 8 * 1024 * 1024
-_WRITE_BYTES = 65536
+_MAX_BYTES = 8 * 1024 * 1024  # that wait to be written to one descriptor
+_WRITE_BYTES = 65536  # in one write, as much as a pipe holds
 
 
 class Sink(Protocol):
     """Where whole lines of output go: an `Outlet`, a buffer, or a file."""
 
     def write(self, data: bytes, /) -> object:
-        """Write `data`, which is one or more whole lines."""
+        """Take `data`, which is one or more whole lines. Nobody uses the result, which differs from sink to sink."""
 
 
 class Outlet:
@@ -38,7 +36,7 @@ class Outlet:
         threading.Thread(target=self._write_loop, name="outlet", daemon=True).start()
 
     def write(self, data: bytes, /) -> None:
-        """Queue lines, or drop them if the queue is full. Never blocks."""
+        """Queue lines for the thread, or drop them and count their bytes as lost if the queue is full. Never blocks."""
         with self._changed:
             if self._bytes + len(data) > self._max_bytes:
                 self._lost += len(data)
@@ -77,7 +75,7 @@ class Outlet:
                 self._changed.notify_all()
 
     def _next(self) -> bytes:
-        """Wait for data and take it from the queue; its bytes count against the bound until they are written."""
+        """Block the thread until there is data, and take it from the queue; it counts in `_bytes` until written."""
         with self._changed:
             while not self._queued:
                 self._changed.wait()
@@ -95,7 +93,7 @@ class Outlet:
                 return
 
     def _await_room(self) -> None:
-        """Block until the descriptor can be written to."""
+        """Block the thread until the descriptor, which is non-blocking, can be written to."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll()

@@ -1,7 +1,5 @@
 """Starts and ends vLLM (or nvidia-smi) in a process group of its own, passes its output on and keeps its last lines.
-
-Nothing here blocks except starting a program. Used by the supervisor and `resources.gpus`, in the main thread.
-"""
+Nothing here blocks except starting a program. Used by the supervisor and `resources.gpus`, in the main thread."""
 
 import contextlib
 import errno
@@ -16,9 +14,9 @@ from launcher.process import process_tree
 from launcher.process.outlet import Sink
 from launcher.process.process_tree import Descendant
 
-_READ_BYTES = 65536
+_READ_BYTES = 65536  # in one read, as much as a pipe holds
 _READS_AT_ONCE = 16  # in one `pump`, so that a flood of output cannot delay signals
-_MAX_LINE_BYTES = 65536
+_MAX_LINE_BYTES = 65536  # held back until a line ends; a longer one is passed on in pieces
 _KEPT_LINES = 1000  # the tracebacks of eight ranks and of the processes above them
 _KEPT_LINE_CHARACTERS = 2000
 _LINE_END = re.compile(rb"[\r\n]")
@@ -50,11 +48,11 @@ class Stream:
         self.open = True
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on."""
+        """Return the pipe's descriptor, on which `Process.readers` lets the owner wait."""
         return self._source
 
     def pump(self) -> list[str]:
-        """Copy what can be read without blocking. Return the lines completed by it."""
+        """Copy what can be read without blocking, a MiB at most. Return the lines completed by it."""
         lines: list[str] = []
         for _ in range(_READS_AT_ONCE):
             try:
@@ -68,14 +66,15 @@ class Stream:
         return lines
 
     def close(self) -> list[str]:
-        """Copy the rest, even an incomplete line, and close the pipe. Return the last lines."""
+        """Copy the rest (a MiB at most), even an incomplete line, and close the pipe. Return the last lines. Called
+        once the program has ended: a child that it left could keep the pipe open for ever."""
         lines = [*self.pump(), *self._pass(b"", final=True)] if self.open else []
         os.close(self._source)
         self.open = False
         return lines
 
     def _pass(self, chunk: bytes, *, final: bool) -> list[str]:
-        """Write whole lines to the sink and hold the rest back (`final`: write all). Return the lines written."""
+        """Write whole lines to the sink and hold the rest back (`final`: write all). Return those written."""
         text = self._held + chunk
         cut = len(text) if final or len(text) > _MAX_LINE_BYTES else _end_of_lines(text)
         whole, self._held = text[:cut], text[cut:]
@@ -108,7 +107,7 @@ class Process:
 
     @property
     def tail(self) -> Sequence[str]:
-        """The last 1000 lines of both streams, oldest first, each cut to 2000 characters."""
+        """The last 1000 lines of both streams, oldest first, each cut to 2000 characters; `classify` reads them."""
         return tuple(self._tail)
 
     def readers(self) -> Iterator[int]:
@@ -116,7 +115,7 @@ class Process:
         return (stream.fileno() for stream in self._streams if stream.open)
 
     def pump(self, readable: Iterable[int]) -> list[str]:
-        """Copy the output that waits at the `readable` descriptors. Return the lines completed by it."""
+        """Copy the output that waits at the `readable` descriptors. Return the lines completed, cut as in `tail`."""
         wanted = set(readable)
         return self._remember(
             line
@@ -131,21 +130,22 @@ class Process:
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """Send SIGKILL to every process of the group: a rank left behind would keep its GPU's memory. Processes that
-        have left the group are killed too: all descendants of the launcher except `spared`. (An orphan becomes the
-        launcher's child, so nothing else tells whose it was.)"""
+        """Send SIGKILL to every process of the group, after the grace period: a rank left behind would keep its GPU's
+        memory. Processes that have left the group are killed too: all descendants of the launcher except `spared`. (An
+        orphan becomes the launcher's child, so nothing else tells whose it was.) `note_end` must follow."""
         self._kill_main_group()
         self._kill_strays()
 
     def note_end(self, exit_code: int) -> None:
-        """Set `exit_code`, kill all processes that the main process left behind, copy the last output."""
+        """Set `exit_code`, which `Init.wait` returned, kill all processes that the main process left behind, copy the
+        last output. The owner calls it once; it takes the place of `Popen.wait`, as `Init` has reaped the process."""
         self._kill_main_group()
         self._popen.returncode = exit_code
         self._remember(line for stream in self._streams for line in stream.close())
         self._kill_strays()  # after closing the streams: reading /proc needs a descriptor
 
     def _kill_main_group(self) -> None:
-        """Send SIGKILL to the process group; nothing if none of it is left."""
+        """Send SIGKILL to the process group that `start` made; nothing if none of it is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -155,7 +155,7 @@ class Process:
             process_tree.kill_descendants(os.getpid(), self._spared)
 
     def _remember(self, lines: Iterable[str]) -> list[str]:
-        """Add the lines, cut to their bound, to `tail`, and return them."""
+        """Add lines of output, cut to their bound, to `tail`, and return them."""
         kept = [line[:_KEPT_LINE_CHARACTERS] for line in lines]
         self._tail.extend(kept)
         return kept
@@ -199,4 +199,5 @@ def _piped(
 
 
 def _end_of_lines(text: bytes) -> int:
+    """Return how many bytes of `text` are whole lines (or redraws of a progress bar, which end with a CR)."""
     return max(text.rfind(b"\n"), text.rfind(b"\r")) + 1

@@ -1,11 +1,9 @@
-"""Claims GPUs for a worker: one lock file for each GPU on the volume `gpu-slots`, which all workers of a host share.
-
-A GPU belongs to the launcher that has locked its file (`flock`); the lock survives every crash of vLLM and ends with
-the launcher. The file's content (`{"slug", "container", "since"}`) only tells who holds it; without the lock it means
+"""Claims GPUs for a worker: one lock file for each GPU on the volume `gpu-slots`, which all workers of a host share. A
+GPU belongs to the launcher that has locked its file (`flock`); the lock survives every crash of vLLM and ends with the
+launcher. The file's content (`{"slug", "container", "since"}`) only tells who holds it; without the lock it means
 nothing and is overwritten. A claim takes all GPUs that are needed or none. Launchers claim one after the other, under
 the lock `turn.lock` and without waiting for a GPU, so none sees half of another's claim and there is no deadlock. Other
-containers can write to the volume: no link is followed, and the wait for `turn.lock` is bounded.
-"""
+containers can write to the volume: no link is followed, and the wait for `turn.lock` is bounded."""
 
 import fcntl
 import json
@@ -24,9 +22,9 @@ from launcher.status.logs import timestamp
 
 _TURN_FILE = "turn.lock"
 _TURN_WITHIN_S = 2.0  # longest wait for `turn.lock`
-_LOOK_AGAIN_S = 0.01
-_HOLDER_BYTES = 4096  # that are read of a lock file
-_NAME = r"[!-~]+"
+_LOOK_AGAIN_S = 0.01  # between two tries to lock it
+_HOLDER_BYTES = 4096  # that are read of a lock file; a longer one has no valid holder
+_NAME = r"[!-~]+"  # nothing that could break a log line
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,12 @@ class GpuLocks:
 
     @property
     def are_claimed(self) -> bool:
-        """Whether this worker holds all the GPUs it needs."""
+        """Whether this worker holds all the GPUs it needs, from an earlier run or because it needs none."""
         return len(self._mine) == self._count
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """Lock and return the free GPUs with the lowest indexes among `seen`, or return those that are held already.
-        Blocks for 2 s at most. Raises `BusyError` if too few are free, `GpusError` if the container lacks them."""
+        """Lock and return the free GPUs with the lowest indexes among `seen`, or those that are held already. Blocks
+        for 2 s at most, in a thread. Raises `BusyError` if too few are free, `GpusError` if the container lacks any."""
         if self.are_claimed:
             return self._mine
         if len(seen) < self._count:
@@ -76,12 +74,12 @@ class GpuLocks:
         return self._mine
 
     def release(self) -> None:
-        """Release all GPUs."""
+        """Release all GPUs, at the end of the launcher, or when it waits for a person to mend its configuration."""
         self._mine = ()
         self._locks.close()
 
     def _take(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """Try to lock every GPU, keep the locks on the first free ones and release the rest; keep none if too few."""
+        """Work of `claim`: try to lock every GPU, keep the first free ones and release the rest; none if too few."""
         with ExitStack() as turn, ExitStack() as locks:
             folder = _close_with(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
             self._await_turn(_close_with(_open_lock_file(_TURN_FILE, folder), turn))
@@ -114,8 +112,8 @@ class GpuLocks:
 
 
 def _open_lock_file(name: str, folder: int) -> int:
-    """Open the lock file, made if it is not there; closed on exec, so that vLLM inherits no lock."""
-    return safe_open.open_regular(name, os.O_RDWR | os.O_CREAT, folder)  # close-on-exec: no rank inherits it
+    """Open a lock file in `folder`, made if it is not there; closed on exec, so that vLLM inherits no lock."""
+    return safe_open.open_regular(name, os.O_RDWR | os.O_CREAT, folder)
 
 
 def _close_with(descriptor: int, stack: ExitStack) -> int:
@@ -134,7 +132,7 @@ def _try_lock(file: int) -> bool:
 
 
 def _holder(file: int) -> Holder | None:
-    """Read who has locked the open file; None if its content is not a holder."""
+    """Read who has locked the open file; None if its content is not a holder: anybody may have written it."""
     try:
         said = Fields.of(document.parse(os.pread(file, _HOLDER_BYTES, 0)))
         names = (said.text(name, _NAME, most=128) for name in ("slug", "container", "since"))
@@ -144,7 +142,7 @@ def _holder(file: int) -> Holder | None:
 
 
 def _describe_holders(held: Mapping[GPU, Holder | None]) -> str:
-    """Return one line with the GPUs of each holder."""
+    """Return one line with the GPUs of each holder, for the text of `BusyError`."""
     by_holder: dict[Holder | None, list[str]] = {}
     for gpu, holder in held.items():
         by_holder.setdefault(holder, []).append(str(gpu.index))

@@ -11,7 +11,7 @@ from launcher.process.process import Process, StartError
 
 _COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 _TIMEOUT_S = 60.0  # without the persistence daemon the driver wakes each GPU first
-_MAX_OUTPUT_BYTES = 256 * 1024
+_MAX_OUTPUT_BYTES = 256 * 1024  # that are kept of nvidia-smi's; a GPU takes about 50
 _MAX_QUOTED = 300  # characters of its output in an error
 _ROW = re.compile(r"([0-9]{1,4}), *([A-Za-z0-9-]{1,100})")
 
@@ -29,7 +29,7 @@ class GPU:
 
 
 class _Capture:
-    """A sink (`outlet.Sink`) that keeps the first 256 KiB of a program's output."""
+    """A sink (`outlet.Sink`) that keeps the first 256 KiB of nvidia-smi's output, for `visible` to parse."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -60,7 +60,8 @@ def visible(init: Init) -> tuple[GPU, ...]:
 
 
 def _await_end(program: Process, init: Init) -> int:
-    """Wait for nvidia-smi and return its exit code. One that takes too long is abandoned: it may hang in the driver."""
+    """Wait for nvidia-smi and return its exit code. One that takes too long is killed and abandoned, since it may hang
+    in the driver: `note_end` gets SIGKILL's exit code for it, unseen. Raises as `visible` does."""
     deadline = time.monotonic() + _TIMEOUT_S
     while program.exit_code is None:
         left = deadline - time.monotonic()
@@ -82,11 +83,12 @@ def parse(text: str) -> tuple[GPU, ...]:
 
 
 def environ(gpus: Sequence[GPU]) -> dict[str, str]:
-    """Return the environment variables that make vLLM use these GPUs; none for a worker without GPUs."""
+    """Return the environment variables with which to start vLLM so that it uses these GPUs; none if there are none."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)} if gpus else {}
 
 
 def _gpu(line: str) -> GPU:
+    """Parse one line of nvidia-smi. Raises `GpusError`."""
     row = _ROW.fullmatch(line)
     if row is None:
         raise GpusError(f"nvidia-smi says {line[:_MAX_QUOTED]!r} where an index and a UUID were expected")

@@ -14,7 +14,8 @@ class SnapshotLock:
         self._descriptor = -1
 
     def take(self, directory: Path) -> None:
-        """Lock `directory` and release the earlier one, without blocking. Raises `WeightsError` during its removal."""
+        """Lock `directory` and release the earlier one, at the beginning of a run, before the files are checked. Does
+        not wait for a lock. Raises `WeightsError` if `make prune` is removing the directory, or it cannot be opened."""
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
@@ -30,7 +31,7 @@ class SnapshotLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Release the lock, if one is held."""
+        """Release the lock, if one is held; `take` does so before it keeps another, the supervisor at the end."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

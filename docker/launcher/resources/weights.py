@@ -1,10 +1,8 @@
 """Finds a slug's published snapshot and checks that its files are still those that READY.json describes. Reads only.
-
 Every start compares size, modification time and inode of each file with READY.json: one stat per file. Another size is
 refused. If time or inode differ (a restore from a backup, a touch, a flipped byte), the file is hashed in full, and
 refused if its sha256 differs. The digest is remembered for as long as the file's stat stays the same, so neither a
-restart of vLLM nor waiting for a repair hashes twice. All of it may block, so the supervisor runs it in a thread.
-"""
+restart of vLLM nor waiting for a repair hashes twice. All of it may block, so the supervisor runs it in a thread."""
 
 import errno
 import hashlib
@@ -18,15 +16,15 @@ from launcher.files import document, safe_open
 from launcher.files.document import Fields
 from launcher.process.init import CancelledError
 
-_CHUNK_BYTES = 8 * 1024 * 1024
-_MAX_READY_BYTES = 64 * 1024 * 1024
-_MAX_FILES = 100_000
-_MAX_PATH_BYTES = 4095
-_MAX_NAME_BYTES = 255
+_CHUNK_BYTES = 8 * 1024 * 1024  # hashed between two looks at `cancelled`
+_MAX_READY_BYTES = 64 * 1024 * 1024  # of READY.json: more than 100,000 files with usual paths take
+_MAX_FILES = 100_000  # in READY.json
+_MAX_PATH_BYTES = 4095  # Linux' bound of a path
+_MAX_NAME_BYTES = 255  # Linux' bound of one part of a path
 _PATH = r"[^\x00-\x1f\x7f]+"
 _SHA256 = r"[0-9a-f]{64}"
 _MAX_INODE = 2**64 - 1
-_MAX_NAMED = 5
+_MAX_NAMED = 5  # corrupt files that an error names
 
 IsCancelled = Callable[[], bool]
 
@@ -75,7 +73,7 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """Total size of all files."""
+        """Total size of all files, for the log and metrics of the loading speed."""
         return sum(file.stat.size for file in self.files)
 
 
@@ -103,7 +101,8 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
 
 
 def _withdrawal_reason(directory: Path) -> str | None:
-    """Return why the weights job removed the snapshot's READY.json; None if it left no readable reason."""
+    """Return why the weights job removed the snapshot's READY.json: the corrupt files that it names in a file beside
+    the snapshot. None if there is no such file, or it cannot be read: then READY.json is simply missing."""
     path = directory.with_name(f"{directory.name}.withdrawn.json")
     try:
         said = Fields.of(document.parse(safe_open.read(path, _MAX_READY_BYTES)))
@@ -116,14 +115,14 @@ def _withdrawal_reason(directory: Path) -> str | None:
 
 
 def parse(directory: Path, content: bytes) -> Snapshot:
-    """Parse READY.json. Raises `ValueError` with one line that says what is wrong. Pure."""
+    """Parse the bytes of READY.json in `directory`. Raises `ValueError` with one line that says what is wrong. Pure."""
     ready = Fields.of(document.parse(content))
     ready.whole("schema", 1, 1)
     return Snapshot(directory, ready.text("digest", _SHA256), _files(ready.sections("files", _MAX_FILES)))
 
 
 def manifest_digest(listed: tuple[File, ...]) -> str:
-    """Return the sha256 of the canonical manifest: for each file a line `path NUL size NUL sha256`, sorted."""
+    """Return the sha256 of a line `path NUL size NUL sha256` for each file, sorted, as the weights job computes it."""
     lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in listed)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -143,7 +142,8 @@ class Check:
             self._check(snapshot.directory / file.path, file)
 
     def _check(self, path: Path, file: File) -> None:
-        """Check one file: its size, and its sha256 if its time or inode is not as READY.json says. Raises as `run`."""
+        """Check one file: its size, and its sha256 if its time or inode is not as READY.json says. Raises as `run`:
+        `CorruptError` for anything but a missing file, so also if a link is in its place or the disk cannot read it."""
         try:
             stat = Stat.of(path)
             if stat.size != file.stat.size:
@@ -188,6 +188,7 @@ def _file(entry: Fields) -> File:
 
 
 def _is_safe(part: str) -> bool:
+    """Return whether one part of a path is an ordinary name, which cannot lead out of the snapshot."""
     return part not in ("", ".", "..") and len(part.encode()) <= _MAX_NAME_BYTES
 
 

@@ -1,8 +1,6 @@
-"""Keeps how long earlier starts of this worker took in each phase, to estimate how long the current one will take.
-
-The file is a JSON list of the last starts that became ready, `[{"loading": 41.2, ...}, ...]` in seconds, the latest
-last. It lies beside the engine's compile caches, since those decide how long the next start takes.
-"""
+"""Keeps how long earlier starts of this worker took in each phase, to estimate how long the current one will take. The
+file is a JSON list of the last starts that became ready, `[{"loading": 41.2, ...}, ...]` in seconds, the latest last.
+It lies beside the engine's compile caches, since those decide how long the next start takes."""
 
 import json
 import statistics
@@ -14,21 +12,12 @@ from launcher.files import document, safe_open
 from launcher.files.document import Fields
 
 KEPT = 5  # starts in the file
-COUNTED = (
-    Phase.STARTING,
-    Phase.LOADING,
-    Phase.COMPILING,
-    Phase.GRAPHS,
-    Phase.WARM_UP,
-    Phase.WARMING,
-)
-"""The phases that are kept: they are likely to take as long as last time, unlike a wait for weights or GPUs."""
-MIN_PERCENT = 10
-"""The least percentage of loaded weights to estimate by: the first file says little about the others."""
-
+# the phases that are kept: they are likely to take as long as last time, unlike a wait for weights or GPUs
+COUNTED = (Phase.STARTING, Phase.LOADING, Phase.COMPILING, Phase.GRAPHS, Phase.WARM_UP, Phase.WARMING)
+MIN_PERCENT = 10  # of the weights loaded, to estimate by: the first file says little about the others
 Start = Mapping[str, float]  # seconds by phase
-_MAX_BYTES = 65536
-_MAX_S = 1e7
+_MAX_BYTES = 65536  # of the file; five starts have about 1 KB
+_MAX_S = 1e7  # that a phase may have taken, in seconds; more is a broken file
 
 
 def read(path: Path) -> tuple[Start, ...]:
@@ -42,7 +31,7 @@ def read(path: Path) -> tuple[Start, ...]:
 
 
 def add(path: Path, seconds: Start) -> tuple[Start, ...]:
-    """Add a start to the file, or replace a broken file. Return the starts that it keeps. Raises `OSError`."""
+    """Add a start that became ready to the file, or replace a broken file. Return the starts kept. Raises `OSError`."""
     try:
         before = read(path)
     except (OSError, ValueError):

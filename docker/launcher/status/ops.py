@@ -1,9 +1,6 @@
 """The ops port: a thread that answers `GET /metrics` and `GET /state` from the state file, independent of the main
-loop.
-
-Anybody on the network may ask, so everything is bounded: the number of connections (the oldest is closed for a new
-one), the size of a request, and the time from connecting to the end of the answer. One request per connection.
-"""
+loop. Anybody on the network may ask, so everything is bounded: the number of connections (the oldest is closed for a
+new one), the size of a request, and the time from connecting to the end of the answer. One request per connection."""
 
 import asyncio
 import json
@@ -20,12 +17,10 @@ from pathlib import Path
 from launcher.status import page, state
 
 _MAX_CONNECTIONS = 256
-_ACCEPTED_AT_ONCE = (
-    16  # far fewer, so that a request is answered before its connection is closed for a new one
-)
-_BACKLOG = 128
-_TIMEOUT_S = 5.0
-_MAX_HEAD_BYTES = 8192
+_ACCEPTED_AT_ONCE = 16  # far fewer: a request is answered before its connection is closed for a new one
+_BACKLOG = 128  # connections that the kernel keeps until they are accepted
+_TIMEOUT_S = 5.0  # from connecting to the end of the answer
+_MAX_HEAD_BYTES = 8192  # of a request
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _MEASURED_EVERY_S = 5.0
@@ -33,8 +28,8 @@ _STALE_AFTER_S = 30.0
 
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
-    """Start threads that answer on `port` until the process ends, and return. Raises `OSError`, `RuntimeError`. `disks`
-    are the directories of which /metrics reports the free space, by name."""
+    """Start threads that answer on `port` until the process ends, and return. Raises `OSError` (the port is taken),
+    `RuntimeError` (no thread is left). `disks` are directories, by name, whose free space /metrics reports."""
     listener = socket.create_server(("", port))
     server = _Server(state_file, [_Disk(name, path) for name, path in disks.items()])
     threading.Thread(target=server.run, args=(listener,), name="ops", daemon=True).start()
@@ -49,7 +44,7 @@ class _Server:
         self._open: dict[asyncio.StreamWriter, None] = {}  # in the order they came
 
     def run(self, listener: socket.socket) -> None:
-        """Serve for ever; after a failure start again a second later."""
+        """Serve for ever, in the thread. After a failure (no descriptor is left) start again a second later."""
         while True:
             with suppress(OSError), asyncio.Runner() as runner:
                 runner.get_loop()  # raises if no descriptor is left
@@ -67,7 +62,8 @@ class _Server:
         await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request within 5 s and close the connection; beyond the limit close the oldest one first."""
+        """Answer one request within 5 s and close the connection; beyond the limit close the oldest one first. asyncio
+        runs it as a task for each connection; whatever goes wrong only ends that connection."""
         self._open[writer] = None
         if len(self._open) > _MAX_CONNECTIONS:
             next(iter(self._open)).transport.abort()
@@ -83,7 +79,7 @@ class _Server:
             writer.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
-        """Return the whole response to a request head."""
+        """Return the whole response to a request head; reads the state file, a few KB on a tmpfs, in the loop."""
         request = _REQUEST.match(head)
         if request is None:
             return _response(HTTPStatus.BAD_REQUEST, "text/plain", "GET /metrics or /state\n")
@@ -99,7 +95,7 @@ class _Server:
         return _response(HTTPStatus.NOT_FOUND, "text/plain", "GET /metrics or /state\n")
 
     def _measured(self) -> dict[str, tuple[int, int]]:
-        """Return free and total bytes of each disk that could be measured lately."""
+        """Return free and total bytes of each disk that could be measured lately, for `page.exposition`."""
         return {disk.name: space for disk in self._disks if (space := disk.space) is not None}
 
 
@@ -130,6 +126,7 @@ class _Disk:
         return self._measurement[1]
 
     def _measure_loop(self) -> None:
+        """Measure for ever, in the disk's own thread."""
         while True:
             self._measure()
             time.sleep(_MEASURED_EVERY_S)

@@ -8,8 +8,7 @@ from launcher.engine.phases import Phase
 from launcher.status.history import left_s
 from launcher.status.state import State, Trouble
 
-Disks = Mapping[str, tuple[int, int]]
-"""Free and total bytes of each disk, by its name (`weights`, `cache`)."""
+Disks = Mapping[str, tuple[int, int]]  # free and total bytes of each disk, by its name (`weights`, `cache`)
 
 
 def exposition(state: State, disks: Disks, now: datetime | None = None) -> str:
@@ -23,6 +22,7 @@ def report(state: State, now: datetime | None = None) -> dict[str, object]:
 
 
 def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
+    """Yield the lines of `exposition`; docs/metrics.md says what each means."""
     yield from _gauge("launcher_phase", _by("phase", {phase: phase is state.phase for phase in Phase}))
     seconds = {**state.seconds, state.phase: round(state.age_s(now), 3)}
     yield from _gauge("launcher_phase_seconds", _by("phase", seconds))
@@ -44,6 +44,7 @@ def _metrics(state: State, disks: Disks, now: datetime) -> Iterator[str]:
 
 
 def _left_s(state: State, now: datetime) -> float | None:
+    """Return the estimated seconds until ready, rounded to a tenth; None if unknown (`history.left_s`)."""
     left = left_s(state.usual, state.phase, state.age_s(now), state.percent)
     return None if left is None else round(left, 1)
 
@@ -74,5 +75,6 @@ def _gauge(name: str, samples: Mapping[str, float]) -> Iterator[str]:
 
 
 def _counter(name: str, value: int) -> Iterator[str]:
+    """Yield the two lines of a counter, which has no labels."""
     yield f"# TYPE {name} counter"
     yield f"{name} {value}"

@@ -33,17 +33,17 @@ class Progress:
 
     @property
     def run(self) -> int:
-        """How many runs have begun, the current one included."""
+        """How many runs have begun, the current one included; it is the number of a run in the log."""
         return self._run
 
     @property
     def is_starting(self) -> bool:
-        """Whether the current phase comes before ready in a start-up."""
+        """Whether the current phase comes before ready in a start-up; False also in a back-off."""
         return self._timeline.phase.is_start_up and self._timeline.phase is not Phase.READY
 
     @property
     def was_ready(self) -> bool:
-        """Whether this run has been ready."""
+        """Whether this run has been ready, so that clients' requests may be in it when it is told to stop."""
         return self._timeline.phase is Phase.READY or Phase.READY in self._timeline.seconds
 
     @property
@@ -53,13 +53,13 @@ class Progress:
 
     @property
     def ready_s(self) -> float:
-        """Seconds this run has been ready; 0 if it never was."""
+        """Seconds this run has been ready, which decide how long the pause after its crash is; 0 if it never was."""
         if self._timeline.phase is Phase.READY:
             return self._clock() - self._timeline.since
         return self._timeline.seconds.get(Phase.READY, 0.0)
 
     def begin(self) -> None:
-        """Begin a new run, with the check of the weights."""
+        """Begin a new run, with the check of the weights: forget the earlier run's phases. Troubles stay counted."""
         self._run += 1
         self._percent = self._compile_cache_hit = None
         self._timeline = Timeline(Phase.WEIGHTS_CHECK, self._clock())
@@ -110,7 +110,7 @@ class Progress:
         self._write(trouble, problem)
 
     def set_weights_bytes(self, count: int) -> None:
-        """Note the size of the weights; the next write of the state file has it."""
+        """Note the size of the weights; the next write of the state file, by the main thread, has it."""
         self._weights_bytes = count
 
     def _gb_per_s(self) -> float | None:
@@ -137,7 +137,7 @@ class Progress:
             self._log.error("history-not-written", file=str(self._history_file), problem=error.strerror)
 
     def _write(self, trouble: Trouble | None = None, problem: str | None = None) -> None:
-        """Replace the state file; log a failure."""
+        """Replace the state file, after a change; log a failure. A trouble stays in the file until the next change."""
         age = timedelta(seconds=self._clock() - self._timeline.since)
         now = State(
             slug=self._log.slug,

@@ -19,8 +19,8 @@ from launcher.files import document, safe_open
 from launcher.files.document import Fields
 from launcher.status.logs import timestamp
 
-_MAX_BYTES = 1024 * 1024
-_MAX_S = 1e10
+_MAX_BYTES = 1024 * 1024  # of the file, and of `problem`
+_MAX_S = 1e10  # of a phase, in seconds: three centuries
 _MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 
 
@@ -55,11 +55,11 @@ class State:
     since: str = field(default_factory=timestamp)
 
     def age_s(self, now: datetime) -> float:
-        """Seconds since the phase began."""
+        """Seconds since the phase began; 0 if the clock was set back."""
         return max(0.0, (now - datetime.fromisoformat(self.since)).total_seconds())
 
     def describe(self, now: datetime | None = None) -> str:
-        """Return phase, percentage, age and problem in one line for a person."""
+        """Return phase, percentage, age and problem in one line for a person; the health check prints it."""
         age_s = self.age_s(now or datetime.now(UTC))
         percent = "" if self.percent is None else f" {self.percent} %"
         problem = "" if self.problem is None else f": {self.problem}"
@@ -67,7 +67,7 @@ class State:
 
 
 def write(path: Path, state: State) -> None:
-    """Replace the state file atomically. Raises `OSError`."""
+    """Replace the state file atomically, so that a reader never sees half of it. Raises `OSError`."""
     safe_open.replace(path, json.dumps({"schema": 1} | asdict(state), ensure_ascii=False))
 
 
@@ -101,9 +101,11 @@ def _parsed(said: Fields) -> State:
 
 
 def _moment(text: str) -> str:
+    """Return the timestamp itself if it is a date that exists, so that `age_s` can rely on it. Raises `ValueError`."""
     datetime.fromisoformat(text)
     return text
 
 
 def _seconds(phases: Fields) -> dict[str, float]:
+    """Return the seconds of each phase. Raises `ValueError` for an unknown phase or no number."""
     return {Phase(name).value: phases.number(name, _MAX_S) for name in phases.values}
