@@ -20,18 +20,19 @@ from cards.facts import CardError
 from cards.host import HostError
 from cards.request import LayoutRequest, setting
 
-_REFUSED, _BAD_INPUT, _HOST = 1, 2, 3
+_REFUSED, _BAD_INPUT, _HOST = 1, 2, 3  # exit codes
 
 
 class _Parser(argparse.ArgumentParser):
     """Prints an error as one line instead of the usage."""
 
     def error(self, message: str) -> NoReturn:
+        """End the program; argparse calls it for a wrong command line."""
         self.exit(_BAD_INPUT, f"cards: {message}\n")
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command line `words` and return the exit code."""
+    """Run the command line `words` and return the exit code. Errors go to stderr; for wrong words argparse exits."""
     asked = _arguments().parse_args(words)
     try:
         return _answer(asked, card.load(asked.cards, asked.slug))
@@ -42,6 +43,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line. The volumes' defaults are where the container `SLUG-check` has them."""
     parser = _Parser(prog="cards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--cards", type=Path, default=Path(__file__).parents[1], help="directory of the slugs"
@@ -56,7 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _answer(asked: argparse.Namespace, found: Card) -> int:
-    """Run the verb on the card and return the exit code. Raises `CardError`, `validation.Refused`."""
+    """Run the verb on the card, print the answer, return the exit code. Raises `CardError`, `validation.Refused`."""
     if asked.verb == "host":
         return _host(asked, found)
     if asked.verb == "check":
@@ -77,7 +79,7 @@ def _host(asked: argparse.Namespace, found: Card) -> int:
 
 
 def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
-    """Return what is wrong with the GPUs; nothing for a slug that runs on the CPU."""
+    """Return what is wrong with the host's GPUs, or why they cannot be examined; nothing for a slug on the CPU."""
     try:
         return list(preflight.of_gpus(found, host.gpus(asked.slots))) if found.gpus else []
     except HostError as error:
@@ -85,6 +87,7 @@ def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
 
 
 def _disk_problems(asked: argparse.Namespace, found: Card) -> list[str]:
+    """Return what is wrong with the weights volume, or why it cannot be examined."""
     try:
         return list(preflight.of_disk(found, volume.measure(asked.weights, found.slug, found.weights.repo)))
     except HostError as error:

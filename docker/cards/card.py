@@ -1,4 +1,5 @@
-"""Reads one slug's card.yaml (and a share from its serve.yaml) and checks every fact, also those that others use."""
+"""Reads one slug's card.yaml (and a share from its serve.yaml) and checks every fact, also those that others use.
+Others call `load`; each private function checks one section for it, and raises CardError for the first wrong fact."""
 
 import datetime
 import re
@@ -13,7 +14,7 @@ _SLUG = r"[a-z0-9][a-z0-9-]*"
 _VERSION = r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
 VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
-# the facts of a pinned wheel
+# the facts that a pinned wheel may have
 _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
 
 
@@ -102,7 +103,7 @@ def _card(card: Facts, memory_share: float) -> Card:
 
 
 def _progress(card: Facts) -> None:
-    """Check the section that only the gateway reads. Raises CardError."""
+    """Check the section that only the gateway reads: a wrong fact shall be found before a start. Raises CardError."""
     if "progress" in card:
         progress = card.section("progress")
         progress.only("suspect_s", "down_s")
@@ -114,6 +115,7 @@ def _progress(card: Facts) -> None:
 
 
 def _weights(weights: Facts) -> Weights:
+    """Check the section `weights` and return it."""
     weights.only("repo", "format", "bytes", "licence", "architectures", "trust_remote_code")
     return Weights(
         repo=weights.text("repo", r"[\w.-]+/[\w.-]+", "owner/name"),
@@ -165,17 +167,20 @@ def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
 
 
 def _seconds(times: Facts) -> None:
+    """Check that every fact of the section is a whole number of seconds."""
     for name in times.values:
         times.whole(name)
 
 
 def _shape(shape: Facts) -> Shape:
+    """Check the section `hardware.shape`, by which layouts are judged, and return it."""
     shape.only("heads", "kv_heads", "experts")
     experts = _experts(shape.section("experts")) if "experts" in shape else None
     return Shape(shape.whole("heads"), shape.whole("kv_heads"), experts)
 
 
 def _experts(experts: Facts) -> Experts:
+    """Check the section `hardware.shape.experts` and return it; without `block` a part may have any width."""
     experts.only("count", "intermediate", "block")
     block = experts.whole("block") if "block" in experts else 1
     return Experts(experts.whole("count"), experts.whole("intermediate"), block)
@@ -193,12 +198,13 @@ def _layouts(hardware: Facts, shape: Shape | None) -> tuple[Layout, ...]:
 
 
 def _layout(layout: Facts) -> Layout:
+    """Check one entry of `hardware.layouts` and return it."""
     layout.only("tensor_parallel", "expert_parallel")
     return Layout(layout.whole("tensor_parallel"), layout.flag("expert_parallel"))
 
 
 def _serving(serving: Facts, vllm: str) -> int:
-    """Check the section, and return the context that is served, in tokens. Raises CardError."""
+    """Check the section, also against vLLM's pinned version, and return the context that is served, in tokens."""
     serving.only(
         "context", "model_context", "parsers", "sampling", "images", "media_domains", "vllm_minimum", "warms"
     )
@@ -219,7 +225,7 @@ def _serving(serving: Facts, vllm: str) -> int:
 
 
 def _warms(serving: Facts, parsers: Facts) -> None:
-    """Check that a worker is warmed up only with what its parsers and images allow. Raises CardError."""
+    """Check that a worker is warmed up (`LAUNCHER_WARMS`) only with what its parsers and images allow."""
     if "warms" in serving:
         can = [
             "text",
@@ -267,5 +273,5 @@ def _proof(proof: Facts) -> Proof:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with, to compare by; the suffix of a nightly build is left out."""
+    """Return the numbers that a version (of vLLM or a driver) begins with, to compare by; no nightly build's suffix."""
     return tuple(int(number) for number in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if number)

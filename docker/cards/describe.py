@@ -33,4 +33,5 @@ def _gpus(gpus: GpuNeeds) -> Iterator[str]:
 
 
 def _row(name: str, said: str) -> str:
+    """Return a line with the name in a column of its own; line breaks in a card's text become spaces."""
     return f"  {name:<11} {' '.join(said.split())}"

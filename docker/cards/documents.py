@@ -1,8 +1,6 @@
 """Reads regular files up to a size; parses JSON (READY.json, holders of GPU locks) and YAML as far as cards need it.
-
 The rest of YAML is refused: aliases, which turn a few lines into gigabytes, tags, which make objects, deep nesting, and
-numbers with more digits than Python converts.
-"""
+numbers with more digits than Python converts."""
 
 import errno
 import json
@@ -13,12 +11,13 @@ from typing import Any
 
 import yaml
 
-_MAX_DEPTH = 20
-_MAX_NUMBER = 30
+_MAX_DEPTH = 20  # of mappings and lists in YAML; a card has 4
+_MAX_NUMBER = 30  # characters of a number in YAML
 
 
 def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
-    """Return the content of a regular file. Raises OSError, also for a link unless `follow`, and if it is too large."""
+    """Return the content of a regular file. Raises OSError, also if it is larger than `most_bytes`, and for a link
+    unless `follow`: on a volume, unlike among the operator's cards, a link may have been set by another container."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -30,8 +29,7 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Return the JSON object in a file that others may have written. Raises ValueError for anything else, and for
-    deep nesting."""
+    """Return the JSON object in a file that others may have written. Raises ValueError, also for deep nesting."""
     try:
         found = json.loads(content.decode())
     except RecursionError:
@@ -81,5 +79,6 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
+    """Return the error to raise for what `_Loader` does not take, with the line where it stands."""
     where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
     return yaml.YAMLError(where + reason)

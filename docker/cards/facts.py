@@ -7,9 +7,8 @@ from pathlib import Path
 
 from cards import documents
 
-_MAX_BYTES = 256 * 1024
-_MAX_WHOLE = 10**18
-"""Largest whole number in a card: an exabyte."""
+_MAX_BYTES = 256 * 1024  # of card.yaml or serve.yaml
+_MAX_WHOLE = 10**18  # largest whole number in a card: an exabyte
 _SHOWN = 100  # characters of a value in an error
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -39,7 +38,7 @@ class Facts:
                 )
 
     def text(self, key: str, pattern: str = r"(?s).*\S.*", wanted: str = "a text") -> str:
-        """Return a text that `pattern` matches in full; `wanted` describes it in the error."""
+        """Return a printable text that `pattern` matches in full; `wanted` describes it in the error."""
         value = self.values.get(key)
         if not isinstance(value, str) or _UNPRINTABLE.search(value) or not re.fullmatch(pattern, value):
             raise self.wrong(key, wanted)
@@ -55,7 +54,7 @@ class Facts:
         return value
 
     def share(self, key: str, default: float) -> float:
-        """Return a number above 0 and at most 1; `default` if the fact is missing."""
+        """Return a number above 0 and at most 1, as vLLM's part of the memory; `default` if the fact is missing."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise self.wrong(key, "more than 0 and at most 1")
@@ -98,7 +97,7 @@ class Facts:
 
 
 def read(path: Path) -> Facts:
-    """Read a YAML file. Raises CardError."""
+    """Read card.yaml or serve.yaml, a mapping of facts that are not checked yet. Raises CardError."""
     try:
         values = documents.parse_yaml(documents.read(path, _MAX_BYTES, follow=True))
     except OSError as error:
@@ -116,6 +115,6 @@ def _key_text(key: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as errors quote it, cut to 100 characters."""
+    """Return a value as errors quote it, cut to 100 characters, so that an error stays one line."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

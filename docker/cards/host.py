@@ -19,9 +19,9 @@ _FABRIC = ("index", "fabric.state", "fabric.status")
 _CAPABILITY = ("index", "compute_cap")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _UUID = re.compile(r"[A-Za-z0-9-]{1,100}")
-_HOLDER_BYTES = 4096
-_TURN_WITHIN_S = 5.0  # longest wait for `turn.lock`
-_LOOK_AGAIN_S = 0.01
+_HOLDER_BYTES = 4096  # that are read of a lock file, as launchers do
+_TURN_WITHIN_S = 5.0  # longest wait for `turn.lock`; a launcher that waits for it gives up after 2 s
+_LOOK_AGAIN_S = 0.01  # between two tries to lock it
 _NOT_THERE = ("N/A", "[N/A]", "Not Supported", "[Not Supported]")
 
 
@@ -62,26 +62,26 @@ def _gpu(row: list[str], fabric: dict[str, str], capabilities: dict[str, str], s
 
 
 def _fabric(nvidia_smi: str) -> dict[str, str]:
-    """Return the fabric's state by GPU index."""
+    """Return the state of the NVSwitch fabric by GPU index; nothing if the driver is too old to know of it."""
     rows = _rows_if_known(nvidia_smi, _FABRIC)
     return {index: _fabric_state(state, status) for index, state, status in rows}
 
 
 def _fabric_state(state: str, status: str) -> str:
-    """Return the state, with the status if that is bad; empty if the GPU has no fabric."""
+    """Return the state for `Gpu.fabric`, with the status if that is bad; empty if the GPU has no fabric."""
     if state in _NOT_THERE:
         return ""
     return state if status in ("Success", *_NOT_THERE) else f"{state}, {status}"
 
 
 def _capabilities(nvidia_smi: str) -> dict[str, str]:
-    """Return the compute capability by GPU index."""
+    """Return the compute capability by GPU index; nothing if the driver is too old to report it."""
     rows = _rows_if_known(nvidia_smi, _CAPABILITY)
     return {index: "" if kind in _NOT_THERE else kind for index, kind in rows}
 
 
 def _rows_if_known(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
-    """Return `_rows`, or no rows if the driver is too old to know one of the fields."""
+    """Return `_rows`, or no rows if the driver is too old to know one of the fields: then the host may still do."""
     try:
         return _rows(nvidia_smi, fields)
     except HostError as error:
@@ -104,7 +104,7 @@ def _rows(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
 
 
 def _run(*words: str) -> str:
-    """Run nvidia-smi and return what it printed. Raises HostError, also if it takes too long."""
+    """Run nvidia-smi, blocking, and return what it printed. Raises HostError, also if it takes longer than 60 s."""
     try:
         answer = subprocess.run(  # noqa: S603 - fixed words, no shell
             words,
@@ -131,13 +131,15 @@ def _run(*words: str) -> str:
 
 
 def _unexpected(said: str) -> HostError:
+    """Return the error to raise for output of nvidia-smi that cannot be parsed."""
     return HostError(
         f"nvidia-smi said {said[:200]!r}, which tells nothing of a GPU: run nvidia-smi on the host"
     )
 
 
 def _holder(slots: Path, uuid: str) -> str:
-    """Return the slug that has locked the GPU's file on the volume `gpu-slots`, `""` if none has. Raises HostError."""
+    """Return the slug that has locked the GPU's file on the volume `gpu-slots`, `""` if none has (or there is no file).
+    Takes locks itself for a moment. Raises HostError."""
     with ExitStack() as open_files:
         try:
             turn, slot = (_open(slots / name, open_files) for name in ("turn.lock", uuid))
@@ -169,7 +171,7 @@ def _await_turn(turn: int, path: Path) -> None:
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
-    """Lock the open file unless somebody else has; return whether it is locked now. Never blocks."""
+    """Lock the open file (LOCK_SH or LOCK_EX) unless another process has. Return whether it is locked. Never blocks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -25,7 +25,7 @@ class Experts:
     block: int
 
     def objections(self, ways: int) -> Iterator[str]:
-        """Yield why an expert cannot be cut into `ways` parts; nothing if it can."""
+        """Yield why an expert cannot be cut into `ways` parts, for a layout of cut experts; nothing if it can."""
         if self.intermediate % ways:
             yield f"experts {self.intermediate} wide cannot be cut evenly over {ways} GPUs"
         elif (part := self.intermediate // ways) % self.block:
@@ -44,7 +44,7 @@ class Shape:
     experts: Experts | None
 
     def objections(self, layout: Layout) -> Iterator[str]:
-        """Yield why vLLM would refuse the layout; nothing if it would not."""
+        """Yield why vLLM would refuse the layout, of a card or of `make check-card`; nothing if it would not."""
         ways = layout.tensor_parallel
         if self.heads % ways:
             yield f"{self.heads} attention heads cannot be shared out evenly over {ways} GPUs"

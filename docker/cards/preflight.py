@@ -1,4 +1,4 @@
-"""Compares a host with a card: one sentence for each thing that would keep the model from running there. Pure."""
+"""Compares a host with a card (`cards host`): a sentence for each thing that keeps the model from running. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +44,7 @@ def _driver(gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _at_least(driver: str, least: str) -> bool:
+    """Return whether the driver is at least that of the card; False for what is no version."""
     return bool(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}", driver)) and version(driver) >= version(least)
 
 
@@ -85,10 +86,12 @@ def _is_of_another_kind(gpus: GpuNeeds, gpu: Gpu) -> bool:
 
 
 def _kinds(gpus: Iterable[Gpu]) -> str:
+    """Return the compute capabilities of these GPUs, each once, for a sentence."""
     return ", ".join(dict.fromkeys(gpu.compute_capability for gpu in gpus))
 
 
 def _is_in_use(card: Card, gpu: Gpu) -> bool:
+    """Return whether a worker holds the GPU, or some process leaves less memory free than vLLM will take."""
     return bool(gpu.holder) or gpu.free_bytes < card.memory_share * gpu.total_bytes
 
 
@@ -104,8 +107,10 @@ def _in_use_by(card: Card, holder: str, in_use: Sequence[Gpu]) -> str:
 
 
 def _indexes(gpus: Iterable[Gpu]) -> str:
+    """Return these GPUs' indexes, for the beginning of a sentence: `GPU 0, 3`."""
     return f"GPU {', '.join(str(gpu.index) for gpu in gpus)}"
 
 
 def _sizes(counts: Iterable[float]) -> str:
+    """Return sizes (bytes) in gigabytes, each once, for a sentence."""
     return ", ".join(dict.fromkeys(map(gigabytes, counts)))

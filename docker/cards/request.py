@@ -26,7 +26,7 @@ class LayoutRequest:
 
     @classmethod
     def of(cls, settings: Iterable[tuple[str, str]]) -> "LayoutRequest":
-        """Make it from pairs of name and value. The last pair of a name counts; an empty value means None."""
+        """Make it from pairs that `setting` has checked. The last pair of a name counts; an empty value means None."""
         given = {name: value for name, value in dict(settings).items() if value}
         return cls(
             tensor_parallel=int(given["TP"]) if "TP" in given else None,

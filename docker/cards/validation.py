@@ -1,8 +1,6 @@
-"""Decides by a card alone whether a layout, GPUs and their memory can serve the model. Pure.
-
-Each GPU needs memory for its part of the weights and `WORK_BYTES`, both within the share that vLLM takes, and at least
-what the card declares (`hardware.gpu_memory_bytes`).
-"""
+"""Decides by a card alone whether a layout, GPUs and their memory can serve the model. Pure. Each GPU needs memory for
+its part of the weights and `WORK_BYTES`, both within the share that vLLM takes, and at least what the card declares
+(`hardware.gpu_memory_bytes`)."""
 
 import math
 from collections.abc import Iterator
@@ -11,8 +9,7 @@ from cards.card import Card, GpuNeeds
 from cards.layout import Layout
 from cards.request import LayoutRequest
 
-WORK_BYTES = 4_000_000_000
-"""For activations, NCCL's buffers and the smallest useful KV cache, on each GPU."""
+WORK_BYTES = 4_000_000_000  # for activations, NCCL's buffers and the smallest useful KV cache, on each GPU
 
 
 class Refused(Exception):
@@ -33,7 +30,7 @@ def verdict(card: Card, request: LayoutRequest) -> str:
 
 
 def _on_the_cpu(card: Card, request: LayoutRequest) -> str:
-    """Return the verdict for a slug without GPUs. Raises Refused if the request spreads it over some."""
+    """Return `verdict` for a slug without GPUs. Raises Refused if the request spreads it over some."""
     if request.tensor_parallel not in (None, 1) or request.expert_parallel:
         raise Refused(f"{card.slug} runs on the CPU: it cannot be spread over GPUs, so leave out TP and EP")
     return f"{card.slug} runs on the CPU and needs no GPU"
@@ -71,10 +68,12 @@ def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutReque
 
 
 def _instead(gpus: GpuNeeds) -> str:
+    """Return what to use in place of a refused layout, for the end of a sentence."""
     return f"declared to work: {_declared(gpus)}"
 
 
 def _declared(gpus: GpuNeeds) -> str:
+    """Return the layouts of the card in one line."""
     return ", ".join(map(str, gpus.layouts))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from cards import documents
 from cards.host import HostError
 
-_MAX_READY_BYTES = 64 * 1024 * 1024
+_MAX_READY_BYTES = 64 * 1024 * 1024  # of READY.json, as for the launcher
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,19 @@ def measure(root: Path, slug: str, repo: str) -> Disk:
 
 
 def _staged(root: Path, repo: str) -> int:
-    """Return the bytes of the largest unfinished download of the repository."""
+    """Return the bytes of the repository's largest unfinished download, which the weights job can resume."""
     downloads = (root / ".staging").glob(f"{repo.replace('/', '--')}-*")
     return max(map(_size, downloads), default=0)
 
 
 def _size(directory: Path) -> int:
+    """Return the bytes of all files below a directory."""
     paths = (Path(parent, name) for parent, _, names in os.walk(directory) for name in names)
     return sum(path.lstat().st_size for path in paths)
 
 
 def _complete(snapshot: Path, repo: str) -> bool:
-    """Return whether READY.json is for the repository and each file that it lists has its size."""
+    """Return whether there is a READY.json of the repository, and each file that it lists has its size."""
     try:
         ready = documents.parse_json(documents.read(snapshot / "READY.json", _MAX_READY_BYTES))
         files = ready["files"]
