@@ -95,7 +95,7 @@ def _disk_problems(asked: argparse.Namespace, found: Card) -> list[str]:
 
 
 def _say_no(code: int, *sentences: str) -> int:
-    """Print the sentences to stderr and return `code`."""
+    """Print the sentences to stderr and return `code`, with which the program then ends."""
     sys.stderr.writelines(f"{sentence}\n" for sentence in sentences)
     return code
 

@@ -159,7 +159,7 @@ def _hardware(hardware: Facts) -> GpuNeeds | None:
 
 
 def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
-    """Return the kinds of GPU that the recipe is for; none for any kind."""
+    """Return the compute capabilities that the recipe is for, which is an optional fact; empty: any GPU will do."""
     if "compute_capabilities" not in hardware:
         return ()
     wanted = 'a list of compute capabilities in quotes, such as ["9.0"]'
@@ -167,7 +167,7 @@ def _compute_capabilities(hardware: Facts) -> tuple[str, ...]:
 
 
 def _seconds(times: Facts) -> None:
-    """Check that every fact of the section is a whole number of seconds."""
+    """Check that every fact of the section (`load_s`, `progress`) is a whole number of seconds."""
     for name in times.values:
         times.whole(name)
 
@@ -238,7 +238,7 @@ def _warms(serving: Facts, parsers: Facts) -> None:
 
 
 def _pins(pins: Facts) -> str:
-    """Check the pins and return vLLM's pinned version. Raises CardError; `pins` compares wheel names with versions."""
+    """Check the pins and return vLLM's pinned version. The package `pins` compares the wheels' names with versions."""
     pins.only("vllm", "torch")
     for part in (pins.section("vllm"), pins.section("torch")):
         part.only(*_PIN)
@@ -251,7 +251,7 @@ def _pins(pins: Facts) -> str:
 
 
 def _candidate(card: Facts) -> str:
-    """Return a remark on the candidate for the next pin, empty if there is none. Raises CardError."""
+    """Return a remark on the candidate for the next pin, to append to vLLM's version; empty if there is none."""
     if "candidate" not in card:
         return ""
     candidate = card.section("candidate")

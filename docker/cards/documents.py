@@ -29,7 +29,7 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Return the JSON object in a file that others may have written. Raises ValueError, also for deep nesting."""
+    """Return the JSON object in a volume's file (READY.json, a GPU lock). Raises ValueError, also for deep nesting."""
     try:
         found = json.loads(content.decode())
     except RecursionError:
@@ -40,7 +40,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes) -> object:
-    """Return the value of a YAML file. Raises ValueError with one line that says what is wrong and where."""
+    """Return the value of card.yaml or serve.yaml. Raises ValueError with one line that says what is wrong where."""
     try:
         return yaml.load(content.decode(), _Loader)  # noqa: S506 - a SafeLoader that takes less
     except yaml.YAMLError as error:
@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        """Convert a scalar; an impossible number or date stays a text, which the check of its fact then refuses."""
+        """Convert a scalar (an override): an impossible number or date stays a text, which its fact's check refuses."""
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep=deep)
         if len(node.value) > _MAX_NUMBER and node.tag.endswith((":int", ":float")):

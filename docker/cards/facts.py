@@ -77,7 +77,7 @@ class Facts:
         return tuple(value)
 
     def section(self, key: str) -> "Facts":
-        """Return the section `key`."""
+        """Return the section `key`; errors about its facts name the whole path."""
         value = self.values.get(key)
         if not isinstance(value, dict):
             raise self.wrong(key, "a section")
@@ -91,7 +91,7 @@ class Facts:
         return tuple(Facts(self.file, f"{self.above}{key}[{at}].", entry) for at, entry in enumerate(value))
 
     def wrong(self, key: str, wanted: str) -> CardError:
-        """Return the error for a fact that is missing or is not what is `wanted`."""
+        """Return the error to raise for a fact that is missing or not what is `wanted`, here or by a rule in `card`."""
         found = f"is {_shown(self.values[key])}" if key in self.values else "is missing"
         return CardError(f"{self.file}: {self.above}{key} {found}: it must be {wanted}")
 

@@ -35,7 +35,7 @@ def of_disk(card: Card, disk: Disk) -> Iterator[str]:
 
 
 def _driver(gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
-    """Yield that the driver is too old for the card, if it is."""
+    """Yield that the driver is too old for the card, if it is; one that is no version counts as too old."""
     old = sorted({gpu.driver for gpu in seen if not _at_least(gpu.driver, gpus.driver)})
     if old:
         yield (

@@ -24,7 +24,7 @@ class Disk:
 
 
 def measure(root: Path, slug: str, repo: str) -> Disk:
-    """Return what is on the volume mounted at `root` for this slug. Raises HostError."""
+    """Return what is on the volume mounted at `root` for this slug, for `preflight.of_disk`. Raises HostError."""
     try:
         return Disk(shutil.disk_usage(root).free, _staged(root, repo), _complete(root / "slugs" / slug, repo))
     except OSError as error:
@@ -57,6 +57,6 @@ def _complete(snapshot: Path, repo: str) -> bool:
 
 
 def _present(snapshot: Path, file: Mapping[str, Any]) -> bool:
-    """Return whether the file is there with its size."""
+    """Return whether a file that READY.json lists is there with its size. `_complete` catches a bad entry's error."""
     path = Path(snapshot, file["path"])
     return path.is_file() and path.stat().st_size == int(file["size"])

@@ -50,7 +50,7 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read every `LAUNCHER_*` variable; raises `SettingsError` for the first that is wrong."""
+        """Read every `LAUNCHER_*` variable, first of all; raises `SettingsError` for the first that is wrong."""
         given = _Variables(environ)
         return cls(
             slug=given.slug("LAUNCHER_SLUG"),
@@ -103,6 +103,7 @@ class _Variables:
         return Path(self.text(name, default))
 
     def command(self, name: str, default: str) -> tuple[str, ...]:
+        """Return the words of a command line, split as by a shell."""
         text = self.text(name, default)
         try:
             words = shlex.split(text)

@@ -356,7 +356,7 @@ class Supervisor:
 
     def _report_weights(self, error: Exception) -> None:
         """Log why there are no weights, and write it to the state file, with the command that repairs them. `_await`
-        calls it, and the next method, when a try fails for another reason than the one before."""
+        calls it (and `_report_busy_gpus`) when a try fails for another reason than the one before."""
         mend = f"docker compose up {self._settings.slug}-weights"
         is_corrupt = isinstance(error, CorruptError)
         trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING

@@ -28,7 +28,7 @@ _MAX_BODY_BYTES = 1 << 26  # of a refused request's body; the gateway lets less 
 
 
 def closed_file(state_dir: Path) -> Path:
-    """Return the path of the file; while it exists, only requests with the key in it are admitted."""
+    """Return the path of the file by which the two processes talk: while it exists, a request needs the key in it."""
     return state_dir / "closed"
 
 

@@ -52,7 +52,7 @@ class SignsOfLife:
             self._metrics = Question(self._port, METRICS_REQUEST)
 
     def close(self) -> None:
-        """Close the open request, if there is one."""
+        """Close the open request, if there is one; the warm-up is over."""
         if self._metrics:
             self._metrics.close()
 

@@ -77,7 +77,7 @@ def _tools() -> Iterator[Step]:
 
 
 def _images() -> Iterator[Step]:
-    """Yield the step that loads the image processor."""
+    """Yield the step that loads the image processor, with an image in the request itself: workers have no internet."""
     url = "data:image/png;base64," + base64.b64encode(_png()).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is this?"}]
     yield Step("image", (_chat(content),))
@@ -169,8 +169,8 @@ class Warming:
         yield from self._signs.readers()
 
     def tick(self) -> None:
-        """Read what has arrived; if the time is up, fail the open requests, but only after a sign of life later than
-        that if a standstill is looked for; begin the next step once this one is complete."""
+        """Read what has arrived, and begin the next step once this one is complete. If the time is up, fail the open
+        requests, but if a standstill is looked for only after a later sign of life: until then it may be one."""
         self._read_answers()
         if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
             for question in self._open():

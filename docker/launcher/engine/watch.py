@@ -42,7 +42,7 @@ class Watch:
         return (question.fileno() for question in self._open())
 
     def leave_out(self, count: int) -> None:
-        """Leave the launcher's own `count` warm-up requests out of vLLM's finished ones: they prove nothing."""
+        """Leave `count` warm-up requests out of vLLM's finished ones: no standstill counts before a client's first."""
         self._detector = replace(self._detector, own=count)
 
     def tick(self) -> None:

@@ -14,7 +14,7 @@ _SHOWN = 80  # characters of a value in an error
 
 
 def parse(content: bytes) -> object:
-    """Return the value of a JSON text. Raises `ValueError`."""
+    """Return the value of a JSON text, for `Fields.of` to check. Raises `ValueError`."""
     try:
         return json.loads(
             content.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_not_a_number
@@ -45,7 +45,7 @@ class Fields:
         return cls(value, above)
 
     def text(self, name: str, pattern: str = r"(?s).*", most: int = 4096) -> str:
-        """Return a string that matches `pattern` in full and has at most `most` bytes and no NUL."""
+        """Return a string that matches `pattern` in full, has no NUL and at most `most` bytes (by default ample)."""
         value = self._get(name)
         if not isinstance(value, str) or "\0" in value or not re.fullmatch(pattern, value):
             raise self._wrong(name, "another text")

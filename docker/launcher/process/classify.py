@@ -109,7 +109,7 @@ def _joined(*parts: str) -> str:
 
 
 def _last_match(lines: Sequence[str], pattern: re.Pattern[str]) -> str | None:
-    """Return the last line that begins as `pattern` says, as a cause; None if none does."""
+    """Return the last line that begins as `pattern` says (argparse's own message), as a cause; None if none does."""
     return next((_joined(line) for line in reversed(lines) if pattern.match(line)), None)
 
 

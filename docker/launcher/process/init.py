@@ -28,7 +28,7 @@ class CancelledError(Exception):
 
 
 def unblock_stop_signals() -> None:
-    """Unblock SIGTERM and SIGINT in this thread; those that arrived while they were blocked are handled now."""
+    """Unblock SIGTERM and SIGINT in this thread, as `__main__` blocks them; those that came since are handled now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 

@@ -28,7 +28,7 @@ class _Listed(NamedTuple):
 
 def descendants(pid: int, excluding: Collection[Descendant] = ()) -> list[Descendant]:
     """Return the running children of `pid`, their children and so on, as /proc lists them now. Processes in `excluding`
-    and their descendants are left out. Raises OSError if /proc cannot be read. `Init` notes so what it must spare."""
+    and their descendants are left out. Raises OSError if /proc cannot be read. `Init` fills `spared` by it."""
     children = defaultdict(list)
     for one in _listed():
         if one.process not in excluding:

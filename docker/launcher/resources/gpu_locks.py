@@ -61,8 +61,8 @@ class GpuLocks:
         return len(self._mine) == self._count
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """Lock and return the free GPUs with the lowest indexes among `seen`, or those that are held already. Blocks
-        for 2 s at most, in a thread. Raises `BusyError` if too few are free, `GpusError` if the container lacks any."""
+        """Lock and return the free GPUs with the lowest indexes among `seen`, or those held already. Runs in a thread,
+        as it may block for 2 s. Raises `BusyError` if too few are free, `GpusError` if waiting cannot help."""
         if self.are_claimed:
             return self._mine
         if len(seen) < self._count:

@@ -165,7 +165,7 @@ class Check:
 
 
 def _files(entries: tuple[Fields, ...]) -> tuple[File, ...]:
-    """Return the files that READY.json lists. Raises `ValueError` for paths that cannot all be files."""
+    """Return the files that READY.json lists. Raises `ValueError` for the same path twice, or one below another."""
     found = {file.path: file for file in map(_file, entries)}
     if len(found) < len(entries):
         raise ValueError("the same path is there twice")

@@ -52,7 +52,7 @@ class _Server:
             time.sleep(1)
 
     async def _serve(self, listener: socket.socket) -> None:
-        """Accept connections until something fails."""
+        """Accept connections until something fails; `run` then calls it again, with a new event loop."""
         # asyncio reports here that no descriptor was left to accept with, and tries again by itself
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(

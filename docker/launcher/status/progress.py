@@ -114,7 +114,7 @@ class Progress:
         self._weights_bytes = count
 
     def _gb_per_s(self) -> float | None:
-        """Return how fast the weights were loaded, in GB/s; None if size or time is unknown."""
+        """Return how fast the weights were loaded, in GB/s, for the log; None if size or time is unknown."""
         seconds = self._timeline.seconds.get(Phase.LOADING)
         return round(self._weights_bytes / 1e9 / seconds, 3) if self._weights_bytes and seconds else None
 

@@ -72,7 +72,7 @@ def write(path: Path, state: State) -> None:
 
 
 def read(path: Path) -> State | None:
-    """Return the state last written; None if there is no file or it is broken."""
+    """Return the state last written, for health check and ops port; None if there is no file or it is broken."""
     try:
         return _parsed(Fields.of(document.parse(safe_open.read(path, _MAX_BYTES))))
     except (OSError, ValueError):
