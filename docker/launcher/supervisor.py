@@ -53,7 +53,7 @@ _KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL
 _TO_ENGINE_S = 2.0  # within which an admitted request reaches the engine
 _HANG_GRACE_S = 2.0  # from SIGTERM to SIGKILL for a vLLM that stands still; it may log a last line
 _AFTER_MENDING = "with serve.yaml or the command mended"  # end of the advice after a configuration error
-_ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}
+_ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}  # what vLLM did, for the state file
 _TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
 _Found = TypeVar("_Found")
 
@@ -74,9 +74,9 @@ class Supervisor:
         self._check = Check(self._log_hashing, lambda: init.stopping)
         self._snapshot_lock = SnapshotLock()
         self._logged_unwatched = False
-        self._warms_up = settings.warm_s > 0 and bool(settings.warms)
-        self._warm_up_key: bytes | None = None
-        self._standstill: str | None = None
+        self._warms_up = settings.warm_s > 0 and bool(settings.warms)  # False once a run ended in its warm-up
+        self._warm_up_key: bytes | None = None  # of the current run, if it is warmed up
+        self._standstill: str | None = None  # why the current run was ended, if it stood still
         self._backoff = Backoff(settings.backoff_s)
         self._gpu_locks = GpuLocks(settings.gpu_slots_dir, settings.gpus, settings.slug)
 

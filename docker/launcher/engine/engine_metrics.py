@@ -83,8 +83,8 @@ def numbers(of: Iterator[bytes]) -> list[float]:
 
 
 def lines(page: bytes, name: bytes) -> Iterator[bytes]:
-    """Yield the lines that are samples of `name`. They stand together, so the search ends behind them: most of a page's
-    100 KB are other metrics."""
+    """Yield the lines that are samples of `name`. They stand together, so the search ends behind them: most of a
+    page's 100 KB are other metrics."""
     at = first(page, name)
     for _ in range(MAX_SAMPLES):
         if not is_sample(page, name, at):
@@ -96,8 +96,8 @@ def lines(page: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def first(page: bytes, name: bytes) -> int:
-    """Return where the first sample of `name` begins; the page's length if there is none, or if too many similar names
-    come before."""
+    """Return where the first sample of `name` begins; the page's length if there is none, or if too many similar
+    names come before."""
     at = 0
     for _ in range(MAX_SAMPLES):
         if is_sample(page, name, at):

@@ -21,10 +21,10 @@ class SignsOfLife:
         self._clock = clock
         self._next = clock()
         self._metrics: Question | None = None
-        self._asked_at = clock()
+        self._asked_at = clock()  # when the open request was sent
         self._last_metrics: EngineMetrics | None = None
-        self._metrics_at = clock()
-        self._at = self.last = clock()
+        self._metrics_at = clock()  # when `_last_metrics` were asked for
+        self._at = self.last = clock()  # `_at`: the last tick
         self.quiet_s = 0.0
         self.can_tell = True
 

@@ -128,14 +128,14 @@ class Warming:
         `standstill` is reported after `hang_after_s` without a sign of life; 0 means never."""
         self._port = port
         self._key = key
-        self._steps = list(steps)
+        self._steps = list(steps)  # those that have not begun
         self._clock = clock
         self._until = clock() + limit_s
         self._hang_after_s = hang_after_s
         self._signs = SignsOfLife(port, clock)
         self._step: Step | None = None
-        self._began = clock()
-        self._asked: list[Question] = []
+        self._began = clock()  # this step
+        self._asked: list[Question] = []  # this step's requests
         self._answers = self._answered = 0  # requests answered in earlier steps, and in this one
         self.own = 0
         self.done: list[str] = []

@@ -22,9 +22,9 @@ class Watch:
         self._clock = clock
         self._every_s = min(limit_s / _POLLS_PER_LIMIT, _MAX_BETWEEN_S)
         self._detector = StallDetector(limit_s, self._every_s, clock())
-        self._next = clock()
-        self._metrics: Question | None = None
-        self._token: Question | None = None
+        self._next = clock()  # when the next poll is due
+        self._metrics: Question | None = None  # until its answer is read
+        self._token: Question | None = None  # the last probe
         self.is_unreadable = False
 
     @property

@@ -19,7 +19,7 @@ from launcher.process.process_tree import Descendant
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MAX_REAPED_AT_ONCE = 4096  # children in one `wait`, so that a flood of them holds nothing up
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): orphaned descendants become this process's children
 _MAX_WAIT_S = 3600.0  # `poll` takes no more milliseconds than a C int holds
 
 

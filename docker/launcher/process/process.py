@@ -44,7 +44,7 @@ class Stream:
         os.set_blocking(source, False)
         self._source = source
         self._sink = sink
-        self._held = b""
+        self._held = b""  # the beginning of a line that has not ended yet
         self.open = True
 
     def fileno(self) -> int:
