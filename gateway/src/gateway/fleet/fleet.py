@@ -1,8 +1,6 @@
-"""The fleet: the last known state of every slug's workers and weights job, and the pools made of it. No I/O.
-
-Probes and requests report here. Each report may change a worker's health; then the pools of its models are made anew
-and the observers are called with the transition.
-"""
+"""The fleet: the last known state of every slug's workers and weights job, and the pools made of it. No I/O. Probes and
+requests report here. Each report may change a worker's health; if its state is then another, the pools of its models
+are made anew and the observers are called with the transition."""
 
 import time
 from collections import Counter
@@ -33,12 +31,12 @@ TRUSTED = frozenset({WorkerState.READY, WorkerState.SUSPECT})  # with one of the
 
 
 class ModelState(IntEnum):
-    """What clients are told of a model. If several slugs serve one name, the best of their states counts."""
+    """What clients are told of a model. If several slugs serve one name, the best (highest) of their states counts."""
 
-    ABSENT = 0
-    DOWN = 1
-    LOADING = 2
-    READY = 3
+    ABSENT = 0  # no worker and no weights job
+    DOWN = 1  # workers, of which none takes requests or starts
+    LOADING = 2  # the weights job runs, or a worker starts
+    READY = 3  # a worker takes requests
 
 
 @dataclass(slots=True)
@@ -50,7 +48,7 @@ class SlugStatus:
 
     @property
     def state(self) -> ModelState:
-        """The best state of the workers; without any worker, LOADING if a weights job runs, else ABSENT."""
+        """Return the best state of the workers; without any worker, LOADING if a weights job runs, else ABSENT."""
         states = {worker.state for worker in self.workers.values()}
         if states & TAKES_REQUESTS:
             return ModelState.READY
@@ -93,44 +91,49 @@ class Fleet:
 
     @classmethod
     def of(cls, catalog: Catalog, rules: Rules | None = None, clock: Clock = time.monotonic) -> "Fleet":
+        """Return a fleet without workers yet; discovery brings them. Tests leave out the rules or set a clock."""
         return cls(catalog, rules or Rules(), clock)
 
     def observe(self, observer: Observer) -> None:
-        """Register `observer`. It is called synchronously at every transition, within the call that caused it."""
+        """Register `observer`, to log or to serve queues: called at each transition, in the call that caused it."""
         self._observers.append(observer)
 
     def workers(self) -> list[Worker]:
+        """Return all workers of all slugs, in any state: to probe and to report them, or to search for a response."""
         return [worker for status in self.slugs.values() for worker in status.workers.values()]
 
     def pool(self, model: str) -> tuple[Worker, ...]:
-        """Return the workers that take requests for `model`: the same tuple object until a state changes."""
+        """Return the workers that take requests for `model`; none if it is unknown or not ready. It is the same tuple
+        object until a state changes, since selectors keep what they computed for it."""
         return self._pools.get(model, ())
 
     def has(self, worker: Worker) -> bool:
-        """Return whether `worker` still belongs to the fleet."""
+        """Return whether `worker` still belongs to the fleet, so that a response it stored can be asked of it."""
         return self.slugs[worker.slug].workers.get((worker.host, worker.port)) is worker
 
     def models_of(self, worker: Worker) -> tuple[str, ...]:
-        """Return the model names that clients may use for `worker`."""
+        """Return the model names that clients may use for `worker`: those whose pools it is in when it is well."""
         return self.catalog.by_slug[worker.slug].names
 
     def model_state(self, model: str) -> ModelState:
+        """Return the best state of the slugs that serve `model`. Raises ValueError if no card has this name."""
         return max(self.slugs[card.slug].state for card in self.catalog.resolve(model))
 
     def serving(self, model: str) -> list[Card]:
-        """Return the cards of `model` that have workers taking requests; all its cards if none has."""
+        """Return the cards of `model` whose workers take requests, or all if none does: /v1/models describes these."""
         cards = self.catalog.resolve(model)
         ready = [card for card in cards if self.slugs[card.slug].state is ModelState.READY]
         return ready or list(cards)
 
     def ready_models(self) -> list[str]:
+        """Return the names that can be served now, for /v1/models, /ready and the error of an unknown model."""
         return [name for name in self.catalog.names if self.model_state(name) is ModelState.READY]
 
-    # what the data path tells
+    # what requests tell: `ProxyHandler` calls these
 
     def succeeded(self, worker: Worker) -> None:
         """Note that `worker` began a good answer: a trial is passed and its count of failures starts anew."""
-        if worker.is_settled:
+        if worker.is_settled:  # as nearly always: nothing would change
             return
         now = self._clock()
         self._update(worker, request_succeeded(worker.health, self._rules[worker.slug], now), now)
@@ -143,19 +146,19 @@ class Fleet:
         self._update(worker, request_completed(worker.health, self._rules[worker.slug], now), now)
 
     def failed(self, worker: Worker, failure: Failure) -> None:
-        """Note that a request failed at `worker`, through no fault of the client or the gateway."""
+        """Note that a request failed at `worker`, through no fault of client or gateway. Several in a row eject it."""
         self.failures[worker.slug, failure] += 1
         now, rules = self._clock(), self._rules[worker.slug]
         spare = self._can_spare(worker)
         self._update(worker, request_failed(worker.health, failure, rules, now, spare=spare), now)
 
-    # what discovery and probes tell
+    # what discovery and probes tell: `DiscoveryLoop` calls these
 
     def probe_passed(self, worker: Worker, metrics: EngineMetrics | None) -> None:
         """Note a passed probe and the load that `metrics` tells; None counts as no load, for want of a better guess."""
         now, rules = self._clock(), self._rules[worker.slug]
         worker.waiting, worker.kv_use = (metrics.waiting, metrics.kv_use) if metrics else (0.0, 0.0)
-        worker.start = None
+        worker.start = None  # its start is over
         self._update(worker, probe_passed(worker.health, metrics, worker.in_flight, rules, now), now)
         worker.moved = worker.health.progress.moved
 
@@ -165,6 +168,7 @@ class Fleet:
         self._update(worker, health, self._clock())
 
     def names_differ(self, worker: Worker, reason: str) -> None:
+        """Note that `worker` answers but serves other names than its card says: no requests until a probe passes."""
         worker.start = None
         self._update(worker, names_differ(worker.health, reason), self._clock())
 
@@ -205,16 +209,17 @@ class Fleet:
             observer(transition)
 
     def _count_trial(self, worker: Worker, change: int) -> None:
-        """Count a trial request that begins (1) or ends (-1). A worker on trial gets one request at a time."""
+        """Count a trial request that begins (1) or ends (-1), for its lease. On trial a worker gets one at a time."""
         worker.trials = max(0, worker.trials + change)
         self._make_pools(worker.slug)
 
     def _can_spare(self, worker: Worker) -> bool:
-        """Return whether every pool of `worker` has another worker, so that this one may be ejected."""
+        """Return whether all models of `worker` have another worker in TRUSTED, so that this one may be ejected."""
         pools = (self._workers_of(name) for name in self.models_of(worker))
         return all(any(one.state in TRUSTED for one in pool if one is not worker) for pool in pools)
 
     def _make_pools(self, slug: str) -> None:
+        """Choose the pools of the slug's models anew: a worker of it has left, or its state or trials have changed."""
         for name in self.catalog.by_slug[slug].names:
             self._pools[name] = choose_pool(self._workers_of(name))
 
@@ -226,7 +231,7 @@ class Fleet:
     # what clients are told
 
     def why_unavailable(self, model: str) -> GatewayError:
-        """Return the error for a request whose model has no pool. Its message says what to do."""
+        """Return the error for a request whose model is unknown or has no pool. Its message says what to do."""
         cards = self.catalog.resolve(model)
         if not cards:
             return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models()}", "model")
@@ -252,6 +257,7 @@ class Fleet:
         )
 
     def _known_models(self) -> str:
+        """Return which models can be named instead of an unknown one, in words: the ready ones, else the declared."""
         if ready := self.ready_models():
             return f"Ready: {', '.join(ready)}"
         return f"Declared: {', '.join(self.catalog.names)}; none is ready"
@@ -263,11 +269,12 @@ class Fleet:
         return next(filter(None, [*weights, *map(describe_start, self._starts(model))]), "")
 
     def _starts(self, model: str) -> list[Mapping[str, object]]:
+        """Return what the launchers of the model's workers last reported of their starts, for error messages."""
         return [worker.start for worker in self._workers_of(model) if worker.start]
 
 
 def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
-    """Return the workers of a model that take requests: the ready ones; without any, the suspect ones and those free
+    """Return the workers of a model that take requests: the ready ones, or without any the suspect ones, and those free
     for a trial; without these, all that still answer probes, since a doubtful worker is better than none."""
     able = [worker for worker in workers if worker.state in TAKES_REQUESTS]
     is_any_ready = any(worker.state is WorkerState.READY for worker in able)
@@ -277,15 +284,17 @@ def choose_pool(workers: Iterable[Worker]) -> tuple[Worker, ...]:
 
 
 def _is_free_for_trial(worker: Worker) -> bool:
+    """Return whether a worker is half open and has no request on trial, so that it may get one."""
     return worker.state is WorkerState.HALF_OPEN and worker.trials == 0
 
 
 def _rules_of(card: Card, rules: Rules) -> Rules:
+    """Return the settings' rules with the limits on progress that the slug's card sets."""
     return replace(rules, suspect_s=card.suspect_s, down_s=card.down_s)
 
 
 def describe_weights(report: Mapping[str, object]) -> str:
-    """Return a weights job's progress in words, such as ` (weights 43 %, about 12 min)`; empty if unknown."""
+    """Return a weights job's progress in words, such as ` (weights 43 %, about 12 min)`; ` (weights)` if unknown."""
     done, total, eta = (report.get(key) for key in ("bytes_done", "bytes_total", "eta_s"))
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
         return " (weights)"
@@ -304,5 +313,5 @@ def describe_start(report: Mapping[str, object]) -> str:
 
 
 def in_minutes(seconds: object) -> str:
-    """Format seconds as `, about 12 min`; empty if `seconds` is not a number."""
+    """Format seconds as `, about 12 min`, at least 1; empty if a report has no such number."""
     return f", about {max(1, round(seconds / 60))} min" if isinstance(seconds, int | float) else ""

@@ -1,13 +1,12 @@
 """A worker's health: what was seen of it, and the state that follows. Pure: a value and an event in, a value out.
 
-Three witnesses, none of which can overrule another:
+`Fleet` calls one function for each event and keeps the value. Three kinds of evidence, none of which overrules another:
 
     probes     /health and /v1/models: alive after `rise` that pass (one at its first start), not after `fall` that fail
     requests   failures in a row eject it for a while; then one request at a time is on trial, whose success readmits it
     progress   progress.Progress: standing still makes it suspect, then takes it down until it moves again
 
-So a passing probe ends no ejection, and a good answer does not revive a worker whose engine stands still.
-"""
+So a passing probe ends no ejection, and a good answer does not revive a worker whose engine stands still."""
 
 import errno
 import math
@@ -54,13 +53,13 @@ TAKES_REQUESTS: Final = frozenset(
 class Rules:
     """The limits by which one worker is judged: numbers of events in a row, and seconds."""
 
-    rise: int = 2
-    fall: int = 3
-    failures: int = 5
-    ejection_s: float = 30.0
+    rise: int = 2  # probes that must pass for a worker to come back
+    fall: int = 3  # failed probes after which it is down
+    failures: int = 5  # failed requests after which it is ejected
+    ejection_s: float = 30.0  # of a first ejection
     ejection_max_s: float = 300.0
-    slow_start_s: float = 60.0
-    suspect_s: float = SUSPECT_S
+    slow_start_s: float = 60.0  # until it gets its full share of requests; 0: none
+    suspect_s: float = SUSPECT_S  # without progress
     down_s: float = DOWN_S
     longest_gap_s: float = 6.0  # between two readings; more means that the gateway slept
 
@@ -69,8 +68,8 @@ class Rules:
 class Health:
     """Everything observed of one worker. Counters count events in a row; times come from the caller's clock."""
 
-    started: bool = False
-    alive: bool = False
+    started: bool = False  # a probe has passed at some time
+    alive: bool = False  # as its probes and refused connections show
     misnamed: bool = False
     probed: str = "not probed yet"  # why the last probe did not pass
     passed_probes: int = 0
@@ -80,20 +79,21 @@ class Health:
     failures: int = 0  # requests without a good answer's head
     broken: int = 0  # answers that were not completed
     last_failure: Failure | None = None
-    ejections: int = 0
-    ejected_until: float | None = None
+    ejections: int = 0  # one soon after another, each twice as long
+    ejected_until: float | None = None  # None: neither ejected nor on trial
     spared: bool = False  # it was to be ejected, but for want of another worker it is suspect so long
-    readmitted: float = 0.0
+    readmitted: float = 0.0  # when it last passed a trial
     progress: Progress = Progress()  # noqa: RUF009  # frozen
-    slow_start_from: float = 0.0
+    slow_start_from: float = 0.0  # when it last became ready; -inf: no slow start
 
     @property
     def is_settled(self) -> bool:
-        """Return whether one more good answer would change nothing, so that it need not be noted."""
+        """Return whether one more good answer would change nothing, so that `Fleet` need not note it."""
         return not (self.failures or self.broken or self.doubt) and self.ejected_until is None
 
     @property
     def consecutive_failures(self) -> int:
+        """Return how many requests in a row count against it, for its ejection and for /workers (see `_count`)."""
         return max(self.failures, self.broken)
 
     def state(self, rules: Rules, now: float) -> WorkerState:
@@ -116,32 +116,33 @@ class Health:
         if state is WorkerState.READY:
             return ""
         if state is WorkerState.HALF_OPEN:
-            return f"{self._told()} before; now one request at a time is on trial"
+            return f"{self._describe_failures()} before; now one request at a time is on trial"
         if state is WorkerState.EJECTED:
-            return f"{self._told()}: no requests for {(self.ejected_until or now) - now:.0f} s"
+            return f"{self._describe_failures()}: no requests for {(self.ejected_until or now) - now:.0f} s"
         if state is WorkerState.DOWN and self.alive:
             return f"its requests have not moved for {self.progress.hung_s:.0f} s"
         return self._suspicion(rules) if state is WorkerState.SUSPECT else self.probed
 
     def slow_start_factor(self, rules: Rules, now: float) -> float:
-        """Return the worker's share of its usual requests: from MIN_SLOW_START_FACTOR to 1 within `slow_start_s` after
-        it became ready. A worker on trial has 1: trials are limited by number, and must take place."""
+        """Return the worker's share of its usual requests, by which policies choose: from MIN_SLOW_START_FACTOR to 1 in
+        `slow_start_s` after it became ready. On trial it has 1: trials are limited by number, and must take place."""
         if not rules.slow_start_s or self.ejected_until is not None:
             return 1.0
         grown = (now - self.slow_start_from) / rules.slow_start_s
         return min(1.0, MIN_SLOW_START_FACTOR + (1 - MIN_SLOW_START_FACTOR) * grown)
 
     def _suspicion(self, rules: Rules) -> str:
-        """Return why the worker is suspect, or "" if it is not."""
+        """Return in words why the worker is suspect; "" if it is not, which makes it ready."""
         if self.doubt:
             return self.doubt
         if self.ejected_until is not None:
-            return f"{self._told()}, and no other worker to turn to"
+            return f"{self._describe_failures()}, and no other worker to turn to"
         if self.progress.still_s >= rules.suspect_s:
             return f"its requests have not moved for {self.progress.still_s:.0f} s"
         return ""
 
-    def _told(self) -> str:
+    def _describe_failures(self) -> str:
+        """Return how many requests failed in a row and how the last one did, in words for `reason`."""
         return f"{self.consecutive_failures} failed requests in a row, the last: {self.last_failure}"
 
 
@@ -190,8 +191,8 @@ def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = F
 
 
 def names_differ(health: Health, reason: str) -> Health:
-    """Return the health of a worker that answers but serves other names: its address has passed to another model, or
-    its card is wrong. It takes no requests until a probe passes."""
+    """Return the health after a probe found other names than the card's: the address has passed to another model, or
+    the card is wrong. The worker takes no requests until a probe passes."""
     return replace(health, alive=False, misnamed=True, probed=reason, passed_probes=0, failed_probes=0)
 
 
@@ -202,13 +203,8 @@ def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
             return health
         slow_start_from = health.slow_start_from if health.spared else now
         health = replace(
-            health,
-            ejected_until=None,
-            spared=False,
-            readmitted=now,
-            slow_start_from=slow_start_from,
-            broken=0,
-        )
+            health, ejected_until=None, spared=False, readmitted=now, slow_start_from=slow_start_from, broken=0
+        )  # fmt: skip
     return replace(health, failures=0, doubt="", unreachable=0)
 
 
@@ -220,11 +216,8 @@ def request_completed(health: Health, rules: Rules, now: float) -> Health:
 
 
 def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *, spare: bool) -> Health:
-    """Return the health after a failed request. spare: whether every pool of the worker has another worker; if not,
-    it becomes suspect but is never ejected.
-
-    Failures that arrive after a worker has left its pools change nothing.
-    """
+    """Return the health after a failed request. spare: whether every pool of the worker has another worker; if not, it
+    becomes suspect but is never ejected. Failures that arrive after a worker has left its pools change nothing."""
     state = health.state(rules, now)
     if state not in TAKES_REQUESTS or state is WorkerState.EJECTED:
         return health
@@ -253,7 +246,7 @@ def _unreachable(health: Health, rules: Rules) -> Health:
 
 
 def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
-    """Return the health with an ejection begun. Each ejection soon after another lasts twice as long."""
+    """Return the health with an ejection begun. Each soon after another lasts twice as long. spared: as in `Health`."""
     soon = now - health.readmitted < rules.ejection_max_s or health.ejected_until is not None
     before = health.ejections if soon else 0
     length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)  # 16: no overflow
@@ -261,5 +254,5 @@ def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
 
 
 def is_our_limit(error: OSError) -> bool:
-    """Whether a connection failed because the gateway is out of files, ports or memory: not the worker's fault."""
+    """Return whether a connection failed since the gateway is out of files, ports or memory: no fault of the worker."""
     return error.errno in OUR_LIMITS

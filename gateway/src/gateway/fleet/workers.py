@@ -21,13 +21,11 @@ class Served:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one.
-
-    The data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream that waits for its first
-    token counts as PREFILL requests). The fleet writes the rest. waiting: requests in the worker's own queue; kv_use:
-    share of its KV cache in use, 0 to 1; slow_start_factor: share of its usual requests, below 1 while it is new;
-    start: what its launcher reports while it is not up, or None.
-    """
+    """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one. The
+    data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream that waits for its first token
+    counts as PREFILL requests). The fleet writes the rest. waiting: requests in the worker's own queue; kv_use: share
+    of its KV cache in use, 0 to 1; slow_start_factor: share of its usual requests, below 1 while it is new; start: what
+    its launcher reports while it is not up, or None."""
 
     slug: str
     host: str
@@ -54,12 +52,13 @@ class Worker:
         self.host_header = self.address.encode()
 
     def lease(self, *, streams: bool = False) -> "Lease":
-        """Count one more request on this worker until the lease ends. streams: `note_first` will be called."""
+        """Count one more request on this worker, for an `Attempt`, until the lease ends. streams: the answer will be a
+        stream, so that `note_first` will follow."""
         return Lease(self, PREFILL if streams else 1)
 
 
 class Lease:
-    """One request's count on a worker, from its making until `end`, which must be called once."""
+    """One request's count on a worker, until `end`, which must be called once, or the end of a `with` block."""
 
     def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
         self._worker = worker
@@ -74,16 +73,17 @@ class Lease:
         self.end()
 
     def note_first(self) -> None:
-        """Note that the first token came: the request counts as one from now on."""
+        """Note that the first token came: the request counts as one from now on, as its prefill is over."""
         self._worker.weighted_in_flight += 1 - self._weight
         self._weight = 1
 
     def end(self) -> None:
+        """Take the request off the worker's counts: it is over, or goes to another worker."""
         self._worker.weighted_in_flight -= self._weight
         self._count(-1)
 
     def _count(self, change: int) -> None:
-        """Add `change` to the worker's requests, and to its trials if it was on trial when the lease began."""
+        """Add `change` (±1) to the worker's requests, and to its trials if it was on trial when the lease began."""
         self._worker.in_flight += change
         if self._on_trial is not None:
             self._on_trial(self._worker, change)
