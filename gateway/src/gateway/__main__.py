@@ -1,7 +1,5 @@
 """`python -m gateway` runs the gateway; `python -m gateway new-key [name]` prints a key and its line for the key file.
-
-Exit codes: 0 drained after a signal · 2 configuration · 3 port in use.
-"""
+Exit codes: 0 drained after a signal · 2 configuration · 3 port in use."""
 
 import gc
 import socket
@@ -20,7 +18,7 @@ from gateway.telemetry.logs import EventLog
 
 
 def main() -> int:
-    """Run the command. Errors that an operator can mend become one line and a distinct exit code."""
+    """Run the command that this process was given; return the exit code. What an operator can mend becomes one line."""
     try:
         return command(sys.argv[1:])
     except ConfigError as error:
@@ -30,8 +28,8 @@ def main() -> int:
 
 
 def command(words: list[str]) -> int:
-    """Run `process DATA OPS` (numbers of two open sockets), with which a parent starts each of several processes, or
-    a command of the user's."""
+    """Run `process DATA OPS` (descriptors of two open sockets), with which a parent starts each of several processes,
+    or a command of the user's; return the exit code."""
     match words:
         case ["new-key", *name]:
             return print_key(name)
@@ -55,7 +53,7 @@ def run(settings: Settings) -> int:
 
 
 def run_child(settings: Settings, data: int, ops: int) -> int:
-    """Run one of several processes on the parent's sockets."""
+    """Run one of several processes on the parent's sockets (`processes.Child` starts it); return the exit code."""
     with closing(EventLog()) as log:
         log_warnings(log)
         sockets = socket.socket(fileno=data), socket.socket(fileno=ops)
@@ -66,20 +64,21 @@ def run_child(settings: Settings, data: int, ops: int) -> int:
 async def run_gateway(
     settings: Settings, log: EventLog, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
 ) -> None:
+    """Build the gateway, in the running event loop, and serve until a signal. Raises ConfigError."""
     gateway = Gateway(settings, log)
     tune_garbage_collector()
     await serve(gateway, data_socket, ops_socket, log, child=child)
 
 
 def tune_garbage_collector() -> None:
-    """Freeze what is loaded by now and collect less often: requests leave hardly any cycles."""
+    """Freeze what is loaded; collect less often (at 20,000 new objects, not 700): requests leave hardly any cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def print_key(words: list[str]) -> int:
-    """Print a new key on standard error, for its user to keep, and its hashed line on standard output."""
+    """Print a new key on standard error, for its user, and its hashed line with a name (`words`) on standard output."""
     key = new_key()
     print(f"key, shown this once: {key}", file=sys.stderr)  # noqa: T201  # this command's purpose
     print(" ".join([f"sha256:{hash_key(key.encode())}", *words]))  # noqa: T201
@@ -87,6 +86,7 @@ def print_key(words: list[str]) -> int:
 
 
 def fail(error: Exception, code: int) -> int:
+    """Write an error as one line, without the log, which may not be open yet, and return `code` to exit with."""
     sys.stderr.write(f"gateway: {error}\n")
     return code
 

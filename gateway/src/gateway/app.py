@@ -1,4 +1,4 @@
-"""The composition root: builds every part from the settings."""
+"""The composition root: builds every part of a gateway process from the settings, and joins them."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gatewa
 
 
 class Gateway:
-    """All objects of one gateway process. Raises ConfigError if cards, keys or static workers are wrong."""
+    """All objects of one gateway process. Raises ConfigError if cards, keys, models or static workers are wrong."""
 
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings, loop = settings, asyncio.get_running_loop()
@@ -61,7 +61,8 @@ class Gateway:
         self.ops = ops_app(self.fleet, metrics)
 
     def listener(self) -> Listener:
-        """Return what all connections of the data port share."""
+        """Return what all connections of the data port share; `serve` asks once. Its `prepare` gives each request a
+        handler (the proxy for a route of the table, else the control side), or a refusal."""
         loop = self._upstream.loop
 
         def prepare(request: ClientRequest) -> None:
@@ -80,23 +81,24 @@ class Gateway:
         )  # fmt: skip
 
     def _check_host(self, request: ClientRequest) -> None:
-        """Set the request's refusal if its `Host` is not accepted, instead of any that `Admission` has set."""
+        """Set the request's refusal if its `Host` is not accepted, over any other: a web page must learn nothing."""
         try:
             self._host_check.check(request.headers)
         except GatewayError as error:
             request.refusal = error.with_traceback(None)  # a traceback would make a reference cycle
 
     def _note_refusal(self, error: GatewayError) -> None:
-        """Count and log bytes that were no request: they have no other log line."""
+        """Count and log bytes that were no request, for the listener: no handler, which would log them, sees them."""
         self.metrics.count_error(UNKNOWN, error.code)
         self._log.info("refused", status=error.status, code=error.code, message=error.message)
 
     def _serve_queues(self, transition: Transition) -> None:
+        """Send what waits in the queues of a worker's models; the fleet calls this when its state has changed."""
         self.queues.serve(self.fleet.models_of(transition.worker))
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        """Close all connections at the end of the block."""
+        """Close all connections to workers at the end of the `async with`, in which `serve` runs the gateway."""
         try:
             yield
         finally:
@@ -104,7 +106,7 @@ class Gateway:
 
 
 def host_check_of(settings: Settings) -> HostCheck:
-    """Return the check of `Host`, from the settings."""
+    """Return the check of `Host` that the settings ask for."""
     return HostCheck(
         settings.bind, settings.allowed_hosts.split(),
         is_open=settings.open, has_keys=settings.api_keys_file is not None,

@@ -1,8 +1,6 @@
-"""Several processes on one port (GATEWAY_PROCESSES): a parent that starts them, tells of them as of one, and ends them.
-
+"""Several processes on one port (GATEWAY_PROCESSES): a parent that starts them, reports them as one, and ends them.
 Each has a listening socket of its own, among which the kernel divides connections, and an ops port on loopback that the
-parent asks. The parent keeps all sockets: whoever connects while a process is started again waits in its backlog.
-"""
+parent asks. The parent keeps all sockets: whoever connects while a process is started again waits in its backlog."""
 
 import asyncio
 import json
@@ -22,7 +20,7 @@ from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
 from gateway.telemetry import merging
 from gateway.telemetry.logs import EventLog
 
-START_AGAIN_S = 1.0  # after a process is lost
+START_AGAIN_S = 1.0  # after a process is lost, so that one that dies at once does not take the processor
 ASK_S = 2.0  # a process may take to answer the parent
 ASK_AGAIN_S = 0.05  # until all have begun to listen
 OPERATORS = (2, 3)  # exit codes of what the operator must mend: the others would end so too
@@ -30,7 +28,7 @@ Json = dict[str, object]
 
 
 class Child:
-    """One gateway process. It ends when told to, and when its standard input ends, that is when the parent does."""
+    """One gateway process, as its parent holds it. data: the socket on which it takes clients' connections."""
 
     def __init__(self, data: socket.socket, log: EventLog) -> None:
         self._data = data
@@ -40,7 +38,8 @@ class Child:
         self._is_ending = False
 
     async def keep(self) -> int:
-        """Run the process, and start it again if it is lost, until `terminate`; return its exit code."""
+        """Run the process, and start it again if it is lost, until `terminate` or until it ends for what the operator
+        must mend (OPERATORS); return its last exit code."""
         code = await self._run()
         while not self._is_ending and code not in OPERATORS:
             self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
@@ -64,7 +63,7 @@ class Child:
             self._process.terminate()
 
     async def page(self, target: str) -> bytes | None:
-        """Return a page of its ops port, or None if it does not answer."""
+        """Return a page of the process's ops port, or None if it does not answer with 200 within ASK_S."""
         try:
             async with asyncio.timeout(ASK_S), connect(*self._ops.getsockname()) as connection:
                 found = await connection.get(target)
@@ -76,7 +75,7 @@ class Child:
 async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
-    """Serve with a process per socket of `data` until SIGTERM or SIGINT; return the exit code. Raises ConfigError."""
+    """Serve with a process per socket of `data` until a signal; return the worst exit code. Raises ConfigError."""
     Gateway(settings, log)  # raises what is wrong once, before any process starts
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))
@@ -90,22 +89,23 @@ async def serve_all(
     await end(ready)
     ops.should_exit = True
     await ops_task
-    return max(map(abs, codes))
+    return max(map(abs, codes))  # a negative one is the signal that killed a process
 
 
 async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:
-    """Log that all processes listen, once they do."""
+    """Log that all processes listen, once they do: `serve_all` runs this beside them. facts: more of that log line."""
     while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
         await asyncio.sleep(ASK_AGAIN_S)
     log.info("listening", **facts, processes=len(children))
 
 
 def pages(children: Sequence[Child], target: str) -> Awaitable[list[bytes | None]]:
+    """Return a page of each process, asked all at once; None for those that do not answer."""
     return asyncio.gather(*(child.page(target) for child in children))
 
 
 def ops_app(children: Sequence[Child]) -> FastAPI:
-    """Return the application of the parent's ops port, which merges the pages of all processes."""
+    """Return the application of the parent's ops port, which merges the pages of those processes that answer."""
     app = bare_app("Octet gateway, ops")
 
     async def answered(target: str) -> list[bytes]:

@@ -1,8 +1,6 @@
-"""Runs the data and ops ports in one event loop, and drains them at SIGTERM.
-
-Drain: /ready turns 503, a short wait lets whoever asks it notice, the listener closes, open requests get `drain_s` to
-finish, what is left gets an error event. The ops port goes last, so that the drain itself can be watched.
-"""
+"""Runs the data and ops ports in one event loop, and drains them at SIGTERM: /ready turns 503, a short wait lets
+whoever asks it notice, the listener closes, open requests get `drain_s` to finish, what is left gets an error event.
+The ops port goes last, so that the drain itself can be watched."""
 
 import asyncio
 import errno
@@ -27,7 +25,7 @@ from gateway.telemetry.logs import EventLog
 
 BACKLOG = 2048  # connections that the kernel holds until they are accepted
 MAX_UNSENT_BYTES = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
-UNHEARD_S = 40.0  # how long a peer may acknowledge nothing
+UNHEARD_S = 40.0  # how long a peer may acknowledge nothing, if GATEWAY_WRITE_TIMEOUT_S is not longer
 
 
 class Server(uvicorn.Server):
@@ -35,6 +33,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Set no signal handlers, where uvicorn would take those of `stop_event` away."""
         yield
 
 
@@ -53,7 +52,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     listener, ops = gateway.listener(), ops_server(gateway.ops)
     async with gateway.resources():
-        await gateway.discovery.look()
+        await gateway.discovery.run_once()
         discovery = asyncio.create_task(gateway.discovery.run())
         watch = asyncio.create_task(listener.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
@@ -99,13 +98,14 @@ async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio
 
 
 async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task that runs for ever, and wait until it has ended."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
 def stop_event() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set, in place of ending the process, so that it can drain."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -113,7 +113,7 @@ def stop_event() -> asyncio.Event:
 
 
 def ops_server(app: object) -> Server:
-    """Return a uvicorn server for the ops port."""
+    """Return a uvicorn server for the ops port; its last requests get a second to finish."""
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
@@ -127,9 +127,8 @@ def listen_by_several(settings: Settings) -> list[socket.socket]:
     """Return one listening socket of the data port for each process. Raises as `listen` does."""
     if settings.processes == 1:
         return [listen(settings, settings.port, "GATEWAY_PORT")]
-    listen(
-        settings, settings.port, "GATEWAY_PORT"
-    ).close()  # nobody else has it: the next ones would share it silently
+    # Raise PortInUse if anybody has the port: the sockets below would share it with another gateway, silently.
+    listen(settings, settings.port, "GATEWAY_PORT").close()
     first = listen(settings, settings.port, "GATEWAY_PORT", shared=True)
     port = first.getsockname()[1]
     others = [listen(settings, port, "GATEWAY_PORT", shared=True) for _ in range(settings.processes - 1)]
@@ -137,8 +136,8 @@ def listen_by_several(settings: Settings) -> list[socket.socket]:
 
 
 def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
-    """Return a listening socket. shared: the port has other sockets beside it. Raises PortInUse or ConfigError with
-    the port and what to change."""
+    """Return a listening socket. variable: the setting of the port, for errors; shared: the port has other sockets
+    beside it. Raises PortInUse or ConfigError with the port and what to change."""
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
         address = settings.listen_address, port
@@ -154,7 +153,8 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
 
 
 def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
-    """Set TCP keepalive on the listening socket; its connections inherit it, so a vanished peer is noticed."""
+    """Set TCP keepalive on the listening socket; its connections inherit it, so a vanished peer is noticed: after 20 s
+    of silence it is asked every 10 s, and `unheard_s` without an acknowledgement end its connection."""
     data_server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
     data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
@@ -162,12 +162,13 @@ def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
 
 
 def raise_file_limit() -> None:
-    """Raise the limit on open files to the most this process may have: every stream needs two."""
+    """Raise the limit on open files to the most this process may have: every stream needs two connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def address_of(data_server: socket.socket) -> str:
+    """Return where a socket listens, as `host:port` for the log: with port 0 the kernel has chosen one."""
     host, port = data_server.getsockname()[:2]
     return f"{host}:{port}"
 
@@ -180,10 +181,11 @@ class ToLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as the event `library`; the logging module calls this."""
         level = self._log.error if record.levelno >= logging.ERROR else self._log.warning
         level("library", logger=record.name, message=self.format(record))
 
 
 def log_warnings(log: EventLog) -> None:
-    """Send warnings of uvicorn and asyncio to the log."""
+    """Send warnings of uvicorn, asyncio and other libraries to the log. Called once, at the start of the process."""
     logging.basicConfig(level=logging.WARNING, handlers=[ToLog(log)])

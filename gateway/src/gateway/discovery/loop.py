@@ -1,4 +1,4 @@
-"""The background loop: discovery and probes every few seconds, with one log line for every change they find."""
+"""The background loops: discovery and probes every few seconds, with one log line for every change they find."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from gateway.telemetry.logs import EventLog
 from gateway.upstream.pool import Upstream
 
 JITTER = 0.1  # of the interval, so that several gateways do not ask in step
-STAGGER_S = 0.002  # between the starts of two probes: a round of many holds no stream up
+STAGGER_S = 0.002  # between the starts of two probes, so that a round of many does not hold up the streams
 ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 StaticWorkers = Mapping[str, Sequence[Address]]
 
@@ -47,8 +47,8 @@ class DiscoveryLoop:
         self._is_limited = False
         fleet.observe(self._report_state)
 
-    async def look(self) -> None:
-        """Run discovery and probes once, before the first request. A slow resolver does not delay the start."""
+    async def run_once(self) -> None:
+        """Run discovery and probes once, before the gateway listens. A slow resolver does not delay that for long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.probe_timeout_s):
                 await self.discover()
@@ -61,7 +61,7 @@ class DiscoveryLoop:
             group.create_task(self._repeat(self.discover))
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Call `work` every interval, with jitter; if it takes longer than that, again as soon as it ends."""
+        """Call `work` every interval, with jitter, for ever; if it takes longer than that, again as soon as it ends."""
         loop = asyncio.get_running_loop()
         while True:
             next_at = loop.time() + self._settings.interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
@@ -69,7 +69,7 @@ class DiscoveryLoop:
             await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def discover(self) -> None:
-        """Resolve every slug's workers and weights job, close connections idle for too long, reload the API keys."""
+        """Resolve every slug's workers and weights job; close worker connections idle for too long; reload API keys."""
         async with asyncio.TaskGroup() as group:
             for card in self._fleet.catalog.cards:
                 group.create_task(self._look_for(card))
@@ -85,13 +85,12 @@ class DiscoveryLoop:
         self._report_limit(not all(await asyncio.gather(*probes)))
 
     async def _look_for(self, card: Card) -> None:
-        """Update the workers of one slug; ask for its weights job's progress only while it has no worker."""
+        """Update one slug's workers; ask for its weights job's progress only while it has none: they start after it."""
         status = self._fleet.slugs[card.slug]
         joined, left = self._fleet.refresh(card.slug, await self._addresses(card))
         self._report(joined, left)
-        status.weights = (
-            None if status.workers or not self._settings.dns else await self._probes.weights(card.slug)
-        )
+        may_run = self._settings.dns and not status.workers
+        status.weights = await self._probes.weights(card.slug) if may_run else None
 
     async def _addresses(self, card: Card) -> list[Address]:
         """Return the addresses of a slug's workers: from DNS, from the workers file, and those that still answer."""
@@ -101,9 +100,8 @@ class DiscoveryLoop:
 
     async def _still_serving(self, card: Card, found: list[Address]) -> list[Address]:
         """Return workers that DNS no longer names but that still answer: a failing resolver takes no model away."""
-        missing = [
-            worker for address, worker in self._fleet.slugs[card.slug].workers.items() if address not in found
-        ]
+        known = self._fleet.slugs[card.slug].workers
+        missing = [worker for address, worker in known.items() if address not in found]
         answers = await asyncio.gather(*(self._probes.passes(worker, card) for worker in missing))
         return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
@@ -130,6 +128,7 @@ class DiscoveryLoop:
             self._log.info("worker_left", slug=worker.slug, worker=worker.address, state=worker.state)
 
     def _report_state(self, transition: Transition) -> None:
+        """Log a worker's new state, as a warning if it is not a better one. The fleet calls this at each transition."""
         worker, after = transition.worker, transition.after
         level = self._log.info if after in (WorkerState.READY, WorkerState.HALF_OPEN) else self._log.warning
         states = {"from": transition.before, "to": after}
@@ -146,7 +145,7 @@ class DiscoveryLoop:
         self._is_limited = is_limited
 
     def _refresh_keys(self) -> None:
-        """Read the API keys anew if their file has changed; if that fails, log it and keep the old keys."""
+        """Read the API keys again if their file has changed. If that fails, log it: the old keys stay valid."""
         try:
             changed = self._keys.refresh()
         except ConfigError as error:
@@ -157,7 +156,7 @@ class DiscoveryLoop:
 
 
 def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:
-    """Read GATEWAY_WORKERS_FILE. Raises ConfigError that names the wrong line."""
+    """Read GATEWAY_WORKERS_FILE at the start; empty if it is not set. Raises ConfigError that names the wrong line."""
     if path is None:
         return {}
     try:
@@ -183,6 +182,7 @@ def parse_static(text: str, path: Path, slugs: set[str]) -> StaticWorkers:
 
 
 def parse_address(url: str, where: str) -> Address:
+    """Return host and port of `http://host:port`. Raises ConfigError, which begins with `where`, the file and line."""
     match = ADDRESS.fullmatch(url)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise ConfigError(f"{where}: {url!r} is not http://host:port")

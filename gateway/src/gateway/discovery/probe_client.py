@@ -1,7 +1,5 @@
-"""A small HTTP client for probes: a few pages of one worker over one connection, every two seconds.
-
-A general client (httpx) cost ten times the CPU: with 64 workers a fifth of a core, taken from the streams.
-"""
+"""A small HTTP client for probes: a few pages of one worker over one connection, every two seconds. A general client
+(httpx) cost ten times the CPU: with 64 workers a fifth of a core, taken from the streams."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +9,8 @@ from dataclasses import dataclass, field
 import httptools
 
 READ_BYTES = 256 * 1024  # of one read
-MAX_BYTES = 256 * 1024  # of a page of JSON, which is read at once
-MAX_METRICS_BYTES = 8 * 1024 * 1024  # 100 KB an engine
-
-
+MAX_BYTES = 256 * 1024  # of a page of JSON, which is parsed in one turn of the event loop
+MAX_METRICS_BYTES = 8 * 1024 * 1024  # of a page of metrics, which has about 100 KB for each engine
 METRICS = "/metrics"
 
 
@@ -24,7 +20,7 @@ class ResponseError(Exception):
 
 @dataclass(slots=True)
 class Response:
-    """A page, filled in by the parser's callbacks."""
+    """A page as far as it has come; httptools' parser fills it in through the methods `on_...`."""
 
     status: int = 0
     content: bytearray = field(default_factory=bytearray)
@@ -42,7 +38,7 @@ class Response:
 
 
 class ProbeConnection:
-    """One open connection to a worker."""
+    """One open connection to a worker, its launcher, a weights job or, in `processes.py`, another gateway process."""
 
     def __init__(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._host = host
@@ -50,7 +46,7 @@ class ProbeConnection:
         self._writer = writer
 
     async def get(self, target: str) -> Response:
-        """Fetch one page. Raises ResponseError, or OSError if the connection fails."""
+        """Fetch one page, of any status; has no deadline. Raises ResponseError, or OSError if the connection fails."""
         self._writer.write(f"GET {target} HTTP/1.1\r\nhost: {self._host}\r\naccept: */*\r\n\r\n".encode())
         page, longest = Response(), MAX_METRICS_BYTES if target == METRICS else MAX_BYTES
         parser = httptools.HttpResponseParser(page)
@@ -75,9 +71,9 @@ def feed(parser: httptools.HttpResponseParser, data: bytes, target: str) -> None
 
 @asynccontextmanager
 async def connect(host: str, port: int) -> AsyncIterator[ProbeConnection]:
-    """Open a connection and close it at the end of the block. Raises OSError."""
+    """Open a connection and close it at the end of the block. Raises OSError. The caller sets a deadline."""
     reader, writer = await asyncio.open_connection(host, port, limit=READ_BYTES)
     try:
         yield ProbeConnection(f"{host}:{port}", reader, writer)
     finally:
-        writer.transport.abort()  # at once, without waiting for the worker
+        writer.transport.abort()  # at once: waiting for the other side to close might take for ever

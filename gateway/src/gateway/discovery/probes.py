@@ -14,16 +14,14 @@ from gateway.fleet.fleet import Address
 from gateway.fleet.health import is_our_limit
 from gateway.fleet.workers import Served, Worker
 
-WORKER_PORT = 8000
+WORKER_PORT = 8000  # these are as docker/ sets them
 WEIGHTS_PORT = 8002
 LAUNCHER_PORT = 8003
 
 
 class ProbeFailed(Exception):
-    """A probe did not pass; the message says why, in words for a log line.
-
-    certain: the connection was refused or the worker says it is not well. A timeout alone is not certain.
-    """
+    """A probe did not pass; the message says why, in words for a log line. certain: the connection was refused or the
+    worker says it is not well. A timeout alone is not certain."""
 
     def __init__(self, message: str, *, certain: bool = False) -> None:
         super().__init__(message)
@@ -39,18 +37,18 @@ class OwnLimit(Exception):
 
 
 class Probes:
-    """Short questions, each with a deadline of `timeout_s`."""
+    """Short questions, each with a deadline of `timeout_s`. One per process; `DiscoveryLoop` asks them."""
 
     def __init__(
         self, timeout_s: float, worker_port: int = WORKER_PORT, launcher_port: int = LAUNCHER_PORT
     ) -> None:
-        """worker_port: of those that have a launcher beside them."""
+        """worker_port: of workers that have a launcher beside them. Tests set the ports."""
         self._timeout_s = timeout_s
         self._worker_port = worker_port
         self._launcher_port = launcher_port
 
     async def resolve(self, name: str, port: int) -> list[Address]:
-        """Return the addresses of a DNS name; none if it does not resolve in time."""
+        """Return the IPv4 addresses of a DNS name; none if it does not resolve in time, which counts as not running."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -77,7 +75,7 @@ class Probes:
         return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:
-        """Return whether `worker` would pass its probe now."""
+        """Return whether `worker` would pass its probe now: one that DNS no longer names stays if it does."""
         try:
             await self.worker(worker, card)
         except (ProbeFailed, OwnLimit):
@@ -91,13 +89,13 @@ class Probes:
         return None
 
     async def launcher(self, worker: Worker) -> Mapping[str, object] | None:
-        """Return what the launcher beside a worker reports of its start; None if none answers."""
+        """Return what the launcher beside a worker reports of its start, to explain a failed probe; None if nothing."""
         if worker.port != self._worker_port:  # it was started by other means, without a launcher
             return None
         return await self._report((worker.host, self._launcher_port), "/state") or None
 
     async def _report(self, address: Address, target: str) -> Mapping[str, object]:
-        """Fetch a JSON object; return an empty one if there is none."""
+        """Fetch a JSON object; return an empty one whatever fails: reports only make error messages say more."""
         try:
             async with self._asking(*address) as source:
                 report = orjson.loads((await get(source, target)).body)
@@ -122,7 +120,7 @@ class Probes:
 
 
 async def get(worker: ProbeConnection, target: str) -> Response:
-    """Fetch a page that must have status 200. Raises ProbeFailed otherwise."""
+    """Fetch a page that must have status 200. Otherwise raise ProbeFailed, a certain one: the worker itself says so."""
     page = await worker.get(target)
     if page.status != 200:
         raise ProbeFailed(f"{target} answered {page.status}", certain=True)
@@ -148,7 +146,7 @@ def served_of(entry: Mapping[str, object]) -> Served:
 
 
 def check_names(served: Mapping[str, Served], card: Card) -> None:
-    """Raises NamesDiffer unless every name of the card is served."""
+    """Raise NamesDiffer unless every name of the card is served: DNS may name an address that another model has now."""
     missing = [name for name in card.names if name not in served]
     if missing:
         raise NamesDiffer(
