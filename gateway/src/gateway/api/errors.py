@@ -24,8 +24,7 @@
 
 Serialised in the route's dialect: OpenAI's error object, or Anthropic's.
 A worker's own error response is never turned into one of these: it passes through unchanged.
-`ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2.
-"""
+`ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2."""
 
 import orjson
 
@@ -40,7 +39,7 @@ ANTHROPIC_TYPES = {
 
 
 def anthropic_type(status: int) -> str:
-    """Return Anthropic's error type for a status. A new status needs a row in ANTHROPIC_TYPES."""
+    """Return Anthropic's error type for a status, for routes of that dialect. A new status needs a row in the table."""
     return ANTHROPIC_TYPES.get(status, "api_error")
 
 
@@ -66,14 +65,14 @@ class GatewayError(Exception):
         self.param = param
 
     def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
-        """Return the error object as JSON, in the dialect of the route."""
+        """Return the error object as JSON, in the dialect of the route, for an answer that has not begun."""
         if dialect is Dialect.ANTHROPIC:
             kind = anthropic_type(self.status)
             return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})
         return orjson.dumps({"error": self._fields()})
 
     def sse_event(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
-        """Return the same object as one server-sent event, for a stream that has already begun."""
+        """Return the object of `body` as one server-sent event, for a stream that has already begun."""
         name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
         return b"%bdata: %b\n\n" % (name, self.body(dialect))
 
@@ -85,6 +84,7 @@ class GatewayError(Exception):
         return extra
 
     def _fields(self) -> dict[str, str | None]:
+        """Return the members of OpenAI's error object, which `body` writes."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
 

@@ -1,4 +1,4 @@
-"""The table of proxied routes. A path that is not in it goes to the control side, which answers 404."""
+"""The table of proxied routes. A path that is not in it goes to the control side, which has pages or answers 404."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ class Route:
 
     @property
     def at_worker(self) -> bytes:
+        """Return the path to ask a worker for, whichever of the route's paths the client used."""
         return self.target or self.path
 
 
@@ -87,23 +88,23 @@ class Routes:
         self._stored = [route for route in self.table if route.kind is Kind.STORED]
 
     def find(self, path: bytes) -> Route | None:
-        """Return the row of a path, or None."""
+        """Return the row of a path, or None if the path is not proxied. The connection asks at each request's head."""
         path = without_slash(path)
         return self._by_path.get(path) or next((r for r in self._stored if stored_id(r, path)), None)
 
 
 def spellings(route: Route) -> tuple[bytes, ...]:
-    """Return all paths of a route."""
+    """Return all paths under which clients may ask for a route."""
     return (route.path, route.at_worker, *route.also)
 
 
 def without_slash(path: bytes) -> bytes:
-    """Return a path without the slash at its end."""
+    """Return a path without the slash at its end, which some clients add. `/` itself stays."""
     return path[:-1] if path.endswith(b"/") and path != b"/" else path
 
 
 def stored_id(route: Route, path: bytes) -> bytes | None:
-    """Return the id in a path of a stored response, or None if the path is not one of this route's."""
+    """Return the id in a path of a stored response, to find its worker; None if the path is not one of this route's."""
     before, _, after = route.path.partition(b"{id}")
     if not path.startswith(before) or not path.endswith(after):
         return None

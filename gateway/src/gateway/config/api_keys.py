@@ -1,7 +1,5 @@
-"""API keys: one SHA-256 of a key a line, read again when the file changes. A key itself is never stored or logged.
-
-The keys that `make api-key` writes are 256 random bits, so a fast hash is enough: there is nothing to guess.
-"""
+"""API keys: one SHA-256 of a key a line, read again when the file changes. A key itself is never stored or logged. The
+keys that `make api-key` writes are 256 random bits, so a fast hash is enough: there is nothing to guess."""
 
 import hashlib
 import re
@@ -39,10 +37,8 @@ class KeyRing:
         return True
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise InvalidApiKey unless the request carries an accepted key.
-
-        The time this takes tells nothing of a key, since digests are compared, and nobody can choose a digest.
-        """
+        """Raise InvalidApiKey unless the request, proxied or for the model list, carries an accepted key. The time that
+        this takes tells nothing of a key, since digests are compared, and nobody can choose a digest."""
         if self._path is None:
             return
         if self._digests.isdisjoint([hash_key(key) for key in offered(headers)]):
@@ -51,10 +47,7 @@ class KeyRing:
 
 def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """Return the keys in a request: from `Authorization: Bearer <key>` and, as Anthropic's clients send it,
-    `x-api-key: <key>`.
-
-    A client may send both, and one of them may be meant for another service.
-    """
+    `x-api-key: <key>`. A client may send both, and one of them may be meant for another service."""
     keys = []
     for name, value in headers:
         if name == b"x-api-key":
@@ -67,11 +60,12 @@ def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 def hash_key(key: bytes) -> str:
+    """Return a key's digest as it stands in the key file."""
     return hashlib.sha256(key).hexdigest()
 
 
 def new_key() -> str:
-    """Return a new key of 256 random bits."""
+    """Return a new key of 256 random bits, for `python -m gateway new-key` to print."""
     return "sk-octet-" + secrets.token_urlsafe(32)
 
 
@@ -91,16 +85,18 @@ def parse_keys(text: str, path: Path) -> frozenset[str]:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
+    """Return the key file's time of change and size, by which `refresh` sees a new content. Raises ConfigError."""
     try:
         status = path.stat()
     except OSError as error:
         raise ConfigError(
             f"GATEWAY_API_KEYS_FILE={path}: {error.strerror}; make api-key writes one"
         ) from error
-    return status.st_mtime_ns, status.st_size  # one of them changes with the file
+    return status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path) -> str:
+    """Return the key file's text. Raises ConfigError."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

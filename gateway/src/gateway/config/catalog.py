@@ -11,7 +11,7 @@ from gateway.api.errors import ConfigError
 from gateway.config import yaml_file
 
 SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
-MAX_PROGRESS_S = 10**9
+MAX_PROGRESS_S = 10**9  # of these two: keeps out YAML's .inf and typing errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Card:
 
     @property
     def start_command(self) -> str:
+        """Return what an operator types to start the slug, for the error of a model that nobody started."""
         return f"docker compose up -d {self.slug}"
 
 
@@ -52,12 +53,13 @@ class Catalog:
         return self.by_name.get(model, ())
 
     def same_as(self, model: str) -> list[str]:
-        """Return the names that are served by the same cards as `model`, including itself."""
+        """Return the names that are served by the same cards as `model`, including itself, for /v1/models to list."""
         cards = self.resolve(model)
         return [name for name, others in self.by_name.items() if others == cards]
 
     @cached_property
     def by_slug(self) -> Mapping[str, Card]:
+        """Return the cards by slug: computed once, since the end of each request asks for one."""
         return {card.slug: card for card in self.cards}
 
     @property
@@ -102,7 +104,7 @@ def load_card(directory: Path) -> Card:
 
 
 def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float, float]:
-    """Read `progress: {suspect_s, down_s}`: seconds without progress until a worker is suspect, and down."""
+    """Read `progress: {suspect_s, down_s}`: seconds without progress until suspect, and down. Raises ConfigError."""
     limits = facts.get("progress", {})
     if not isinstance(limits, dict) or not limits.keys() <= {"suspect_s", "down_s"}:
         raise ConfigError(f"{directory}/card.yaml: progress takes suspect_s and down_s, in seconds")
@@ -116,11 +118,12 @@ def progress_limits(facts: Mapping[str, object], directory: Path) -> tuple[float
 
 
 def _is_number(value: object) -> bool:
+    """Return whether a card's value is a number: Python counts `True` as an int, but a card's `true` is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a mapping of the card; empty if the card has none of that name."""
+    """Return the card's mapping `name`; empty if there is none, or no mapping, which docker/cards refuses."""
     part = facts.get(name)
     return part if isinstance(part, dict) else {}
 
@@ -134,6 +137,7 @@ def count(facts: Mapping[str, Any], name: str, directory: Path) -> int | None:
 
 
 def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
+    """Return for each served name the cards that have it, in the cards' order: `Catalog.by_name`."""
     grouped: dict[str, tuple[Card, ...]] = {}
     for card in cards:
         for name in card.names:
@@ -142,7 +146,7 @@ def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
 
 
 def parse_env(text: str, path: Path) -> dict[str, str]:
-    """Parse the `KEY=value` lines of an env file, without quotes. Raises ConfigError that names the line."""
+    """Parse the `KEY=value` lines of an env file such as model.env. Raises ConfigError that names the line."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -155,6 +159,7 @@ def parse_env(text: str, path: Path) -> dict[str, str]:
 
 
 def _unquoted(value: str, where: str) -> str:
+    """Return a value without quotes and comment, with one space between its words. Raises ConfigError."""
     try:
         return " ".join(shlex.split(value, comments=True))
     except ValueError as error:
@@ -162,6 +167,7 @@ def _unquoted(value: str, where: str) -> str:
 
 
 def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
+    """Return a value of a slug's model.env. Raises ConfigError if it is missing or empty."""
     value = env.get(key, "").strip()
     if not value:
         raise ConfigError(
@@ -171,6 +177,7 @@ def _required(env: Mapping[str, str], key: str, directory: Path) -> str:
 
 
 def _mapping(path: Path) -> Mapping[str, object]:
+    """Read a card, which takes no YAML aliases. Raises ConfigError if it is not YAML, or not a mapping."""
     loaded = yaml_file.parse(yaml_file.read(path), path, yaml_file.Plain)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must be a mapping of facts")

@@ -1,4 +1,4 @@
-"""Options for each model, and aliases: read from the operator's GATEWAY_MODELS_FILE and checked against the cards."""
+"""Options for each model, and aliases: read once from the operator's GATEWAY_MODELS_FILE, checked against the cards."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class File(StrictModel):
 
 
 class UniqueKeys(yaml_file.Bounded):
-    """A YAML loader that refuses a repeated key; YAML's own loader silently takes the last one."""
+    """A YAML loader that refuses a repeated key; the library's step for mappings, extended here, takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -98,7 +98,7 @@ class Models:
         return name if alias is None else alias.model
 
     def listed(self, names: Iterable[str]) -> list[str]:
-        """Return `names` and the aliases of these models."""
+        """Return `names` and the aliases of these models, as /v1/models lists them."""
         listed = list(names)
         return [*listed, *(name for name, alias in self.aliases.items() if alias.model in listed)]
 
@@ -131,6 +131,7 @@ def read(path: Path) -> File:
 
 
 def first_problem(error: ValidationError) -> str:
+    """Return the first fault that pydantic found in the file, in words: its key, what must be there, what is."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the file"
     if problem["type"] == "extra_forbidden":
@@ -139,7 +140,8 @@ def first_problem(error: ValidationError) -> str:
 
 
 def over(base: Options, given: Defaults) -> Options:
-    """Return `base` with the values of `given` in place; deadlines and queue are merged value by value."""
+    """Return `base` with what the operator wrote in `given` in place: the file's defaults over the settings, then a
+    model's own options over these. Deadlines and queue are merged value by value."""
     said = {name: getattr(given, name) for name in given.model_fields_set}
     for name in {"deadlines", "queue"} & said.keys():
         said[name] = replaced(getattr(base, name), said[name])
@@ -147,11 +149,12 @@ def over(base: Options, given: Defaults) -> Options:
 
 
 def replaced(base: P, given: P) -> P:
+    """Return `base` with the values that the operator wrote in `given`, without those that `given` has by default."""
     return base.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
 
 
 def faults(file: File, catalog: Catalog) -> Iterator[str]:
-    """Yield what in the file does not fit the cards, each as key, fault and remedy."""
+    """Yield what in the file does not fit the cards, each as key, fault and remedy. `load_models` refuses the first."""
     for name, options in file.models.items():
         yield from faults_of_model(name, options, file, catalog)
     for name, alias in file.aliases.items():
@@ -159,6 +162,7 @@ def faults(file: File, catalog: Catalog) -> Iterator[str]:
 
 
 def faults_of_model(name: str, options: Options, file: File, catalog: Catalog) -> Iterator[str]:
+    """Yield what is wrong with `models.<name>`: no such model, or a split that does not fit the model's slugs."""
     slugs = {card.slug for card in catalog.resolve(name)}
     if name in file.aliases:
         yield f"models.{name}: is an alias; set options of {file.aliases[name].model}, which it stands for"
@@ -169,6 +173,7 @@ def faults_of_model(name: str, options: Options, file: File, catalog: Catalog) -
 
 
 def faults_of_split(split: Mapping[str, float], slugs: set[str]) -> Iterator[str]:
+    """Yield what is wrong with a split: it must give each of the model's `slugs` a weight, one of them above 0."""
     if unknown := split.keys() - slugs:
         yield f"{min(unknown)} does not serve this model; its slugs are {', '.join(sorted(slugs))}"
     if missing := slugs - split.keys():
@@ -178,6 +183,7 @@ def faults_of_split(split: Mapping[str, float], slugs: set[str]) -> Iterator[str
 
 
 def faults_of_alias(name: str, alias: Alias, file: File, catalog: Catalog) -> Iterator[str]:
+    """Yield what is wrong with `aliases.<name>`: its name, the model behind it, or a parameter that it may not set."""
     if catalog.resolve(name):
         yield f"aliases.{name}: is the name of a model; give the alias a name that no card serves"
     if alias.model in file.aliases:

@@ -56,7 +56,7 @@ POLICIES = {
 
 
 def spelt_out(value: object) -> object:
-    """Turn `name` and `{name: settings}`, as operators write a policy, into the tagged form that pydantic reads."""
+    """Turn `name` and `{name: settings}`, as operators write a policy, into the tagged form for pydantic to read."""
     if isinstance(value, StrictModel):
         return value
     name, settings = value, None

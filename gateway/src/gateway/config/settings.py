@@ -79,7 +79,8 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_hosts", "cors_origins")
     @classmethod
-    def _is_list(cls, value: str, field: ValidationInfo) -> str:
+    def _check_words(cls, value: str, field: ValidationInfo) -> str:
+        """Return a setting of LISTS if each of its words is what it must be. Raises ValueError, for pydantic."""
         pattern, advice = LISTS[str(field.field_name)]
         for word in value.split():
             if pattern.fullmatch(word) is None:
@@ -88,6 +89,7 @@ class Settings(BaseSettings):
 
     @property
     def listen_address(self) -> str:
+        """Return where the process listens: GATEWAY_LISTEN, as its container sets it, else GATEWAY_BIND."""
         return self.listen or self.bind
 
 
@@ -112,7 +114,7 @@ def check_bind_rule(settings: Settings) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this host can reach `address`. Names other than localhost are not trusted to be."""
+    """Return whether only this host can reach `address`. Names other than localhost count as reachable from outside."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -120,6 +122,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _first_problem(error: ValidationError) -> str:
+    """Return the first fault that pydantic found, in words that begin with the variable and its value."""
     problem = error.errors()[0]
     name = "GATEWAY_" + "_".join(str(part) for part in problem["loc"]).upper()
     return f"{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}; see docs/configuration.md"

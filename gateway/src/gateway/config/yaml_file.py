@@ -6,9 +6,9 @@ import yaml
 
 from gateway.api.errors import ConfigError
 
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 20
-MAX_NUMBER_LENGTH = 30
+MAX_BYTES = 256 * 1024  # of a file: PyYAML is slow, and these have a few KB
+MAX_DEPTH = 20  # of mappings and lists in each other: PyYAML recurses, and would fail with a RecursionError
+MAX_NUMBER_LENGTH = 30  # characters: Python takes long to read a number of very many digits, or fails
 
 
 class Bounded(yaml.SafeLoader):
@@ -17,7 +17,7 @@ class Bounded(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Check the next event before the library goes into it, and count the depth."""
+        """Check the next event before the library goes into it, and count the depth. PyYAML calls it for each node."""
         self.check_event_at_hand(self.peek_event())  # type: ignore[no-untyped-call]
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
@@ -25,13 +25,14 @@ class Bounded(yaml.SafeLoader):
         return node
 
     def check_event_at_hand(self, event: yaml.Event) -> None:
-        """Raise YAMLError for tags and for nesting that is too deep."""
+        """Raise YAMLError for tags and for nesting that is too deep. `Plain` adds a check here."""
         if self._depth >= MAX_DEPTH:
             raise refused(event, f"it is nested more than {MAX_DEPTH} deep")
         if getattr(event, "tag", None):  # PyYAML fails in ways of its own at a wrong value behind one
             raise refused(event, "tags are not taken")
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        """Return a node's value, as PyYAML asks for it; a number of too many digits as text."""
         is_number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
         if is_number and len(node.value) > MAX_NUMBER_LENGTH:
             return node.value
@@ -39,7 +40,7 @@ class Bounded(yaml.SafeLoader):
 
 
 class Plain(Bounded):
-    """The same without aliases, with which a few lines could stand for gigabytes."""
+    """The same without aliases, with which a few lines could stand for gigabytes: for cards, which need none."""
 
     def check_event_at_hand(self, event: yaml.Event) -> None:
         super().check_event_at_hand(event)
@@ -48,6 +49,7 @@ class Plain(Bounded):
 
 
 def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
+    """Return the error for a loader to raise: `reason`, with the event's line if it is known."""
     where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
     return yaml.YAMLError(where + reason)
 
