@@ -63,5 +63,5 @@ def data_app(
 
 
 async def preflight(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a browser's preflight request with what a page may send. Each answer itself says who may read it."""
+    """Answer a browser's preflight request, for any path: what a page may send. Each answer says who may read it."""
     await Response(status_code=204, headers=cors.permission(scope["headers"]))(scope, receive, send)

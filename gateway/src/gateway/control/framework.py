@@ -27,7 +27,7 @@ class PlainPaths:
 
 
 def bare_app(title: str) -> FastAPI:
-    """Return a FastAPI application without documentation pages, whose errors are OpenAI objects."""
+    """Return a FastAPI application, for any port, without documentation pages; its errors are OpenAI objects."""
     app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(PlainPaths)
     app.add_exception_handler(GatewayError, answer)
@@ -36,24 +36,26 @@ def bare_app(title: str) -> FastAPI:
 
 
 async def answer(request: Request, error: Exception) -> Response:
+    """Return the answer for a GatewayError; FastAPI calls this when a page raises one."""
     assert isinstance(error, GatewayError)
     headers = {name.decode(): value.decode() for name, value in error.headers()}
     return Response(error.body(), error.status, headers=headers)
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
+    """Return the answer for an error of the framework's own, such as 404, in the gateway's form; FastAPI calls this."""
     assert isinstance(error, HTTPException)
     allow = with_head((error.headers or {}).get("Allow", ""))
     return await answer(request, to_gateway_error(request.method, request.url.path, error.status_code, allow))
 
 
 def with_head(allow: str) -> str:
-    """Return the methods of a page: HEAD is allowed wherever GET is."""
+    """Return what `Allow` must say of a page: HEAD too wherever GET is, since `PlainPaths` handles it as GET."""
     return "GET, HEAD" if "GET" in allow else allow
 
 
 def to_gateway_error(method: str, path: str, status: int, allow: str) -> GatewayError:
-    """Translate the framework's 404 and 405. Any other error that it raises is the request's fault (400)."""
+    """Return the framework's 404 or 405 as the gateway's error; its other errors are the request's fault (400)."""
     if status == 404:
         return RouteNotFound(f"{method} {path} is no route of this gateway")
     if status == 405:

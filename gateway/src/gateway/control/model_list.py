@@ -1,8 +1,5 @@
-"""What /v1/models tells of a model: what its workers report, in vLLM's form, and what its cards say. Pure.
-
-A name may stand for several cards and workers, and a client cannot know which will answer: so only what holds for all
-of them is told.
-"""
+"""What /v1/models tells of a model: what its workers report, in vLLM's form, and what its cards say. Pure. A name may
+stand for several cards and workers, and a client cannot know which will answer: so only what holds for all is told."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -52,10 +49,11 @@ def images_of(cards: Sequence[Card]) -> Json | None:
 
 
 def least(numbers: Iterable[int | None]) -> int | None:
+    """Return the least of the numbers that are known, which holds for all; None if none is."""
     return min((number for number in numbers if number is not None), default=None)
 
 
 def common(values: Iterable[T | None]) -> T | None:
-    """Return the value that all share, or None where they differ."""
+    """Return the value that all (at least one) share, or None where they differ."""
     first, *others = values
     return first if all(one == first for one in others) else None

@@ -1,4 +1,4 @@
-"""The data port's OpenAPI document."""
+"""The data port's OpenAPI document, at /openapi.json."""
 
 from typing import Any
 
@@ -21,13 +21,12 @@ RESPONSES: Json = {
 
 
 def openapi_of(app: FastAPI) -> Json:
-    """Return the data port's OpenAPI document: FastAPI's pages and every row of the route table."""
+    """Return the data port's OpenAPI document, made once: FastAPI's pages and every row of the route table."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for route in TABLE:
-            document["paths"].setdefault(route.path.decode(), {})[route.method.decode().lower()] = (
-                describe_route(route)
-            )
+            methods = document["paths"].setdefault(route.path.decode(), {})
+            methods[route.method.decode().lower()] = describe_route(route)
         app.openapi_schema = document
     return app.openapi_schema
 

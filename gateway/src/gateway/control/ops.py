@@ -15,7 +15,7 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text form
 
 
 def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
-    """Return the application of the ops port."""
+    """Return the application of a gateway process's ops port; the parent of several has `processes.ops_app`."""
     app = bare_app("Octet gateway, ops")
 
     @app.get("/metrics")
@@ -48,11 +48,12 @@ def ops_app(fleet: Fleet, metrics: Metrics) -> FastAPI:
 
 
 def target(slug: str, address: str) -> Json:
-    """Return one target group in Prometheus' HTTP service discovery format."""
+    """Return one target group in Prometheus' HTTP service discovery format, of which /targets/... are lists."""
     return {"targets": [address], "labels": {"slug": slug}}
 
 
 def describe_slug(fleet: Fleet, slug: str) -> Json:
+    """Return one slug's entry of /workers; `weights` is its weights job's progress report, or null."""
     status = fleet.slugs[slug]
     card = fleet.catalog.by_slug[slug]
     workers = [describe_worker(worker) for worker in status.workers.values()]
@@ -66,6 +67,7 @@ def describe_slug(fleet: Fleet, slug: str) -> Json:
 
 
 def describe_worker(worker: Worker) -> Json:
+    """Return a worker's entry of /workers. `share`: of its usual requests; `start`: its launcher's report, or null."""
     return {
         "address": worker.address,
         "state": worker.state,

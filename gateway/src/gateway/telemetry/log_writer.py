@@ -1,8 +1,6 @@
-"""A thread that writes log lines to a file descriptor, so that a slow or absent reader never blocks the event loop.
-
-The lines that wait are bounded. Lines that find no room are dropped and counted; the count is logged once writing
-goes on.
-"""
+"""A thread that writes log lines to a file descriptor, so that a slow or absent reader never blocks the event loop. The
+lines that wait are bounded. Lines that find no room are dropped and counted; the count is logged once writing goes on.
+`EventLog` owns a writer and calls `put` in the event loop; the methods that may block run in the thread."""
 
 import os
 import select
@@ -32,7 +30,7 @@ class LogWriter:
 
     @property
     def waits(self) -> bool:
-        """Return whether lines are unwritten, or dropped ones unreported."""
+        """Return whether lines are unwritten, or dropped ones unreported. Tests wait until it is False."""
         with self._change:
             return bool(self._bytes or self._untold)
 
@@ -51,7 +49,7 @@ class LogWriter:
             self._thread.start()
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Write what waits, for at most `within_s` seconds, and end the thread."""
+        """Write what waits, for at most `within_s` seconds, and end the thread: the process ends, reader or not."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -59,7 +57,7 @@ class LogWriter:
             self._thread.join(within_s)
 
     def _run(self) -> None:
-        """Write lines until the writer is closed; this is the thread."""
+        """Write lines until the writer is closed: the body of the thread, which the first `put` starts."""
         while lines := self._next():
             for piece in pieces(lines):
                 self._write_counted(piece)
@@ -114,7 +112,7 @@ def pieces(lines: list[bytes]) -> Iterator[bytes]:
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Writes all of `data`, however long that takes. Raises OSError."""
+    """Write all of `data`, however long that takes: only the thread calls this. Raises OSError."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]
@@ -123,6 +121,7 @@ def write(descriptor: int, data: bytes) -> None:
 
 
 def wait_until_writable(descriptor: int) -> None:
+    """Block until a write to a non-blocking descriptor can go on, without the processor time of trying again."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()

@@ -1,8 +1,6 @@
-"""Merge what several gateway processes report into one page. Pure.
-
-Counters and histograms are added up, and so are gauges that count processes, requests, bytes or open files. Of any
-other gauge the highest value is kept.
-"""
+"""Merge what several gateway processes report into one page, for the parent's ops port. Pure. Counters and histograms
+are added up, and so are gauges that count processes, requests, bytes or open files; of any other gauge the highest
+value is kept."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +37,7 @@ class Merged(Collector):
                 self._add(family)
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the merged metrics; the library calls this when it writes the text."""
         for name, family in self._families.items():
             whole = Metric(name, family.documentation, family.type)
             for (sample, labels), value in self._samples[name].items():
@@ -57,7 +56,7 @@ class Merged(Collector):
 
 
 def metrics(expositions: Sequence[str]) -> bytes:
-    """Return one exposition, in Prometheus' text format, for all processes."""
+    """Return one exposition (a page of metrics in Prometheus' text format) for those of all processes."""
     registry = CollectorRegistry()
     registry.register(Merged(expositions))
     return generate_latest(registry)
@@ -66,11 +65,8 @@ def metrics(expositions: Sequence[str]) -> bytes:
 def workers(pages: Sequence[Json]) -> Json:
     """Return one /workers page: the first process's view of each worker, with all processes' requests in flight."""
     first, *others = ({slug["slug"]: slug for slug in page["slugs"]} for page in pages)
-    return {
-        "slugs": [
-            merged_slug(slug, [other.get(name, {}) for other in others]) for name, slug in first.items()
-        ]
-    }
+    slugs = [merged_slug(slug, [other.get(name, {}) for other in others]) for name, slug in first.items()]
+    return {"slugs": slugs}
 
 
 def merged_slug(slug: Json, others: Sequence[Json]) -> Json:
@@ -79,8 +75,6 @@ def merged_slug(slug: Json, others: Sequence[Json]) -> Json:
     for other in others:
         for worker in other.get("workers", ()):
             elsewhere[worker["address"]] += worker["in_flight"]
-    found = [
-        {**worker, "in_flight": worker["in_flight"] + elsewhere[worker["address"]]}
-        for worker in slug["workers"]
-    ]
+    ours = slug["workers"]
+    found = [{**one, "in_flight": one["in_flight"] + elsewhere[one["address"]]} for one in ours]
     return {**slug, "workers": found}

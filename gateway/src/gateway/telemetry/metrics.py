@@ -1,4 +1,4 @@
-"""Every metric of the gateway, on a registry of its own. Labels come from closed sets; docs/metrics.md lists them."""
+"""Every metric of the gateway process. Labels come from closed sets; docs/metrics.md lists the metrics."""
 
 import time
 from bisect import bisect_left
@@ -35,11 +35,13 @@ UNSEEN: Final = {
 
 
 class QueueLengths(Protocol):
-    """The queues of requests that wait for a worker, as the metrics read them."""
+    """The queues of requests that wait for a worker (`proxy.queue.Queues`), as the metrics read them at a scrape."""
 
-    def length(self, model: str) -> int: ...
+    def length(self, model: str) -> int:
+        """Return how many requests wait for a worker of `model`."""
 
-    def waits_since(self, model: str) -> float | None: ...
+    def waits_since(self, model: str) -> float | None:
+        """Return since when the first request waits, in seconds of a monotonic clock; None if none does."""
 
 
 class Histogram:
@@ -50,6 +52,7 @@ class Histogram:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
+        """Count one value in the first bucket whose bound it does not exceed."""
         self.counts[bisect_left(SECONDS, seconds)] += 1
         self.total += seconds
 
@@ -93,7 +96,8 @@ class Metrics:
     def count(
         self, model: str, route: str, status: int, ending: str, seconds: float, first_byte: float | None
     ) -> Traffic:
-        """Count a request that has ended. seconds: from its head; first_byte: to the answer's first byte, or None."""
+        """Count a request that has ended. seconds: from its head; first_byte: to the answer's first byte, or None.
+        Return the counts of its model and route, to which `Recorder` adds what it knows of tokens and chunks."""
         traffic = self._traffic.get((model, route))
         if traffic is None:
             traffic = self._traffic[model, route] = Traffic()
@@ -104,21 +108,24 @@ class Metrics:
         return traffic
 
     def count_error(self, model: str, code: str) -> None:
+        """Count an error that the gateway itself answered with, by its `GatewayError.code`."""
         self._errors[model, code] += 1
 
     def count_retry(self) -> None:
+        """Count a request that was sent more than once, when it has ended."""
         self._retries += 1
 
     def count_lag(self, seconds: float) -> None:
-        """Note how many seconds late the event loop was for a timer."""
+        """Note how many seconds late the event loop was for the timer of `Listener.watch`: it was busy for so long."""
         self._loop_lag.add(seconds)
 
     def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format, at a scrape of the ops port."""
         families = (*fleet_families(self._fleet), *self._families())
         return generate_latest(self.registry) + "".join([family.text() for family in families]).encode()
 
     def _families(self) -> Iterator[Family]:
+        """Yield the metrics of requests, queues, bodies, log and event loop; `fleet_families` yields the others."""
         models, queues, bodies = self._fleet.catalog.names, self._queues, self._bodies
         yield self._requests()
         yield self._times("duration", "gateway_request_duration_seconds", "from a request's head to its end")
@@ -148,6 +155,7 @@ class Metrics:
         yield gauge("gateway_bodies_limit_bytes", what, samples=[((), bodies.most)])
 
     def _requests(self) -> Family:
+        """Return the counter of ended requests, by model, route, status and ending."""
         found = [
             ((model, route, str(status), ending), count)
             for (model, route), traffic in self._traffic.items()
@@ -165,11 +173,13 @@ class Metrics:
         return family
 
     def _tokens(self, which: str) -> Family:
+        """Return a counter of tokens. which: the field of each `Traffic`, `prompt_tokens` or `completion_tokens`."""
         found = [(labels, getattr(traffic, which)) for labels, traffic in self._traffic.items()]
         what = f"{which.replace('_', ' ').capitalize()} that answers told."
         return counter(f"gateway_{which}", what, ["model", "route"], found)
 
     def _queue_age(self, model: str) -> float:
+        """Return for how many seconds the first request in a queue has waited; 0 if the queue is empty."""
         since = self._queues.waits_since(model)
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
@@ -178,39 +188,20 @@ def fleet_families(fleet: Fleet) -> Iterator[Family]:
     """Yield the fleet's metrics, read when scraped: a worker that left leaves no series behind."""
     workers = fleet.workers()
     models = [(model, fleet.model_state(model)) for model in fleet.catalog.names]
-    yield gauge(
-        "gateway_model_state",
-        "1 for the state a model is in, 0 for the others.",
-        ["model", "state"],
-        [((name, one.name.lower()), float(one is state)) for name, state in models for one in ModelState],
-    )
-    yield gauge(
-        "gateway_worker_state",
-        "1 for the state a worker is in, 0 for the others.",
-        ["slug", "worker", "state"],
-        [((w.slug, w.address, one.value), float(one is w.state)) for w in workers for one in WorkerState],
-    )
-    yield gauge(
-        "gateway_requests_in_flight",
-        "Requests now on a worker.",
-        ["slug", "worker"],
-        [((worker.slug, worker.address), worker.in_flight) for worker in workers],
-    )
-    yield counter(
-        "gateway_worker_transitions",
-        "Changes of a worker's state.",
-        ["slug", "from", "to"],
-        [((slug, before.value, after.value), n) for (slug, before, after), n in fleet.transitions.items()],
-    )
-    yield counter(
-        "gateway_worker_ejections",
-        "Ejections of workers for failed requests.",
-        ["slug"],
-        [((slug,), count) for slug, count in fleet.ejections.items()],
-    )
-    yield counter(
-        "gateway_worker_failures",
-        "Failed requests that count against a worker.",
-        ["slug", "failure"],
-        [((slug, failure.value), count) for (slug, failure), count in fleet.failures.items()],
-    )
+    what = "1 for the state a model is in, 0 for the others."
+    found = [((name, one.name.lower()), float(one is state)) for name, state in models for one in ModelState]
+    yield gauge("gateway_model_state", what, ["model", "state"], found)
+    what = "1 for the state a worker is in, 0 for the others."
+    each = [((w.slug, w.address, one.value), float(one is w.state)) for w in workers for one in WorkerState]
+    yield gauge("gateway_worker_state", what, ["slug", "worker", "state"], each)
+    in_flight = [((worker.slug, worker.address), worker.in_flight) for worker in workers]
+    yield gauge("gateway_requests_in_flight", "Requests now on a worker.", ["slug", "worker"], in_flight)
+    what, transitions = "Changes of a worker's state.", fleet.transitions.items()
+    changes = [((slug, before.value, after.value), n) for (slug, before, after), n in transitions]
+    yield counter("gateway_worker_transitions", what, ["slug", "from", "to"], changes)
+    what = "Ejections of workers for failed requests."
+    ejections = [((slug,), count) for slug, count in fleet.ejections.items()]
+    yield counter("gateway_worker_ejections", what, ["slug"], ejections)
+    what = "Failed requests that count against a worker."
+    failures = [((slug, failure.value), count) for (slug, failure), count in fleet.failures.items()]
+    yield counter("gateway_worker_failures", what, ["slug", "failure"], failures)
