@@ -59,7 +59,7 @@ def unreadable(name: str, error: OSError) -> RetryableError:
 def combined(errors: Sequence[JobError]) -> JobError:
     """Return one error for all of *errors*, in order of time, once no source is left; the last one's text comes first.
     Its type is the most hopeful one: if one of them is temporary, running again may help."""
-    texts = list(dict.fromkeys(str(error) for error in reversed(errors)))
+    texts = list(dict.fromkeys(str(error) for error in reversed(errors)))  # each once
     kinds = (RetryableError, NoSpaceError, IntegrityError, AccessError, ConfigError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
     return kind("; before that: ".join(texts))

@@ -40,14 +40,14 @@ class Job:
         )
 
     def run(self) -> Path:
-        """Return the published snapshot that the slug links to, fetching it if need be: `fetch`. Raises JobError."""
+        """Return the published snapshot that the slug links to, fetched if need be, for `fetch`. Raises JobError."""
         with explained(self._settings.dir):
             snapshot = self._unchanged() or self._repair_or_fetch()
             self._say_ready(snapshot)
         return snapshot
 
     def verify(self) -> Path:
-        """Read every byte of the published snapshot; fetch again what is wrong: `verify`. Raises JobError."""
+        """Read every byte of the published snapshot; fetch again what is wrong; for `verify`. Raises JobError."""
         with explained(self._settings.dir):
             if (snapshot := self._volume.linked()) is None or not os.path.lexists(snapshot / READY):
                 raise ConfigError(
@@ -133,7 +133,7 @@ class Job:
         return snapshot
 
     def _is_locked(self, content: Lockfile) -> bool:
-        """Return whether the slug's weights.lock, and not only the hub at first use, names it, for READY.json."""
+        """Return whether the slug's weights.lock, not only the hub at first use, names *content*, for READY.json."""
         return self._own_lock() == content
 
     def _lock_of(self, manifest: Manifest) -> Lockfile:
@@ -233,7 +233,7 @@ class Job:
         downloaded again, first from the same source, since an earlier run's part may be at fault, then from another."""
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
-        for turn in range(tries := 2 + hub.count):
+        for turn in range(tries := 2 + hub.count):  # what was left, the same source again, then each other
             self._download(hub, staging, manifest)
             verdict = self._verified(staging, left)
             self._volume.require_ownership()
@@ -263,7 +263,7 @@ class Job:
 
     def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
         """Return the shard index's bytes, verified before hundreds of gigabytes follow. Raises IntegrityError."""
-        for _ in range(1 + hub.count):
+        for _ in range(1 + hub.count):  # what an earlier run left, then each source
             if not has_size(staging, index):
                 hub.download([index], staging, self._progress)
             with safe_open.reading(staging, index.path) as file:

@@ -58,7 +58,7 @@ def _endpoint(value: str) -> str:
 
 
 def _fallbacks(value: str) -> str:
-    """Return the setting if each of its words is a source. Raises ValueError."""
+    """Return MODEL_CACHE_FALLBACKS if each of its words is a source. Raises ValueError."""
     for fallback in value.split():
         kind, _, place = fallback.partition(":")
         if kind in ("hf", "node"):

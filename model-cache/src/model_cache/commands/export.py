@@ -78,7 +78,7 @@ class Export:
         )
 
     def _write(self, part: Part) -> None:
-        """Write the part under a draft's name, rename it once it is on the disk, then note its sum."""
+        """Write the part under a draft's name, rename it when whole, then note its sum. A failure removes the draft."""
         draft, digest = self._into / f"{part.name}.draft", hashlib.sha256()
         try:
             with safe_open.writing(self._into, draft.name) as target:

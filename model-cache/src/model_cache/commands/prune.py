@@ -128,7 +128,7 @@ def show(root: Path, found: Sequence[Leftover]) -> Iterator[str]:
 
 
 def run(given: Namespace) -> None:
-    """Show what could go, or remove what of it *given.paths* name. Raises JobError."""
+    """Show what could go, or remove what of it *given.paths* name, paths as they were shown. Raises JobError."""
     settings = load(VolumeSettings)
     root = settings.dir
     with explained(root):

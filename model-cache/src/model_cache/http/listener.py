@@ -200,7 +200,7 @@ def problem(status: int, text: str) -> Answer:
 
 
 def _refusal(head: h11.Request) -> Answer | None:
-    """Return the answer to a request with another method or with a body; None for one that is let in."""
+    """Return the answer to another method, or to a body, which nobody would read; None for a request that is let in."""
     if head.method not in (b"GET", b"HEAD"):
         refused = problem(405, "there is GET and HEAD")
         return Answer(405, refused.body, headers={"Allow": "GET, HEAD"})

@@ -73,6 +73,7 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     """Turn a listing into what is fetched of it. Pickles are left out, and code unless *trusts_code*. Raises
     IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable (a file without sha256), or that
     cannot be a model (no config.json, no safetensors)."""
+    # one more than the limit is enough to see that it is passed; a path may still be anything, hence str()
     listed = sorted(map(_known, itertools.islice(listing, NEW.files + 1)), key=lambda file: str(file.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
     shards = (file.path for file in kept if file.path.endswith(".safetensors"))

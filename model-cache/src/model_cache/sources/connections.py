@@ -29,12 +29,12 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=_MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of connections without a proxy, once, when the adapter is made."""
+        """Make the pools of connections without a proxy, once, with the operator's CA and the deadline for heads."""
         super().init_poolmanager(*args, **kwargs | self._trust())
         _limit_heads(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
-        """Return the pools of connections through *proxy*, for each request that takes it; they are made only once."""
+        """Return the pools of connections through *proxy*, likewise; requests asks for each request, and keeps them."""
         manager = super().proxy_manager_for(proxy, **kwargs | self._trust())
         _limit_heads(manager)
         return manager

@@ -67,7 +67,7 @@ class HttpMirror:
         self._rate_limit = rate_limit
         self._listing = listing
         self._session = Session(name, options, rate_limit)
-        self._headers = {"Accept-Encoding": "identity"} | (
+        self._headers = {"Accept-Encoding": "identity"} | (  # since a file is resumed by its own bytes
             {"Authorization": f"Bearer {token}"} if token else {}
         )
 

@@ -47,7 +47,7 @@ class RateLimit:
             self._in_window, self._failed = 0, None
 
     def now(self) -> float:
-        """Return the clock's time, for `leave_out`."""
+        """Return the clock's time, for `leave_out`: a caller asks before its request, which may fail."""
         return self._clock()
 
     def leave_out(self, began: float) -> None:

@@ -136,7 +136,7 @@ class Volume:
                 f"{self._root} has {free:,} bytes free and {self._repo} needs {need:,} more; "
                 "free space or move MODEL_CACHE_DIR to a larger volume, then run again"
             )
-        if stat.f_files and stat.f_favail < len(manifest.files):
+        if stat.f_files and stat.f_favail < len(manifest.files):  # 0 files: it has no such limit
             raise NoSpaceError(
                 f"{self._root} has {stat.f_favail:,} inodes free for {len(manifest.files):,} files; "
                 "free inodes or move MODEL_CACHE_DIR to another volume, then run again"
@@ -156,7 +156,7 @@ class Volume:
         return self._models / f"{quote(revision, safe='')}.lock"
 
     def record_lock(self, lock: Lockfile) -> None:
-        """Keep *lock* at first use, so that later runs fetch the same files, whatever the hub lists by then."""
+        """Write *lock* to the volume at first use, so that later runs fetch the same files, whatever the hub lists."""
         self._write(self.recorded_lock(lock.revision), lock.text())
 
     def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
@@ -204,7 +204,7 @@ class Volume:
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
         for file in wrong:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # a file that is missing is wrong too
                 safe_open.move(snapshot, file.path, quarantine)
 
     def _withdrawal(self, snapshot: Path) -> Path:
@@ -212,7 +212,7 @@ class Volume:
         return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     def link(self, snapshot: Path) -> None:
-        """Point the slug at *snapshot* atomically: a reader sees the old link or the new one."""
+        """Point the slug at *snapshot* atomically, as a run's last step: a reader sees the old link or the new one."""
         target = os.path.relpath(snapshot.resolve(), self._slug_link.parent.resolve())
         draft = self._slug_link.with_name(f".{self._slug_link.name}")
         draft.unlink(missing_ok=True)
@@ -268,7 +268,7 @@ def explained(root: Path) -> Iterator[None]:
 
 
 def explain(error: OSError, root: Path) -> JobError:
-    """Return the job's error for an operating system error met on the volume."""
+    """Return the job's error, with its remedy, for an OSError met on the volume (or a directory) mounted at *root*."""
     where = error.filename or root
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(

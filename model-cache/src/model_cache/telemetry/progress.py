@@ -34,7 +34,7 @@ class ProgressState:
 
 
 class Work(NamedTuple):
-    """An amount of work."""
+    """An amount of work, in a phase as a whole or done before it began."""
 
     bytes: int = 0
     files: int = 0
@@ -85,12 +85,12 @@ class Progress:
             self._sample()
 
     def retried(self) -> None:
-        """Count one more try at something that failed."""
+        """Count one more try at something that failed; `Job` also writes a line."""
         with self._lock:
             self._retries += 1
 
     def fail(self, error: str) -> None:
-        """End the run with *error*; the counters stay as they were."""
+        """End the run with *error*; the counters stay as they were. `serving` or `__main__` calls it."""
         with self._lock:
             self._phase = "failed"
             self._error = error

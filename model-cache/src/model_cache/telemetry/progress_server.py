@@ -88,7 +88,7 @@ class _Running(NamedTuple):
     port: int
 
     def end(self) -> None:
-        """Stop the listener and wait for its thread."""
+        """Stop the listener and wait for its thread, at the end of the run."""
         with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
             self.loop.call_soon_threadsafe(self.stop.set)
         self.thread.join()

@@ -101,7 +101,7 @@ def bar_line(state: ProgressState) -> str:
 def human_bytes(count: float) -> str:
     """Return bytes in decimal units, as disks and networks are sold: 1234567 is ``1.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.95 or (unit == "B" and count < 1000):
+        if count < 999.95 or (unit == "B" and count < 1000):  # 999.95 kB would be written as 1000.0
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
