@@ -64,4 +64,4 @@ def data_app(
 
 async def preflight(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a browser's preflight request, for any path: what a page may send. Each answer says who may read it."""
-    await Response(status_code=204, headers=cors.permission(scope["headers"]))(scope, receive, send)
+    await Response(status_code=204, headers=cors.preflight_headers(scope["headers"]))(scope, receive, send)

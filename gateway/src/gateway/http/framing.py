@@ -14,9 +14,7 @@ TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b)?" % TEXT)
 SIZE_LINE_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;%b)?\r?" % TEXT)
-FRAMES: Final = (
-    rb"(?i:content-length|transfer-encoding|host):"  # refused as trailers: others may take them for headers
-)
+FRAMES: Final = rb"(?i:content-length|transfer-encoding|host):"  # not as trailers: others could obey them
 TRAILER: Final = re.compile(rb"(?!%b)%b:%b" % (FRAMES, TOKEN, TEXT))
 TRAILER_BEGUN: Final = re.compile(rb"\r|%b(?::%b\r?)?" % (TOKEN, TEXT))
 MAX_DIGITS: Final = 16  # hex digits of a chunk's size: 64 bits
@@ -45,7 +43,7 @@ class Framing(Protocol):
         """Return the payload in `data`, the next bytes received; may be b"". Raises BadFraming."""
 
     def ends_with_connection(self) -> bool:
-        """Whether the body is complete when the connection ends, not broken off. Asked once a worker's is lost."""
+        """Whether the connection's end completes the body, or breaks it off. Asked when one to a worker is lost."""
 
 
 class Sized:
@@ -108,7 +106,7 @@ class Chunked:
         self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
-        """Whether `data` is exactly one whole chunk, not the last: `WorkerConnection` passes such on without `feed`."""
+        """Whether `data` is exactly one whole chunk, not the last: `WorkerConnection` relays it without `feed`."""
         if not self.between:
             return False
         line = data.find(CRLF, 1, 18)  # after 1 to 16 digits

@@ -48,7 +48,7 @@ def without_length(headers: Headers) -> Headers:
 
 
 def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
-    """Return the headers for the client: the worker's that may pass, and the gateway's own (see `ours`)."""
+    """Return the headers for the client: the worker's that may pass, then `ours`. `Relay` begins an answer so."""
     kept = [field for field in worker_headers if field[0] not in NOT_TO_CLIENT]
     if len(kept) != len(worker_headers) and (named := _named_by_connection(worker_headers)):
         kept = [field for field in kept if field[0] not in named]

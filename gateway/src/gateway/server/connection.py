@@ -391,9 +391,7 @@ class ClientConnection:
         """Check the handler's deadlines, then that of the connection's phase. A bug in it ends in `check_deadlines`."""
         if self._request is not None and self._request.handler is not None:
             self._request.handler.check_deadlines(now)
-        if (
-            self.transport.is_closing() and self._blocked_write is None
-        ):  # close() waits until the client has taken all
+        if self.transport.is_closing() and self._blocked_write is None:  # close() waits for the client
             self._blocked_write = self._unacknowledged_bytes(), now
         phase = self._phase
         if phase is LINGERING:

@@ -17,7 +17,7 @@ class Cors:
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def fields(self, headers: Headers) -> bytes:
-        """Return the CORS header lines for any answer to a request with `headers`; b"" if no origin is allowed."""
+        """Return the CORS lines that any answer to a request with `headers` gets; b"" if no origin is allowed."""
         if not self._allowed:
             return b""
         if ANY in self._allowed:
@@ -38,7 +38,7 @@ def readable_by(origin: bytes) -> bytes:
     return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\n" % (origin, EXPOSED)
 
 
-def permission(headers: Headers) -> dict[str, str]:
+def preflight_headers(headers: Headers) -> dict[str, str]:
     """Return the headers that answer a preflight: the gateway's methods, and all headers that the page asked for."""
     wanted = get(headers, b"access-control-request-headers") or b""
     return {

@@ -17,7 +17,7 @@ MAX_SPELLINGS: Final = 64  # accepted values of `Host` that are remembered; clie
 class HostCheck:
     """The accepted names: localhost, the bind address and the operator's list. bind: where clients reach the data port;
     is_open: every IP address is accepted, not only loopback; has_keys: every name is accepted, since API keys are
-    required and a web page does not know them."""
+    required and a web page does not know them. `Gateway` has it check each request."""
 
     def __init__(self, bind: str, allowed: Iterable[str], *, is_open: bool, has_keys: bool) -> None:
         names = frozenset(name_of(host.encode()) for host in ("localhost", bracketed(bind), *allowed))

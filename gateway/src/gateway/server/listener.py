@@ -24,7 +24,7 @@ class Connection(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request's body is arriving or its answer is due."""
+        """Whether a request's body is arriving or its answer is due: `end_all` counts these connections."""
 
     def check_deadlines(self, now: float) -> None:
         """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
@@ -104,7 +104,7 @@ class Listener:
         self.forget(None)
 
     def forget(self, connection: Connection | None) -> None:
-        """Remove a lost connection; during shutdown, set `empty` if none is left. None: only do the second."""
+        """Remove a lost connection (None: none), and set `empty` if the gateway shuts down and none is left."""
         if connection is not None:
             self._part_of(connection).discard(connection)
         if self.closing and not any(self.parts):

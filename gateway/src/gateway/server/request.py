@@ -145,7 +145,7 @@ class ClientRequest:
 
     @property
     def query(self) -> bytes:
-        """The target's query with its question mark, or b"" without one."""
+        """The target's query with its question mark, or b"" without one: part of a stored response's target."""
         _, mark, query = self.target.partition(b"?")
         return mark + query
 
@@ -233,7 +233,7 @@ class ClientRequest:
             handler.fail(refusal)
 
     def leave(self) -> None:
-        """End the request because the client has left, and tell its handler."""
+        """End the request because the client has left, and tell its handler. The lost connection calls it."""
         handler, self.handler = self.handler, None
         self._mark_over()
         if handler is not None:
@@ -242,7 +242,7 @@ class ClientRequest:
     # the answer
 
     def begin(self, status: int, fields: Headers) -> None:
-        """Fix status and headers. They are sent with the first body bytes, in one system call, or by `flush`."""
+        """Fix the answer's status and headers. They are sent with the first body bytes, in one write, or by `flush`."""
         if self._stage < WHOLE or self._stage is REFUSED:
             self.keep_alive = False  # the rest of the body would be taken for the next request
         self._become(ANSWERING)

@@ -116,7 +116,7 @@ class HeadReader:
             raise
 
     def _check_partial(self, before: int) -> None:
-        """Raises InvalidRequest if no valid head begins with the kept bytes, of which the first `before` were checked
+        """Raise InvalidRequest if no valid head begins with the kept bytes, of which the first `before` were checked
         earlier, or HeadTooLarge. The result does not depend on how the bytes were split over reads."""
         kept, most = self._kept, self._most
         line_end = kept.find(CRLF, len(CRLF), most)

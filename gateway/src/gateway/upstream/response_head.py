@@ -45,7 +45,7 @@ class ResponseHead:
 
 
 def read_response_head(head: bytes) -> ResponseHead:
-    """Parse a complete head, including its final empty line. Raises BadFraming."""
+    """Parse a complete head, interim or final, including its empty line at the end. Raises BadFraming."""
     match = HEAD.fullmatch(head)
     if match is None or len(head) > MAX_HEAD_BYTES:
         raise not_http(head)
