@@ -273,5 +273,5 @@ def _proof(proof: Facts) -> Proof:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """Return the numbers that a version (of vLLM or a driver) begins with, to compare by; no nightly build's suffix."""
+    """Return the numbers that a version (vLLM's, a driver's) begins with, to compare by, without a nightly's suffix."""
     return tuple(int(number) for number in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if number)

@@ -25,7 +25,7 @@ class Experts:
     block: int
 
     def objections(self, ways: int) -> Iterator[str]:
-        """Yield why an expert cannot be cut into `ways` parts, for a layout of cut experts; nothing if it can."""
+        """Yield why an expert cannot be cut into `ways` parts, as EP=0 asks for; nothing if it can."""
         if self.intermediate % ways:
             yield f"experts {self.intermediate} wide cannot be cut evenly over {ways} GPUs"
         elif (part := self.intermediate // ways) % self.block:

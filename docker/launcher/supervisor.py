@@ -307,7 +307,7 @@ class Supervisor:
         return vllm.exit_code is not None
 
     def _handle_end(self, exit_code: int, tail: Sequence[str]) -> None:
-        """Decide why vLLM ended by itself: after a configuration error wait to be stopped, else for the back-off."""
+        """Decide why vLLM ended unasked or hung: wait to be stopped after a configuration error, else back off."""
         verdict = classify(
             exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
         )

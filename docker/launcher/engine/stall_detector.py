@@ -28,8 +28,8 @@ class StallDetector:
     has_work: bool = False
 
     def after_answer(self, metrics: EngineMetrics, now: float, *, asked: bool = False) -> "StallDetector":
-        """Return the detector after a reading of /metrics; `asked`: the probe for one token is still unanswered. Unless
-        nothing at all has changed, `still_s` and `idle_s` begin again at 0."""
+        """Return the detector after a reading of /metrics; `asked`: the probe for one token is still unanswered.
+        `still_s` and `idle_s` grow only while nothing changes and that means something (`tells`), else begin at 0."""
         metrics = replace(metrics, before=self.own)
         has_work = metrics.is_busy or asked
         stays = has_work == self.has_work and metrics.stood_still_since(self.last)

@@ -98,8 +98,8 @@ def _chat(content: object, **more: object) -> dict[str, object]:
 
 def _png() -> bytes:
     """Return a grey square as a PNG file; made here, since the launcher has the standard library only."""
-    rows = (b"\0" + b"\x80" * _IMAGE_PIXELS) * _IMAGE_PIXELS
-    header = struct.pack(">IIBBBBB", _IMAGE_PIXELS, _IMAGE_PIXELS, 8, 0, 0, 0, 0)
+    rows = (b"\0" + b"\x80" * _IMAGE_PIXELS) * _IMAGE_PIXELS  # a row begins with its filter, 0 for none
+    header = struct.pack(">IIBBBBB", _IMAGE_PIXELS, _IMAGE_PIXELS, 8, 0, 0, 0, 0)  # 8 bits, one channel
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     chunks = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

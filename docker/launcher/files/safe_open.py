@@ -36,7 +36,8 @@ def read(path: Path, most_bytes: int) -> bytes:
 
 def replace(path: Path, text: str) -> None:
     """Replace the file atomically: write a draft beside it, then rename that. Raises `OSError`. The draft's name
-    contains the container's, since replicas may share the folder; an old draft is removed first."""
+    contains the container's, since replicas may share the folder; a draft that an end by force left is removed
+    first."""
     draft = path.with_name(f".{path.name}.{socket.gethostname()}")
     draft.unlink(missing_ok=True)
     with open(open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:

@@ -27,7 +27,7 @@ def run(init: Init, work: Callable[[], _Done]) -> _Done:
 
 
 def _do(work: Callable[[], _Done], outcome: Future[_Done], init: Init) -> None:
-    """Do the work, as the thread; its result or error is in `outcome` before `run`, in the main thread, is woken."""
+    """Run in the thread: do the work, and put its result or error into `outcome` before `run` is woken."""
     try:
         outcome.set_result(work())
     except BaseException as error:  # noqa: BLE001 - `run` raises it in the main thread

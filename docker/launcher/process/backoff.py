@@ -8,7 +8,7 @@ _MAX_EXPONENT = 32  # far beyond the cap for any sensible base, and no float ove
 
 @dataclass(frozen=True)
 class Backoff:
-    """The pause before vLLM's next start, by how often it crashed in a row; the supervisor's. Times are seconds."""
+    """The pause before vLLM's next start, by how often it crashed in a row. `Supervisor` owns it. Times are seconds."""
 
     base_s: float = 10.0
     failures: int = 0

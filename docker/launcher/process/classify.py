@@ -30,8 +30,8 @@ USAGE_EXIT_CODE = 2  # of argparse, for an option it does not know or a value it
 NOT_FOUND_EXIT_CODE = 127  # of a shell, for a program that is not there
 _PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?")
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
-_COUNTED = re.compile(r"\d+ validation errors? for ")
-_USAGE_ERROR = re.compile(r"^\S.*?: error: .+")
+_COUNTED = re.compile(r"\d+ validation errors? for ")  # the first line of a pydantic error
+_USAGE_ERROR = re.compile(r"^\S.*?: error: .+")  # argparse's
 # vLLM's parent processes only report that a child failed; the child's own error comes before theirs
 _REPORT = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
 

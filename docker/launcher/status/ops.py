@@ -79,7 +79,7 @@ class _Server:
             writer.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
-        """Return the whole response to a request head; reads the state file, a few KB on a tmpfs, in the loop."""
+        """Return the response to a request head; reads the state file, a few KB on a tmpfs, in the event loop."""
         request = _REQUEST.match(head)
         if request is None:
             return _response(HTTPStatus.BAD_REQUEST, "text/plain", "GET /metrics or /state\n")
