@@ -106,7 +106,7 @@ class Gateway:
 
 
 def host_check_of(settings: Settings) -> HostCheck:
-    """Return the check of `Host` that the settings ask for."""
+    """Return the check of `Host` that the settings ask for: by it web pages cannot use a gateway without keys."""
     return HostCheck(
         settings.bind, settings.allowed_hosts.split(),
         is_open=settings.open, has_keys=settings.api_keys_file is not None,

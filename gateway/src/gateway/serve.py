@@ -29,7 +29,7 @@ UNHEARD_S = 40.0  # how long a peer may acknowledge nothing, if GATEWAY_WRITE_TI
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that handles no signals: two of them share the process, and `serve` handles signals for both."""
+    """A uvicorn server, for the ops port, that handles no signals: `stop_event` handles them for both ports."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,7 +98,7 @@ async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task that runs for ever, and wait until it has ended."""
+    """Cancel a background task, and wait until it has ended."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

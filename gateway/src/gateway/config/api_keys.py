@@ -26,7 +26,8 @@ class KeyRing:
             )
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed; return whether it had. Raises ConfigError; the old keys then stay."""
+        """Read the file again if it has changed, in each round of discovery, so that keys can be added and taken back
+        without a restart; return whether it had. Raises ConfigError; the old keys then stay."""
         if self._path is None:
             return False
         stamp = _stamp(self._path)

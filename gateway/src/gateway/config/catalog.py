@@ -49,7 +49,7 @@ class Catalog:
     by_name: Mapping[str, tuple[Card, ...]]
 
     def resolve(self, model: str) -> tuple[Card, ...]:
-        """Return the cards that serve `model`; empty if none is declared."""
+        """Return the cards that serve `model`; empty if no card does, by which an unknown model is told."""
         return self.by_name.get(model, ())
 
     def same_as(self, model: str) -> list[str]:
@@ -129,7 +129,7 @@ def section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def count(facts: Mapping[str, Any], name: str, directory: Path) -> int | None:
-    """Return a whole number above 0, or None if the card does not have it. Raises ConfigError."""
+    """Return the whole number above 0 that a card has as `name`; None if it has none. Raises ConfigError."""
     value = facts.get(name)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value

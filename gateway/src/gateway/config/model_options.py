@@ -93,7 +93,7 @@ class Models:
     aliases: Mapping[str, Alias]
 
     def model_of(self, name: str) -> str:
-        """Return the model behind `name`: `name` itself unless it is an alias."""
+        """Return the model behind `name`, for /v1/models: `name` itself unless it is an alias."""
         alias = self.aliases.get(name)
         return name if alias is None else alias.model
 
@@ -104,7 +104,7 @@ class Models:
 
 
 def load_models(settings: Settings, catalog: Catalog) -> Models:
-    """Read GATEWAY_MODELS_FILE, if set. Raises ConfigError with file, key and what to do."""
+    """Read GATEWAY_MODELS_FILE, if set, at the start. Raises ConfigError with file, key and what to do."""
     path = settings.models_file
     file = File() if path is None else read(path)
     fault = next(faults(file, catalog), None)

@@ -55,7 +55,7 @@ class DiscoveryLoop:
                 await self.probe()
 
     async def run(self) -> None:
-        """Run discovery and probes side by side until cancelled, so that a slow resolver delays no probe."""
+        """Run discovery and probes side by side until `serve` cancels this, so that a slow resolver delays no probe."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self.probe))
             group.create_task(self._repeat(self.discover))

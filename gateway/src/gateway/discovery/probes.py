@@ -58,9 +58,8 @@ class Probes:
         return [(str(address[0]), port) for *_, address in found]
 
     async def worker(self, worker: Worker, card: Card) -> EngineMetrics | None:
-        """Check that the worker is healthy and serves every name of its card, and note what it says of its models.
-        Return its engine metrics, or None if it gives none. Raises ProbeFailed with the reason, OwnLimit if it
-        could not be asked."""
+        """Check that the worker is healthy and serves the names of its card; note in `worker.served` what it says of
+        its models. Return its engine metrics, None if it gives none. Raises ProbeFailed or OwnLimit."""
         async with self._asking(worker.host, worker.port) as connection:
             await get(connection, "/health")
             worker.served = read_models((await get(connection, "/v1/models")).body)
@@ -128,7 +127,7 @@ async def get(worker: ProbeConnection, target: str) -> Response:
 
 
 def read_models(body: bytes) -> dict[str, Served]:
-    """Parse /v1/models. Raises ProbeFailed if it is not a list of models."""
+    """Parse a worker's /v1/models: what it serves, by name. Raises ProbeFailed if it is not a list of models."""
     try:
         return {str(entry["id"]): served_of(entry) for entry in orjson.loads(body)["data"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -111,7 +111,7 @@ class Health:
         return WorkerState.SUSPECT if self._suspicion(rules) else WorkerState.READY
 
     def reason(self, rules: Rules, now: float) -> str:
-        """Return why the worker is in its state, in words for a log line; empty if it is ready."""
+        """Return why the worker is in its state, in words for logs, errors and /workers; empty if it is ready."""
         state = self.state(rules, now)
         if state is WorkerState.READY:
             return ""
