@@ -55,7 +55,7 @@ def _record(snapshot: Path) -> Ready | str | None:
 
 
 def _other(snapshot: Path) -> str:
-    """Return the line for a snapshot that no slug links to, which `prune` would remove if no worker holds it."""
+    """Return the line for a snapshot that no slug links to, which `prune` may remove if no worker holds it."""
     found = _record(snapshot)
     if isinstance(found, Ready):
         return _describe("no slug", snapshot, found)

@@ -86,7 +86,7 @@ class _Limited:
             return super().getresponse()  # type: ignore[misc]
 
     def _tunnel(self) -> Any:
-        """Wait for the proxy's answer to CONNECT; http.client calls it for HTTPS through a proxy."""
+        """Wait for the proxy's answer to CONNECT; urllib3 calls it for HTTPS through a proxy."""
         with _ended_after(_HEAD_S, self):
             return super()._tunnel()  # type: ignore[misc]
 
