@@ -186,7 +186,7 @@ class ClientConnection:
         self._at = heads.end
         if head is not None:
             self._start_request(head)
-        elif (self._phase is HEAD) is not heads.begun:
+        elif (self._phase is HEAD) is not heads.begun:  # "\r" begins one; "\r\n" is but an empty line
             self._since = self._loop.time()
             self._become(HEAD if heads.begun else IDLE)
 
@@ -462,7 +462,7 @@ class ClientConnection:
             return (
                 f"The gateway ends, and no more of the request's body came for {FIRST_S:g} s: send it again"
             )
-        if request.size and refusals > before and now - since > QUIET_S:
+        if request.size and refusals > before and now - since > QUIET_S:  # it holds room
             return f"No more of the request's body came for {QUIET_S:g} s, and others need its room: send it again"
         return ""
 

@@ -119,7 +119,7 @@ class HeadReader:
         """Raise InvalidRequest if no valid head begins with the kept bytes, of which the first `before` were checked
         earlier, or HeadTooLarge. The result does not depend on how the bytes were split over reads."""
         kept, most = self._kept, self._most
-        line_end = kept.find(CRLF, len(CRLF), most)
+        line_end = kept.find(CRLF, len(CRLF), most)  # of the first line; an empty one may come before
         if (
             FORBIDDEN.search(kept, max(0, before - 1), most) is not None  # its patterns span two bytes
             or BEGINNING.match(kept, 0, min(most, MAX_BEGINNING_BYTES)) is None

@@ -138,7 +138,8 @@ class Exchange:
 
 class WorkerConnection:
     """One TCP connection to a worker; carries one exchange at a time. keep: called with this connection when an
-    exchange has ended and the connection can be reused; clock: returns seconds."""
+    exchange has ended and the connection can be reused; clock: returns seconds. It has asyncio.Protocol's methods
+    without inheriting it, so that mypyc can compile it as a native class."""
 
     def __init__(
         self,
