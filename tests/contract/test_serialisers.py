@@ -22,7 +22,6 @@ from gateway.proxy.response_filter import (
     ReasoningNames,
     ResponseFilter,
     StreamFilter,
-    Tokens,
 )
 
 END = b"data: [DONE]\n\n"
@@ -91,7 +90,7 @@ def test_a_document(writer: str, names: ReasoningNames) -> None:
     whole = WRITERS[writer](Answer(choices=[Choice(message=message, finish_reason="stop")], usage=USAGE))
     reading = DocumentFilter(Edits(names))
     made = json.loads(through(reading, whole))["choices"][0]["message"]
-    assert reading.tokens == Tokens(7, 3)
+    assert reading.tokens == (7, 3)
     wanted = {"reasoning", "reasoning_content"} if names is ReasoningNames.BOTH else {names.value} - {"none"}
     assert {name: made[name] for name in made if name.startswith("reasoning")} == dict.fromkeys(
         wanted, "why\n"
@@ -109,7 +108,7 @@ def test_a_stream(writer: str) -> None:
     ]
     reading = StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH, hide_usage=True))
     made = through(reading, *events, END).removesuffix(END).split(b"\n\n")[:-1]
-    assert reading.tokens == Tokens(7, 3)
+    assert reading.tokens == (7, 3)
     deltas = [json.loads(event[6:])["choices"][0]["delta"] for event in made]
     assert [delta.get("content") for delta in deltas] == [None, None, TEXT]
     assert deltas[1]["reasoning"] == deltas[1]["reasoning_content"] == "why"

@@ -23,11 +23,9 @@ from gateway.proxy.context import Context
 from gateway.proxy.handler import UNKNOWN
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
-from gateway.server.asgi_bridge import BODY_BYTES, AsgiHandler
 from gateway.server.cors import Cors
 from gateway.server.host_check import HostCheck
 from gateway.server.listener import Listener
-from gateway.server.request import ClientRequest
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
@@ -46,8 +44,7 @@ class Gateway:
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
-        self._host_check = host_check_of(settings)
-        self._cors = Cors(settings.cors_origins.split())
+        cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)
         self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
         self.queues = queues
@@ -56,36 +53,16 @@ class Gateway:
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log)
         recorder = Recorder(metrics, log, loop)
         context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder)
-        self._admission = Admission(context, keys)
-        self._data = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
+        local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
+        self._admission = Admission(context, keys, cors, host_check, local, preflight)
         self.ops = ops_app(self.fleet, metrics)
 
     def listener(self) -> Listener:
-        """Return what all connections of the data port share; `serve` asks once. Its `prepare` gives each request a
-        handler (the proxy for a route of the table, else the control side), or a refusal."""
-        loop = self._upstream.loop
-
-        def prepare(request: ClientRequest) -> None:
-            request.added = self._cors.fields(request.headers)
-            if self._cors.is_preflight(request.method, request.headers):
-                request.limit, request.handler = BODY_BYTES, AsgiHandler(preflight, request, loop)
-            elif request.route is not None:
-                self._admission.prepare(request, request.route)
-            else:
-                request.limit, request.handler = BODY_BYTES, AsgiHandler(self._data, request, loop)
-            self._check_host(request)  # last, since its refusal replaces any other
-
+        """Return what all connections of the data port share; `serve` asks once."""
         return Listener(
-            Routes(), self.settings, prepare, self.metrics.count_lag, self._note_refusal, self._log.fault, loop,
-            self._upstream.coalescer, self._bodies,
+            Routes(), self.settings, self._admission.prepare, self.metrics.count_lag, self._note_refusal,
+            self._log.fault, self._upstream.loop, self._upstream.coalescer, self._bodies,
         )  # fmt: skip
-
-    def _check_host(self, request: ClientRequest) -> None:
-        """Set the request's refusal if its `Host` is not accepted, over any other: a web page must learn nothing."""
-        try:
-            self._host_check.check(request.headers)
-        except GatewayError as error:
-            request.refusal = error.with_traceback(None)  # a traceback would make a reference cycle
 
     def _note_refusal(self, error: GatewayError) -> None:
         """Count and log bytes that were no request, for the listener: no handler, which would log them, sees them."""

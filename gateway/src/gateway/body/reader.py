@@ -4,6 +4,7 @@ The client's bytes go to the worker as they are. What the gateway adds (the wish
 parameters) is put in between them, so that the client's numbers, names and order stay."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Kind, Route
 from gateway.body.budget import too_large
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
-from gateway.body.members import NOTED, Member, members_of
+from gateway.body.members import NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
 from gateway.config.catalog import Card
 from gateway.config.model_options import Alias
@@ -25,7 +26,9 @@ PRESCAN_BYTES: Final = 256 * 1024  # per turn
 MAX_VALUES: Final = 4_000_000  # of a body: its commas are counted
 SMALL_BYTES: Final = 16 * 1024  # up to which a parser is faster than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
-ADDRESS_MARKS: Final = (b'_url"', b'"source"')  # a body without these has no address of media
+# Of a small body: the members that it may have once, and those of which one may hold an address of media.
+NAMES: Final = re.compile(rb'"(model|stream|source|%b)"' % "|".join(PART_KEYS).encode())
+PLAIN_NAMES: Final = ([b"model"], [b"model", b"stream"])  # of a body that is not scanned
 BACKSLASH: Final = b"\\"
 ESCAPE_MARK: Final = b"\\u00"  # begins an escaped letter, which may hide a name
 OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
@@ -210,11 +213,8 @@ def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Parse
     """Parse a small body, asking for a stream's usage; None if it needs the scan: media, options, alias or faults."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
-    for mark in ADDRESS_MARKS:
-        if mark in body:
-            return None
-    if body.count(b'"model"') != 1 or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
-        return None  # perhaps a name twice, or nested too deep: the scan tells
+    if sorted(NAMES.findall(body)) not in PLAIN_NAMES or may_be_deep(body):
+        return None  # an address, perhaps a name twice, or nested too deep: the scan tells
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -226,13 +226,24 @@ def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Parse
         return None
     if "stream" not in fields:
         return ParsedBody(model, body, fields)
-    if body.count(b'"stream"') > 1:
-        return None
     stream = fields["stream"] is True
     if not stream or not route.asks_usage:
         return ParsedBody(model, body, fields, stream)
     start = body.index(b"{") + 1
     return ParsedBody(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
+
+
+def may_be_deep(body: bytes) -> bool:
+    """Whether the body opens more than MAX_DEPTH objects and lists. In text `find` skips faster than `count` counts."""
+    left = MAX_DEPTH
+    for bracket in (b"{", b"["):
+        at = body.find(bracket)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return True
+            at = body.find(bracket, at + 1)
+    return False
 
 
 def without_bom(body: bytes) -> bytes:

@@ -7,7 +7,7 @@ always a key. White space may be wherever JSON allows it."""
 
 import re
 from enum import Enum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 KEY, FORMER_KEY = b'"reasoning"', b'"reasoning_content"'  # vLLM sends the first
 VALUE: Final = rb'(?:\s*:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
@@ -23,6 +23,7 @@ USAGE_EVENT: Final = re.compile(
 MAX_HELD_BYTES: Final = 1 << 20  # of an event or document that is held back; a longer one passes unchanged
 TAIL_BYTES: Final = 4096  # bytes at the end of a document, behind its texts, in which its usage is looked for
 FRAGMENT_BYTES: Final = 64  # bytes kept of an unfinished line: more than any last event's line has
+Tokens = tuple[int, int]  # an answer's usage: the prompt's tokens and the completion's
 
 
 class ReasoningNames(Enum):
@@ -38,13 +39,6 @@ REPLACEMENTS: Final = {
     ReasoningNames.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
     ReasoningNames.REASONING_CONTENT: FORMER_KEY + rb"\1",
 }
-
-
-class Tokens(NamedTuple):
-    """An answer's usage, in tokens."""
-
-    prompt: int
-    completion: int
 
 
 class Edits:
@@ -233,4 +227,4 @@ def tokens_in(data: bytes) -> Tokens | None:
     prompt, completion = PROMPT.search(data, at), COMPLETION.search(data, at)
     if prompt is None:
         return None
-    return Tokens(int(prompt[1]), int(completion[1]) if completion is not None else 0)
+    return int(prompt[1]), int(completion[1]) if completion is not None else 0

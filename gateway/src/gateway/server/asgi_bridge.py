@@ -1,7 +1,7 @@
 """Answer a client's request with an ASGI application: the pages of `control/`, made in a task and sent as one piece."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gateway.api.errors import GatewayError, GatewayFault
@@ -10,12 +10,15 @@ from gateway.server.request import ClientRequest
 
 BODY_BYTES = 64 * 1024  # the largest request body accepted: these pages need none
 Message = MutableMapping[str, Any]  # ASGI's event and scope
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
 
 
 class AsgiHandler:
     """The `Handler` of one such request: server/request.py says when its methods are called. app: the application."""
 
-    def __init__(self, app: Any, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401  # ASGI
+    def __init__(self, app: Application, request: ClientRequest, loop: asyncio.AbstractEventLoop) -> None:
         self._app = app
         self._request = request
         self._loop = loop
