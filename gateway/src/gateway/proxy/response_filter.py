@@ -108,10 +108,12 @@ class StreamFilter:
 
     def passes(self, framed: bytes) -> bool:
         """Pass a chunk that is one or more whole events, if nothing is held back and nothing in it is to be read."""
-        if self._held or not self.between_events or not framed.endswith(b"\n\n\r\n"):
+        if self._held or not self.between_events or framed[-4:] != b"\n\n\r\n":
             return False
         for mark in self._marks:  # noqa: SIM110  # all() would make a generator for every chunk
-            if mark in framed:
+            if (
+                framed.find(mark) >= 0
+            ):  # `in` takes twice the time: it tries first whether the mark is a number
                 return False
         return True
 

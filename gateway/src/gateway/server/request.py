@@ -308,8 +308,7 @@ class ClientRequest:
         """Send `data`, after the head if that is not sent yet."""
         if self._unsent_head:
             data, self._unsent_head = self._unsent_head + data, b""
-        if not self._transport.is_closing():
-            self._coalescer.send(self._transport, data)
+        self._coalescer.send(self._transport, data)
 
     def _reset(self) -> None:
         """Write what waits, then close the connection with a TCP reset, which every client takes for an error."""
