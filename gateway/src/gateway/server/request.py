@@ -305,7 +305,7 @@ class ClientRequest:
         self._stage = changed(STAGES, self._stage, stage)
 
     def _send(self, data: bytes) -> None:
-        """Send `data`, after the head if that is not sent yet."""
+        """Send `data`, after the head if that is not sent yet; nothing on a connection that is closing by then."""
         if self._unsent_head:
             data, self._unsent_head = self._unsent_head + data, b""
         self._coalescer.send(self._transport, data)
