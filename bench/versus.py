@@ -1,13 +1,16 @@
 """What a request and a chunk cost one build of the gateway against another, in turns in one run.
 
-usage: python -m bench.versus OLD NEW [--turns 40] [--request 1.10] [--chunk 1.03]
+usage: python -m bench.versus OLD NEW [--turns 40] [--request 1.10] [--chunk 1.03] [--at-once]
 OLD and NEW are folders with a compiled gateway (`scripts/compile-gateway` makes out/compiled). Both run
 all the while on one core. The load goes to one and then to the other, and every pair of turns gives one ratio of their
-CPU times. The report has the median of the ratios and its 95 % interval, which follows from their order alone.
+CPU times. With --at-once each gets half of the connections at the same time, so that both meet the same moment of the
+host: the ratios differ by a third as much, and what they cost each other falls on both. The report has the median of
+the ratios and its 95 % interval, which follows from their order alone.
 Exit codes: 0 each bar holds, or its interval lies on both sides (inconclusive) · 1 one is missed · 3 a server broke.
 """
 
 import argparse
+import asyncio
 import math
 import os
 import statistics
@@ -22,7 +25,7 @@ from unittest.mock import patch
 import uvloop
 
 from bench.figures import Figure
-from bench.load import WrongAnswer
+from bench.load import Tally, WrongAnswer
 from bench.measure import run_load, settle, to_sample
 from bench.processes import layout, pinned
 from bench.scenarios import JSON, MANY, Scenario, all_scenarios
@@ -73,13 +76,37 @@ def turn(server: Server, scenario: Scenario) -> float:
     return to_sample(tally, scenario.units, 0).us_per_unit
 
 
-def compare(old: Server, new: Server, scenario: Scenario, turns: int) -> tuple[list[float], list[float]]:
+def turn_of_both(servers: tuple[Server, Server], scenario: Scenario) -> dict[str, float]:
+    """CPU microseconds a unit of work, of each server by its key; each has half the load, both at the same time.
+    Raises WrongAnswer."""
+    half = replace(scenario, connections=scenario.connections // 2)
+
+    async def run() -> list[Tally]:
+        return await asyncio.gather(*[run_load(server, half, SHARE) for server in servers])
+
+    tallies = uvloop.run(run())
+    for server in servers:
+        settle(server)
+    return {
+        server.key: to_sample(tally, scenario.units, 0).us_per_unit
+        for server, tally in zip(servers, tallies, strict=True)
+    }
+
+
+def compare(
+    old: Server, new: Server, scenario: Scenario, turns: int, *, at_once: bool
+) -> tuple[list[float], list[float]]:
     """Costs of both, turn by turn; who goes first changes. Raises WrongAnswer."""
     costs: dict[str, list[float]] = {old.key: [], new.key: []}
     for number in range(turns + 1):
-        for server in (old, new) if number % 2 else (new, old):
-            cost = turn(server, scenario)
-            costs[server.key] += [cost] if number else []  # the first pair warms up
+        pair = (old, new) if number % 2 else (new, old)
+        found = (
+            turn_of_both(pair, scenario)
+            if at_once
+            else {server.key: turn(server, scenario) for server in pair}
+        )
+        for key, cost in found.items():
+            costs[key] += [cost] if number else []  # the first pair warms up
     return costs[old.key], costs[new.key]
 
 
@@ -95,7 +122,7 @@ def measure(given: argparse.Namespace) -> int:
         new = started(stack, given.new, "new", place, cores.servers[0], ports)
         stack.enter_context(pinned({cores.load}))
         for scenario in (one for one in all_scenarios() if one.key in bars):
-            before, after = compare(old, new, scenario, given.turns)
+            before, after = compare(old, new, scenario, given.turns, at_once=given.at_once)
             ratios = [b / a for a, b in zip(before, after, strict=True)]
             said = verdict(ratios, bars[scenario.key])
             missed = missed or said == "missed"
@@ -117,6 +144,9 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=40, help="pairs of turns for each scenario (default 40)")
     parser.add_argument("--request", type=float, default=1.10, help="bar: CPU a request, of the old one's")
     parser.add_argument("--chunk", type=float, default=1.03, help="bar: CPU a chunk, of the old one's")
+    parser.add_argument(
+        "--at-once", action="store_true", help="both at the same time, each with half the load"
+    )
     try:
         return measure(parser.parse_args())
     except (WrongAnswer, BrokenServer) as error:

@@ -121,11 +121,7 @@ def generate(loaded: Loaded, prompt: str) -> str:
         chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
     made = loaded.model.generate(
-        **inputs,
-        max_new_tokens=NEW_TOKENS,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_logits=True,
+        **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True
     )
     if any(bool(step.isnan().any()) for step in made.logits):
         raise VerifyError(USELESS, "the model computes values that are no numbers: the weights are damaged")

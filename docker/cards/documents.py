@@ -29,13 +29,14 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Return the JSON object in a volume's file (READY.json, a GPU lock). Raises ValueError, also for deep nesting."""
+    """Return the JSON object in a file on a shared volume (READY.json, a GPU lock), which any container may have
+    written. Raises ValueError for what is no JSON object, and for nesting too deep to be read."""
     try:
         found = json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is no JSON object")
     return found
 
 

@@ -52,7 +52,7 @@ _RECHECK_S = 1.0  # between two tries to get weights or GPU locks
 _KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL
 _TO_ENGINE_S = 2.0  # within which an admitted request reaches the engine
 _HANG_GRACE_S = 2.0  # from SIGTERM to SIGKILL for a vLLM that stands still; it may log a last line
-_AFTER_MENDING = "with serve.yaml or the command mended"  # end of the advice after a configuration error
+_AFTER_CHANGES = "with serve.yaml or the command mended"  # end of the advice after a configuration error
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}  # what vLLM did, for the state file
 _TROUBLES = {Kind.CRASH: Trouble.CRASH, Kind.HANG: Trouble.HANG}
 _Found = TypeVar("_Found")
@@ -312,14 +312,14 @@ class Supervisor:
             exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
         )
         if verdict.kind is Kind.CONFIGURATION:
-            self._wait_misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _AFTER_MENDING)
+            self._wait_misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _AFTER_CHANGES)
         else:
             self._back_off(verdict, exit_code)
 
-    def _wait_misconfigured(self, cause: str, exit_code: int | None, mended: str) -> None:
-        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container. `mended`
-        ends the advice: what to mend first. `exit_code` is None if no vLLM was started."""
-        mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {mended}"
+    def _wait_misconfigured(self, cause: str, exit_code: int | None, first: str) -> None:
+        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container. `first`
+        ends the advice: what must be changed before. `exit_code` is None if no vLLM was started."""
+        mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {first}"
         self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
         self._gpu_locks.release()
@@ -331,7 +331,7 @@ class Supervisor:
         if error.is_temporary:
             self._back_off(Verdict(Kind.CRASH, str(error)), None)
         else:
-            self._wait_misconfigured(str(error), None, _AFTER_MENDING)
+            self._wait_misconfigured(str(error), None, _AFTER_CHANGES)
 
     def _back_off(self, verdict: Verdict, exit_code: int | None) -> None:
         """Count and log a crash or hang, and wait for the pause. `exit_code` is None if vLLM could not be started."""

@@ -88,8 +88,7 @@ LOADING = Row(
             "load-strategy in serve.yaml, or a shared volume.",
             Scale("Bps"),
             Query(
-                f"max by (slug) (launcher_weights_bytes{{{ITS}}} / on (slug, instance) {LOADED})",
-                "{{slug}}",
+                f"max by (slug) (launcher_weights_bytes{{{ITS}}} / on (slug, instance) {LOADED})", "{{slug}}"
             ),
         ),
         panels.numbers(

@@ -18,7 +18,7 @@ class Phase(StrEnum):
     LOADING = "loading"
     COMPILING = "compiling"
     GRAPHS = "graphs"
-    WARM_UP = "warm-up"  # vLLM's own, by its log
+    VLLM_WARM = "warm-up"  # vLLM's own, by its log
     WARMING = "warming"  # the launcher's requests, before clients are let in
     READY = "ready"
     BACK_OFF = "back-off"
@@ -26,12 +26,12 @@ class Phase(StrEnum):
     STOPPING = "stopping"
 
     @property
-    def is_start_up(self) -> bool:
-        """Return whether a start-up goes through this phase; READY is its last."""
-        return self in _START_UP
+    def is_up_to_ready(self) -> bool:
+        """Return whether this is a phase of a start-up, from the first to READY itself; `Timeline.advance` asks."""
+        return self in _UP_TO_READY
 
 
-_START_UP = tuple(Phase)[: tuple(Phase).index(Phase.READY) + 1]
+_UP_TO_READY = tuple(Phase)[: tuple(Phase).index(Phase.READY) + 1]
 
 _LOG_PATTERNS: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     (Phase.LOADING, re.compile(r"Starting to load model |Loading model from scratch")),
@@ -43,7 +43,7 @@ _LOG_PATTERNS: tuple[tuple[Phase, re.Pattern[str]], ...] = (
         Phase.GRAPHS,
         re.compile(r"Profiling CUDA graph memory|Capturing (?:\S+ ){0,4}(?:CUDA graphs|cudagraph)"),
     ),
-    (Phase.WARM_UP, re.compile(r"Graph capturing finished|init engine \(profile, create kv cache, warmup")),
+    (Phase.VLLM_WARM, re.compile(r"Graph capturing finished|init engine \(profile, create kv cache, warmup")),
 )
 _COMPILED_BEFORE = re.compile(r"Directly load (?:AOT compilation|the compiled graph)")
 _COMPILED_NOW = re.compile(r"saved AOT compiled function to ")
@@ -79,7 +79,7 @@ class Timeline:
 
     def advance(self, phase: Phase, now: float) -> "Timeline":
         """Return the timeline moved on to `phase`; itself if that is not later, or no start-up is under way."""
-        if not self.phase.is_start_up or _START_UP.index(phase) <= _START_UP.index(self.phase):
+        if not self.phase.is_up_to_ready or _UP_TO_READY.index(phase) <= _UP_TO_READY.index(self.phase):
             return self
         return self.enter(phase, now)
 

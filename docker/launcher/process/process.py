@@ -134,7 +134,7 @@ class Process:
         memory. Processes that have left the group are killed too: all descendants of the launcher except `spared`. (An
         orphan becomes the launcher's child, so nothing else tells whose it was.) `note_end` must follow."""
         self._kill_main_group()
-        self._kill_strays()
+        self._kill_descendants()
 
     def note_end(self, exit_code: int) -> None:
         """Set `exit_code`, which `Init.wait` returned, kill all processes that the main process left behind, copy the
@@ -142,15 +142,16 @@ class Process:
         self._kill_main_group()
         self._popen.returncode = exit_code
         self._remember(line for stream in self._streams for line in stream.close())
-        self._kill_strays()  # after closing the streams: reading /proc needs a descriptor
+        self._kill_descendants()  # after closing the streams: reading /proc needs a descriptor
 
     def _kill_main_group(self) -> None:
         """Send SIGKILL to the process group that `start` made; nothing if none of it is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def _kill_strays(self) -> None:
-        """Kill descendants that left the group. If /proc cannot be read now, the next `start` kills them first."""
+    def _kill_descendants(self) -> None:
+        """Send SIGKILL to every descendant of the launcher but `spared`, in whatever group: only one program runs at a
+        time, so all of them are its own. If /proc cannot be read now, the next `start` kills them."""
         with contextlib.suppress(OSError):
             process_tree.kill_descendants(os.getpid(), self._spared)
 

@@ -13,7 +13,7 @@ from launcher.files.document import Fields
 
 KEPT = 5  # starts in the file
 # the phases that are kept: they are likely to take as long as last time, unlike a wait for weights or GPUs
-COUNTED = (Phase.STARTING, Phase.LOADING, Phase.COMPILING, Phase.GRAPHS, Phase.WARM_UP, Phase.WARMING)
+COUNTED = (Phase.STARTING, Phase.LOADING, Phase.COMPILING, Phase.GRAPHS, Phase.VLLM_WARM, Phase.WARMING)
 MIN_PERCENT = 10  # of the weights loaded, to estimate by: the first file says little about the others
 Start = Mapping[str, float]  # seconds by phase
 _MAX_BYTES = 65536  # of the file; five starts have about 1 KB

@@ -39,7 +39,7 @@ class Progress:
     @property
     def is_starting(self) -> bool:
         """Whether the current phase comes before ready in a start-up; False also in a back-off."""
-        return self._timeline.phase.is_start_up and self._timeline.phase is not Phase.READY
+        return self._timeline.phase.is_up_to_ready and self._timeline.phase is not Phase.READY
 
     @property
     def was_ready(self) -> bool:

@@ -1,5 +1,5 @@
-"""One-shot weights prefetcher: ModelScope to a verified, published snapshot on a volume. Each room imports only rooms
-below it (import-linter holds that).
+"""The weights job: it downloads a model's files, verifies them and publishes them on a volume. Each room imports only
+rooms below it (import-linter holds that).
 
 | room        | what lives there                                                              |
 |-------------|-------------------------------------------------------------------------------|

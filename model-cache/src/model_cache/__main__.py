@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("only", nargs="?", choices=["slugs"], help="their names alone")
     removed = command("prune", "show what nobody refers to, or remove what of it is named", prune.run)
     removed.add_argument("paths", metavar="PATH", nargs="*", help="as it was shown")
-    exported = command("export", "published weights in parts, for a host without a way out", export.run)
+    exported = command("export", "published weights in parts, for a host without internet access", export.run)
     exported.add_argument("slug", metavar="SLUG")
     exported.add_argument("into", metavar="DIR", type=Path)
     sizes = _number(MIN_PART_BYTES, export.PART_BYTES)

@@ -101,7 +101,7 @@ class Job:
         with (
             serving(self._progress, self._settings.port, self._report.line),
             explained(self._settings.dir),
-            self._report.ticking(),
+            self._report.periodic_lines(),
         ):
             self._say_listing()
             self._volume.prepare()
@@ -120,7 +120,7 @@ class Job:
         if snapshot is None or record is None:
             return None
         suspects = record.manifest().files if every_byte else record.changed(snapshot)
-        verdict = self._verified(snapshot, suspects, lambda: self._volume.take_ready_away(snapshot))
+        verdict = self._verified(snapshot, suspects, lambda: self._volume.remove_ready(snapshot))
         if verdict.wrong:
             self._volume.withdraw(snapshot, verdict.wrong)
             for file in verdict.wrong:

@@ -1,4 +1,4 @@
-"""Weights go to a host without a way out in parts, disk by disk; there they are verified like any others."""
+"""Weights go to a host without internet access in parts, disk by disk; there they are verified like any others."""
 
 import hashlib
 import json

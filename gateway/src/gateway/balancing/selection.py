@@ -228,11 +228,11 @@ def parts_of(pool: tuple[W, ...], weights: Mapping[str, float]) -> PoolParts[W]:
     by_slug: dict[str, list[W]] = {}
     for worker in pool:
         by_slug.setdefault(worker.slug, []).append(worker)
-    weighty = {slug: weights[slug] for slug in by_slug if weights[slug] > 0} or dict.fromkeys(by_slug, 1.0)
+    positive = {slug: weights[slug] for slug in by_slug if weights[slug] > 0} or dict.fromkeys(by_slug, 1.0)
     return PoolParts(
-        slugs=list(weighty),
-        pools=[tuple(by_slug[slug]) for slug in weighty],
-        weights=list(weighty.values()),
-        cumulative=list(accumulate(weighty.values())),
-        numbers=[number_of(slug.encode()) for slug in weighty],
+        slugs=list(positive),
+        pools=[tuple(by_slug[slug]) for slug in positive],
+        weights=list(positive.values()),
+        cumulative=list(accumulate(positive.values())),
+        numbers=[number_of(slug.encode()) for slug in positive],
     )

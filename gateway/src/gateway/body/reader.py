@@ -238,12 +238,10 @@ def may_be_deep(body: bytes) -> bool:
     left = MAX_DEPTH
     for bracket in (b"{", b"["):
         at = body.find(bracket)
-        while at >= 0:
+        while at >= 0 and left >= 0:
             left -= 1
-            if left < 0:
-                return True
             at = body.find(bracket, at + 1)
-    return False
+    return left < 0
 
 
 def without_bom(body: bytes) -> bytes:

@@ -55,7 +55,7 @@ POLICIES = {
 }
 
 
-def spelt_out(value: object) -> object:
+def normalized(value: object) -> object:
     """Turn `name` and `{name: settings}`, as operators write a policy, into the tagged form for pydantic to read."""
     if isinstance(value, StrictModel):
         return value
@@ -72,5 +72,5 @@ def spelt_out(value: object) -> object:
 AnyPolicy = Annotated[
     LeastInFlight | PowerOfTwo | RoundRobin | Session | PrefixAffinity,
     Field(discriminator="name"),
-    BeforeValidator(spelt_out),
+    BeforeValidator(normalized),
 ]

@@ -53,7 +53,7 @@ class Worker:
 
     def lease(self, *, streams: bool = False) -> "Lease":
         """Count one more request on this worker, for an `Attempt`, until the lease ends. streams: the answer will be a
-        stream, so that `note_first` will follow."""
+        stream, so that `note_first_byte` will follow."""
         return Lease(self, PREFILL if streams else 1)
 
 
@@ -72,8 +72,8 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def note_first(self) -> None:
-        """Note that the first token came: the request counts as one from now on, as its prefill is over."""
+    def note_first_byte(self) -> None:
+        """Count the request as one from now on: its answer's first body byte has come, so its prefill is over."""
         self._worker.weighted_in_flight += 1 - self._weight
         self._weight = 1
 

@@ -18,14 +18,9 @@ class Admission:
     answers a browser's preflight."""
 
     def __init__(
-        self,
-        context: Context,
-        keys: KeyRing,
-        cors: Cors,
-        host_check: HostCheck,
-        local: Application,
-        preflight: Application,
-    ) -> None:
+        self, context: Context, keys: KeyRing, cors: Cors, host_check: HostCheck,
+        local: Application, preflight: Application,
+    ) -> None:  # fmt: skip
         self._context = context
         self._keys = keys
         self._cors = cors

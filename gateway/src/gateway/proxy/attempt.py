@@ -14,7 +14,7 @@ OWN_FAILURES: Final = (502, 503, 504)  # statuses by which a worker says that it
 
 class Attempt:
     """One attempt, which its request's handler owns. It holds a lease on the worker from here until `end`. streams: the
-    answer will be a stream, which weighs more in the worker's load until `note_first` is called."""
+    answer will be a stream, which weighs more in the worker's load until `note_first_byte` is called."""
 
     def __init__(self, worker: Worker, *, streams: bool) -> None:
         self.worker = worker
@@ -31,9 +31,10 @@ class Attempt:
         assert self._exchange is not None
         return self._exchange
 
-    def note_first(self) -> None:
-        """Let the request weigh less in the worker's load from now on: the answer's first piece has come."""
-        self._lease.note_first()
+    def note_first_byte(self) -> None:
+        """Lower the request's weight in the worker's load: the first byte of the answer's body has come, so the prompt
+        is processed. `ProxyHandler._note_data` calls it once, before `end`."""
+        self._lease.note_first_byte()
 
     def pause(self) -> None:
         """Stop reading from the worker until `resume`, since the client is slow to read."""

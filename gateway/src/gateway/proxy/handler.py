@@ -336,7 +336,7 @@ class ProxyHandler:
     def _note_data(self) -> None:
         """Note the time of a piece of the answer; the first one lowers the request's weight in the worker's load."""
         if self.timing.note(self._context.upstream.loop.time()) and self._attempt is not None:
-            self._attempt.note_first()
+            self._attempt.note_first_byte()
 
     def on_end(self) -> None:
         """Finish the request: the worker's body has ended. A stream without its last event counts as its failure."""

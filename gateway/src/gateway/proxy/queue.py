@@ -1,4 +1,4 @@
-"""Requests that wait for a worker with room: one queue per model, first come, first served. Pure, but it calls back."""
+"""Requests that wait for a worker with room: a queue per model, first come, first served. No I/O: it calls waiters."""
 
 from collections import deque
 from collections.abc import Iterable

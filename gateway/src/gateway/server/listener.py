@@ -16,7 +16,7 @@ from gateway.http.write_coalescer import WriteCoalescer
 from gateway.server.request import ClientRequest
 
 CHECK_S: Final = 0.25  # seconds between two checks of a connection, and so the deadlines' precision
-PARTS: Final = 8  # groups of connections, checked one after another: thousands at once would block the loop
+GROUPS: Final = 8  # groups of connections, checked one after another: thousands at once would block the loop
 
 
 class Connection(Protocol):
@@ -55,7 +55,7 @@ class Listener:
     loop: asyncio.AbstractEventLoop
     coalescer: WriteCoalescer
     budget: BodyBudget
-    parts: tuple[set[Connection], ...] = field(default_factory=lambda: tuple(set() for _ in range(PARTS)))
+    groups: tuple[set[Connection], ...] = field(default_factory=lambda: tuple(set() for _ in range(GROUPS)))
     closing: bool = False  # the gateway shuts down
     empty: asyncio.Event = field(default_factory=asyncio.Event)  # set when closing and without connections
     turns: Turns = field(init=False)  # for parsing bodies of many small chunks
@@ -65,12 +65,12 @@ class Listener:
 
     async def watch(self) -> None:
         """Check every connection each CHECK_S, one group at a time, until cancelled; `serve` runs this as a task."""
-        for part in cycle(self.parts):
-            due = self.loop.time() + CHECK_S / PARTS
-            await asyncio.sleep(CHECK_S / PARTS)
+        for group in cycle(self.groups):
+            due = self.loop.time() + CHECK_S / GROUPS
+            await asyncio.sleep(CHECK_S / GROUPS)
             now = self.loop.time()
             self.count_lag(max(0.0, now - due))
-            for connection in list(part):
+            for connection in list(group):
                 self._check(connection, now)
 
     def _check(self, connection: Connection, now: float) -> None:
@@ -84,7 +84,7 @@ class Listener:
     @property
     def connections(self) -> list[Connection]:
         """A copy, since connections enter and leave while callers go through them."""
-        return [connection for part in self.parts for connection in part]
+        return [connection for group in self.groups for connection in group]
 
     def enter(self, connection: Connection) -> None:
         """Add a new connection, which calls this itself; during shutdown it gets at most one request."""
@@ -94,7 +94,7 @@ class Listener:
 
     def _part_of(self, connection: Connection) -> set[Connection]:
         """Return the connection's group, by its address in memory in steps of 64: the lowest bits would not vary."""
-        return self.parts[id(connection) // 64 % PARTS]
+        return self.groups[id(connection) // 64 % GROUPS]
 
     def close_idle(self) -> None:
         """Begin the shutdown: close idle connections now, each other one after its answer. `serve.drain` calls it."""
@@ -107,11 +107,12 @@ class Listener:
         """Remove a lost connection (None: none), and set `empty` if the gateway shuts down and none is left."""
         if connection is not None:
             self._part_of(connection).discard(connection)
-        if self.closing and not any(self.parts):
+        if self.closing and not any(self.groups):
             self.empty.set()
 
     def end_all(self) -> int:
-        """End all requests and connections: the drain period has passed. Return how many requests still ran."""
+        """End all requests and connections; return how many were busy, for the log. `serve.drain` calls it when time is
+        up, after `Queues.clear`: else each request that ends would let one from the queue be sent."""
         left = [connection for connection in self.connections if connection.busy]
         for connection in self.connections:
             connection.end_at_shutdown()

@@ -28,12 +28,6 @@ class LogWriter:
         self._thread: threading.Thread | None = None
         self.dropped = 0
 
-    @property
-    def waits(self) -> bool:
-        """Return whether lines are unwritten, or dropped ones unreported. Tests wait until it is False."""
-        with self._change:
-            return bool(self._bytes or self._untold)
-
     def put(self, lines: list[bytes]) -> None:
         """Queue lines for the thread, or drop them if too many bytes wait. Never blocks."""
         size = sum(map(len, lines))

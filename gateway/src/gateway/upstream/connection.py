@@ -124,7 +124,7 @@ class Exchange:
             self._receiver.on_end()
 
     def tell_head(self, head: ResponseHead, *, alone: bool) -> None:
-        """Note the final head, and call the receiver's on_head. alone: see there."""
+        """Note the final head, and call the receiver's on_head. alone: no byte of the body came with it."""
         self._become(AnswerState.BEGUN)
         self.status, self.headers, self.framing = head.status, head.fields, head.framing
         self._receiver.on_head(alone=alone)
@@ -293,7 +293,7 @@ class WorkerConnection:
                 return head, data
             self._interims += 1
             if self._interims > MAX_INTERIMS:
-                raise BadFraming("interim answers come and come")
+                raise BadFraming(f"it has more than {MAX_INTERIMS} interim (1xx) answers")
         check_beginning(data)
         self._head = data
         return None, b""

@@ -1,5 +1,5 @@
-"""Writes a slug's published weights into a directory, in parts, to be carried to a host without a way out. Parts that
-are there already are not written again. Where the directory is full it says with which part the next disk goes on. Exit
+"""Writes a slug's published weights into a directory, in parts, for a host without internet access. Parts that are
+there already are not written again. Where the directory is full it says with which part the next disk goes on. Exit
 codes: 0 all parts are there · 2 a setting is wrong, or nothing is published · 3 the volume cannot be read · 4 a file
 changed since it was verified · 5 the directory is full. `sources.archive` says what a part is, and reads them again."""
 
@@ -16,7 +16,7 @@ from model_cache.manifest.document import WrongDocumentError
 from model_cache.manifest.lockfile import Lockfile
 from model_cache.manifest.manifest import DIGEST_DIGITS, READY
 from model_cache.settings import VolumeSettings, load
-from model_cache.sources.archive import FORM, LOCK, SUMS, Part, copy, parts
+from model_cache.sources.archive import INFO, LOCK, SUMS, Part, copy, parts
 from model_cache.storage import ready, safe_open
 from model_cache.storage.ready import Ready
 from model_cache.storage.snapshot_lock import shared
@@ -60,7 +60,7 @@ class Export:
         """Write lock file and part size first, then each part from *first* on that is not there; print its name."""
         self._into.mkdir(parents=True, exist_ok=True)
         self._note(LOCK, self._lockfile.text())
-        self._note(FORM, json.dumps({"part_bytes": part_bytes}) + "\n")
+        self._note(INFO, json.dumps({"part_bytes": part_bytes}) + "\n")
         for part in parts(self._lockfile.manifest, part_bytes)[first - 1 :]:
             if not self._has(part):
                 self._write(part)

@@ -25,9 +25,9 @@ from model_cache.manifest.manifest import DIGEST_DIGITS, Manifest, ManifestFile
 from model_cache.storage import safe_open
 from model_cache.telemetry.progress import Progress
 
-LOCK, SUMS, FORM = "weights.lock", "parts.sha256", "export.json"
+LOCK, SUMS, INFO = "weights.lock", "parts.sha256", "export.json"
 MIN_PART_BYTES = 1_000_000  # of a part: `export` takes no smaller size, and an export.json of one is refused
-_MAX_FORM_BYTES = 4096  # of export.json, which holds one number
+_MAX_INFO_BYTES = 4096  # of export.json, which holds one number
 _MAX_PARTS = 1_000_000  # that an export.json may lead to, since each takes memory
 _BLOCK_BYTES = 8 << 20  # copied at a time
 _DONE = ".imported-parts"  # in the staging directory: the numbers of the parts that are unpacked
@@ -36,14 +36,14 @@ _NUMBER = re.compile(rb"[0-9]{1,9}")  # of a part
 
 
 @dataclass(frozen=True)
-class _Form:
+class _ExportInfo:
     """What export.json says: the size of each part but the last."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     part_bytes: Annotated[int, Field(ge=MIN_PART_BYTES, lt=1 << 63)]
 
 
-_FORM = TypeAdapter(_Form)
+_INFO_ADAPTER = TypeAdapter(_ExportInfo)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Part:
 
 def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
     """Return all parts of a snapshot, *part_bytes* bytes in each but the last, for `export` and `Archive` alike."""
-    count = max(1, -(-manifest.total_bytes // part_bytes))  # rounded up
+    count = max(1, -(-manifest.total_bytes // part_bytes))  # rounded up; one if there are no bytes
     slices: list[list[Slice]] = [[] for _ in range(count)]
     for at, piece in _cut(manifest, part_bytes):
         slices[at].append(piece)
@@ -142,12 +142,12 @@ class Archive:
     def _parts(self) -> list[Part]:
         """Return all parts of the export, by the part size in export.json. Raises ConfigError if that is broken."""
         try:
-            form = document.parsed(_FORM, document.content(self._root / FORM, _MAX_FORM_BYTES))
-            if self._lockfile.manifest.total_bytes > form.part_bytes * _MAX_PARTS:
+            info = document.parsed(_INFO_ADAPTER, document.content(self._root / INFO, _MAX_INFO_BYTES))
+            if self._lockfile.manifest.total_bytes > info.part_bytes * _MAX_PARTS:
                 raise WrongDocumentError(f"it makes more than {_MAX_PARTS:,} parts")
-            return parts(self._lockfile.manifest, form.part_bytes)
+            return parts(self._lockfile.manifest, info.part_bytes)
         except (OSError, WrongDocumentError) as error:
-            raise ConfigError(f"{self._root / FORM} is broken ({error}); export the weights again") from error
+            raise ConfigError(f"{self._root / INFO} is broken ({error}); export the weights again") from error
 
     def _unpack(self, part: Part, into: Path) -> None:
         """Write the part's slices into the files' drafts, durably. Raises IntegrityError if the part's sum is wrong."""

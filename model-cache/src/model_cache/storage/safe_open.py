@@ -122,14 +122,15 @@ def make(root: Path, path: str) -> Path:
 
 
 def _named(error: OSError, handle: int, path: Path) -> OSError:
-    """Return the error with the whole path; a LinkError where a link is its reason."""
+    """Return the error with the whole path; a LinkError where a link is its reason (a link opened as a directory gives
+    ENOTDIR)."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(handle, path.name):
         return LinkError(path)
     return OSError(error.errno, error.strerror, str(path))
 
 
 def _is_link(handle: int, name: str) -> bool:
-    """Return whether a link lies there; False if that cannot be told."""
+    """Return whether *name* in the directory *handle* is a symbolic link; False if that cannot be told."""
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
     except OSError:

@@ -190,7 +190,7 @@ class Volume:
         draft.rename(path)
         _sync(path.parent, self._staging_root)
 
-    def take_ready_away(self, snapshot: Path) -> None:
+    def remove_ready(self, snapshot: Path) -> None:
         """Remove READY.json: no worker starts from *snapshot* any more. Threads of `verify` call it too."""
         try:
             (snapshot / READY).unlink(missing_ok=True)
@@ -200,7 +200,7 @@ class Volume:
 
     def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
         """Remove READY.json first, so that no worker starts; then list the *wrong* files and set them aside."""
-        self.take_ready_away(snapshot)
+        self.remove_ready(snapshot)
         self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
         for file in wrong:
@@ -225,7 +225,7 @@ class Volume:
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
-        self.take_ready_away(snapshot)
+        self.remove_ready(snapshot)
         if safe_open.no_link(staging).exists():
             shutil.rmtree(staging)
         snapshot.rename(staging)

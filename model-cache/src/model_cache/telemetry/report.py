@@ -30,7 +30,7 @@ class Reporter:
         self._progress = progress
         self._stream = stream
         self._render = render
-        self._lock = threading.Lock()  # the ticking thread writes lines too
+        self._lock = threading.Lock()  # the periodic_lines thread writes lines too
 
     def line(self, remark: str | None = None) -> None:
         """Write a line with the state now and the *remark*, if any; from any thread."""
@@ -54,8 +54,8 @@ class Reporter:
         self.line(remark)
 
     @contextmanager
-    def ticking(self, interval_s: float = _INTERVAL_S) -> Iterator[None]:
-        """Keep writing, in a thread, while bytes move and the block runs."""
+    def periodic_lines(self, interval_s: float = _INTERVAL_S) -> Iterator[None]:
+        """Write a line or a bar every *interval_s* seconds while the block runs, in a thread: the job lives."""
         done = threading.Event()
         thread = threading.Thread(target=self._tick, args=(done, interval_s), name="reporter", daemon=True)
         thread.start()
@@ -66,7 +66,7 @@ class Reporter:
             thread.join()
 
     def _tick(self, done: threading.Event, interval_s: float) -> None:
-        """Write every *interval_s* seconds, in the thread, until *done* is set; nothing while no bytes move."""
+        """Write every *interval_s* seconds, in the thread, until *done* is set, in phases that download or verify."""
         while not done.wait(interval_s):
             if self._progress.state().phase in _MOVING:
                 self._draw() if self._redraws else self.line()

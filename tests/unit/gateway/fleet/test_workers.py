@@ -18,8 +18,8 @@ def test_a_stream_is_a_burden_until_its_first_token() -> None:
     one = Worker("a", "10.0.0.1", 8000)
     plain, begun, silent = one.lease(), one.lease(streams=True), one.lease(streams=True)
     assert (one.in_flight, one.weighted_in_flight) == (3, 1 + 2 * PREFILL)
-    begun.note_first()
-    begun.note_first()
+    begun.note_first_byte()
+    begun.note_first_byte()
     assert one.weighted_in_flight == 2 + PREFILL
     for lease in (plain, begun, silent):
         lease.end()

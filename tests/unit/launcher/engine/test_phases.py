@@ -27,11 +27,11 @@ _CORE = "(EngineCore pid=87) INFO 11-20 20:00:00 "
         ("INFO [encoder_cudagraph.py:301] Capturing encoder cudagraph for budget=1, max", Phase.GRAPHS),
         (
             _CORE + "[gpu_model_runner.py:6581] Graph capturing finished in 21 secs, took 0.5 GiB",
-            Phase.WARM_UP,
+            Phase.VLLM_WARM,
         ),
         (
             _CORE + "[core.py:402] init engine (profile, create kv cache, warmup model) took 9 s",
-            Phase.WARM_UP,
+            Phase.VLLM_WARM,
         ),
         (_CORE + "[gpu_worker.py:759] Available KV cache memory: 90.1 GiB", None),
         ('INFO:     127.0.0.1:50000 - "GET /health HTTP/1.1" 200 OK', None),
@@ -52,7 +52,7 @@ def test_each_phase_knows_what_the_ones_before_it_took() -> None:
     """Durations are the differences of the clock, in seconds, and passed phases stay out."""
     timeline = Timeline(Phase.WEIGHTS_CHECK, 100.0)
     timeline = timeline.advance(Phase.STARTING, 100.5).advance(Phase.LOADING, 104.0)
-    timeline = timeline.advance(Phase.WARM_UP, 164.0).advance(Phase.READY, 165.25)
+    timeline = timeline.advance(Phase.VLLM_WARM, 164.0).advance(Phase.READY, 165.25)
     assert timeline.seconds == {"weights-check": 0.5, "starting": 3.5, "loading": 60.0, "warm-up": 1.25}
     assert (timeline.phase, timeline.since) == (Phase.READY, 165.25)
 
@@ -76,7 +76,7 @@ def test_the_start_up_is_the_phases_up_to_ready() -> None:
         ["weights-check", "waiting-for-gpus"],
         ["starting", "loading", "compiling", "graphs", "warm-up"],
     )
-    assert [*checks, *vllm, "warming", "ready"] == [phase.value for phase in Phase if phase.is_start_up]
+    assert [*checks, *vllm, "warming", "ready"] == [phase.value for phase in Phase if phase.is_up_to_ready]
 
 
 @pytest.mark.parametrize(

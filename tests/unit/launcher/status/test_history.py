@@ -55,7 +55,7 @@ def test_usual_is_the_median_and_a_phase_may_be_missing() -> None:
         (Phase.LOADING, 30.0, 2, 120.0),  # one file is no measure
         (Phase.LOADING, 30.0, 0, 120.0),
         (Phase.LOADING, 500.0, None, 50.0),  # overdue: what comes after it is what is known
-        (Phase.WARM_UP, 4.0, None, 6.0),
+        (Phase.VLLM_WARM, 4.0, None, 6.0),
         (Phase.READY, 4.0, None, None),
         (Phase.BACK_OFF, 4.0, None, None),
         (Phase.WAITING_FOR_GPUS, 4.0, None, None),

@@ -121,7 +121,7 @@ def test_lines_keep_coming_while_bytes_move() -> None:
     """During a download a line is written at every interval, without anyone asking."""
     stream = Lines(awaited=3)
     reporter = Reporter(Progress("slug", "owner/name"), stream, text_line)
-    with reporter.ticking(interval_s=0.01):
+    with reporter.periodic_lines(interval_s=0.01):
         reporter.enter("downloading", Work(10, 1))
         assert stream.enough.wait(5)
 
