@@ -53,11 +53,13 @@ def memory_needed(card: Card, gpus: GpuNeeds, layout: Layout) -> float:
 def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutRequest) -> Iterator[str]:
     """Yield each reason why the layout cannot run on the requested GPUs."""
     if gpus.shape:
-        yield from (f"{reason}; {_instead(gpus)}" for reason in gpus.shape.objections(layout))
+        yield from (
+            f"{reason}; declared to work: {_declared(gpus)}" for reason in gpus.shape.objections(layout)
+        )
     elif layout not in gpus.layouts:
         yield f"its card has no shape to judge that by, and declares {_declared(gpus)} only"
     if request.gpus is not None and request.gpus < layout.tensor_parallel:
-        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}; {_instead(gpus)}"
+        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}; declared to work: {_declared(gpus)}"
     need = memory_needed(card, gpus, layout)
     if request.gpu_memory_bytes is not None and request.gpu_memory_bytes < need:
         yield (
@@ -67,13 +69,8 @@ def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutReque
         )
 
 
-def _instead(gpus: GpuNeeds) -> str:
-    """Return what to use in place of a refused layout, for the end of a sentence."""
-    return f"declared to work: {_declared(gpus)}"
-
-
 def _declared(gpus: GpuNeeds) -> str:
-    """Return the layouts of the card in one line."""
+    """Return the layouts that the card declares, for an objection: the operator is to choose one of them."""
     return ", ".join(map(str, gpus.layouts))
 
 

@@ -115,7 +115,7 @@ class Job:
         self, snapshot: Path | None, content: Lockfile | None = None, *, every_byte: bool = False
     ) -> Path | None:
         """Return *snapshot* with a new record, of *content* if given; None if it has no record or wrong bytes, which
-        withdraw it at once. Read is what has another stat, as all has after a volume was copied, or *every_byte*."""
+        withdraw it at once. Hashed are files whose stamp differs (all, once a volume was copied), or *every_byte*."""
         record = ready.read(snapshot) if snapshot else None
         if snapshot is None or record is None:
             return None
@@ -146,14 +146,14 @@ class Job:
         wanted = self._lock()
         if wanted and (snapshot := self._relinked(wanted.manifest)):
             return snapshot
-        with self._connected() as hub:
-            manifest = self._wanted(hub, wanted)
+        with self._sources() as sources:
+            manifest = self._wanted(sources, wanted)
             self._volume.require_names(manifest)
             if snapshot := self._relinked(manifest):
                 return snapshot
             staging = self._volume.stage(manifest)
             self._volume.require_space(staging, manifest)
-            stamps = self._fill(hub, staging, manifest)
+            stamps = self._fill(sources, staging, manifest)
         self._enter_done("publishing", manifest)
         content = self._lock_of(manifest)
         self._record(content)
@@ -173,12 +173,12 @@ class Job:
         if self._lock() is None:
             self._volume.record_lock(made)
 
-    def _wanted(self, hub: Sources, wanted: Lockfile | None) -> Manifest:
+    def _wanted(self, sources: Sources, wanted: Lockfile | None) -> Manifest:
         """Return what the snapshot shall consist of: the lock file's files, or without one those that the hub lists."""
-        listing = hub.list_files(known=wanted is not None)
+        listing = sources.list_files(known=wanted is not None)
         if wanted is None:
             return self._trusted(self._accepted(listing))
-        if hub.count == 1:  # else another source may have what this listing lacks
+        if sources.count == 1:  # else another source may have what this listing lacks
             self._check_listed(listing, wanted)
         self._report.line(
             f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
@@ -215,26 +215,27 @@ class Job:
 
     def locked(self) -> Lockfile:
         """Return a lock file of what the hub lists now, its shard index checked; publishes nothing. Raises JobError."""
-        with explained(self._settings.dir), self._connected() as hub, tempfile.TemporaryDirectory() as folder:
-            accepted = self._accepted(hub.list_files())
+        with explained(self._settings.dir), self._sources() as sources, tempfile.TemporaryDirectory() as tmp:
+            accepted = self._accepted(sources.list_files())
             if index := accepted.manifest.index:
-                accepted.manifest.check_shards(self._index(hub, Path(folder), index))
+                accepted.manifest.check_shards(self._index(sources, Path(tmp), index))
         return self._lock_of(accepted.manifest)
 
     @contextmanager
-    def _connected(self) -> Iterator[Sources]:
-        """Yield the sources; the SDK's home is a directory of this run only, since it unpickles what lies there."""
+    def _sources(self) -> Iterator[Sources]:
+        """Yield the sources, not asked yet. Sets the SDK's environment for good, since it reads it once, when imported.
+        Its home is a directory of this run only, since it unpickles what lies there."""
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
             export_to_sdk(self._volume.sdk_cache(Path(home)), Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
-    def _fill(self, hub: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
+    def _fill(self, sources: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
         """Download and verify until every file in *staging* is right, and return their stamps. Wrong files are
         downloaded again, first from the same source, since an earlier run's part may be at fault, then from another."""
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
-        for turn in range(tries := 2 + hub.count):  # what was left, the same source again, then each other
-            self._download(hub, staging, manifest)
+        for turn in range(tries := 2 + sources.count):  # what was left, the same source, then each other
+            self._download(sources, staging, manifest)
             verdict = self._verified(staging, left)
             self._volume.require_ownership()
             left, stamps = verdict.wrong, stamps | verdict.stamps
@@ -244,34 +245,34 @@ class Job:
                 safe_open.remove(staging, file.path)
             self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
             if turn:  # the first time, what an earlier run left may have been wrong
-                hub.distrust(left)
+                sources.distrust(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
             f"{left[0].path} first; they were removed, the rest is kept: check the disk, or try another hub with "
             "MODEL_CACHE_ENDPOINT, then run again"
         )
 
-    def _download(self, hub: Sources, staging: Path, manifest: Manifest) -> None:
+    def _download(self, sources: Sources, staging: Path, manifest: Manifest) -> None:
         """Download what *staging* lacks: the shard index first, since it can show that the manifest is incomplete."""
         missing = [file for file in manifest.files if not has_size(staging, file)]
         total, left = _work(manifest.files), _work(missing)
         self._report.enter("downloading", total, Work(total.bytes - left.bytes, total.files - left.files))
         if index := manifest.index:
-            manifest.check_shards(self._index(hub, staging, index))
+            manifest.check_shards(self._index(sources, staging, index))
         if rest := [file for file in missing if file != index]:
-            hub.download(rest, staging, self._progress)
+            sources.download(rest, staging, self._progress)
 
-    def _index(self, hub: Sources, staging: Path, index: ManifestFile) -> bytes:
+    def _index(self, sources: Sources, staging: Path, index: ManifestFile) -> bytes:
         """Return the shard index's bytes, verified before hundreds of gigabytes follow. Raises IntegrityError."""
-        for _ in range(1 + hub.count):  # what an earlier run left, then each source
+        for _ in range(1 + sources.count):  # what an earlier run left, then each source
             if not has_size(staging, index):
-                hub.download([index], staging, self._progress)
+                sources.download([index], staging, self._progress)
             with safe_open.reading(staging, index.path) as file:
                 content = file.read(index.size)
             if sha256(content).hexdigest() == index.sha256:
                 return content
             safe_open.remove(staging, index.path)
-            hub.distrust([index])
+            sources.distrust([index])
         raise IntegrityError(
             f"{index.path} differs from its sha256, whoever sends it; nothing else was downloaded"
         )

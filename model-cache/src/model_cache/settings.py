@@ -236,8 +236,8 @@ def _fault(field: str, kind: str, message: str) -> str:
 
 
 def export_to_sdk(cache: Path, home: Path) -> None:
-    """Set what the SDK reads from the environment when it is imported. What is set already stays. *cache* holds its
-    lock files and must be on the volume, so that every container sees them; *home* holds its credentials, which it
+    """Set what the SDK reads from the environment when it is imported; what the operator has set stays, except these
+    two: *cache* holds its lock files, and is where `Volume.sdk_cache` says; *home* holds its credentials, which it
     unpickles, and must be private to this run."""
     os.environ.update(_SDK_SETTINGS | os.environ)
     os.environ.update(MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

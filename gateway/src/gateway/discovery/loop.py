@@ -88,7 +88,7 @@ class DiscoveryLoop:
         """Update one slug's workers; ask for its weights job's progress only while it has none: they start after it."""
         status = self._fleet.slugs[card.slug]
         joined, left = self._fleet.refresh(card.slug, await self._addresses(card))
-        self._report(joined, left)
+        self._apply_membership(joined, left)
         may_run = self._settings.dns and not status.workers
         status.weights = await self._probes.weights(card.slug) if may_run else None
 
@@ -119,8 +119,8 @@ class DiscoveryLoop:
             return False
         return True
 
-    def _report(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
-        """Log which workers joined and left, and close the idle connections to those that left."""
+    def _apply_membership(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
+        """Log which workers have joined and left, and close the idle connections to those that have left."""
         for worker in joined:
             self._log.info("worker_joined", slug=worker.slug, worker=worker.address)
         for worker in left:

@@ -1,4 +1,4 @@
-"""Run long work on the event loop in short steps: one step in each turn of the loop, whoever asked for it."""
+"""Run long work on the event loop in short steps: one step in each turn of the loop."""
 
 import asyncio
 from collections import deque
@@ -16,7 +16,7 @@ class Turns:
         self._waiting: deque[Work] = deque()
         self._is_due = False  # whether the loop is to call _turn
 
-    def take(self, step: Work) -> None:
+    def add(self, step: Work) -> None:
         """Call `step` in later turns of the loop until it returns False or raises; never before this returns."""
         self._waiting.append(step)
         self._schedule()

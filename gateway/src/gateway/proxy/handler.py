@@ -131,7 +131,7 @@ class ProxyHandler:
         else:
             self._reading = reading
             self._become(Step.READING)
-            self._context.turns.take(self._take_reading_turn)
+            self._context.turns.add(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
         """Read on for about a millisecond. `Turns` calls this until it returns False: no further turn is needed."""

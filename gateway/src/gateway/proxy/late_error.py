@@ -15,7 +15,7 @@ MAX_QUOTED_CHARACTERS: Final = 1000  # characters of an error's body that is not
 
 
 class LateError:
-    """A `ResponseFilter` that holds an error's body, come after a comment, until it is whole; then it is an event."""
+    """A `ResponseFilter` for an error that comes after a comment: it holds the whole body and makes an event of it."""
 
     whole = True  # however much of the error came, the event tells it
     tokens = None  # an error has no usage

@@ -213,7 +213,7 @@ class ClientConnection:
                 self.transport.pause_reading()
                 if not self._has_turn:
                     self._has_turn = True
-                    self._listener.turns.take(self._read_more_chunks)
+                    self._listener.turns.add(self._read_more_chunks)
 
     def _read_more_chunks(self) -> bool:
         """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left)."""

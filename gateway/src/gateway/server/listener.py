@@ -30,7 +30,8 @@ class Connection(Protocol):
         """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
 
     def close_when_idle(self) -> None:
-        """Close the connection if it is idle, or else after the request that runs: the gateway shuts down."""
+        """For the shutdown: close the connection now if it is between two requests, or after the one that runs. A new
+        one, or one that is sending a head, stays: it gets one request, whose answer closes it."""
 
     def abort(self) -> None:
         """Close the connection at once, whatever runs on it: a bug has shown while its deadlines were checked."""
@@ -87,12 +88,10 @@ class Listener:
         return [connection for group in self.groups for connection in group]
 
     def enter(self, connection: Connection) -> None:
-        """Add a new connection, which calls this itself; during shutdown it gets at most one request."""
-        self._part_of(connection).add(connection)
-        if self.closing:
-            connection.close_when_idle()
+        """Add a new connection, which calls this itself when it is made."""
+        self._group_of(connection).add(connection)
 
-    def _part_of(self, connection: Connection) -> set[Connection]:
+    def _group_of(self, connection: Connection) -> set[Connection]:
         """Return the connection's group, by its address in memory in steps of 64: the lowest bits would not vary."""
         return self.groups[id(connection) // 64 % GROUPS]
 
@@ -106,7 +105,7 @@ class Listener:
     def forget(self, connection: Connection | None) -> None:
         """Remove a lost connection (None: none), and set `empty` if the gateway shuts down and none is left."""
         if connection is not None:
-            self._part_of(connection).discard(connection)
+            self._group_of(connection).discard(connection)
         if self.closing and not any(self.groups):
             self.empty.set()
 

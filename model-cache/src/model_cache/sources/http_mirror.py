@@ -172,10 +172,11 @@ class HttpMirror:
         if answer.status_code < 400:
             return answer
         answer.close()
-        raise self._error(url, answer.status_code, f"{answer.status_code} is answered")
+        raise self._error(url, answer.status_code, f"the answer is {answer.status_code}")
 
     def _error(self, url: str, status: int | None, why: str) -> JobError:
-        """Return the error for a final answer, or for none (*status* None): AccessError where waiting cannot help."""
+        """Return the error for the last answer, or for none (*status* None), when no retry is left: AccessError if
+        address or token are wrong; of any other status a later run, or another source, may be free."""
         if status in (401, 403, 404):
             return AccessError(f"{self.name}: {why} for {url}; check its address and its token")
         return RetryableError(

@@ -198,6 +198,7 @@ def _open_no_link(path: str | Path, mode: str) -> IO[Any]:
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:
-    """Return the volume's first failure, to be reported before all others, or None; the network's have no errno."""
+    """Return the first failure of the volume, to be reported before those of the network, or None. Network failures are
+    OSErrors too: the SDK's own are HubErrors, those of requests have no errno."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)

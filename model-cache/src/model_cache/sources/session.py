@@ -56,7 +56,7 @@ class Session(requests.Session):
             self.mount(scheme, Adapter(self._arrived, options.ca_file))
 
     def _arrived(self, count: int) -> None:
-        """Count bytes by the rate limit of now, in the thread that reads them; what it raises ends their transfer."""
+        """Count bytes against the current rate limit, in the reading thread; what it raises ends the transfer."""
         self.rate_limit.take(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
@@ -93,7 +93,7 @@ class Session(requests.Session):
             return _Asked(answer, None)
         told = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         proxy = f" through the proxy {found}" if self.trust_env and (found := proxies.shown(str(url))) else ""
-        return _Asked(answer, Failure(answer.status_code, told), f"{answer.status_code} is answered{proxy}")
+        return _Asked(answer, Failure(answer.status_code, told), f"the answer is {answer.status_code}{proxy}")
 
     def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
         """Return what to do about a failure. Once one request was given up, the others are not retried either: each

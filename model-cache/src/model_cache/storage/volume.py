@@ -53,7 +53,8 @@ class Volume:
         self._slug_link = root / "slugs" / slug
 
     def sdk_cache(self, home: Path) -> Path:
-        """Return where the SDK keeps its locks: on a shared volume in *home*, so that it waits for no other host."""
+        """Return where the SDK keeps its locks: on the volume, for all containers; in the private *home* if hosts share
+        the volume, since the heartbeat lock guards it then and the SDK must wait for no other host."""
         return home / "cache" if self._heartbeat else self._root / ".ms"
 
     def prepare(self) -> None:

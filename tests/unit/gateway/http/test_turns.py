@@ -15,11 +15,11 @@ async def test_one_step_in_each_turn_of_the_loop() -> None:
         done.append((name, ticks))
         left[name] -= 1
         if name == "b":
-            turns.take(lambda: step("late"))
+            turns.add(lambda: step("late"))
         return left[name] > 0
 
-    turns.take(lambda: step("a"))
-    turns.take(lambda: step("b"))
+    turns.add(lambda: step("a"))
+    turns.add(lambda: step("b"))
     while any(left.values()):
         await asyncio.sleep(0)
         ticks += 1
@@ -40,7 +40,7 @@ async def test_a_step_that_fails_stops_no_other() -> None:
         done.set()
         return False
 
-    turns.take(fails)
-    turns.take(ends)
+    turns.add(fails)
+    turns.add(ends)
     await asyncio.wait_for(done.wait(), 30)
     assert told == [failure]
