@@ -53,13 +53,12 @@ def memory_needed(card: Card, gpus: GpuNeeds, layout: Layout) -> float:
 def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutRequest) -> Iterator[str]:
     """Yield each reason why the layout cannot run on the requested GPUs."""
     if gpus.shape:
-        yield from (
-            f"{reason}; declared to work: {_declared(gpus)}" for reason in gpus.shape.objections(layout)
-        )
+        yield from (f"{why}; declared to work: {_declared(gpus)}" for why in gpus.shape.objections(layout))
     elif layout not in gpus.layouts:
         yield f"its card has no shape to judge that by, and declares {_declared(gpus)} only"
     if request.gpus is not None and request.gpus < layout.tensor_parallel:
-        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}; declared to work: {_declared(gpus)}"
+        takes = f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}"
+        yield f"{takes}; declared to work: {_declared(gpus)}"
     need = memory_needed(card, gpus, layout)
     if request.gpu_memory_bytes is not None and request.gpu_memory_bytes < need:
         yield (
