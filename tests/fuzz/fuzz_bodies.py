@@ -44,7 +44,12 @@ NAMES = (
     "temperature",
     "url",
     "image_url",
+    "video_url",
+    "audio_url",
+    "source",
     "messages",
+    "input",
+    "documents",
     "content",
     "x",
 )

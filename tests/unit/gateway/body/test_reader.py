@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 from gateway.api.errors import InvalidRequest, RequestTooLarge
 from gateway.api.routes import Route, Routes
 from gateway.body.json_scan import MAX_CONTAINERS, MAX_DEPTH
-from gateway.body.reader import SMALL_BYTES, BodyReader, ParsedBody, remote_media
+from gateway.body.members import PARTS, addresses_of
+from gateway.body.reader import MEDIA_MARKS, NAMES, SMALL_BYTES, BodyReader, ParsedBody, remote_media
 from gateway.config.model_options import Alias
 from tests.reading import read
 
@@ -594,3 +595,12 @@ def test_a_large_body_is_not_copied() -> None:
     views = [part.obj for part in found.parts if isinstance(part, memoryview)]
     assert views == [body] * len(views)
     assert len(b"".join(part for part in found.parts if isinstance(part, bytes))) < 100
+
+
+@pytest.mark.parametrize("route", PARTS)
+def test_every_place_of_an_address_has_a_name_that_brings_a_body_to_the_scan(route: str) -> None:
+    """Else a worker would fetch what nobody has looked at: small bodies are searched for NAMES, others for MEDIA_MARKS."""
+    for path in addresses_of(route):
+        names = [b'"%b"' % name.encode() for name in path.split(".")]
+        assert any(NAMES.fullmatch(name) for name in names), path
+        assert any(mark in name for mark in MEDIA_MARKS for name in names), path
