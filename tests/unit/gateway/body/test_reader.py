@@ -599,7 +599,7 @@ def test_a_large_body_is_not_copied() -> None:
 
 @pytest.mark.parametrize("route", PARTS)
 def test_every_place_of_an_address_has_a_name_that_brings_a_body_to_the_scan(route: str) -> None:
-    """Else a worker would fetch what nobody has looked at: small bodies are searched for NAMES, others for MEDIA_MARKS."""
+    """Else a worker would fetch what nobody has looked at: small bodies need one of NAMES, others of MEDIA_MARKS."""
     for path in addresses_of(route):
         names = [b'"%b"' % name.encode() for name in path.split(".")]
         assert any(NAMES.fullmatch(name) for name in names), path
