@@ -93,6 +93,12 @@ def test_each_slug_has_a_variable_of_its_own_for_another_vllm(slug: Path) -> Non
     assert argument == f"${{{slug.name.upper().replace('-', '_')}_VLLM_REQUIREMENT:-}}"
 
 
+@each_slug
+def test_each_engine_takes_requests_by_priority(slug: Path) -> None:
+    """Otherwise vLLM 0.32 ignores a request's `priority` without a word."""
+    assert serve(slug)["scheduling-policy"] == "priority"
+
+
 @each_gpu_slug
 def test_the_first_declared_layout_is_served(slug: Path) -> None:
     """serve.yaml spreads the model over all of the slug's GPUs as the card's first layout says."""
