@@ -13,7 +13,7 @@ from cards.layout import Experts, Layout, Shape
 _SLUG = r"[a-z0-9][a-z0-9-]*"
 _VERSION = r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}"
 _BUILD = rf"{_VERSION}([a-z+.][\w.+]*)?"
-VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization
+VLLM_SHARE = 0.92  # vLLM's default of gpu-memory-utilization, of its class CacheConfig
 # the facts that a pinned wheel may have
 _PIN = ("version", "wheel", "sha256", "distribution", "commit", "third_party", "variants", "date")
 
@@ -108,7 +108,7 @@ def _progress(card: Facts) -> None:
         progress = card.section("progress")
         progress.only("suspect_s", "down_s")
         _seconds(progress)
-        suspect_s = progress.values.get("suspect_s", 60)
+        suspect_s = progress.values.get("suspect_s", 60)  # both as the gateway takes them if not given
         down_s = progress.values.get("down_s", 180)
         if suspect_s > down_s:  # type: ignore[operator]  # whole numbers by now
             raise progress.wrong("suspect_s", f"at most down_s, {down_s}")
@@ -187,7 +187,7 @@ def _experts(experts: Facts) -> Experts:
 
 
 def _layouts(hardware: Facts, shape: Shape | None) -> tuple[Layout, ...]:
-    """Return the declared layouts, the served one first. Raises CardError if the GPUs or the shape forbid one."""
+    """Return the declared layouts. Raises CardError if the shape forbids one, or `gpus` are too few for the first."""
     layouts = tuple(_layout(entry) for entry in hardware.sections("layouts"))
     if not layouts or layouts[0].tensor_parallel > hardware.whole("gpus"):
         raise hardware.wrong("layouts", f"a list, first the layout on at most {hardware.whole('gpus')} GPUs")
@@ -263,7 +263,7 @@ def _candidate(card: Facts) -> str:
 
 
 def _proof(proof: Facts) -> Proof:
-    """Check one entry of `proven` and return it. Raises CardError."""
+    """Check one entry of `proven` and return it; a run on the CPU names no GPUs. Raises CardError."""
     proof.only("date", "vllm", "gpus", "how")
     date = proof.values.get("date")
     if not isinstance(date, datetime.date):

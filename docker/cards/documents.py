@@ -22,7 +22,7 @@ def read(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
     with open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        content = file.read(most_bytes + 1)
+        content = file.read(most_bytes + 1)  # one more shows that it is larger
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(path))
     return content
@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        """Convert a scalar (an override): an impossible number or date stays a text, which its fact's check refuses."""
+        """Convert a value (an override). An impossible number or date stays a text, which its fact's check refuses."""
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep=deep)
         if len(node.value) > _MAX_NUMBER and node.tag.endswith((":int", ":float")):

@@ -47,14 +47,14 @@ class Facts:
     def whole(self, key: str, least: int = 1) -> int:
         """Return a whole number of at least `least`."""
         value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:  # a bool is an int too
             raise self.wrong(key, f"a whole number from {least}")
         if value > _MAX_WHOLE:
             raise self.wrong(key, f"at most {_MAX_WHOLE}")
         return value
 
     def share(self, key: str, default: float) -> float:
-        """Return a number above 0 and at most 1, as vLLM's part of the memory; `default` if the fact is missing."""
+        """Return a number above 0 and at most 1, such as vLLM's part of the memory; `default` if it is missing."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise self.wrong(key, "more than 0 and at most 1")

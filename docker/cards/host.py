@@ -51,7 +51,7 @@ def gpus(slots: Path, nvidia_smi: str = "nvidia-smi") -> tuple[Gpu, ...]:
 
 
 def _gpu(row: list[str], fabric: dict[str, str], capabilities: dict[str, str], slots: Path) -> Gpu:
-    """Return the GPU of one row of nvidia-smi, whose sizes are in MiB. Raises HostError for any other row."""
+    """Return the GPU of a row of nvidia-smi (sizes in MiB); its UUID names its lock file. Raises HostError."""
     index, uuid, driver, total, free = row
     if not _UUID.fullmatch(uuid) or not all(map(_COUNT.fullmatch, (index, total, free))):
         raise _unexpected(", ".join(row))
@@ -85,7 +85,7 @@ def _rows_if_known(nvidia_smi: str, fields: tuple[str, ...]) -> list[list[str]]:
     try:
         return _rows(nvidia_smi, fields)
     except HostError as error:
-        if "not a valid field" in str(error):
+        if "not a valid field" in str(error):  # what nvidia-smi prints for a field that it lacks
             return []
         raise
 
@@ -138,8 +138,8 @@ def _unexpected(said: str) -> HostError:
 
 
 def _holder(slots: Path, uuid: str) -> str:
-    """Return the slug that has locked the GPU's file on the volume `gpu-slots`, `""` if none has (or there is no file).
-    Takes locks itself for a moment. Raises HostError."""
+    """Return the slug whose launcher has locked the GPU's file on the volume `gpu-slots`; `""` if none has, or there is
+    no file, or the launcher has not written its slug yet. Takes locks itself for a moment. Raises HostError."""
     with ExitStack() as open_files:
         try:
             turn, slot = (_open(slots / name, open_files) for name in ("turn.lock", uuid))

@@ -24,9 +24,9 @@ def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
 
 
 def of_disk(card: Card, disk: Disk) -> Iterator[str]:
-    """Yield what is wrong with the weights volume; nothing if the snapshot is there already."""
+    """Yield that the weights volume is too small for what is missing; nothing if the snapshot is there already."""
     missing = max(0, card.weights.bytes - disk.staged_bytes)
-    need = missing + missing // 20  # room for the file system's own blocks
+    need = missing + missing // 20  # 5 % for the file system's own blocks, as the weights job asks
     if not disk.complete and disk.free_bytes < need:
         yield (
             f"the weights volume has {gigabytes(disk.free_bytes)} free and {card.weights.repo} needs about "
@@ -58,7 +58,7 @@ def _fabric(seen: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _unsuitable(card: Card, gpus: GpuNeeds, seen: Sequence[Gpu]) -> Iterator[str]:
-    """Yield what is wrong with GPUs if too few others are suitable and free; those that the slug holds are free."""
+    """Yield what is wrong with GPUs if too few others are suitable and free; those the slug itself holds are free."""
     others = [gpu for gpu in seen if _is_of_another_kind(gpus, gpu)]
     meant = [gpu for gpu in seen if gpu not in others]
     small = [gpu for gpu in meant if gpu.total_bytes < gpus.memory_bytes]

@@ -21,7 +21,7 @@ def verdict(card: Card, request: LayoutRequest) -> str:
     if card.gpus is None:
         return _on_the_cpu(card, request)
     layout = resolve_layout(card.gpus, request)
-    for reason in _objections(card, card.gpus, layout, request):
+    for reason in _objections(card, card.gpus, layout, request):  # only the first is told
         raise Refused(f"{card.slug} cannot run with {layout}: {reason}")
     need = memory_needed(card, card.gpus, layout)
     gpus = "1 GPU" if layout.tensor_parallel == 1 else f"{layout.tensor_parallel} GPUs"

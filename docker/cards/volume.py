@@ -41,7 +41,7 @@ def _staged(root: Path, repo: str) -> int:
 
 
 def _size(directory: Path) -> int:
-    """Return the bytes of all files below a directory."""
+    """Return the bytes of all files below a directory, by their lengths: holes of an import count as downloaded."""
     paths = (Path(parent, name) for parent, _, names in os.walk(directory) for name in names)
     return sum(path.lstat().st_size for path in paths)
 

@@ -97,7 +97,7 @@ class Export:
             raise self._full(part) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error from error
 
     def _note(self, name: str, text: str, *, keep: bool = False) -> None:
-        """Write *text* to the small file *name* beside the parts, or append it (*keep*)."""
+        """Write *text* as the small file *name* beside the parts; *keep*: append it, as a part's sum to the others."""
         with safe_open.writing(self._into, name, keep=keep) as file:
             file.seek(0, os.SEEK_END)
             safe_open.write(file, text.encode())

@@ -64,7 +64,7 @@ def _other(snapshot: Path) -> str:
 
 
 def _use(snapshot: Path) -> str:
-    """Return the words of a line that say whether a worker of this host serves the snapshot."""
+    """Return the words of a line on whether a worker of this host (or `export`) has the snapshot locked."""
     return "held by a worker" if is_held(snapshot) else "held by no worker"
 
 

@@ -44,7 +44,7 @@ def leftovers(root: Path, now: float, *, shared: bool = False) -> list[Leftover]
 
 
 def remove(root: Path, leftover: Leftover) -> bool:
-    """Remove it under its repository's lock, unless it is in use by now; returns whether it is gone."""
+    """Remove it under its repository's lock and its own; False, and kept, if one is held or it is linked by now."""
     with ExitStack() as stack:
         both = (leftover.lock, leftover.path)
         locks = [path for path in both if path is not None and path.exists() and not path.is_symlink()]
@@ -55,7 +55,7 @@ def remove(root: Path, leftover: Leftover) -> bool:
             leftover.path.unlink()  # and not what it leads to
             return True
         with suppress(FileNotFoundError, IsADirectoryError):
-            (leftover.path / READY).unlink()  # first: half a snapshot is none
+            (leftover.path / READY).unlink()  # first, if it has one: half a snapshot is none
         shutil.rmtree(leftover.path)
         return True
 
@@ -83,7 +83,7 @@ def _snapshots(root: Path) -> Iterator[Leftover]:
 
 
 def _linked(root: Path) -> set[Path]:
-    """Return the directories that slugs link to: these are in use, or will be by the next worker."""
+    """Return what slugs link to, which the next worker uses. Drafts of links, which begin with a dot, do not count."""
     return {_real(link) for link in root.glob("slugs/[a-z0-9]*")}
 
 
@@ -96,7 +96,7 @@ def _downloads(root: Path, now: float) -> Iterator[Leftover]:
     """Yield staging directories in which nothing has changed for a day; a younger one may be resumed."""
     for path in sorted(root.glob(".staging/*")):
         if path.is_dir() and now - _changed(path) > STALE_S:
-            lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"
+            lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"  # without -<digest16>
             yield Leftover(path, "a download that was broken off more than a day ago", lock)
 
 
@@ -107,15 +107,15 @@ def _set_aside(root: Path) -> Iterator[Leftover]:
 
 
 def _changed(path: Path) -> float:
-    """Return when something in the directory changed last, in seconds since the epoch."""
+    """Return when a file in the directory was last written, or it itself if it has none, in seconds since the epoch."""
     return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
 
 
 def _is_in_use(leftover: Leftover) -> bool:
-    """Return whether somebody has locked the leftover, as a worker does, or its repository, as a weights job does."""
+    """Return whether a worker or `export` has locked the leftover, or a weights job its repository, on any host."""
     locks = (leftover.path, leftover.lock)
     if leftover.lock and leftover.lock.with_suffix(".owner").exists():
-        return True  # a run of some host holds the heartbeat lock
+        return True  # the heartbeat lock is held, or its holder died: then the next run removes it
     return any(
         is_held(lock) for lock in locks if lock is not None and lock.exists() and not lock.is_symlink()
     )
@@ -139,6 +139,6 @@ def run(given: Namespace) -> None:
 
 
 def _removed(root: Path, leftover: Leftover) -> str:
-    """Remove it, and return its line with what became of it; its size has to be read before."""
+    """Remove it, and return its line with what became of it. The line is made first: it has the size."""
     shown = next(show(root, [leftover]))
     return f"{shown}: {'removed' if remove(root, leftover) else 'somebody took it meanwhile: kept'}"

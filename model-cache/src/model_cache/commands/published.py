@@ -23,14 +23,14 @@ class _Known:
 @dataclass
 class PublishedWeights:
     """The published snapshots below *root*. *say* is called once for each READY.json that cannot be trusted; the
-    others are served. Threads may share it: what they both write, a cache of READY.json, is the same."""
+    others are served. Threads may share it: each goes through a copy of the cache, and all write the same to it."""
 
     root: Path
     say: Callable[[str], None]
     _known: dict[Path, _Known] = field(default_factory=dict)
 
     def newest(self, repo: str, revision: str) -> Ready | None:
-        """Return the record of the snapshot of that name that was verified last, to be sent; None if there is none."""
+        """Return the latest record of a snapshot of that name, to be sent; None if there is none."""
         named = [record for _, record in self._snapshots() if record.is_for(repo, revision)]
         return max(named, key=lambda record: record.published_at, default=None)
 
@@ -76,7 +76,7 @@ class PublishedWeights:
 
 
 def _unchanged(snapshot: Path, file: ReadyFile) -> BinaryIO | None:
-    """Open the file, then check the stat of what was opened; None if it has changed or cannot be opened."""
+    """Open the file, then check what is open, lest it be replaced in between; None if changed or unreadable."""
     try:
         found = safe_open.reading(snapshot, file.path)
     except OSError:

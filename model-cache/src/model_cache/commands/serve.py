@@ -55,14 +55,14 @@ class WeightsHandler:
     def _found(self, path: str, query: str, request: Request) -> Answer:
         """Return the answer for one path, whose token was right. Reads the disk, so it runs in a thread."""
         match path.strip("/").split("/"):
-            case ["v1", "weights", owner, name]:
+            case ["v1", "weights", owner, name]:  # `master` is the default revision of ModelScope
                 return self._record(f"{owner}/{name}", parse_qs(query).get("revision", ["master"])[0])
             case ["v1", "files", sha256]:
                 return self._file(sha256, request.headers.get("range", ""))
         return problem(404, "no such route")
 
     def _record(self, repo: str, revision: str) -> Answer:
-        """Answer with the READY.json of the newest snapshot, or 404. Reads the disk, in a thread."""
+        """Answer with the READY.json of the newest snapshot of that name, or 404. Reads the disk, in a thread."""
         found = self._published.newest(repo, revision)
         return Answer(200, found.to_json().encode()) if found else problem(404, "no such weights here")
 
@@ -80,7 +80,7 @@ class WeightsHandler:
 
 
 def _range(asked: str, size: int) -> tuple[int, int]:
-    """Return the range [begin, end) that was asked for; the whole file where none was, or none that can be had."""
+    """Return the range [begin, end) that was asked for; the whole file for none or an empty one, as HTTP allows."""
     match = _RANGE.fullmatch(asked)
     begin, last = (int(match[1]), match[2]) if match else (0, "")
     end = min(size, int(last) + 1) if last else size
@@ -88,7 +88,7 @@ def _range(asked: str, size: int) -> tuple[int, int]:
 
 
 async def serve(settings: ServeSettings, lines: Lines) -> None:
-    """Listen, and serve until SIGTERM or SIGINT, for `run` in its event loop. Raises ConfigError and OSError."""
+    """Listen, and serve until SIGTERM or SIGINT, in the event loop of `run`. Raises ConfigError, and OSError."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

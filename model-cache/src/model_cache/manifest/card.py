@@ -27,7 +27,7 @@ def trusts_code(path: Path | None) -> bool:
 
 
 def _parsed(content: bytes) -> object:
-    """Return the value of plain YAML, checked before anything is built from it. Raises ValueError with one line."""
+    """Return the value of plain YAML, checked event by event before any is built. Raises ValueError with one line."""
     import yaml  # lazily, since a complete snapshot does without it
 
     try:
@@ -43,5 +43,5 @@ def _parsed(content: bytes) -> object:
                 if kind.endswith((":int", ":float")):
                     raise ValueError(f"a number has more than {_MAX_NUMBER} characters")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # such as an invalid date
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # from conversions too: 2026-13-40
         raise ValueError(" ".join(str(error).split())) from error

@@ -38,13 +38,13 @@ def content(path: Path, most: int = MAX_BYTES, *, follow_link: bool = False) -> 
         if about.st_size > most:
             raise WrongDocumentError(f"it has more than {most:,} bytes")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most)
+            return file.read(most)  # no more, if it grows meanwhile
     finally:
         os.close(descriptor)
 
 
 def parsed(kind: TypeAdapter[_Kind], text: bytes) -> _Kind:
-    """Return the JSON *text* as a value of *kind*. Raises WrongDocumentError for anything else."""
+    """Return the JSON *text* as a value of *kind*. Raises WrongDocumentError, which says the first fault."""
     try:
         return kind.validate_json(text)
     except ValidationError as error:

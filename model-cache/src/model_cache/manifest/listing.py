@@ -65,16 +65,16 @@ class Accepted:
 
 
 def is_code(path: str) -> bool:
-    """Return whether the file is a program that vLLM would import under trust_remote_code."""
+    """Return whether the file is a program, which vLLM could import under trust_remote_code."""
     return path.lower().endswith(_CODE)
 
 
 def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
     """Turn a listing into what is fetched of it. Pickles are left out, and code unless *trusts_code*. Raises
-    IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable (a file without sha256), or that
-    cannot be a model (no config.json, no safetensors)."""
-    # one more than the limit is enough to see that it is passed; a path may still be anything, hence str()
-    listed = sorted(map(_known, itertools.islice(listing, NEW.files + 1)), key=lambda file: str(file.path))
+    IntegrityError for a listing that is empty, unsafe to write to disk, not verifiable (a file without sha256), that
+    cannot be a model (no config.json, no safetensors) or that lacks a shard of a numbered set."""
+    # one more than the limit shows that it is passed; a path may be no string yet: str(), and lazy *shards*
+    listed = sorted(map(_with_sha256, itertools.islice(listing, NEW.files + 1)), key=lambda f: str(f.path))
     kept = [file for file in listed if not _runs_code(file.path, trusts_code)]
     shards = (file.path for file in kept if file.path.endswith(".safetensors"))
     if fault := next(itertools.chain(_too_many(listed, NEW), faults(kept, NEW), _gaps(shards)), None):
@@ -82,13 +82,13 @@ def accept(listing: Iterable[ListedFile], *, trusts_code: bool) -> Accepted:
             f"the hub's listing is refused: {fault}; nothing was downloaded: "
             "check MODEL_CACHE_REPO and MODEL_CACHE_REVISION, and tell the repository's owner"
         )
-    files = tuple(ManifestFile(f.path, f.size, (f.sha256 or "").lower()) for f in kept)
+    files = tuple(ManifestFile(f.path, f.size, (f.sha256 or "").lower()) for f in kept)  # all have one
     left_out = tuple(file.path for file in listed if _runs_code(file.path, trusts_code))
     return Accepted(Manifest(files), left_out)
 
 
-def _known(file: ListedFile) -> ListedFile:
-    """Return the file; an empty one with its sha256, which is known even if the hub does not list it."""
+def _with_sha256(file: ListedFile) -> ListedFile:
+    """Return the file; an empty one with its sha256, which no hub has to list: it is always the same."""
     is_empty = type(file.size) is int and file.size == 0 and not file.sha256
     return file._replace(sha256=_NOTHING) if is_empty else file
 
@@ -101,7 +101,8 @@ def _runs_code(path: str, trusts_code: bool) -> bool:
 
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
-    """Return the files of *manifest*, a lock file's, that *listing* lacks, or has with another size or sha256."""
+    """Return the files of *manifest*, a lock file's, that *listing* lacks, or has with another size, another
+    sha256 or one of a wrong type: `Job` asks before it downloads from the only source."""
     sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
     listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
@@ -120,8 +121,8 @@ def faults(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
 
 
 def unsafe(listed: Sequence[ListedFile], limits: Limits) -> Iterator[str]:
-    """Yield why these files must not be touched, a sentence each: all that a READY.json is checked for. In nearly
-    linear time: anybody may send them."""
+    """Yield why these files must not be touched, a sentence each: all that a READY.json is checked for. Callers take
+    the first only: what follows a wrong type may raise. In nearly linear time, since anybody may send them."""
     yield from _too_many(listed, limits)
     for file in listed:
         yield from _file_faults(file, limits)
@@ -148,7 +149,7 @@ def name_collisions(paths: Iterable[str]) -> Iterator[str]:
         if other := seen.get(_fold(path)):
             yield f"{_quoted(other)} and {_quoted(path)} are one file there"
         seen[_fold(path)] = path
-    yield from _inside_files(seen)
+    yield from _inside_files(seen)  # of the folded paths
 
 
 def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
@@ -167,7 +168,7 @@ def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
         yield f"path {_quoted(file.path)} has a part over {limits.name_bytes} bytes"
     if len(parts) > limits.parts:
         yield f"path {_quoted(file.path)} has over {limits.parts} parts"
-    if not 0 <= file.size < 1 << 63:
+    if not 0 <= file.size < 1 << 63:  # shown only up to 64 bits, since Python refuses to print huge ones
         yield f"{_quoted(file.path)} has size {file.size if abs(file.size) < 1 << 64 else 'beyond 64 bits'}"
     if file.path == INDEX and file.size > _MAX_INDEX_BYTES:
         yield f"{INDEX} has more than {_MAX_INDEX_BYTES:,} bytes"
@@ -188,13 +189,13 @@ def _gaps(names: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for each set of files named `-00001-of-00004` of which some are missing."""
     sets: dict[tuple[str, str, str], set[int]] = {}
     for match in filter(None, map(_PART.fullmatch, names)):
-        if int(match["number"]) <= int(match["count"]):
+        if int(match["number"]) <= int(match["count"]):  # else it is no set's name
             sets.setdefault((match["before"], match["count"], match["after"]), set()).add(
                 int(match["number"])
             )
     for (before, count, after), numbers in sets.items():
         first = 0 if 0 in numbers else 1  # some count from 0
-        whole = range(first, first + min(int(count), len(numbers) + 1))
+        whole = range(first, first + min(int(count), len(numbers) + 1))  # n numbers have a gap in n + 1
         if (gap := next((number for number in whole if number not in numbers), None)) is not None:
             yield f"{_quoted(f'{before}{gap:05}-of-{count}{after}')} is missing, and others of its set are there"
 
@@ -210,7 +211,7 @@ def _quoted(path: str) -> str:
 
 
 def _bytes(text: str) -> int:
-    """Return how many bytes the text has in UTF-8, also with a lone surrogate, which is refused elsewhere."""
+    """Return how many bytes the text has in UTF-8, also with a lone surrogate, which `_encodable` is to refuse."""
     return len(text.encode(errors="replace"))
 
 

@@ -64,7 +64,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def read(path: Path, *, follow_link: bool = True) -> Lockfile | None:
-    """Return the lock file at *path*, None if there is none. *follow_link* is False on a volume. Raises ConfigError."""
+    """Return the lock file at *path*, None without one. *follow_link*: False where others write. Raises ConfigError."""
     try:
         return _lock(document.parsed(_DOCUMENT, document.content(path, follow_link=follow_link)))
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def read(path: Path, *, follow_link: bool = True) -> Lockfile | None:
 
 
 def _lock(found: _Document) -> Lockfile:
-    """Return the lock in the file. Raises WrongDocumentError if it cannot be a snapshot or contradicts itself."""
+    """Return the document as a lock. Raises WrongDocumentError if it cannot be a snapshot or contradicts itself."""
     listed = sorted(ListedFile(file.path, file.size, file.sha256) for file in found.files)
     if fault := next(faults(listed, HELD), None):
         raise WrongDocumentError(fault)

@@ -12,7 +12,7 @@ READY = "READY.json"
 """Written into the published snapshot as its last file, so no repository may bring its own."""
 
 DIGEST_DIGITS = 16
-"""How much of a manifest's digest names a directory."""
+"""How many digits of a manifest's digest name a directory of the volume."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def is_local(directory: Path) -> bool:
 
 
 def is_shared(said: str, directory: Path) -> bool:
-    """Return whether other hosts may write there: as *said*, ``local`` or ``shared``; ``auto``: judging by its type."""
+    """Return whether other hosts may write there: MODEL_CACHE_VOLUME *said* `local` or `shared`; `auto`: by type."""
     return said == "shared" or (said == "auto" and not is_local(directory))
 
 
@@ -26,13 +26,13 @@ def kind(directory: Path, table: Iterable[str]) -> str:
     for line in table:
         mount, _, rest = line.partition(" - ")
         point = _plain(mount.split()[4])
-        if directory.is_relative_to(point) and len(point) >= len(best):  # deepest; last if equal
+        if directory.is_relative_to(point) and len(point) >= len(best):  # of two at one place the later
             best, found = point, rest.split()[0]
     return found
 
 
 def _plain(word: str) -> str:
-    """Return the word with mountinfo's octal escapes of blanks and backslashes undone."""
+    """Return the word with mountinfo's octal escapes undone; the backslash last, since what it leaves is no escape."""
     for code, sign in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         word = word.replace(f"\\{code}", sign)
     return word

@@ -18,7 +18,7 @@ _AHEAD_BYTES = 128 << 10  # what a disk reads ahead at once, at least
 _BLOCK_BYTES = 1 << 20  # of a plain read: fits a core's cache
 _POPULATE_READ = 22  # MADV_POPULATE_READ: all pages of a window at once; mmap names it from Python 3.14 on
 
-OnBytes = Callable[[int], None]
+OnBytes = Callable[[int], None]  # gets each count of bytes, once they are hashed
 
 
 class Hasher:
@@ -38,7 +38,7 @@ class Hasher:
 
         try:
             found = self._mapped(path, count)
-        except BaseException:  # what the child still writes belongs to this file
+        except BaseException:  # of on_bytes, say: the child goes on to write about this file
             self.close()
             raise
         return found or _read(path, on_bytes, counted)
@@ -48,16 +48,16 @@ class Hasher:
         try:
             child = self._child = self._child or _started()
             _ask(child, path)
-        except OSError:
+        except OSError:  # no process left to start, or the child has died since the last file
             self.close()
             return None
         assert child.stdout is not None
         for line in child.stdout:
             said = json.loads(line)
             if "sha256" in said:
-                return str(said["sha256"]) or None
+                return str(said["sha256"]) or None  # empty: it could not read the file
             on_bytes(int(said["bytes"]))
-        self.close()
+        self.close()  # its output has ended: it died, as of a page that could not be read
         return None
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Hasher:
 
 def _started() -> "subprocess.Popen[bytes]":
     """Start a child, which runs this file as a program. Raises OSError."""
-    words = [sys.executable, "-I", "-S", __file__]  # without site-packages it starts in 10 ms
+    words = [sys.executable, "-I", "-S", __file__]  # -S: without site-packages it starts in 10 ms
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
 
 
@@ -88,7 +88,7 @@ def _ask(child: "subprocess.Popen[bytes]", path: Path) -> None:
 
 
 def _read(path: Path, on_bytes: OnBytes, counted: int) -> str:
-    """Return the digest by plain reads, since the child failed, which told *on_bytes* of the first *counted* bytes."""
+    """Return the digest by plain reads, since the child failed; its first *counted* bytes are not told again."""
     digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
@@ -135,13 +135,13 @@ def _windows(descriptor: int, size: int) -> Iterator[mmap.mmap]:
 
 
 def _read_ahead(descriptor: int, begin: int) -> None:
-    """Start reading a window; the kernel may limit one call to the disk's own read-ahead."""
+    """Have the disk begin to read a window, without waiting; the kernel may limit one call to the disk's read-ahead."""
     for offset in range(begin, begin + _WINDOW_BYTES, _AHEAD_BYTES):
         os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _populate(window: mmap.mmap) -> None:
-    """Map all pages at once; before Linux 5.14, which cannot do that, each is mapped when it is used."""
+    """Map all pages at once; before Linux 5.14 (EINVAL) each when it is used. Raises OSError for an unreadable one."""
     try:
         window.madvise(_POPULATE_READ)
     except OSError as error:
@@ -150,5 +150,5 @@ def _populate(window: mmap.mmap) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):  # the parent is gone, or Ctrl-C ends both
         main()

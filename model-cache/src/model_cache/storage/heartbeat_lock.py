@@ -45,7 +45,7 @@ class HeartbeatLock:
         self._beat_s = beat_s
         self.run = uuid4().hex[:12]
         self.is_lost = False
-        """Whether another run took this one for dead, and holds the lock now."""
+        """Whether another run took this one for dead, and holds the lock now; `Volume.require_ownership` asks."""
 
     @contextmanager
     def held(self, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -59,7 +59,7 @@ class HeartbeatLock:
             yield
         finally:
             stop.set()
-            renewing.join()
+            renewing.join()  # first: it would write the file again
             self._release()
 
     def _take(self, on_wait: Callable[[], None]) -> None:
@@ -74,10 +74,10 @@ class HeartbeatLock:
                 self._wait_for(other)
             self._beat(0)
             if self._has_won():
-                return self._beat(1)
+                return self._beat(1)  # no mere claim any more
 
     def _wait_for(self, other: Heartbeat) -> None:
-        """Wait until that run has released the lock, or its heartbeat has not changed for long enough."""
+        """Wait until the lock is released, or has had the same heartbeat, of whichever run, for three beats."""
         seen, since = other, time.monotonic()
         while time.monotonic() - since < _SILENT_BEATS * self._beat_s:
             time.sleep(self._beat_s / 4)  # often enough to see every beat
@@ -93,7 +93,7 @@ class HeartbeatLock:
         return found is not None and found.run == self.run
 
     def _renew(self, stop: threading.Event) -> None:
-        """Renew the heartbeat in a thread until *stop* is set, or another run holds the lock: then set `is_lost`."""
+        """Renew the heartbeat in a thread, until `held` sets *stop*, or another run has the lock: set `is_lost`."""
         beat = 1
         while not stop.wait(self._beat_s):
             found = self._read()  # a run that only claims has beat 0, and loses

@@ -47,7 +47,7 @@ class ReadyFile:
     inode: Annotated[int, Field(ge=0, lt=1 << 64)]
 
     def unchanged(self, snapshot: Path) -> bool:
-        """Return whether the file can be found with the stat that it was verified with; no byte of it is read."""
+        """Return whether the file has the stat it was verified with; reads no byte. False if that cannot be told."""
         try:
             found = safe_open.stat_of(snapshot, self.path)
         except OSError:
@@ -62,14 +62,14 @@ class ReadyFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* is UTC, ISO 8601, and when
-    the last byte was hashed; *locked*: whether a weights.lock named the files, rather than the hub at first use."""
+    """What READY.json says. *digest* is the manifest's, 64 hex digits; *published_at* (UTC, ISO 8601): when
+    this record was written; *locked*: whether a weights.lock named the files, rather than the hub at first use."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     schema: Literal[1]
     repo: _Name
     revision: _Name
-    source: str = "modelscope"
+    source: str = "modelscope"  # nothing reads it, but records of schema 1 have it
     digest: _Sha256
     bytes: _Size
     published_at: Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$")]
@@ -105,7 +105,7 @@ _READY = TypeAdapter(Ready)
 
 
 def record(lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Ready:
-    """Return the record of verified files, to be published; *stamps* are those that they were read with, by path."""
+    """Return the record of verified files, dated now, to be published; *stamps*, by path: of their verification."""
     manifest = lock.manifest
     return Ready(
         schema=1,

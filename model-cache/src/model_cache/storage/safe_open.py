@@ -21,8 +21,8 @@ class LinkError(OSError):
 
 @contextmanager
 def parent(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield a handle of the directory that holds *path*, relative to *root*, and the name in it; it is closed at the
-    end. *make*: create directories that are not there. Raises OSError, LinkError for a link among them."""
+    """Yield a handle of the directory that holds *path*, below *root* (itself maybe a link), and the name in it. *path*
+    has no `..`: `listing.unsafe` refuses it. *make*: create missing directories. Raises OSError, as LinkError."""
     *folders, name = Path(path).parts
     handle, at = os.open(root, os.O_RDONLY | os.O_DIRECTORY), root
     try:
@@ -66,7 +66,7 @@ def opened(root: Path, path: str, flags: int) -> int:
 
 def writing(root: Path, path: str, *, keep: bool = False) -> BinaryIO:
     """Open the file at *path* below *root* for writing, unbuffered, and create it and its directories. *keep*: do not
-    truncate it, to resume a download. Raises what `opened` does."""
+    truncate it, as to resume a download. Raises what `opened` does."""
     flags = os.O_RDWR | os.O_CREAT | (0 if keep else os.O_TRUNC)
     return open(opened(root, path, flags), "r+b", buffering=0)
 
@@ -84,7 +84,7 @@ def reading(root: Path, path: str) -> BinaryIO:
 
 
 def stat_of(root: Path, path: str) -> os.stat_result | None:
-    """Return the stat of the regular file at *path* below *root*; None where there is none, or a link on the way."""
+    """Return the stat of a regular file at *path* below *root*; None for none, or a link on the way. Raises OSError."""
     try:
         with parent(root, path) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
@@ -94,7 +94,7 @@ def stat_of(root: Path, path: str) -> os.stat_result | None:
 
 
 def move(source: Path, path: str, target: Path) -> None:
-    """Move what lies at *path* below *source* to the same path below *target*, as to quarantine. Raises OSError."""
+    """Move what is at *path* below *source* to the same path below *target*, replacing a file there. Raises OSError."""
     with parent(source, path) as (old, name), parent(target, path, make=True) as (new, _):
         os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
 

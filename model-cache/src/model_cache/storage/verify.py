@@ -10,13 +10,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from model_cache.manifest.manifest import ManifestFile
-from model_cache.storage.hashing import Hasher
+from model_cache.storage.hashing import Hasher, OnBytes
 from model_cache.storage.ready import Stamp, stamp
 from model_cache.storage.volume import has_size
 
 _MAX_HASHERS = 32  # of ten megabytes each; no disk can feed more
 
-OnBytes = Callable[[ManifestFile, int], None]
+OnRead = Callable[[ManifestFile, int], None]
 """Called from several threads with a file and the number of its bytes just read."""
 
 
@@ -29,17 +29,17 @@ class Verdict:
 
 
 def verify(
-    root: Path, files: Sequence[ManifestFile], on_bytes: OnBytes, on_wrong: Callable[[], None] = lambda: None
+    root: Path, files: Sequence[ManifestFile], on_read: OnRead, on_wrong: Callable[[], None] = lambda: None
 ) -> Verdict:
-    """Read *files* under *root*. Wrong are those that are missing, unreadable, written to meanwhile, or of another size
-    or sha256; the others are durable. *on_wrong* is called from several threads as soon as a wrong one is found."""
+    """Read *files* under *root*. Wrong are those that are missing, on bad sectors, written to meanwhile, or of another
+    size or sha256; the others are durable. Threads call *on_wrong* for each wrong one at once. Raises OSError."""
     idle = SimpleQueue[Hasher]()
 
     def judge(file: ManifestFile) -> Stamp | None:
         """Check one file with a hasher that is idle: there are as many as threads, so one always is."""
         hasher = idle.get()
         try:
-            right = _stamp_if_right(root, file, hasher, lambda n: on_bytes(file, n))
+            right = _stamp_if_right(root, file, hasher, lambda count: on_read(file, count))
         finally:
             idle.put(hasher)
         if right is None:
@@ -55,10 +55,9 @@ def verify(
     return Verdict([file for file, right in judged if right is None], stamps)
 
 
-def _stamp_if_right(
-    root: Path, file: ManifestFile, hasher: Hasher, on_bytes: Callable[[int], None]
-) -> Stamp | None:
-    """Return the stamp of a right file; None if it is wrong or the disk cannot read it (EIO): both are fetched anew."""
+def _stamp_if_right(root: Path, file: ManifestFile, hasher: Hasher, on_bytes: OnBytes) -> Stamp | None:
+    """Return the stamp of a right file; None if it is wrong or the disk cannot read it (EIO): both are fetched anew.
+    Raises any other OSError, since fetching would not help."""
     if not has_size(root, file):
         return None
     try:
@@ -70,7 +69,7 @@ def _stamp_if_right(
     return seen if sha256 == file.sha256 else None
 
 
-def _sha256(path: Path, hasher: Hasher, on_bytes: Callable[[int], None]) -> tuple[str, Stamp | None]:
+def _sha256(path: Path, hasher: Hasher, on_bytes: OnBytes) -> tuple[str, Stamp | None]:
     """Return the digest, and the file's stamp or None if it changed while it was read: then the digest is of no use."""
     before = _flushed(path)
     sha256 = hasher.sha256(path, on_bytes)

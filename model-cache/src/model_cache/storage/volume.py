@@ -4,7 +4,7 @@
     .staging/<owner>--<name>-<digest16>.<run>/         the same, of one run, on a file system that hosts share
     .locks/<owner>--<name>.lock            flock: one writer per repository, on a file system of this host
     .locks/<owner>--<name>.owner           heartbeat: one writer per repository, on a file system that hosts share
-    .ms/                                   the SDK's lock files
+    .ms/                                   the SDK's lock files, unless hosts share the volume
     models/<owner>/<name>/<digest16>/      a published snapshot; READY.json is its last file
     models/<owner>/<name>/<revision>.lock  what was listed at first use, where git has no weights.lock
     models/<owner>/<name>/<digest16>.withdrawn.json    which files of the snapshot were found to be wrong
@@ -38,7 +38,7 @@ from model_cache.storage.ready import Stamp
 
 
 class Volume:
-    """One repository's part of the volume at *root*, and the link *slug*; `Job` owns it and alone writes by it."""
+    """One repository's part of the volume at *root*, and the link *slug*. Only `Job` has one; commands go by paths."""
 
     def __init__(self, root: Path, repo: str, slug: str, *, shared: bool = False, beat_s: float = 10) -> None:
         """Touch nothing yet. *shared*: other hosts may write to it too; *beat_s*: seconds between heartbeats."""
@@ -53,12 +53,12 @@ class Volume:
         self._slug_link = root / "slugs" / slug
 
     def sdk_cache(self, home: Path) -> Path:
-        """Return where the SDK keeps its locks: on the volume, for all containers; in the private *home* if hosts share
-        the volume, since the heartbeat lock guards it then and the SDK must wait for no other host."""
+        """Return where the SDK keeps its locks: on the volume, for all containers; in the run's private *home* if hosts
+        share the volume: the heartbeat lock keeps runs apart there, and the SDK must wait for no dead host's lock."""
         return home / "cache" if self._heartbeat else self._root / ".ms"
 
     def prepare(self) -> None:
-        """Create the directories that every run needs. Raises LinkError where one of them is a link."""
+        """Create the directories that every run needs, before `lock` is taken. Raises LinkError where one is a link."""
         self._root.mkdir(parents=True, exist_ok=True)
         for path in (".staging", ".locks", ".ms/.lock", "slugs", f"models/{self._repo}"):
             safe_open.make(self._root, path)
@@ -89,16 +89,16 @@ class Volume:
         a run dies the kernel frees its lock; on a shared file system its heartbeat stops."""
         with safe_open.writing(self._root, f".locks/{self._flat_name}.lock", keep=True) as file:
             if self._heartbeat is None:
-                _wait_for(file, on_wait)
+                _flock(file, on_wait)
                 yield
             else:
-                with suppress(OSError):  # the heartbeat is the lock; this tells `prune` on this host
+                with suppress(OSError):  # the heartbeat is the lock; this only tells this host's `prune`
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with self._heartbeat.held(on_wait):
                     yield
 
     def require_ownership(self) -> None:
-        """Raise RetryableError if another host's run took this one for dead and goes on; asked before publishing."""
+        """Raise RetryableError if another run took this one for dead and goes on; asked when a download is verified."""
         if self._heartbeat and self._heartbeat.is_lost:
             raise RetryableError(
                 f"this run stood still for so long that another host took over {self._repo}; run again"
@@ -117,10 +117,10 @@ class Volume:
         return staging
 
     def _earlier_staging(self, digest: str) -> Path | None:
-        """Return the latest staging directory that an earlier run left of this content; None if there is none."""
+        """Return the latest staging directory of this content, whichever run's; None if there is none."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
-            (path for path in found if path.is_dir() and not path.is_symlink()),
+            (path for path in found if path.is_dir() and not path.is_symlink()),  # not drafts of `_write`
             key=lambda path: path.stat().st_mtime,
             default=None,
         )
@@ -128,8 +128,8 @@ class Volume:
     def require_space(self, staging: Path, manifest: Manifest) -> None:
         """Raise NoSpaceError, with the numbers, unless what is missing in *staging* fits on the volume."""
         present = sum(_bytes_there(path) for path in _walk(staging) if not path.is_dir())
-        missing = max(0, manifest.total_bytes - present)
-        need = missing + missing // 20  # room for the file system's own blocks
+        missing = max(0, manifest.total_bytes - present)  # what the SDK left may be more than all
+        need = missing + missing // 20  # 5 % for the file system's own blocks
         stat = os.statvfs(self._root)
         free = stat.f_bavail * stat.f_frsize
         if free < need:
@@ -161,14 +161,14 @@ class Volume:
         self._write(self.recorded_lock(lock.revision), lock.text())
 
     def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
-        """Rename the verified staging directory to the snapshot, write READY.json (with *stamps*, by path, from its
-        verification) and link the slug to it, in this order and each durably, so that no reader sees half of it."""
+        """Rename the verified staging directory, without foreign files, to the snapshot, which `stage` has made room
+        for; write READY.json (*stamps*, by path, are of its verification); link the slug: durably, in this order."""
         manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
         _prune(staging, {f.path for f in manifest.files})
         _sync(*(path for path in _walk(staging) if path.is_dir()), staging)
         staging.rename(snapshot)
-        _sync(self._staging_root, *snapshot.parents[:4])  # up to the volume's root
+        _sync(self._staging_root, *snapshot.parents[:4])  # up to the root: `prepare` may have made them
         self.mark_ready(snapshot, lock, stamps, locked=locked)
         self.link(snapshot)
         return snapshot
@@ -181,7 +181,7 @@ class Volume:
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
     def _write(self, path: Path, text: str) -> None:
-        """Replace the file at *path* atomically and durably; a directory in its place is removed."""
+        """Replace the file at *path* atomically and durably; a directory that somebody put there is removed."""
         draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
         with safe_open.writing(self._staging_root, draft.name) as file:
             safe_open.write(file, text.encode())
@@ -192,7 +192,7 @@ class Volume:
         _sync(path.parent, self._staging_root)
 
     def remove_ready(self, snapshot: Path) -> None:
-        """Remove READY.json: no worker starts from *snapshot* any more. Threads of `verify` call it too."""
+        """Remove READY.json: no worker starts from *snapshot* any more. Threads of `verify` call it at a wrong file."""
         try:
             (snapshot / READY).unlink(missing_ok=True)
         except IsADirectoryError:  # somebody put one in its place
@@ -222,18 +222,18 @@ class Volume:
         _sync(self._slug_link.parent)
 
     def unpublish(self, digest: str) -> None:
-        """Move a snapshot that cannot be trusted back to staging, where the next steps repair it; `stage` calls it."""
+        """Move the snapshot, if there is one, back to staging for repair: `stage` is called if it cannot be trusted."""
         staging, snapshot = self.staging(digest), self.snapshot(digest)
         if not snapshot.exists():
             return
         self.remove_ready(snapshot)
         if safe_open.no_link(staging).exists():
-            shutil.rmtree(staging)
+            shutil.rmtree(staging)  # an earlier download; the snapshot lacks only what was wrong
         snapshot.rename(staging)
         _sync(snapshot.parent, staging.parent)
 
 
-def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
+def _flock(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
     """Lock the open file for `Volume.lock`, blocking if need be; *on_wait* is called once before it blocks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,7 +243,7 @@ def _wait_for(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
 
 
 def _distinguishes_names(directory: Path) -> bool:
-    """Try out whether names differ by case and Unicode form: a directory can be set to fold, whatever its type."""
+    """Try whether names of another case or Unicode form differ here: any file system's directory can be set to fold."""
     probe = directory / f"Caf\u00e9-{uuid4().hex}"
     probe.touch(exist_ok=False)
     try:
@@ -289,13 +289,13 @@ def explain(error: OSError, root: Path) -> JobError:
 
 
 def _bytes_there(path: Path) -> int:
-    """Return the file's bytes; of an import, which has holes until all parts have come, those allocated."""
+    """Return the file's bytes; of an `archive.draft`, which has holes until all parts have come, those allocated."""
     stat = path.lstat()
     return min(stat.st_size, stat.st_blocks * 512) if path.suffix == ".import" else stat.st_size
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield everything below *root*, children before their directory, so that it can be removed once it is empty."""
+    """Yield all below *root*, no link followed; children before their directory, so that `_prune` can remove it."""
     for directory, names, files in os.walk(root, topdown=False):
         yield from (Path(directory, name) for name in files + names)
 
