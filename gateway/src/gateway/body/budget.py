@@ -44,11 +44,11 @@ class BodyBudget:
         return True
 
     def give(self, held: int, length: int) -> None:
-        """Give back all `held` bytes of a body that declared `length`: it is freed."""
+        """Give back all `held` bytes of a body that declared `length` (0: unknown): it is freed."""
         self._add(-held, max(length, held))
 
     def _add(self, count: int, size: int) -> None:
-        """Add `count` (negative to give back) to what bodies of this size hold."""
+        """Add `count` (negative to give back) to what the tiny, small or big bodies hold; `size` tells which."""
         if size <= TINY:
             self._tiny += count
         elif size <= SMALL:
@@ -58,7 +58,7 @@ class BodyBudget:
 
     def _has_room(self, more: int, size: int, big: int) -> bool:
         """Whether a body of `size` bytes may take `more`. big: bytes that it already holds as a big body."""
-        if not more:
+        if not more:  # no length is declared, or nothing was decoded
             return True
         most_big = self.most - 2 * self._reserved
         if size > SMALL:

@@ -26,7 +26,7 @@ ENDS_EARLY: Final = "it ends too early"
 
 
 class Decoder(Protocol):
-    """What zlib's and zstandard's decoders have in common. It decodes one frame."""
+    """What the objects of `zlib.decompressobj` and `ZstdDecompressor.decompressobj` share. Each decodes one frame."""
 
     @property
     def eof(self) -> bool:
@@ -45,7 +45,7 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     named = [value.decode("latin-1") for name, value in headers if name == b"content-encoding"]
     if not named:
         return None
-    words = [word.strip().lower().removeprefix("x-") for word in ",".join(named).split(",")]
+    words = [word.strip().lower().removeprefix("x-") for word in ",".join(named).split(",")]  # x-gzip is gzip
     codings = [word for word in words if word not in ("", "identity")]
     if len(codings) > 1:
         raise UnsupportedCoding(f"The request body is compressed {len(codings)} times; compress it once")
@@ -58,8 +58,8 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 class Decoding:
     """One body that is joined and decoded, to at most `most` bytes. The request's handler owns it. coding: None to join
-    only; grown: decoded bytes of the last turn; body: the result, None until it is complete. Only `bytes` objects are
-    joined, since Python releases its lock for these; else 50 MiB would hold it for 50 ms."""
+    only; grown: bytes that the newest turn decoded; body: the result, None until it is complete. Only `bytes` objects
+    are joined: for these CPython's `bytes.join` releases its lock, which 50 MiB would else hold for 50 ms."""
 
     def __init__(self, parts: list[bytes], coding: str | None, most: int) -> None:
         self._parts = parts
@@ -73,7 +73,7 @@ class Decoding:
         self.body: bytes | None = None
 
     def advance(self) -> None:
-        """Decode for a few milliseconds, in the thread. Raises RequestTooLarge or InvalidRequest, and frees all."""
+        """Join all, or decode for a few ms, in the thread. Raises RequestTooLarge or InvalidRequest and frees all."""
         if self._coding is None:
             self.body = b"".join(self._parts)
             self._drop()
@@ -99,7 +99,8 @@ class Decoding:
             self._drop()
 
     def _take_turn(self, pieces: Iterator[bytes], stop: int) -> bool:
-        """Decode pieces until the size is `stop` bytes, or TURN_PIECES of them. Return whether the body is complete."""
+        """Decode pieces until the size is `stop` bytes, or TURN_PIECES of them. Return whether the body is complete.
+        stop: at most a byte beyond the bound, which is enough to refuse the body."""
         for _ in range(TURN_PIECES):
             piece = next(pieces, None)
             if piece is None:
@@ -124,7 +125,7 @@ class Decoding:
     def _drop(self) -> None:
         """Free what came and what was decoded, at the end or before an error; `body` stays."""
         self._parts, self._found = [], []
-        self._pieces = iter(())
+        self._pieces = iter(())  # not None: that would begin again
 
 
 # one decoder per coding: each yields the decoded body piece by piece
@@ -147,13 +148,13 @@ def framed_pieces(start: Callable[[], Decoder], coded: bytes) -> Iterator[bytes]
 
 
 def deflate_pieces(coded: bytes) -> Iterator[bytes]:
-    """Decode `deflate`, which means zlib's format (RFC 1950). Some clients send raw deflate; its first bytes tell."""
+    """Decode `deflate`: zlib's format (RFC 1950), or the raw one that some clients send; the first two bytes tell."""
     is_zlib = coded[:1] and coded[0] & 15 == zlib.DEFLATED and int.from_bytes(coded[:2], "big") % 31 == 0
     return framed_pieces(partial(zlib.decompressobj, zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS), coded)
 
 
 def brotli_pieces(coded: bytes) -> Iterator[bytes]:
-    """Decode brotli. Its decoder keeps what is beyond PIECE_BYTES, so it is asked until nothing comes."""
+    """Decode brotli. `brotli.Decompressor` (1.2) keeps what is beyond PIECE_BYTES: it is asked until nothing comes."""
     decoder = brotli.Decompressor()
     for at in range(0, len(coded), FEED_BYTES):
         if decoder.is_finished():

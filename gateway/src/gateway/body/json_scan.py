@@ -144,13 +144,13 @@ class JsonScan:
         if member is None:
             return
         if member.is_address and self.text[start] == QUOTE:
-            self._take_address(start)
+            self._add_address(start)
         if member.noted is not None:
             if member.noted in self.spans:
                 self.duplicates.add(member.noted)
             self.spans[member.noted] = start, self._at
 
-    def _take_address(self, start: int) -> None:
+    def _add_address(self, start: int) -> None:
         """Add the string that starts at `start` and ends here to the addresses, unless it is a data: URI."""
         if self.text[start + 1 : start + 6].lower() == b"data:":
             return
@@ -217,7 +217,8 @@ class JsonScan:
         self._end_value(self._open.pop(), self._starts.pop())
 
     def _skip(self) -> None:
-        """Pass on to the next bracket or long string, or by a slice, inside a value in which nothing is looked for."""
+        """Pass to the next bracket or long string, or by a slice, in a value in which nothing is looked for. Whether a
+        bracket closes one of its own kind is left to the worker."""
         found = BETWEEN_BRACKETS.match(self.text, self._at, self._at + SLICE_BYTES)
         end = self._at if found is None else found.end()
         if end >= self._size:
@@ -236,7 +237,7 @@ class JsonScan:
         elif byte == QUOTE:
             self._at = end
             self._begin_string(SKIP)
-        elif end > self._at:
+        elif end > self._at:  # a slice's end, or a wrong byte, at which the next step raises
             self._at = end
         else:
             raise self._unexpected()
@@ -257,7 +258,7 @@ class JsonScan:
         if start < 0:
             self._member, self._next = member, VALUE
         else:
-            self._at = found.end(2)
+            self._at = found.end(2)  # `_end_value` ends the value there
             self._end_value(member, start)
             if found.start(3) >= 0:
                 self._next = NAME
@@ -279,7 +280,7 @@ class JsonScan:
             self._read_string()
 
     def _read_string(self) -> None:
-        """Read to the string's end, or one slice: with `find`, which is fast, or a regex if there are backslashes."""
+        """Read to the end of the string or slice: with `find`, which is fast, or a regex if a backslash precedes it."""
         text, at = self.text, self._at
         stop = min(at + SLICE_BYTES, self._size)
         end = text.find(b'"', at, stop)
@@ -297,18 +298,18 @@ class JsonScan:
             self._end_string()
         elif end > at:
             self._at = end
-        else:
+        else:  # a backslash is the text's last byte
             raise invalid_json("a string has no end", self._size)
 
     def _end_string(self) -> None:
-        """Go on after a long string: it was a value, or a name (`_member` is then what is looked for there)."""
+        """Go on after a long string: a value, a name (it sets what is looked for in `_member`), or one to skip."""
         self._next = self._after_string
         if self._after_string == AFTER:
             self._end_value(self._member, self._start)
         elif self._after_string == COLON:
             written = self.text[self._start : self._at]
             name = text_of(written).encode() if len(written) <= MAX_NAME_BYTES else b""
-            self._member = self._open[-1].inner.get(name)
+            self._member = self._open[-1].inner.get(name)  # none is named b""
 
     def _unexpected(self) -> InvalidRequest:
         """Return the error for the byte that is next: JSON's grammar does not allow it here."""

@@ -65,12 +65,12 @@ class Member:
 
 
 def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
-    """Return a route's tree; `BodyReader` keeps it. others: more top-level names to note; media: look for addresses."""
+    """Return a route's tree; `BodyReader` keeps it. others: names that aliases set; media: look for addresses."""
     root = Member()
     for path in NOTED:
         root.at(path).noted = path
     for name in others:
-        member = root.inner.setdefault(name.encode(), Member())
+        member = root.inner.setdefault(name.encode(), Member())  # `at` would split it at dots
         member.noted = name
     for path in addresses_of(route) if media else ():
         root.at(path).is_address = True

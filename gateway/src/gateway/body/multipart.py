@@ -51,13 +51,14 @@ class MultipartForm:
             return
         at = self._body.find(self._mark, self._at, stop + len(self._mark))
         if at < 0:
-            self._at = min(stop + 1, len(self._body))
+            self._at = min(stop + 1, len(self._body))  # no boundary begins up to `stop`
             return
         self._end_part(at)
         self._part = self._at = at + len(self._mark)
 
     def _end_part(self, end: int) -> None:
-        """Count the part that ends at index `end`; keep its value if it is the field `model`. Raises InvalidRequest."""
+        """Count the part that ends at `end`, or what is before the first boundary or behind the last; keep the value of
+        the field `model`. Raises InvalidRequest."""
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise InvalidRequest(f"The request body has more than {MAX_PARTS} parts")

@@ -32,19 +32,19 @@ class Offload:
         self._decodings.pop(decoding, None)
 
     def _start_turn(self) -> None:
-        """Start the turn of the body that has waited longest, if the thread is free."""
+        """Start the turn of the body that has waited longest, if one waits and the thread is free."""
         while self._decodings and not self._is_decoding:
             decoding, on_turn = self._decodings.popitem(last=False)
             try:
                 turn = self._loop.run_in_executor(self._executor, decoding.advance)
-            except RuntimeError as fault:  # no thread can be started
-                on_turn(fault)
+            except RuntimeError as fault:  # from Thread.start: no thread can be started
+                on_turn(fault)  # which ends the request: it wants no more turns
                 continue
             self._is_decoding = True
             turn.add_done_callback(partial(self._turn_done, decoding, on_turn))
 
     def _turn_done(self, decoding: Decoding, on_turn: OnTurn, turn: asyncio.Future[None]) -> None:
-        """Tell the body's owner on the event loop that a turn is over, and start the next one."""
+        """Tell the body's owner that a turn is over, and start the next one. The event loop calls it."""
         self._is_decoding = False
         try:
             if on_turn(turn.exception()):

@@ -25,7 +25,7 @@ BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 PRESCAN_BYTES: Final = 256 * 1024  # per turn
 MAX_VALUES: Final = 4_000_000  # of a body: its commas are counted
 SMALL_BYTES: Final = 16 * 1024  # up to which a parser is faster than the scan
-MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')
+MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')  # in names of members that hold media
 # Of a small body: the members that it may have once, and those of which one may hold an address of media.
 NAMES: Final = re.compile(rb'"(model|stream|source|%b)"' % "|".join(PART_KEYS).encode())
 PLAIN_NAMES: Final = ([b"model"], [b"model", b"stream"])  # of a body that is not scanned
@@ -136,7 +136,7 @@ class JsonReading:
 
     def __init__(self, reader: BodyReader, body: bytes, route: Route) -> None:
         self._reader = reader
-        self._body = body if body.startswith(b'{"') else without_bom(body)
+        self._body = body if body.startswith(b'{"') else without_bom(body)  # as most do: no mark, no UTF-16
         self._route = route
         self._prescanned = 0  # bytes
         self._values = 0  # commas so far
@@ -234,7 +234,7 @@ def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Parse
 
 
 def may_be_deep(body: bytes) -> bool:
-    """Whether the body opens more than MAX_DEPTH objects and lists. In text `find` skips faster than `count` counts."""
+    """Whether the body has more than MAX_DEPTH opening brackets, texts included. `find` is faster here than `count`."""
     left = MAX_DEPTH
     for bracket in (b"{", b"["):
         at = body.find(bracket)
@@ -331,7 +331,7 @@ def wants_usage(fields: Fields) -> bool:
 
 
 def usage_splices(fields: Fields, scan: JsonScan) -> list[Splice]:
-    """Return splices that ask for usage, at the stream's end only. The worker refuses options of a wrong type."""
+    """Return splices that ask for usage, at the stream's end only; none for options of a wrong type: vLLM refuses."""
     options = fields.get("stream_options")
     if "stream_options" not in fields:
         start = scan.text.index(b"{") + 1
@@ -391,6 +391,7 @@ def check_media(parsed: ParsedBody, cards: tuple[Card, ...]) -> None:
 
 
 def check_size(parsed: ParsedBody, route: Route, cards: tuple[Card, ...], most: int) -> None:
-    """Raise RequestTooLarge if a JSON body has more than `most` bytes and no card of the model takes images."""
+    """Raise RequestTooLarge if a JSON body has more than `most` bytes and no card of the model takes images.
+    `JsonReading` cannot know that: it lets each body that may name media pass."""
     if parsed.size > most and route.kind is Kind.JSON and not any(card.images for card in cards):
         raise too_large(most)

@@ -26,7 +26,7 @@ CRLF: Final = b"\r\n"
 
 
 class BadFraming(Exception):
-    """The bytes break the framing that the head announced. before: bytes of payload in that `feed` before the fault."""
+    """The bytes break the framing that the head announced. before: payload bytes before the fault in that `feed`."""
 
     def __init__(self, message: str, before: int = 0) -> None:
         super().__init__(message)
@@ -34,13 +34,13 @@ class BadFraming(Exception):
 
 
 class Framing(Protocol):
-    """Parser of one body; a connection feeds it. complete: its end was fed; surplus: bytes that came after it."""
+    """Parser of one body; a connection feeds it until it is complete: its end was fed. surplus: bytes fed beyond it."""
 
     complete: bool
     surplus: int
 
     def feed(self, data: bytes) -> bytes:
-        """Return the payload in `data`, the next bytes received; may be b"". Raises BadFraming."""
+        """Return the payload in `data`, the next bytes received, of which both may be b"". Raises BadFraming."""
 
     def ends_with_connection(self) -> bool:
         """Whether the connection's end completes the body, or breaks it off. Asked when one to a worker is lost."""
@@ -66,7 +66,7 @@ class Sized:
 
 
 class UntilClose:
-    """The `Framing` of an answer without length and chunks: all that comes is payload, until the worker closes."""
+    """The `Framing` of an answer without length and chunks: all is payload until the worker closes; never complete."""
 
     def __init__(self) -> None:
         self.complete, self.surplus = False, 0
@@ -106,7 +106,7 @@ class Chunked:
         self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
-        """Whether `data` is exactly one whole chunk, not the last: `WorkerConnection` relays it without `feed`."""
+        """Whether `data` is one whole chunk, not the last: `WorkerConnection` then relays it without `feed`."""
         if not self.between:
             return False
         line = data.find(CRLF, 1, 18)  # after 1 to 16 digits
@@ -150,9 +150,9 @@ class Chunked:
 
     def _take_whole_chunks(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
         """Append the payload of all whole chunks from the size line `data[at:end]` on to `payload`; return the index of
-        what follows: an incomplete chunk's payload, a trailer or an incomplete line. A loop: chunks may be tiny."""
-        while end >= 0:
-            line = data[at:end]
+        what follows: the payload of a chunk that is incomplete or ends badly, a trailer or an incomplete line."""
+        while end >= 0:  # a loop, without a call for each chunk: chunks may be tiny
+            line = data[at:end]  # a long one has an extension: it is not for the cache of `simple_size`
             left = (len(line) <= MAX_DIGITS and simple_size(line)) or self._size_of(line)
             at = end + len(CRLF)
             end = at + left
@@ -220,6 +220,6 @@ class Chunked:
 
 @lru_cache(maxsize=4096)  # lines, which take about a MiB
 def simple_size(line: bytes) -> int:
-    """Return the size in a size line that holds nothing else, or 0 for any other line. Cached, since sizes repeat."""
+    """Return the size in a size line that holds nothing else, or 0 (also for any other line). Cached: sizes repeat."""
     match = SIZE_LINE.fullmatch(line)
     return int(match[1], 16) if match is not None and match[1] == line else 0

@@ -38,7 +38,7 @@ def request_head(
 
 
 def with_length(headers: Headers, length: int) -> Headers:
-    """Return `headers` with Content-Length set to `length` bytes: the relay may have changed a whole body."""
+    """Return `headers` with Content-Length set to `length` bytes: a response filter may have changed a whole body."""
     return [*without_length(headers), (b"content-length", b"%d" % length)]
 
 
@@ -51,7 +51,7 @@ def response_headers(worker_headers: Headers, request_id: bytes) -> Headers:
     """Return the headers for the client: the worker's that may pass, then `ours`. `Relay` begins an answer so."""
     kept = [field for field in worker_headers if field[0] not in NOT_TO_CLIENT]
     if len(kept) != len(worker_headers) and (named := _named_by_connection(worker_headers)):
-        kept = [field for field in kept if field[0] not in named]
+        kept = [field for field in kept if field[0] not in named]  # equal lengths: no `Connection`
     kept += ours(request_id)
     return kept
 

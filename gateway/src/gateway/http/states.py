@@ -22,9 +22,9 @@ class Phase(Numbered):
     HEAD = 2  # a head has begun
     BODY = 3  # a request's body is arriving
     SERVING = 4  # a whole request has arrived, and its answer is due
-    HOLDING = 5  # the same, and later bytes are kept unparsed; reading is paused
-    LAST = 6  # the last answer is due: further bytes are dropped
-    LINGERING = 7  # the last answer is sent: bytes are dropped until the client closes, since closing first could reset
+    HOLDING = 5  # reading is paused, bytes wait unparsed: an answer is due, or not yet taken by the client
+    LAST = 6  # the connection's final answer is due: further bytes are dropped
+    LINGERING = 7  # the last answer is sent: bytes are dropped until the client closes (glossary: lingering)
     CLOSED = 8
 
 

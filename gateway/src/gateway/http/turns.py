@@ -17,7 +17,7 @@ class Turns:
         self._is_due = False  # whether the loop is to call _turn
 
     def add(self, step: Work) -> None:
-        """Call `step` in later turns of the loop until it returns False or raises; never before this returns."""
+        """Call `step` in later turns of the loop until it returns False or raises; never before `add` returns."""
         self._waiting.append(step)
         self._schedule()
 

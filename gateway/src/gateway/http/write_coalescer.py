@@ -18,8 +18,8 @@ class WriteCoalescer:
         self._waiting: list[tuple[asyncio.Transport, Bytes]] = []
 
     def send(self, transport: asyncio.Transport, data: Bytes) -> None:
-        """Have `data` written to `transport` by the next turn of the loop; calls keep their order. Small `data` after
-        other bytes for the same connection is joined to them, for one write instead of two."""
+        """Have `data` written to `transport` by the next turn of the loop; calls keep their order. `data` of up to
+        MAX_WAITING_BYTES after other bytes for the same connection is joined to them, for one write instead of two."""
         waiting = self._waiting
         self._size += len(data)
         if not waiting:
@@ -31,7 +31,7 @@ class WriteCoalescer:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that waits: when a turn ends, or before a connection closes. Drop what is for closed ones."""
+        """Write all that waits: a turn ends, it is much, or a connection is to close. Drop what is for closed ones."""
         waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, data in waiting:
             if not transport.is_closing():

@@ -48,14 +48,14 @@ class AsgiHandler:
         self.on_gone()
 
     async def _run(self) -> None:
-        """Run the application and send what it answered. If it raises, the client gets 500 and the task fails."""
+        """Run the application and send what it answered. If it raises, the client gets 500 and asyncio logs it."""
         try:
             await self._app(scope_of(self._request), self._receive, self._send)
         finally:
             self._answer()
 
     async def _receive(self) -> Message:
-        """Give the application the whole request body; it calls this as ASGI's `receive`."""
+        """Give the application the whole request body: it calls this, once, as ASGI's `receive`."""
         return {"type": "http.request", "body": self._request.body(), "more_body": False}
 
     async def _send(self, message: Message) -> None:
@@ -66,7 +66,7 @@ class AsgiHandler:
             self._parts.append(message.get("body", b""))
 
     def _answer(self) -> None:
-        """Send the collected answer, or 500 if the application gave none; nothing if the client has left."""
+        """Send the collected answer, or 500 if there is none; nothing if `fail` has answered or the client has left."""
         request = self._request
         if request.over:
             return

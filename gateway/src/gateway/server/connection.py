@@ -24,9 +24,9 @@ TURN_BYTES: Final = 16 * 1024  # bytes of a chunked body parsed in one turn of t
 MIN_BODY_RATE: Final = 64 * 1024  # bytes/s; a body gets a second more than body_timeout_s per 64 KiB received
 MAX_DROPPED_BODIES: Final = 2  # times max_body_bytes: more bytes after the last request abort the connection
 LINGER_S: Final = 2.0  # while lingering, seconds without a byte after which the connection is closed
-MAX_LINGER_S: Final = 30.0  # seconds that a connection lingers at most
-FIRST_S: Final = 1.0  # during shutdown, seconds for a new connection's first request, or for more of a body
-QUIET_S: Final = 10.0  # seconds a body may bring nothing while the body budget has refused other requests
+MAX_LINGER_S: Final = 30.0  # seconds that a connection lingers at most, once the client has all of the answer
+DRAIN_WAIT_S: Final = 1.0  # during shutdown, seconds for a request to begin, or for more of a body to come
+QUIET_S: Final = 10.0  # seconds a body may bring nothing if the body budget refuses other requests meanwhile
 
 NEW: Final = Phase.NEW
 IDLE: Final = Phase.IDLE
@@ -56,7 +56,7 @@ class ClientConnection:
         self._framing: Framing | None = None  # that request's body framing
         self._dropped = 0  # bytes that came after the last request and were thrown away
         self._dropped_at = 0.0  # loop time of the newest of them
-        self._since = listener.loop.time()  # when the head, the body, the idle time or the lingering began
+        self._since = listener.loop.time()  # when the head, body, idle time or lingering began
         # bytes the client has not acknowledged, and loop time of the count; None: writing is not blocked
         self._blocked_write: tuple[int, float] | None = None
         # bytes of the body so far, loop time of the newest, and the budget's refusals until then; None: not yet seen
@@ -72,16 +72,16 @@ class ClientConnection:
         self._safely(lambda: self._check_handler_and_phase(now))
 
     def close_when_idle(self) -> None:
-        """For the shutdown: close an idle connection now, else after the request that runs. A client that has just
-        connected or is sending a head is not idle: it could not know of the shutdown."""
+        """For the shutdown: close an idle connection now, else after the request that runs. Leave any other one (new,
+        sending a head, slow to take an answer): its client could not know; the next answer or a deadline closes it."""
         if self._request is not None:
             self._request.keep_alive = False
-            self._silent_body = None  # so that FIRST_S are counted from now
+            self._silent_body = None  # so that DRAIN_WAIT_S are counted from now
         elif self._phase is IDLE:
             self._close()
 
     def abort(self) -> None:
-        """Close the connection at once; the listener calls it if a check of the deadlines shows a bug."""
+        """Close the connection at once; the listener calls it if even `check_deadlines`, which handles bugs, raises."""
         self.transport.abort()
 
     def end_at_shutdown(self) -> None:
@@ -97,7 +97,7 @@ class ClientConnection:
         self._listener.enter(self)
 
     def data_received(self, data: bytes) -> None:
-        try:
+        try:  # as in `_safely`, without a closure for each read
             self._receive(data)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
             self._handle_fault(fault)
@@ -141,7 +141,8 @@ class ClientConnection:
             self.transport.abort()
 
     def _answer_fault(self) -> None:
-        """Have the handler tell the client of the fault, or answer 500 if no request runs, else abort."""
+        """Have the handler tell the client of the fault, or answer 500 if no request runs. Abort if neither can be:
+        there is no handler yet, or the last answer is sent."""
         request = self._request
         if request is not None and request.handler is not None:
             self._drop_further_input()
@@ -155,7 +156,8 @@ class ClientConnection:
     # received bytes
 
     def _receive(self, data: bytes) -> None:
-        """Drop, keep or parse `data`, depending on the phase. Also keep it if the client does not take its answers."""
+        """Drop, keep or parse `data`, depending on the phase. Also keep it while the client does not take its answers,
+        but not in BODY: a body that has begun is read to its end, within its own deadline."""
         phase = self._phase
         if phase is LAST or phase is LINGERING:
             self._count_dropped(len(data))
@@ -176,7 +178,8 @@ class ClientConnection:
             self._data, self._at = b"", 0
 
     def _read_head(self) -> None:
-        """Feed `_data` to the head reader: start the request if its head is complete, refuse it if it is invalid."""
+        """Feed `_data` to the head reader: start the request if its head is complete, refuse it if it is invalid, else
+        note when it began, for its deadline."""
         heads = self._head_reader
         try:
             head = heads.feed(self._data, self._at)
@@ -200,8 +203,8 @@ class ClientConnection:
         data = self._data[self._at : stop]
         try:
             payload = framing.feed(data)
-            self._at += len(data) - framing.surplus
-            request.take(payload)
+            self._at += len(data) - framing.surplus  # the surplus is the next request's
+            request.add_to_body(payload)
         except BadFraming as wrong:
             self._refuse_early(request, framing_error(request, wrong))
         except GatewayError as error:
@@ -218,7 +221,7 @@ class ClientConnection:
     def _read_more_chunks(self) -> bool:
         """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left)."""
         if not self.transport.is_closing():
-            self.transport.resume_reading()  # _read_body pauses it again if chunks are left
+            self.transport.resume_reading()  # _read_body pauses it again if chunks are left; else go on
             if self._phase is BODY:
                 self._safely(self._read)
         self._has_turn = (
@@ -260,13 +263,13 @@ class ClientConnection:
         if self._listener.closing:
             request.keep_alive = False
         problem = request.refusal or self._size_problem(request)
-        if self._framing.complete:
+        if self._framing.complete:  # no body, so no problem but a refusal, which `run` answers
             self._run(request)
         elif problem is not None:
             self._refuse_early(request, problem)
         else:
             self._become(BODY)
-            if self._at == len(self._data):
+            if self._at == len(self._data):  # else the client does not wait: the body is here
                 request.expect()
 
     def _new_request(self, head: request_head.Head) -> ClientRequest:
@@ -277,15 +280,9 @@ class ClientConnection:
             path = request_head.decoded(path)
             route = listener.routes.find(path) if request_head.is_plain(path) else None
         return ClientRequest(
-            self.transport,
-            listener.coalescer,
-            listener.budget,
-            self._request_finished,
-            head,
-            route,
-            path,
-            self._since,
-        )
+            self.transport, listener.coalescer, listener.budget, self._request_finished,
+            head, route, path, self._since,
+        )  # fmt: skip
 
     def _size_problem(self, request: ClientRequest) -> GatewayError | None:
         """Return the error for a declared body length that is too large or has no room now, or None. Reserves nothing:
@@ -295,7 +292,8 @@ class ClientConnection:
         return None if self._listener.budget.fits(request.length) else no_room()
 
     def _run(self, request: ClientRequest) -> None:
-        """Start the handler (or its refusal): the body is complete. Unparsed bytes wait until it has answered."""
+        """Start the handler (or its refusal): the body is complete. Unparsed bytes wait until it has answered, or are
+        dropped if the connection ends then. `run` comes last: it may answer, and so finish the request, at once."""
         request.complete()
         self._become(SERVING)
         if not request.keep_alive:
@@ -305,14 +303,14 @@ class ClientConnection:
         request.run()
 
     def _refuse_early(self, request: ClientRequest, error: GatewayError) -> None:
-        """Answer `error`, unless it is answered already, without waiting for the rest of the body; then close."""
+        """Answer `error`, unless it is answered already, without waiting for the rest of the body, which is dropped."""
         self._drop_further_input()
         if request.awaits_body:
             request.refuse_early(error.with_traceback(None))  # a traceback would make a reference cycle
             request.run()
 
     def _request_finished(self) -> None:
-        """Go on after an answer: linger, become idle, or parse the next request. `ClientRequest` calls it."""
+        """Go on after an answer: linger, become idle, or parse the next request. `ClientRequest._finish` calls it."""
         request, self._request, self._framing = self._request, None, None
         self._since = self._loop.time()
         if request is None or self.transport.is_closing():
@@ -322,16 +320,17 @@ class ClientConnection:
         elif self._phase is SERVING:
             self._become(IDLE)
         else:
-            self._loop.call_soon(self._read_next_request)  # later: the handler that has answered still runs
+            self._loop.call_soon(self._read_next_request)  # HOLDING; later: the handler is still on the stack
 
     def _read_next_request(self) -> None:
-        """Parse the bytes kept while the last request was answered, unless the client is still slow to read it."""
+        """Parse the bytes that were kept in HOLDING, unless the client is still slow to take the answer before. Called
+        after that answer, and once the client has caught up: whichever is later does it."""
         is_free = self._request is None and self._blocked_write is None and not self.transport.is_closing()
         if is_free and self._phase is HOLDING:
             self._safely(self._read_held_bytes)
 
     def _read_held_bytes(self) -> None:
-        """Leave HOLDING, parse the next request in the kept bytes, and resume reading if nothing of them is left."""
+        """Leave HOLDING, parse the next request in the kept bytes, and resume reading if all of them are parsed."""
         self._become(IDLE)
         self._read()
         if not self._data and not self.transport.is_closing():
@@ -344,15 +343,14 @@ class ClientConnection:
         body = error.body(Dialect.OPENAI if route is None else route.dialect)
         fields = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._listener.coalescer.send(self.transport, head_of(error.status, fields) + body)
-        self._drop_further_input()
         self._linger()
 
     def _linger(self) -> None:
-        """Close the sending side after the last answer, and read on: closing with unread bytes would reset it."""
+        """Close the sending side after the last answer, and read on: closing both with unread bytes would reset it."""
         self._drop_further_input()
         self._become(LINGERING)
         self._since = self._loop.time()
-        self._listener.coalescer.flush()
+        self._listener.coalescer.flush()  # nothing can be written after write_eof
         if not self.transport.is_closing():
             self.transport.write_eof()
 
@@ -404,10 +402,11 @@ class ClientConnection:
             self._check_reading(now)
 
     def _check_lingering(self, now: float) -> None:
-        """Abort a lingering connection: by the write timeout while the answer is not all acknowledged, later after
-        LINGER_S without a byte, or MAX_LINGER_S. Many clients read the answer only when they have sent everything."""
+        """Abort a lingering connection: by the write timeout while the answer is not all acknowledged; then LINGER_S
+        after the newest byte, or after MAX_LINGER_S (at shutdown, LINGER_S) in all. So long since many clients read the
+        answer only when they have sent everything."""
         if self._unacknowledged_bytes():
-            self._since = now
+            self._since = now  # lingering counts from the whole answer's acknowledgement
             self._check_writing(self._blocked_write or (self._unacknowledged_bytes(), now), now)
         else:
             most = LINGER_S if self._listener.closing else MAX_LINGER_S
@@ -416,7 +415,7 @@ class ClientConnection:
 
     def _check_writing(self, blocked: tuple[int, float], now: float) -> None:
         """Abort if the client acknowledges fewer than MIN_TAKEN_BYTES in write_timeout_s. blocked: unacknowledged bytes
-        at the last progress, and its loop time; stored in `_blocked_write`."""
+        when that time began, and the loop time then; stored in `_blocked_write`."""
         self._blocked_write = blocked
         size = self._unacknowledged_bytes()
         if blocked[0] - size >= MIN_TAKEN_BYTES:
@@ -447,28 +446,27 @@ class ClientConnection:
         elif request is not None:
             if request.awaits_body and (late := self._body_timeout(request, now)):
                 self._refuse_early(request, RequestTimeout(late))
-        elif seconds > (FIRST_S if self._listener.closing else settings.keep_alive_s):
+        elif seconds > (DRAIN_WAIT_S if self._listener.closing else settings.keep_alive_s):
             self._close()
 
     def _body_timeout(self, request: ClientRequest, now: float) -> str:
-        """Return the message for a body that is not waited for any longer, or "" if it still has time."""
+        """Return the message for a body that is not waited for any longer, or "" if it still has time. It is late if
+        slow as a whole, silent at shutdown, or silent with bytes in the budget while others were refused."""
         longest, refusals = self._listener.settings.body_timeout_s, self._listener.budget.refusals
         if now - self._since > longest + request.size / MIN_BODY_RATE:
             return f"The request's body took more than {longest:g} s"
         if self._silent_body is None or self._silent_body[0] != request.size:
             self._silent_body = request.size, now, refusals
         _, since, before = self._silent_body
-        if self._listener.closing and now - since > FIRST_S:
-            return (
-                f"The gateway ends, and no more of the request's body came for {FIRST_S:g} s: send it again"
-            )
-        if request.size and refusals > before and now - since > QUIET_S:  # it holds room
+        if self._listener.closing and now - since > DRAIN_WAIT_S:
+            return f"The gateway ends, and no more of the request's body came for {DRAIN_WAIT_S:g} s: send it again"
+        if request.size and refusals > before and now - since > QUIET_S:
             return f"No more of the request's body came for {QUIET_S:g} s, and others need its room: send it again"
         return ""
 
 
 def framing_error(request: ClientRequest, wrong: BadFraming) -> GatewayError:
-    """Return the error for a badly framed body: that it is too large if it was already, else what is wrong."""
+    """Return the error for a badly framed body: too large if it was so before the fault, else what is wrong."""
     if request.size + wrong.before > request.limit:
         return too_large(request.limit)
     return InvalidRequest(f"The request's chunks are not those of HTTP/1.1: {wrong}")

@@ -27,7 +27,7 @@ class Cors:
         return b"vary: origin\r\n" + shown
 
     def is_preflight(self, method: bytes, headers: Headers) -> bool:
-        """Whether this is a browser's preflight from an allowed origin. It has no API key, so no key is checked."""
+        """Whether this is a browser's preflight from an allowed origin. Browsers send no API key with it."""
         if method != b"OPTIONS" or get(headers, b"access-control-request-method") is None:
             return False
         return bool(self._allowed) and (ANY in self._allowed or get(headers, b"origin") in self._allowed)
@@ -39,7 +39,7 @@ def readable_by(origin: bytes) -> bytes:
 
 
 def preflight_headers(headers: Headers) -> dict[str, str]:
-    """Return the headers that answer a preflight: the gateway's methods, and all headers that the page asked for."""
+    """Return the headers with which `control.api` answers a preflight: the methods, and all headers asked for."""
     wanted = get(headers, b"access-control-request-headers") or b""
     return {
         "access-control-allow-methods": "GET, HEAD, POST",

@@ -54,7 +54,7 @@ class HostCheck:
 def name_of(host: bytes) -> bytes:
     """Return a `Host` header's value in lower case, without its port and without a final dot."""
     colon = host.rfind(b":")
-    if colon > host.rfind(b"]"):
+    if colon > host.rfind(b"]"):  # else it is in an IPv6 address
         host = host[:colon]
     return host.lower().removesuffix(b".")
 

@@ -30,11 +30,11 @@ class Connection(Protocol):
         """Refuse or abort whatever is past its deadline. now: the loop's time in seconds."""
 
     def close_when_idle(self) -> None:
-        """For the shutdown: close the connection now if it is between two requests, or after the one that runs. A new
-        one, or one that is sending a head, stays: it gets one request, whose answer closes it."""
+        """For the shutdown: close the connection now if it is idle, else after the request that runs. Any other (new,
+        sending a head, slow to take an answer) may send one more request, whose answer closes it."""
 
     def abort(self) -> None:
-        """Close the connection at once, whatever runs on it: a bug has shown while its deadlines were checked."""
+        """Close the connection at once, whatever runs on it: `check_deadlines` has raised, which is a bug."""
 
     def end_at_shutdown(self) -> None:
         """End the connection because the drain period has passed: the handler of a running request first tells the
@@ -70,12 +70,12 @@ class Listener:
             due = self.loop.time() + CHECK_S / GROUPS
             await asyncio.sleep(CHECK_S / GROUPS)
             now = self.loop.time()
-            self.count_lag(max(0.0, now - due))
+            self.count_lag(max(0.0, now - due))  # a timer may end a little early
             for connection in list(group):
                 self._check(connection, now)
 
     def _check(self, connection: Connection, now: float) -> None:
-        """Check one connection's deadlines; if that raises, report it as a bug and abort this connection alone."""
+        """Check one connection's deadlines. It handles bugs itself; if it still raises, report that and abort."""
         try:
             connection.check_deadlines(now)
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
@@ -96,11 +96,11 @@ class Listener:
         return self.groups[id(connection) // 64 % GROUPS]
 
     def close_idle(self) -> None:
-        """Begin the shutdown: close idle connections now, each other one after its answer. `serve.drain` calls it."""
+        """Begin the shutdown: close idle connections now, others after their next answer. `serve.drain` calls it."""
         self.closing = True
         for connection in self.connections:
             connection.close_when_idle()
-        self.forget(None)
+        self.forget(None)  # sets `empty` if there are none
 
     def forget(self, connection: Connection | None) -> None:
         """Remove a lost connection (None: none), and set `empty` if the gateway shuts down and none is left."""

@@ -47,13 +47,13 @@ class Handler(Protocol):
     """Whoever answers a request: `proxy/` or the ASGI bridge. All calls come from the event loop and must not block."""
 
     def start(self) -> None:
-        """Begin to answer: the body is complete. Called at most once, not after `fail`, `on_gone` or a shutdown."""
+        """Begin to answer: the body is whole. Called at most once, not after `fail`, `on_gone` or `end_at_shutdown`."""
 
     def on_gone(self) -> None:
-        """Stop all work: the client has left, and no answer can be sent any more."""
+        """Stop all work: the client has left, and no answer can be sent any more. May come before `start`."""
 
     def check_deadlines(self, now: float) -> None:
-        """End the request if it is late; called four times a second. now: the loop's time in seconds."""
+        """End the request if it is late; called four times a second, also before `start`. now: loop time in seconds."""
 
     def fail(self, error: GatewayError) -> None:
         """Answer `error`, or break the answer off if it has begun. Called instead of `start`, or on a bug later."""
@@ -95,7 +95,7 @@ class BodyPieces:
         return pieces
 
     def drop(self) -> None:
-        """Forget all pieces, unless `parts` has given them out: the request is over or refused."""
+        """Forget all pieces: the body is not needed any more. Those that `parts` gave out belong to its caller."""
         self._pieces, self._block = [], None
 
     def _close_block(self) -> None:
@@ -151,7 +151,7 @@ class ClientRequest:
 
     @property
     def begun(self) -> bool:
-        """Whether the answer's status is fixed, so that an error can no longer be told by the status."""
+        """Whether the answer's status is fixed (or the request over), so that an error can no longer be the status."""
         return self._stage >= ANSWERING
 
     @property
@@ -167,7 +167,7 @@ class ClientRequest:
         return self._stage <= ARRIVING
 
     def expect(self) -> None:
-        """Send `100 Continue` if the client waits for that with the body; called once the head is accepted."""
+        """Send `100 Continue` if the client waits for that with the body. Called when the head is accepted."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
             self._coalescer.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -180,8 +180,8 @@ class ClientRequest:
             raise no_room()
         self._held += more
 
-    def take(self, data: bytes) -> None:
-        """Add received payload to the body and the budget, unless refused. Raises RequestTooLarge or Overloaded."""
+    def add_to_body(self, data: bytes) -> None:
+        """Add received payload to body and budget, unless refused. Raises RequestTooLarge or Overloaded."""
         if self._stage is EXPECTING:
             self._become(ARRIVING)
         elif self._stage is not ARRIVING:
@@ -199,7 +199,7 @@ class ClientRequest:
 
     def refuse_early(self, error: GatewayError) -> None:
         """Mark the request as refused with `error` before its body is complete, and drop the body. `run` answers."""
-        self.refusal = self.refusal or error
+        self.refusal = self.refusal or error  # that of `Listener.prepare` comes first
         self._become(REFUSED)
         self.keep_alive = False
         self.let_go()
@@ -225,7 +225,7 @@ class ClientRequest:
         """Start the handler, or have it answer the refusal. Called once, when the body is complete or refused."""
         handler, refusal = self.handler, self.refusal
         self._become(RUNNING)
-        if handler is None:
+        if handler is None:  # `Admission` always sets one
             return
         if refusal is None:
             handler.start()
@@ -233,7 +233,7 @@ class ClientRequest:
             handler.fail(refusal)
 
     def leave(self) -> None:
-        """End the request because the client has left, and tell its handler. The lost connection calls it."""
+        """End the request because the client has left, then tell its handler. `connection_lost` calls it."""
         handler, self.handler = self.handler, None
         self._mark_over()
         if handler is not None:
@@ -243,13 +243,11 @@ class ClientRequest:
 
     def begin(self, status: int, fields: Headers) -> None:
         """Fix the answer's status and headers. They are sent with the first body bytes, in one write, or by `flush`."""
-        if self._stage < WHOLE or self._stage is REFUSED:
+        if self._stage < WHOLE:
             self.keep_alive = False  # the rest of the body would be taken for the next request
         self._become(ANSWERING)
         unframed = status in (204, 304) or headers.get(fields, b"content-length") is not None
-        self.chunked = not (unframed or self.http_1_0)
-        if self.http_1_0 and not unframed:
-            self.keep_alive = False
+        self.chunked = not (unframed or self.http_1_0)  # HTTP/1.0: its end is the connection's
         self._unsent_head = head_of(status, fields, FRAMING[self.chunked, self.keep_alive] + self.added)
 
     def write(self, data: bytes) -> None:
@@ -258,7 +256,7 @@ class ClientRequest:
             self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
-        """Send one whole chunk, framing included, unchanged: the relay's fast way. The answer must be chunked."""
+        """Send one whole chunk, framing included, unchanged: the relay's fast way. Only if `chunked`, never to HEAD."""
         self._send(chunk)
 
     def flush(self) -> None:
@@ -274,7 +272,7 @@ class ClientRequest:
         self._finish()
 
     def break_off(self) -> None:
-        """Close the connection with the answer visibly incomplete: for an error that no status can tell any more."""
+        """Close the connection with the answer visibly incomplete: for an error that comes too late for a status."""
         self.keep_alive = False
         self.flush()
         if self.http_1_0:  # where an orderly close would mean a complete answer
@@ -290,7 +288,7 @@ class ClientRequest:
         self._finish()
 
     def _finish(self) -> None:
-        """End the request after its answer, and tell the connection."""
+        """End the request after its answer, and have the connection go on or, without keep_alive, close."""
         self.handler = None
         self._mark_over()
         self._finished()

@@ -36,7 +36,7 @@ WATCHED: Final = SINGLE | {b"connection", b"expect"}  # headers that are interpr
 
 class Head:
     """A parsed head. fields: headers with lower-case names and stripped values; path: as sent, still percent-encoded;
-    length: Content-Length, 0 without one; expects: the client waits for `100 Continue`."""
+    length: Content-Length, 0 without one; keep_alive: never for HTTP/1.0; expects: it waits for `100 Continue`."""
 
     def __init__(self, method: bytes, target: bytes, http_1_0: bool, pairs: Headers) -> None:
         """pairs: names and values that match the grammar; white space may follow a value. Raises InvalidRequest."""
@@ -84,7 +84,7 @@ class HeadReader:
         """Consume `data` from index `at`; return the head once it is complete, else None. Raises GatewayError."""
         kept = self._kept
         if not kept:  # most heads come whole: they are parsed without a copy
-            end = data.find(END, at) + len(END)
+            end = data.find(END, at) + len(END)  # less than len(END) if it was not found
             if len(END) <= end <= at + self._most:
                 self.end = end
                 return self._parse(data, at, end)
@@ -123,7 +123,7 @@ class HeadReader:
         if (
             FORBIDDEN.search(kept, max(0, before - 1), most) is not None  # its patterns span two bytes
             or BEGINNING.match(kept, 0, min(most, MAX_BEGINNING_BYTES)) is None
-            or (line_end >= max(0, before - 1) and LINE.match(kept) is None)
+            or (line_end >= max(0, before - 1) and LINE.match(kept) is None)  # once, when its end has come
         ):
             problem: GatewayError = InvalidRequest(what_is_wrong(bytes(kept[:most])))
         elif len(kept) > most:
@@ -196,7 +196,7 @@ def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
 
 
 def is_chunked(known: dict[bytes, bytes], http_1_0: bool) -> bool:
-    """Whether the body is chunked. Raises InvalidRequest if its length could be read in two ways."""
+    """Whether the body is chunked. Raises InvalidRequest if its length is not clear, or for another coding."""
     coding = known.get(b"transfer-encoding")
     if coding is None:
         return False

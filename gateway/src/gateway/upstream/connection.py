@@ -68,7 +68,7 @@ class Exchange:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the request is wholly written and was sent STALE_S ago: its body is not needed to send it again."""
+        """Whether the request is wholly written and was sent STALE_S ago: no StaleConnection can ask for it again."""
         return self._connection is not None and self._connection.is_taken
 
     def _become(self, answer: AnswerState) -> None:
@@ -93,7 +93,7 @@ class Exchange:
             self._drop_connection()
 
     def _drop_connection(self) -> None:
-        """Close the connection if there is one; it does not call this exchange any more."""
+        """Close the connection, if there is one yet; it does not call this exchange any more."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
@@ -142,11 +142,8 @@ class WorkerConnection:
     without inheriting it, so that mypyc can compile it as a native class."""
 
     def __init__(
-        self,
-        keep: "Callable[[WorkerConnection], None]",
-        coalescer: WriteCoalescer,
-        clock: Callable[[], float],
-    ) -> None:
+        self, keep: "Callable[[WorkerConnection], None]", coalescer: WriteCoalescer, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
         self._keep = keep
         self._coalescer = coalescer
         self._clock = clock
@@ -176,7 +173,7 @@ class WorkerConnection:
         return self._is_sent() and self._clock() - self._started >= STALE_S
 
     def start(self, exchange: Exchange, head: bytes, body: Parts) -> None:
-        """Send `head` and `body` as the request of `exchange`: in one piece if small. It must be open and idle."""
+        """Send `head` and `body` as the request of `exchange`: in one piece if small. Only while open and idle."""
         assert self._transport is not None
         self._become(UpstreamState.ASKED)
         self._exchange, self._head, self._interims, self._started = exchange, b"", 0, self._clock()
@@ -225,7 +222,7 @@ class WorkerConnection:
             self._handle_fault(exchange, fault)
 
     def _take(self, exchange: Exchange | None, data: bytes) -> None:
-        """Parse received bytes as head or body; pass bytes that are exactly one chunk, as most are, on unparsed."""
+        """Parse received bytes as head or body; relay bytes that are exactly one chunk, as most are, unparsed."""
         if exchange is None:
             self.close()  # bytes that no request asked for could be taken for the next answer
         elif self._chunks is not None and self._chunks.is_one_chunk(data):
@@ -260,7 +257,8 @@ class WorkerConnection:
                 self._handle_fault(exchange, fault)
 
     def _end_lost(self, exchange: Exchange, silent: bool, exc: Exception | None) -> None:
-        """End the exchange of a lost connection: complete, stale or failed. silent: no byte of the answer arrived."""
+        """End the exchange of a lost connection: complete, stale or failed. silent: no byte of the answer arrived; exc:
+        the socket's error, None if the worker closed it in order."""
         if exchange.framing is not None and exchange.framing.ends_with_connection() and exc is None:
             exchange.finish()
         elif silent and self.reused and self._clock() - self._started < STALE_S:
@@ -287,7 +285,7 @@ class WorkerConnection:
     def _read_head(self, data: bytes) -> tuple[ResponseHead | None, bytes]:
         """Skip interim answers; return the final head and the bytes after it. If it is incomplete, keep what came of it
         in `_head` and return (None, b""). Raises BadFraming."""
-        while (end := data.find(END) + len(END)) >= len(END):
+        while (end := data.find(END) + len(END)) >= len(END):  # less: not found
             head, data = read_response_head(data[:end]), data[end:]
             if not head.is_interim:
                 return head, data
@@ -304,8 +302,8 @@ class WorkerConnection:
         self._keep_alive = head.keep_alive
         self._chunks = head.framing if isinstance(head.framing, Chunked) else None
         exchange.tell_head(head, alone=not rest)
-        if not exchange.over:
-            self._feed_body(exchange, head.framing, rest)
+        if not exchange.over:  # the receiver may have cancelled it
+            self._feed_body(exchange, head.framing, rest)  # even b"": an empty body is complete
 
     def _feed_body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
         """Pass the payload in `data` to the exchange, and end the exchange with the body; fail it on bad framing."""
@@ -316,7 +314,7 @@ class WorkerConnection:
             return
         if payload:
             exchange.tell_payload(payload)
-        if framing.complete and not exchange.over:
+        if framing.complete and not exchange.over:  # over: the receiver has cancelled it
             self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:

@@ -28,7 +28,8 @@ class IdleConnections:
     closed: bool = False
 
     def put(self, connection: WorkerConnection) -> None:
-        """Keep a connection for reuse, or close it if this worker has left. The connection calls it as its `keep`."""
+        """Keep a connection for reuse, or close it if this worker has left. The connection calls it as its `keep`;
+        `Upstream` does for a new one whose exchange was cancelled before it was open."""
         if self.closed:
             connection.close()
         else:
@@ -85,16 +86,16 @@ class Upstream:
     async def _connect_and_start(
         self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
-        """Run `_send` as a task; what it raises is a bug, which `Exchange.fault` reports: nobody awaits the task."""
+        """Run `_start_on_new` as a task. What that raises is a bug, told to the exchange: nobody awaits the task."""
         try:
-            await self._send(worker, idle, exchange, head, body)
+            await self._start_on_new(worker, idle, exchange, head, body)
         except Exception as fault:  # noqa: BLE001  # the boundary of one request: a bug ends here
             exchange.fault(fault)
 
-    async def _send(
+    async def _start_on_new(
         self, worker: Worker, idle: IdleConnections, exchange: Exchange, head: bytes, body: Parts
     ) -> None:
-        """Connect and start the exchange, or fail it; if it was cancelled meanwhile, keep the connection for reuse."""
+        """Start the exchange on a new connection, or fail it; if it was cancelled meanwhile, keep that for reuse."""
         try:
             connection = await self._connect(worker, idle)
         except GatewayError as error:
@@ -139,7 +140,7 @@ class Upstream:
                     opening.result()
                     return
         finally:
-            opening.cancel()
+            opening.cancel()  # no effect if it is done
         raise TimeoutError
 
     def _idle_of(self, worker: Worker) -> IdleConnections:
@@ -162,7 +163,7 @@ class Upstream:
             idle.close()
 
     def close(self) -> None:
-        """Cancel connects that run, and close all idle connections; called when the gateway ends."""
+        """Cancel connects that run, whose receivers are not told, and close idle connections: the gateway ends."""
         for task in self._connecting:
             task.cancel()
         for worker in list(self._idle_by_worker):

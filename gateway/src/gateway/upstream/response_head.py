@@ -34,7 +34,7 @@ class ResponseHead:
             if name == b"content-length":
                 length = value if length is None or length == value else b"several"  # framing_of refuses it
             elif name == b"transfer-encoding":
-                coding = value.lower() if coding is None else b"several"
+                coding = value.lower() if coding is None else b"several"  # refused too
             elif says_close(value):
                 self.keep_alive = False
         self.framing = framing_of(status, length, coding)
@@ -64,8 +64,8 @@ def not_http(data: bytes) -> BadFraming:
 
 
 def framing_of(status: int, length: bytes | None, coding: bytes | None) -> Framing:
-    """Return the framing of the body after a head. length, coding: the values of Content-Length and Transfer-Encoding,
-    None without one. Raises BadFraming if they contradict each other."""
+    """Return the framing of the body after a head (not of one to HEAD, which workers are not sent). length, coding: of
+    Content-Length and Transfer-Encoding, None without one. Raises BadFraming if they are wrong or contradict."""
     if coding is not None and (coding != b"chunked" or length is not None):
         raise BadFraming("its transfer-encoding is not chunked alone")
     if length is not None and (not length.isdigit() or len(length) > MAX_DIGITS):

@@ -370,9 +370,9 @@ def test_a_body_that_stands_still_at_the_end(stage: Scene, sent: bytes) -> None:
     client.look(10)
     client.listener.close_idle()
     client.look(0.1)
-    client.look(connections.FIRST_S / 2)
+    client.look(connections.DRAIN_WAIT_S / 2)
     assert client.line.out == b""
-    client.look(connections.FIRST_S)
+    client.look(connections.DRAIN_WAIT_S)
     assert client.line.out.startswith(b"HTTP/1.1 408 ")
     client.leave()
     assert client.listener.empty.is_set()
@@ -384,7 +384,7 @@ def test_a_body_that_goes_on_at_the_end(stage: Scene) -> None:
     client.send(SIZED)
     client.listener.close_idle()
     for byte in (b"a", b"b", b"c", b"d"):
-        client.look(connections.FIRST_S)
+        client.look(connections.DRAIN_WAIT_S)
         client.send(byte)
         client.look(0.1)
     client.answer()
