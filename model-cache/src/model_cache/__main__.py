@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(least: int, default: int) -> Callable[[str], int]:
-    """Return argparse's reader of a number from *least* on; "", which scripts pass for one not given, is *default*."""
+    """Return argparse's reader of a number from *least* on. It gives *default* for "", which scripts pass for one not
+    given, and argparse too: it reads an argument's default if that is a string."""
 
     def read(word: str) -> int:
         if word and not (word.isdecimal() and int(word) >= least):
@@ -106,7 +107,7 @@ def _job(task: Task) -> Callable[[argparse.Namespace], None]:
 
 
 def _reporter(progress: Progress, task: Task, settings: Settings) -> Reporter:
-    """Return what writes the progress: on standard output; on standard error for `lock`, whose output is the file."""
+    """Return what writes the progress: on standard output, or on standard error for `lock`, which prints a file."""
     if task is _lock:
         return Reporter(progress, sys.stderr, text_line)
     terminal = sys.stdout.isatty()
@@ -127,7 +128,7 @@ def _verify(job: Job, _settings: Settings) -> None:
 def _lock(job: Job, settings: Settings) -> None:
     """Ask the hub, publish nothing; print the new weights.lock to standard output, and what it changes to standard
     error: the task of `lock`, for `make lock-weights`."""
-    new = job.locked()
+    new = job.new_lockfile()
     old = _readable(settings.chosen_lock_file)
     differences = lockfile.changes(old.manifest if old else Manifest(()), new.manifest)
     sys.stderr.writelines(f"{line}\n" for line in differences)

@@ -25,29 +25,24 @@ from model_cache.telemetry.report import Reporter, human_bytes
 
 
 class Job:
-    """One run for one slug, of `__main__`: `run` or `verify` publishes its weights, `locked` makes its lock file."""
+    """One run for one slug: `__main__` makes it and calls `run`, `verify` or `new_lockfile`, the commands, once."""
 
     def __init__(self, settings: Settings, progress: Progress, report: Reporter) -> None:
         self._settings = settings
         self._progress = progress
         self._report = report
-        self._volume = Volume(
-            settings.dir,
-            settings.chosen_repo,
-            settings.slug,
-            shared=settings.is_shared(),
-            beat_s=settings.beat_s,
-        )
+        repo, shared = settings.chosen_repo, settings.is_shared()
+        self._volume = Volume(settings.dir, repo, settings.slug, shared=shared, beat_s=settings.beat_s)
 
     def run(self) -> Path:
-        """Return the published snapshot that the slug links to, fetched if need be, for `fetch`. Raises JobError."""
+        """Return the snapshot that the slug links to, published if need be: the command `fetch`. Raises JobError."""
         with explained(self._settings.dir):
             snapshot = self._unchanged() or self._repair_or_fetch()
             self._say_ready(snapshot)
         return snapshot
 
     def verify(self) -> Path:
-        """Read every byte of the published snapshot; fetch again what is wrong; for `verify`. Raises JobError."""
+        """Read every byte of the published snapshot; fetch again what is wrong: for `verify`. Raises JobError."""
         with explained(self._settings.dir):
             if (snapshot := self._volume.linked()) is None or not os.path.lexists(snapshot / READY):
                 raise ConfigError(
@@ -59,11 +54,11 @@ class Job:
         return snapshot
 
     def _unchanged(self) -> Path | None:
-        """Return the linked snapshot if it is wanted and no stat has changed, else None: no network, no hashing. With
-        weights that are there already, a run ends with this."""
+        """Return the linked snapshot if it is wanted and no stat has changed, else None: no network, no hashing. A run
+        whose weights are there already does no more, and takes no lock."""
         if (snapshot := self._linked()) is None or (record := ready.read(snapshot)) is None:
             return None
-        # READY.json may have yet to say that weights.lock names these files
+        # weights.lock came after these files: READY.json has yet to say that it names them (`locked`)
         is_newly_locked = not record.locked and self._is_locked(record.lock())
         return None if is_newly_locked or record.changed(snapshot) else snapshot
 
@@ -71,19 +66,18 @@ class Job:
         """Return the slug's linked snapshot if it is what is asked for: repository, revision and lock; else None."""
         if (snapshot := self._volume.linked()) is None or (record := ready.read(snapshot)) is None:
             return None
-        wanted = self._lock()
+        wanted = self._wanted_lockfile()
         is_wanted = wanted is None or wanted.manifest.digest == record.digest
         is_named = record.is_for(self._settings.chosen_repo, self._settings.revision)
         return snapshot if is_named and is_wanted else None
 
-    def _lock(self) -> Lockfile | None:
-        """Return the slug's weights.lock, or else what was recorded at first use, or None. Raises ConfigError."""
-        return self._own_lock() or lockfile.read(
-            self._volume.recorded_lock(self._settings.revision), follow_link=False
-        )
+    def _wanted_lockfile(self) -> Lockfile | None:
+        """Return the slug's weights.lock, or what was recorded at first use, or None before. Raises ConfigError."""
+        recorded = self._volume.recorded_lock(self._settings.revision)
+        return self._slug_lockfile() or lockfile.read(recorded, follow_link=False)
 
-    def _own_lock(self) -> Lockfile | None:
-        """Return the slug's weights.lock, None if it has none. Raises ConfigError if it is for other weights."""
+    def _slug_lockfile(self) -> Lockfile | None:
+        """Return the slug's weights.lock, None without one. Raises ConfigError if it is broken or of other weights."""
         settings = self._settings
         path = settings.chosen_lock_file
         own = lockfile.read(path) if path else None
@@ -96,18 +90,18 @@ class Job:
 
     def _repair_or_fetch(self, *, every_byte: bool = False) -> Path:
         """Return the published snapshot, repaired or fetched under the volume's write lock; report meanwhile. With
-        *every_byte*, for `verify`, it is read whatever the lock asks for now, and not taken for unchanged."""
+        *every_byte*, for `verify`, all of what is linked is read, also if other weights are wanted now."""
         self._say_wrong_record(self._volume.linked())
         with (
             serving(self._progress, self._settings.port, self._report.line),
-            explained(self._settings.dir),
+            explained(self._settings.dir),  # inside `serving`, which tells of the error that leaves the block
             self._report.periodic_lines(),
         ):
             self._say_listing()
             self._volume.prepare()
             with self._volume.lock(on_wait=self._say_waiting):
                 if not every_byte and (snapshot := self._unchanged()):
-                    return snapshot  # another run has done it
+                    return snapshot  # another run did it while this one waited for the lock
                 published = self._volume.linked() if every_byte else self._linked()
                 return self._repaired(published, every_byte=every_byte) or self._fetched()
 
@@ -134,16 +128,16 @@ class Job:
 
     def _is_locked(self, content: Lockfile) -> bool:
         """Return whether the slug's weights.lock, not only the hub at first use, names *content*, for READY.json."""
-        return self._own_lock() == content
+        return self._slug_lockfile() == content
 
-    def _lock_of(self, manifest: Manifest) -> Lockfile:
+    def _lockfile_of(self, manifest: Manifest) -> Lockfile:
         """Return *manifest* as a lock file of the repository and revision that this run asks for."""
         return Lockfile(self._settings.chosen_repo, self._settings.revision, manifest)
 
     def _fetched(self) -> Path:
         """Publish what is wanted and return the snapshot. Names and space are checked before anything is downloaded;
-        what is published already is only linked."""
-        wanted = self._lock()
+        what is published already is only linked: looked for before a source is asked, and by what the sources list."""
+        wanted = self._wanted_lockfile()
         if wanted and (snapshot := self._relinked(wanted.manifest)):
             return snapshot
         with self._sources() as sources:
@@ -155,13 +149,13 @@ class Job:
             self._volume.require_space(staging, manifest)
             stamps = self._fill(sources, staging, manifest)
         self._enter_done("publishing", manifest)
-        content = self._lock_of(manifest)
-        self._record(content)
+        content = self._lockfile_of(manifest)
+        self._record(content)  # before the link: what a slug serves stays what later runs want
         return self._volume.publish(content, stamps, locked=self._is_locked(content))
 
     def _relinked(self, manifest: Manifest) -> Path | None:
-        """Link the slug to the snapshot of *manifest* if another slug or an earlier run has published it; else None."""
-        content = self._lock_of(manifest)
+        """Return the snapshot of *manifest*, linked, if another slug or run published it and it is right; else None."""
+        content = self._lockfile_of(manifest)
         snapshot = self._repaired(self._volume.snapshot(manifest.digest), content)
         if snapshot:
             self._record(content)
@@ -169,21 +163,21 @@ class Job:
         return snapshot
 
     def _record(self, made: Lockfile) -> None:
-        """Record *made*, which is trusted at first use, for later runs; do nothing if there is a lock."""
-        if self._lock() is None:
+        """Record *made*, which is trusted at first use, for later runs; do nothing if there is a lock file."""
+        if self._wanted_lockfile() is None:
             self._volume.record_lock(made)
 
     def _wanted(self, sources: Sources, wanted: Lockfile | None) -> Manifest:
-        """Return what the snapshot shall consist of: the lock file's files, or without one those that the hub lists."""
+        """Return what the snapshot shall consist of: the lock file's files, or without one those listed. Sources are
+        asked for a listing in both cases: those that fail are dropped, and files that are gone are noticed early."""
         listing = sources.list_files(known=wanted is not None)
         if wanted is None:
             return self._trusted(self._accepted(listing))
-        if sources.count == 1:  # else another source may have what this listing lacks
+        if sources.count == 1:  # of several, another one may have what this listing lacks
             self._check_listed(listing, wanted)
-        self._report.line(
-            f"as locked: digest {wanted.manifest.digest[:16]}, {len(wanted.manifest.files)} files"
-        )
-        return wanted.manifest
+        manifest = wanted.manifest
+        self._report.line(f"as locked: digest {manifest.digest[:16]}, {len(manifest.files)} files")
+        return manifest
 
     def _check_listed(self, listing: list[ListedFile] | None, wanted: Lockfile) -> None:
         """Raise IntegrityError if *listing* (None: there is none) lacks what is locked, before hundreds of gigabytes
@@ -203,7 +197,7 @@ class Job:
         return accepted.manifest
 
     def _accepted(self, listing: list[ListedFile] | None) -> Accepted:
-        """Return which listed files are fetched. Raises AccessError for None: no source gave a listing."""
+        """Return which listed files are fetched. Raises AccessError for None (no source has one), IntegrityError."""
         if listing is None:
             raise AccessError(
                 "nobody who answers lists a sha256 for every file: a weights.lock is needed, from a host that "
@@ -213,38 +207,38 @@ class Job:
         self._say_accepted(accepted)
         return accepted
 
-    def locked(self) -> Lockfile:
-        """Return a lock file of what the hub lists now, its shard index checked; publishes nothing. Raises JobError."""
+    def new_lockfile(self) -> Lockfile:
+        """Return a lock file of what the hub lists now, shard index checked; publish nothing. Raises JobError."""
         with explained(self._settings.dir), self._sources() as sources, tempfile.TemporaryDirectory() as tmp:
             accepted = self._accepted(sources.list_files())
             if index := accepted.manifest.index:
                 accepted.manifest.check_shards(self._index(sources, Path(tmp), index))
-        return self._lock_of(accepted.manifest)
+        return self._lockfile_of(accepted.manifest)
 
     @contextmanager
     def _sources(self) -> Iterator[Sources]:
-        """Yield the sources, not asked yet. Sets the SDK's environment for good, since it reads it once, when imported.
-        Its home is a directory of this run only, since it unpickles what lies there."""
+        """Yield the sources, not asked yet. The SDK's home is a directory for this block only, since it unpickles what
+        lies there; its environment stays set, since it reads that once, when `connect` imports it."""
         with tempfile.TemporaryDirectory(prefix="model-cache-") as home:
             export_to_sdk(self._volume.sdk_cache(Path(home)), Path(home))
             yield connect(self._settings, self._say_retry, self._report.line)
 
     def _fill(self, sources: Sources, staging: Path, manifest: Manifest) -> dict[str, Stamp]:
-        """Download and verify until every file in *staging* is right, and return their stamps. Wrong files are
-        downloaded again, first from the same source, since an earlier run's part may be at fault, then from another."""
+        """Download and verify until every file in *staging* is right; return their stamps. Wrong ones are fetched anew:
+        from the same source, as an earlier run's part may be at fault, then from others. Raises IntegrityError."""
         stamps: dict[str, Stamp] = {}
         left: Sequence[ManifestFile] = manifest.files
-        for turn in range(tries := 2 + sources.count):  # what was left, the same source, then each other
+        for tried in range(tries := 2 + sources.count):  # the first source twice, each other, the last again
             self._download(sources, staging, manifest)
             verdict = self._verified(staging, left)
-            self._volume.require_ownership()
+            self._volume.require_ownership()  # hashing takes long: the lock may be lost
             left, stamps = verdict.wrong, stamps | verdict.stamps
             if not left:
                 return stamps
             for file in left:
                 safe_open.remove(staging, file.path)
             self._say_retry(f"{len(left)} files differ from their sha256 on disk: removed")
-            if turn:  # the first time, what an earlier run left may have been wrong
+            if tried:  # not the first time: what an earlier run left may have been wrong
                 sources.distrust(left)
         raise IntegrityError(
             f"{len(left)} files on disk differ from their sha256 after {tries} downloads, "
@@ -263,7 +257,7 @@ class Job:
             sources.download(rest, staging, self._progress)
 
     def _index(self, sources: Sources, staging: Path, index: ManifestFile) -> bytes:
-        """Return the shard index's bytes, verified before hundreds of gigabytes follow. Raises IntegrityError."""
+        """Return the shard index's bytes, fetched and verified before all the rest follows. Raises IntegrityError."""
         for _ in range(1 + sources.count):  # what an earlier run left, then each source
             if not has_size(staging, index):
                 sources.download([index], staging, self._progress)
@@ -280,7 +274,7 @@ class Job:
     def _verified(
         self, root: Path, files: Sequence[ManifestFile], on_wrong: Callable[[], None] = lambda: None
     ) -> Verdict:
-        """Read *files* below *root* back; return which are right. Threads call *on_wrong* for each that is not."""
+        """Enter a phase; read *files* below *root*; return which are right. Threads call *on_wrong* for a wrong one."""
         if not files:
             return Verdict([], {})
         self._report.enter("verifying", _work(files))
@@ -289,16 +283,15 @@ class Job:
         return verify(root, files, lambda file, count: self._progress.add(file.path, count), on_wrong)
 
     def _enter_done(self, phase: Phase, manifest: Manifest, remark: str | None = None) -> None:
-        """Report a phase in which no bytes move, with all of the manifest's work done."""
+        """Report `publishing` or `ready`, phases after the last byte, with all of the manifest's work done."""
         work = _work(manifest.files)
         self._report.enter(phase, work, work, remark)
 
     def _say_listing(self) -> None:
-        """Report what is asked of which hub: the first line of a run that finds its weights changed or missing."""
+        """Report what is wanted of which hub: the first line, unless `_unchanged` finds nothing to do."""
         settings = self._settings
-        self._report.enter(
-            "listing", remark=f"{settings.chosen_repo} at {settings.revision} on {settings.endpoint}"
-        )
+        remark = f"{settings.chosen_repo} at {settings.revision} on {settings.endpoint}"
+        self._report.enter("listing", remark=remark)
 
     def _say_accepted(self, accepted: Accepted) -> None:
         """Report the files that could run code when they are loaded: those trusted, and those left out."""

@@ -15,7 +15,7 @@ from model_cache.storage.filesystem import is_shared
 
 _PREFIX = "MODEL_CACHE_"
 _Kind = TypeVar("_Kind", bound=BaseSettings)
-_MIN_LIMIT = 100_000  # bytes a second, of MODEL_CACHE_MOST_BYTES_PER_S
+_MIN_LIMIT = 100_000  # bytes a second, of MODEL_CACHE_MOST_BYTES_PER_S; the SDK ends connections below 1024
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 # The SDK's own settings. Its defaults fail any file that takes over an hour, or a lock held over ten minutes.
@@ -25,7 +25,7 @@ _SDK_SETTINGS: Mapping[str, str] = {
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "2",
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
     "MODELSCOPE_DOWNLOAD_FILE_LOCK_TIMEOUT_SECONDS": "86400",
-    # for one of sixteen connections, which share a slow link: rate_limit judges all of them together
+    # for one of sixteen connections (8 files, 2 ranges each), on a slow link: rate_limit judges all together
     "MODELSCOPE_DOWNLOAD_MIN_BYTES_PER_SECOND": "1024",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "10",
     "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
@@ -69,7 +69,7 @@ def _fallbacks(value: str) -> str:
 
 
 def _ca(value: Path) -> Path:
-    """Return the path if certificates can be read there. Raises ValueError."""
+    """Return the path if certificates can be read there; else every request would fail. Raises ValueError."""
     import ssl  # lazily, since few set it
 
     try:
@@ -154,7 +154,7 @@ class Settings(VolumeSettings):
     @field_validator("source")
     @classmethod
     def _has_unquantised(cls, source: str, others: ValidationInfo) -> str:
-        """Return *source*, which pydantic checks after the *others*. Raises ValueError if it has no repository."""
+        """Return *source*; *others*: the fields above it, checked before. Raises ValueError if it has no repository."""
         if source == "online" and others.data.get("online_repo") is None:
             raise ValueError(f"{others.data.get('slug')} has no weights that are quantised at load; unset it")
         return source
@@ -174,7 +174,7 @@ class Settings(VolumeSettings):
         return read_token(self.token_file, f"{_PREFIX}TOKEN_FILE") if self.token_file else None
 
     def node_token(self) -> str | None:
-        """Return the token in ``node_token_file``, None when no file is set. Raises ConfigError likewise."""
+        """Return the token in ``node_token_file``, None if no file is set. Raises ConfigError if `read_token` does."""
         return read_token(self.node_token_file, f"{_PREFIX}NODE_TOKEN_FILE") if self.node_token_file else None
 
     @property
@@ -216,28 +216,28 @@ class ServeSettings(VolumeSettings):
 def load(kind: type[_Kind]) -> _Kind:
     """Read the settings of this *kind*. Raises ConfigError naming every variable that is missing or wrong."""
     try:
-        return kind.model_validate({})
+        return kind.model_validate({})  # kind() reads the same, but mypy would ask it for the fields
     except ValidationError as error:
         faults = "; ".join(_fault(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors())
         raise ConfigError(faults) from error
 
 
 def export_proxies() -> None:
-    """Put http:// before proxies in the environment that lack a scheme, as some libraries need; `connect` calls it."""
+    """Put http:// before proxies in the environment without a scheme; `connect` calls it, for `sources.proxies`."""
     for name in (*_PROXIES, *map(str.lower, _PROXIES)):
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
 
 
 def _fault(field: str, kind: str, message: str) -> str:
-    """Return what is wrong with one variable, from pydantic's error: its field, type and message."""
+    """Return what is wrong with one variable, for `load`, from pydantic's error: its field, type and message."""
     text = "is not set" if kind == "missing" else message.removeprefix("Value error, ")
     return f"{_PREFIX}{field.upper()}: {text}"
 
 
 def export_to_sdk(cache: Path, home: Path) -> None:
-    """Set what the SDK reads from the environment when it is imported; what the operator has set stays, except these
-    two: *cache* holds its lock files, and is where `Volume.sdk_cache` says; *home* holds its credentials, which it
-    unpickles, and must be private to this run."""
+    """Set what the SDK reads from the environment when it is imported; `Job` calls it before. What the operator has set
+    stays, except these two: *cache* holds its lock files, and is where `Volume.sdk_cache` says; *home* holds its
+    credentials, which it unpickles, and must be private to this run."""
     os.environ.update(_SDK_SETTINGS | os.environ)
     os.environ.update(MODELSCOPE_CACHE=str(cache), MODELSCOPE_HOME=str(home))

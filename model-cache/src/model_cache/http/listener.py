@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server: one request per connection, without a body, and a limit on everything that a client may do.
 h11 parses requests; the kernel sends files. When all connections are taken, a new one replaces the oldest that has its
 answer, or else the oldest whose request is incomplete, so that slow clients, or those without a token, lock nobody out.
-All of it runs in one event loop; only `sender` has threads."""
+All of it runs in one event loop; only `sender` has threads. serve-weights and the progress port use it."""
 
 import asyncio
 import errno
@@ -37,7 +37,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to send: a *body* of type *kind*, or a piece of a file. *on_taken* is called when the client has it."""
+    """What to send: a *body* of type *kind*, or a piece of a file, which `Listener` closes. *on_taken* is called once
+    it was sent and the client has closed the connection, or had two seconds to."""
 
     status: int
     body: bytes | Piece = b""
@@ -48,7 +49,7 @@ class Answer:
 
 Handle = Callable[[Request], Awaitable[Answer]]
 OnEnd = Callable[[str, str, str], None]
-"""Called for each connection with a request: the client, the target, and the status or what went wrong."""
+"""Called once for each connection with a request: the client, the target, and the status or what went wrong."""
 
 
 class PortError(Exception):
@@ -56,7 +57,8 @@ class PortError(Exception):
 
 
 class Listener:
-    """Answers each connection's one request by *handle*; *on_end* is called when a connection with a request ends."""
+    """Answers each connection's one request by *handle*; *on_end* is called when a connection with a request ends.
+    Between `_waiting` and `_answered` a connection is in neither: while it gets its answer none replaces it."""
 
     def __init__(self, handle: Handle, on_end: OnEnd) -> None:
         self._handle = handle
@@ -68,11 +70,11 @@ class Listener:
 
     async def start(self, port: int) -> asyncio.Server:
         """Listen on *port* of every address. Raises PortError, or OSError for what has nothing to do with the port."""
-        # asyncio would make a server without a socket where no descriptor is left for one
+        # by a socket of our own: asyncio's start_server skips an address for which no descriptor is left
         listening = _listening(port)
         try:
             return await asyncio.start_server(
-                self._connected, sock=listening, backlog=_BACKLOG, limit=_MAX_HEAD_BYTES
+                self._accept, sock=listening, backlog=_BACKLOG, limit=_MAX_HEAD_BYTES
             )
         except OSError:
             listening.close()
@@ -85,12 +87,12 @@ class Listener:
             task.cancel()
         await asyncio.gather(*self._all, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection in its own task if there is room, else close it at once; asyncio calls it."""
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a new connection, or close it at once if no other can go; asyncio calls it, in a task of its own."""
         task = asyncio.current_task()
         assert task is not None
         with closing(writer):
-            if not self._make_room():
+            if not self._make_place():
                 return
             self._all.add(task)
             self._waiting[task] = None
@@ -99,20 +101,20 @@ class Listener:
             except asyncio.CancelledError:  # replaced by a new connection, or the server stops
                 writer.transport.abort()
             finally:
-                self._leave(task)
+                self._forget(task)
 
-    def _make_room(self) -> bool:
-        """Drop the oldest answered or else incomplete connection if one more would not fit; return whether it fits."""
+    def _make_place(self) -> bool:
+        """Return whether one more may be served; if need be drop the oldest answered or else incomplete connection."""
         if len(self._all) < _MAX_CONNECTIONS:
             return True
         oldest = next(chain(self._answered, self._waiting), None)
         if oldest is None:
             return False
-        self._leave(oldest)
+        self._forget(oldest)  # now: its task runs, and ends, only later
         oldest.cancel()
         return True
 
-    def _leave(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[None]) -> None:
         """Forget the connection: it ended or is dropped, and takes no place any more. Does nothing the second time."""
         self._all.discard(task)
         self._waiting.pop(task, None)
@@ -121,7 +123,8 @@ class Listener:
     async def _serve(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Read a request, answer, linger. *task* is in `_waiting` until the request is whole, then in `_answered`."""
+        """Read a request, answer, linger. *task* is in `_waiting` until the request is whole; in `_answered` to linger.
+        A client that left before its request was whole is not told of by *on_end*."""
         client, asked = str((writer.get_extra_info("peername") or ("unknown",))[0]), ""
         wire = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         try:
@@ -129,7 +132,7 @@ class Listener:
             self._waiting.pop(task, None)
             if head is None:
                 return
-            asked, is_head = "no request", False
+            asked, is_head = "no request", False  # a broken one, whose answer `_head` returned
             if isinstance(head, h11.Request):
                 asked, is_head = head.target.decode("latin-1"), head.method == b"HEAD"
                 answer = _refusal(head) or await self._handled(head, client, asked)
@@ -139,7 +142,7 @@ class Listener:
             self._answered[task] = None
             try:
                 await _linger(reader, writer)
-            finally:  # also if it is replaced
+            finally:  # also if it is replaced: its answer was sent
                 answer.on_taken()
                 self._on_end(client, asked, str(answer.status))
         except (OSError, TimeoutError) as error:
@@ -150,7 +153,7 @@ class Listener:
     async def _send(
         self, wire: h11.Connection, writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool
     ) -> None:
-        """Send the answer. Raises OSError, or TimeoutError for a client that is too slow."""
+        """Send the answer (to HEAD its head alone), close its file. Raises OSError, TimeoutError for a slow client."""
         body = answer.body
         length = body.end - body.begin if isinstance(body, Piece) else len(body)
         headers = {"Content-Type": answer.kind, "Content-Length": str(length), "Connection": "close"}
@@ -178,10 +181,10 @@ def run(main: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that may be left half made, without descriptors; asyncio's own would then fail in `__del__`."""
+    """An event loop that may be left half made, where descriptors lack: BaseEventLoop.__del__ would fail with it."""
 
     def __del__(self) -> None:
-        """Do nothing: its runner closes a loop that was made whole."""
+        """Do nothing: asyncio.Runner closes a loop that was made whole."""
 
 
 def _listening(port: int) -> socket.socket:
@@ -222,13 +225,13 @@ async def _head(wire: h11.Connection, reader: asyncio.StreamReader) -> h11.Reque
                 return problem(400, str(error))
             if isinstance(event, h11.Request):
                 return event
-            if event is not h11.NEED_DATA:
+            if event is not h11.NEED_DATA:  # ConnectionClosed, once read() returned nothing
                 return None
             wire.receive_data(await reader.read(_MAX_HEAD_BYTES))
 
 
 async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
-    """Write all of *text* and wait until the kernel has it, since a file may follow, sent by a thread."""
+    """Write all of *text*; wait until the kernel has it (high=0), since a thread may send a file after it."""
     writer.transport.set_write_buffer_limits(high=0)
     writer.write(text)
     async with asyncio.timeout(_TEXT_S):
@@ -236,7 +239,7 @@ async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read and drop for a moment what the client still sends: closing at once could reset the connection."""
+    """End the answer; read and drop what the client still sends: to close at once could reset the connection."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             writer.write_eof()

@@ -15,7 +15,7 @@ from typing import BinaryIO
 _AT_ONCE = 64  # files; more wait
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system without it
 _READ_BYTES = 256 << 10  # at a time, where sendfile() does not work
-_PIECE_BYTES, _PIECE_S = 8 << 20, 300.0  # a slower client, below 28 kB a second, is dropped
+_PACE_BYTES, _PACE_S = 8 << 20, 300.0  # to take so much in so long: below 28 kB a second a client is dropped
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Sender:
         self._clock = clock
 
     async def send(self, connection: socket.socket, piece: Piece) -> None:
-        """Send the whole piece; *connection* stays open, but is shut down if this is cancelled, to stop the thread.
-        Raises OSError, TimeoutError for a client that is too slow."""
+        """Send the whole piece; `Listener` closes *connection* and file. If cancelled, shuts *connection* down, to stop
+        the thread. Raises OSError, TimeoutError for a client that is too slow."""
         # with descriptors of its own, since the thread may outlive a cancelled call
         own, file = socket.socket(fileno=os.dup(connection.fileno())), os.dup(piece.file.fileno())
 
@@ -49,12 +49,12 @@ class Sender:
         try:
             await asyncio.wrap_future(sending)
         except asyncio.CancelledError:
-            with suppress(OSError):
+            with suppress(OSError):  # the client has gone, or `close` has run
                 own.shutdown(socket.SHUT_RDWR)
             raise
 
     def _copy(self, connection: socket.socket, file: int, begin: int, end: int) -> None:
-        """Send the bytes, in a thread. Raises TimeoutError if the client takes over `_PIECE_S` for `_PIECE_BYTES`."""
+        """Send the bytes [begin, end), in a thread. Raises TimeoutError if `_PACE_BYTES` take over `_PACE_S`."""
         connection.setblocking(False)
         writable = select.poll()
         writable.register(connection, select.POLLOUT)
@@ -62,7 +62,7 @@ class Sender:
         send: Callable[[int, int, int, int], int] = os.sendfile
         while at < end:
             if at >= goal:
-                goal, until = at + _PIECE_BYTES, self._clock() + _PIECE_S
+                goal, until = at + _PACE_BYTES, self._clock() + _PACE_S
             try:
                 sent = send(connection.fileno(), file, at, end - at)
             except BlockingIOError:
@@ -72,9 +72,9 @@ class Sender:
             except OSError as error:
                 if send is not os.sendfile or error.errno not in _NO_SENDFILE:
                     raise
-                send = _send_read
+                send = _send_read  # for the rest too
                 continue
-            if not sent:
+            if not sent:  # the end of the file, for both ways to send
                 raise OSError("the file is shorter than it was")
             at += sent
 

@@ -76,7 +76,7 @@ class Part:
 
 def parts(manifest: Manifest, part_bytes: int) -> list[Part]:
     """Return all parts of a snapshot, *part_bytes* bytes in each but the last, for `export` and `Archive` alike."""
-    count = max(1, -(-manifest.total_bytes // part_bytes))  # rounded up; one if there are no bytes
+    count = max(1, -(-manifest.total_bytes // part_bytes))  # rounded up; an empty one if there are no bytes
     slices: list[list[Slice]] = [[] for _ in range(count)]
     for at, piece in _cut(manifest, part_bytes):
         slices[at].append(piece)
@@ -117,8 +117,8 @@ class Archive:
         return [ListedFile(file.path, file.size, file.sha256) for file in self._lockfile.manifest.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Unpack the parts that are on this disk; files get their names once all parts are unpacked. Raises
-        RetryableError naming a part that is on another disk, or IntegrityError."""
+        """Unpack the parts that are on this disk and were not unpacked before; files get their names once all parts are
+        unpacked. Raises RetryableError naming a part that is on another disk, or IntegrityError."""
         done, all_parts = _UnpackedParts(into), self._parts()
         done.forget({part.number for part in all_parts if _starts_over(part, files, into)})
         for file in files:
@@ -158,7 +158,7 @@ class Archive:
                     target.seek(piece.begin)
                     copy(source, target, piece.end - piece.begin, digest)
                     os.fsync(target.fileno())
-        if f"{digest.hexdigest()}  {part.name}" not in self._sums():
+        if f"{digest.hexdigest()}  {part.name}" not in self._sums():  # then it is not in _DONE
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
 
     def _sums(self) -> list[str]:
@@ -203,7 +203,7 @@ def _numbers(path: Path) -> set[int]:
 
 
 def _starts_over(part: Part, files: Sequence[ManifestFile], into: Path) -> bool:
-    """Return whether the part must be unpacked again: a file of it has no draft, for instance since it was wrong."""
+    """Return whether the part must be unpacked again: one of *files* in it has no draft: it was wrong, for instance."""
     return any(piece.file in files and not (into / draft(piece.file)).exists() for piece in part.slices)
 
 

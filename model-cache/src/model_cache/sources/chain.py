@@ -1,4 +1,4 @@
-"""The sources of a snapshot's files, in order: each is asked for what the ones before it did not deliver."""
+"""The sources of a snapshot's files, in order: each is asked for what those before it did not deliver."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,17 +27,18 @@ class Source(Protocol):
         ...
 
     def list_files(self) -> list[ListedFile] | None:
-        """Return every file of the repository; None from a source that cannot list it. Raises JobError."""
+        """Return all files that it lists, whether or not it has them; None if it has no listing. Raises JobError."""
         ...
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch *files* below *into*, resuming partial ones. Raises JobError, or OSError of the volume."""
+        """Fetch all of *files* below *into*, else raise JobError, or OSError of the volume: then what arrived stays, to
+        be resumed, except by a `LocalDirectory`."""
         ...
 
 
 def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[str], None]) -> "Sources":
-    """Return the hub and its fallbacks, or the archive alone if one is imported. `Job` calls it, once the SDK's
-    environment is set. Raises ConfigError."""
+    """Return the hub and its fallbacks, or the archive alone if one is imported. `Job` calls it, after the SDK's
+    environment was set. Raises ConfigError."""
     if settings.import_dir is not None:
         archive = Archive(settings.import_dir, settings.slug, settings.chosen_repo, settings.revision)
         return Sources([archive], say)
@@ -47,8 +48,8 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     from model_cache.sources.session import HttpOptions
 
     export_proxies()
-    hubs = (place for kind, place in settings.other_sources if kind == "hf")
-    proxies.require_usable([settings.endpoint, *hubs])
+    mirrors = (place for kind, place in settings.other_sources if kind == "hf")  # a node is asked directly
+    proxies.require_usable([settings.endpoint, *mirrors])
     rate_limit = RateLimit(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
     options = HttpOptions(settings.retry_s, on_retry, settings.ca_file)
     others = [_fallback(kind, place, settings, options, rate_limit) for kind, place in settings.other_sources]
@@ -74,8 +75,8 @@ def _fallback(
 
 
 class Sources:
-    """Several sources as one, the preferred first. *say* gets a line for each that fails, *on_begin* is called before
-    each download."""
+    """Several sources as one, the preferred first. *say* gets a line for each that is dropped while others are left;
+    *on_begin* is called before each download, for the rate limit to start anew."""
 
     def __init__(
         self,
@@ -92,13 +93,13 @@ class Sources:
 
     @property
     def count(self) -> int:
-        """How many sources have not been dropped; it bounds how often `Job` repeats a download."""
+        """How many sources have not been dropped; it bounds how often `Job` downloads wrong files again."""
         return len(self._left)
 
     def list_files(self, *, known: bool = False) -> list[ListedFile] | None:
-        """Return the first listing there is; None if no source that answers has one. A source that fails is dropped;
-        one that refuses stays if the files are *known*: it may have them without being able to list them. Raises a
-        JobError with each source's reason if none is left."""
+        """Return the first listing there is; None if no source that answers has one. A source that fails is dropped; of
+        several, one that refuses stays if the files are *known* by a lock file: it may have them and yet not list them.
+        Raises a JobError with each source's reason if none is left."""
         for source in list(self._left):
             try:
                 if (listing := source.list_files()) is not None:
@@ -113,7 +114,7 @@ class Sources:
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
         """Fetch *files*, each from the first source that delivers it, and note which one that was, for `distrust`.
-        Raises a JobError with each source's reason if none does."""
+        Raises a JobError with each source's reason if none does, or OSError of the volume, whatever the source."""
         for source in list(self._left):
             lacking = [file for file in files if not has_size(into, file)]
             try:
@@ -124,12 +125,12 @@ class Sources:
                 self._give_up(source, error)
             else:
                 return
-            finally:
+            finally:  # one that fails may have delivered some
                 self._delivered_by |= {file.path: source for file in lacking if has_size(into, file)}
         raise combined(self._failed)
 
     def distrust(self, wrong: Sequence[ManifestFile]) -> None:
-        """Drop the sources that delivered these files, which `Job` found wrong, unless no other source is left."""
+        """Drop the sources that delivered these files, which `Job` found wrong; the last that is left stays."""
         for source in list(self._left):
             delivered = [file.path for file in wrong if self._delivered_by.get(file.path) is source]
             if delivered and len(self._left) > 1:

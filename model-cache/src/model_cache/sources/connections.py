@@ -29,18 +29,18 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=_MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of connections without a proxy, once, with the operator's CA and the deadline for heads."""
+        """Make the pools of connections without a proxy, with CA and deadline; HTTPAdapter.__init__ calls it, once."""
         super().init_poolmanager(*args, **kwargs | self._trust())
         _limit_heads(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
-        """Return the pools of connections through *proxy*, likewise; requests asks for each request, and keeps them."""
+        """Return the pools of connections through *proxy*, likewise; requests calls it for each request."""
         manager = super().proxy_manager_for(proxy, **kwargs | self._trust())
         _limit_heads(manager)
         return manager
 
     def _trust(self) -> dict[str, Any]:
-        """Return urllib3's arguments for the operator's CA, none without one; requests adds the usual CAs to them."""
+        """Return urllib3's arguments for the operator's CA, or none; HTTPAdapter.cert_verify adds the usual CAs."""
         if self._ca_file is None:
             return {}
         context = create_urllib3_context()
@@ -48,7 +48,7 @@ class Adapter(HTTPAdapter):
         return {"ssl_context": context}
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Return the response to *req* whose head has arrived, so that its body is counted as it is read."""
+        """Return the response to *req* once its head has arrived, with a body that is counted as it is read."""
         response = super().build_response(req, resp)
         response.raw = _Counted(response.raw, self._count)
         return response
@@ -71,7 +71,7 @@ class _Counted:
         return data
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-        """Yield and count the body where requests reads it by itself, as for an answer in JSON."""
+        """Yield and count the body where requests reads it by itself: `Response.content`, as of a redirect."""
         for data in self._raw.stream(*args, **kwargs):
             self._count(len(data))
             yield data
@@ -81,7 +81,7 @@ class _Limited:
     """A base that `_limited` adds to urllib3's connections: _HEAD_S for a head, the proxy's or the response's."""
 
     def getresponse(self) -> Any:
-        """Wait for the head of a response; urllib3 calls it after each request."""
+        """Wait for the head of a response; urllib3's pools call it after each request."""
         with _ended_after(_HEAD_S, self):
             return super().getresponse()  # type: ignore[misc]
 
@@ -111,14 +111,14 @@ def _shut_down(sock: Any) -> None:
 
 
 def _limit_heads(manager: Any) -> None:
-    """Give the connections of this manager's pools a deadline for heads; those of other sessions stay as they are."""
+    """Give the connections of this manager's pools a deadline for heads, in a copy of urllib3's global table."""
     manager.pool_classes_by_scheme = {
         scheme: _limited(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
 def _limited(pool: type) -> type:
-    """Return the pool class with limited connections; *pool* if it has them, as requests reuses its managers."""
+    """Return the pool class with limited connections; *pool* if it has them: requests asks for a proxy's again."""
     connection = pool.ConnectionCls  # type: ignore[attr-defined]
     if issubclass(connection, _Limited):
         return pool

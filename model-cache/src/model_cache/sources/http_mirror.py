@@ -38,7 +38,7 @@ class _Listed:
 
 @dataclass(frozen=True)
 class _Record:
-    """The part of a node's READY.json that is read: its files."""
+    """The part of a node's READY.json that is read: its files, which `Job` then checks like any listing."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
     files: tuple[_Listed, ...]
@@ -49,7 +49,7 @@ _RECORD = TypeAdapter(_Record)
 
 class HttpMirror:
     """A source at the address *name*. *url_of* gives a file's URL; *listing* is the URL of a READY.json of the
-    repository, if there is one; *token* goes into the Authorization header, to no other host."""
+    repository, if there is one; *token* goes into the Authorization header, which requests sends to no other host."""
 
     def __init__(
         self,
@@ -86,14 +86,15 @@ class HttpMirror:
         return [ListedFile(file.path, file.size, file.sha256) for file in record.files]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Fetch several files at a time. Raises JobError, or OSError of the volume, after every file was tried."""
+        """Fetch several files at a time. Raises JobError, or OSError of the volume, once every file was tried."""
         self._session.rate_limit = self._rate_limit
         with ThreadPoolExecutor(max_workers=_FILES_AT_ONCE) as pool:
             for done in [pool.submit(self._fetch, file, into, progress) for file in files]:
                 done.result()
 
     def _fetch(self, file: ManifestFile, into: Path, progress: Progress) -> None:
-        """Download one file, in a thread, going on where it broke off; tries start anew whenever bytes have arrived."""
+        """Download one file, in a thread, going on where its body broke off; tries start anew whenever bytes have come.
+        A request without an answer is retried by the session, not here."""
         # named as the SDK names it, so that either can resume
         part, tried, waited_s = f"{file.path}.incomplete", 0, 0.0
         while True:
@@ -109,7 +110,7 @@ class HttpMirror:
                 waited_s += self._wait(file, error, tried, waited_s)
 
     def _wait(self, file: ManifestFile, error: Exception, tried: int, waited_s: float) -> float:
-        """Wait, as for a source that has answered, and return the seconds. Raises RetryableError after the last try."""
+        """Wait, as for a source that has answered; return the seconds. Raises RetryableError after the last try."""
         step = next_step(
             Failure(), tried=tried, waited_s=waited_s, most_s=self._options.most_s, has_answered=True
         )
@@ -126,11 +127,11 @@ class HttpMirror:
     def _append(self, file: ManifestFile, into: Path, part: str, progress: Progress) -> None:
         """Bring *part* to the file's size, resuming it if possible. Raises RequestException, JobError or OSError."""
         have = _size(into, part)
-        have = have if have <= file.size else 0
+        have = have if have <= file.size else 0  # else it is another file's
         progress.start(file.path, file.size)
         progress.add(file.path, have, moved=False)
         if have == file.size:
-            safe_open.writing(into, part, keep=True).close()  # creates a file without bytes
+            safe_open.writing(into, part, keep=True).close()  # makes it, if the file has no bytes
             return
         with self._get(self._url_of(file), {"Range": f"bytes={have}-"} if have else {}) as answer:
             begin = have if answer.status_code == requests.codes.partial_content else 0
@@ -176,7 +177,7 @@ class HttpMirror:
 
     def _error(self, url: str, status: int | None, why: str) -> JobError:
         """Return the error for the last answer, or for none (*status* None), when no retry is left: AccessError if
-        address or token are wrong; of any other status a later run, or another source, may be free."""
+        address or token are wrong, or it has no such file; else RetryableError, since a later run may succeed."""
         if status in (401, 403, 404):
             return AccessError(f"{self.name}: {why} for {url}; check its address and its token")
         return RetryableError(
@@ -202,7 +203,7 @@ def hugging_face(
 def node(
     address: str, repo: str, revision: str, token: str | None, options: HttpOptions, rate_limit: RateLimit
 ) -> HttpMirror:
-    """Return another node that runs `serve-weights` as a source: asked by sha256, without the hubs' proxy."""
+    """Return another node that runs `serve-weights` as a source: asked by sha256, and not through a proxy."""
     listing = f"{address}/v1/weights/{repo}?revision={quote(revision, safe='')}"
     return HttpMirror(
         address,

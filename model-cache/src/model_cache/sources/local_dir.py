@@ -14,7 +14,7 @@ _BLOCK_BYTES = 8 << 20  # copied at a time
 
 
 class LocalDirectory:
-    """A source whose files lie in *root*, or below it in a directory of the repository's name, owner/name."""
+    """A source whose files lie in *root*, or if there is one in its directory of the repository's name, owner/name."""
 
     def __init__(self, root: Path, repo: str) -> None:
         self._root = root / repo if os.path.isdir(root / repo) else root
@@ -27,8 +27,8 @@ class LocalDirectory:
         return None
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
-        """Copy the files that are there. Raises AccessError naming one that is not, RetryableError if one cannot be
-        read, or OSError of the volume."""
+        """Copy the files that are there, then raise AccessError naming one that is not; at once RetryableError if
+        one cannot be read, or OSError of the volume."""
         there = [file for file in files if self._has(file)]
         for file in there:
             progress.start(file.path, file.size)
@@ -45,7 +45,7 @@ class LocalDirectory:
 
     def _copy(self, file: ManifestFile, into: Path, progress: Progress) -> None:
         """Copy one file under a draft's name, then rename it, so that a part of it is never taken for it."""
-        draft = f"{file.path}.incomplete"
+        draft = f"{file.path}.incomplete"  # as other sources name it, which may resume it
         with safe_open.writing(into, draft) as copy:
             for block in self._blocks(file):
                 safe_open.write(copy, block)

@@ -1,5 +1,6 @@
 """The hub, through the ModelScope SDK; no other module imports it. Importing this module imports the SDK, which reads
-its settings from the environment once, at that moment: call ``settings.export_to_sdk`` first."""
+its settings from the environment once, at that moment: call ``settings.export_to_sdk`` first. `Hub` replaces private
+names of it; what is said here of the SDK is so in modelscope_hub 0.5.1."""
 
 import logging
 import os
@@ -46,7 +47,7 @@ class Hub:
         rate_limit: RateLimit,
         if_missing: str = "",
     ) -> None:
-        """Change the SDK's module and logger too, for the whole process: a run has one hub."""
+        """Change the SDK's module and logger too, for the whole process: a run makes one `Hub`."""
         self._endpoint = self.name = endpoint
         self._repo = repo
         self._revision = revision
@@ -60,14 +61,14 @@ class Hub:
         log.handlers[:] = [_RetryHandler(options.on_retry)]
 
     def list_files(self) -> list[ListedFile]:
-        """Return all files, as the hub lists them. Raises AccessError; RetryableError, also for what is no listing."""
+        """Return all files as the hub lists them, for `accept` to check. Raises AccessError or RetryableError."""
         self._session.rate_limit = self._rate_limit.of_listing(MAX_BYTES)
         try:
             listing = self._api.list_repo_files(self._repo, "model", revision=self._revision)
         except (HubError, requests.RequestException) as error:
             raise self._job_error(error) from error
         except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise self._not_a_hub() from error
+            raise self._not_a_hub() from error  # the SDK failed to read JSON that is no listing
         return [ListedFile(f.path, f.size, f.sha256) for f in listing if not f.is_dir]
 
     def download(self, files: Sequence[ManifestFile], into: Path, progress: Progress) -> None:
@@ -94,7 +95,7 @@ class Hub:
             raise self._job_error(error) from error
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
-        """Return the job's error, with its remedy, for what the SDK raised; *path* is empty for the listing."""
+        """Return the error (of `_SEVERITY`), with remedy, for what the SDK raised; *path* is empty for the listing."""
         if isinstance(error, _EndedError) and error.status in (401, 403):
             return self._refused(str(error))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -110,7 +111,7 @@ class Hub:
                 f"{self._endpoint} keeps sending wrong bytes for {path}; "
                 "run again, try another hub with MODEL_CACHE_ENDPOINT, or tell the repository's owner"
             )
-        if isinstance(error, requests.JSONDecodeError):
+        if isinstance(error, requests.JSONDecodeError):  # raised for the listing's body
             return self._not_a_hub()
         return RetryableError(
             f"cannot fetch {path or 'the listing of ' + self._repo} from {self._endpoint} ({cause(error)}); "
@@ -133,7 +134,7 @@ class Hub:
 
 
 def _meter(progress: Progress) -> type[ProgressCallback]:
-    """Return the class that the SDK instantiates for each file, and again when it starts a file over."""
+    """Return the class that the SDK makes an object of for each file, and again when it starts a file over."""
 
     class Meter(ProgressCallback):
         """Tells the progress of one file's bytes as the SDK reports them."""
@@ -143,14 +144,15 @@ def _meter(progress: Progress) -> type[ProgressCallback]:
             progress.start(filename, file_size)
 
         def update(self, size: int) -> None:
-            """Count what arrived. A read is at most a chunk, so a larger step tells of what an earlier run left."""
+            """Count bytes, below 0 dropped ones. A read is at most a chunk: more is what an earlier run left."""
             progress.add(self.filename, size, moved=0 < size <= _CHUNK_BYTES)
 
     return Meter
 
 
 class _EndedError(HubError):
-    """Tells the SDK that a request failed for good: the session retried it. *status*: of the last answer, or None."""
+    """Tells the SDK that a request failed for good: the session retried it. *status*: of the last answer, or None.
+    Without an *error_code* HubError puts none before the message."""
 
     error_code = None
     retryable = False
@@ -161,19 +163,19 @@ class _EndedError(HubError):
 
 
 class _SdkSession(Session):
-    """Replaces the SDK's session, which would retry by rules of its own; raises only errors that the SDK knows."""
+    """Replaces the SDK's session, which would retry by rules of its own; raises HubErrors, which the SDK passes on."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
-        """Send the request as `Session` does, with its retries. Raises HubError."""
+        """Send the request as `Session` does, with its retries. Raises _EndedError when they ran out."""
         try:
             return super().request(*args, **kwargs)
         except RefusedError as error:
             raise _EndedError(str(error), error.status) from None
 
-    def _arrived(self, count: int) -> None:
+    def _count_arrived(self, count: int) -> None:
         """Count bytes; a broken limit is raised as an error that the SDK does not retry."""
         try:
-            super()._arrived(count)
+            super()._count_arrived(count)
         except TransferLimitError as error:
             raise _EndedError(str(error)) from None
 
@@ -186,19 +188,19 @@ class _RetryHandler(logging.Handler):
         self._on_retry = on_retry
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of a retry, in one line; the SDK reports one by a warning alone, from the thread that downloads."""
+        """Tell of a retry, in one line: a warning with that word, which the SDK logs from the thread that downloads."""
         if record.levelno == logging.WARNING and "retry" in record.getMessage():
             self._on_retry(" ".join(record.getMessage().split()))
 
 
 def _open_no_link(path: str | Path, mode: str) -> IO[Any]:
     """Replace open() in the SDK's download module (`Hub.__init__` puts it there): refuse a symbolic link that lies
-    where the file should be, which open() would follow and overwrite what it leads to."""
+    where the file should be, which open() would follow to overwrite what it leads to. 0o666: as open() has it."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _disk_error(failure: FileDownloadError) -> OSError | None:
     """Return the first failure of the volume, to be reported before those of the network, or None. Network failures are
-    OSErrors too: the SDK's own are HubErrors, those of requests have no errno."""
+    OSErrors too, but the SDK's (NetworkError) are HubErrors, and a RequestException has no errno."""
     errors = (error for error in failure.failed_files.values() if not isinstance(error, HubError))
     return next((error for error in errors if isinstance(error, OSError) and error.errno), None)

@@ -22,7 +22,7 @@ def shown(url: str) -> str | None:
 
 
 def require_usable(urls: Iterable[str]) -> None:
-    """Raise ConfigError if the proxy for one of *urls* cannot be used: a request would fail, and be repeated."""
+    """Raise ConfigError if the proxy for one of *urls* cannot be used: a request would be retried for minutes."""
     for url in urls:
         if fault := _fault(_proxy_for(url) or ""):
             variable = f"{urlsplit(url).scheme.upper()}_PROXY"

@@ -13,8 +13,8 @@ class TransferLimitError(Exception):
 
 class RateLimit:
     """At most *max_per_s* bytes a second, at least *min_per_s* on average over each *window_s* seconds, and at most
-    *max_bytes* altogether; 0 means no limit. All threads of a transfer share one. Time passed to `leave_out` belongs to
-    no window. *clock* gives monotonic seconds, *sleep* waits for some."""
+    *max_bytes* in its life; 0 means no limit. All threads of all downloads share one; a listing has its own.
+    Time passed to `leave_out` belongs to no window. *clock* gives monotonic seconds, *sleep* waits for some."""
 
     def __init__(
         self,
@@ -35,29 +35,29 @@ class RateLimit:
         self._failed: TransferLimitError | None = None  # raised on every call
 
     def of_listing(self, max_bytes: int) -> "RateLimit":
-        """Return the limit for one listing of at most *max_bytes*, which takes seconds where files take hours."""
+        """Return the limit for one listing of at most *max_bytes*: not slowed, in a short window: it takes seconds."""
         return RateLimit(
             0, self._min_per_s, min(self._window_s, _LISTING_WINDOW_S), self._clock, max_bytes=max_bytes
         )
 
     def begin(self) -> None:
-        """Start a transfer, before each source: time before it does not count, an earlier failure is forgotten."""
+        """Start a download; `Sources` calls it before each: earlier time does not count, a failure is forgotten."""
         with self._lock:
             self._due = self._since = self._clock()
             self._in_window, self._failed = 0, None
 
     def now(self) -> float:
-        """Return the clock's time, for `leave_out`: a caller asks before its request, which may fail."""
+        """Return the clock's time: callers note it before a request or a wait, for `leave_out`."""
         return self._clock()
 
     def leave_out(self, began: float) -> None:
-        """Exclude the time since *began*, in which a failed request was waited for; once, if several threads wait."""
+        """Exclude the time since *began*, of a failed request and the wait after it; once, if several threads wait."""
         with self._lock:
             now = self._clock()
             self._since = min(now, self._since + now - max(began, self._left_out_until))
             self._left_out_until = now
 
-    def take(self, count: int) -> None:
+    def count_arrived(self, count: int) -> None:
         """Count bytes that arrived, and sleep as long as the limit demands, outside the lock. Raises TransferLimitError
         if the transfer is too slow or too large, and then on every call until `begin`, so that all its threads end."""
         with self._lock:
@@ -68,7 +68,7 @@ class RateLimit:
             self._sleep(wait_s)
 
     def _owed(self, now: float, count: int) -> float:
-        """Return the seconds to wait to stay within the limit: slowness earns no credit. The caller holds the lock."""
+        """Return the seconds to wait to stay below *max_per_s*: slowness earns no credit. The caller holds the lock."""
         if not self._max_per_s:
             return 0.0
         self._due = max(self._due, now) + count / self._max_per_s

@@ -28,13 +28,13 @@ class Wait:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Ask no more: it took long enough."""
+    """Ask no more, although it might pass; *why* goes on after what failed: "3 times"."""
 
     why: str
 
 
 class NoRetry:
-    """The answer is final, however often one asks."""
+    """The answer is final, however often one asks: the caller gets it."""
 
 
 Step = Wait | GiveUp | NoRetry
@@ -63,7 +63,7 @@ def _may_pass(status: int | None, *, has_answered: bool) -> bool:
 
 
 def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After gives, as a number or a date; None where it is neither."""
+    """Return the seconds from *now* that a Retry-After gives, as a number (nine digits) or a date; else None."""
     text = (retry_after or "").strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)
@@ -71,5 +71,5 @@ def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
         until = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)  # the zone -0000 gives none
     return max(0.0, (until - now).total_seconds())

@@ -21,7 +21,7 @@ _CONNECT_S, _SILENCE_S = 10.0, 60.0  # to connect; between two reads
 
 
 class RefusedError(Exception):
-    """A request failed and is not repeated any more. *status*: of the last answer, None without one."""
+    """A request failed, and retries ran out. *status*: of the last answer, None without one."""
 
     def __init__(self, status: int | None, why: str) -> None:
         super().__init__(why)
@@ -30,8 +30,8 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """How a source is reached. *most_s*: the total that a request may wait; *ca_file*: a CA beside the usual ones;
-    *on_retry* is called with a line before each wait; *sleep* waits."""
+    """How a source is reached. *most_s*: the total that a request may wait between tries; *ca_file*: a CA beside the
+    usual ones; *on_retry* gets a line before each wait; *uses_proxy*: by the environment, or never; *sleep* waits."""
 
     most_s: float
     on_retry: Callable[[str], None]
@@ -41,8 +41,8 @@ class HttpOptions:
 
 
 class Session(requests.Session):
-    """Requests to the source called *name*. *rate_limit* counts what arrives, without the time of failures and waits; a
-    caller replaces it before it asks for something else."""
+    """Requests to the source called *name*. *rate_limit* counts what arrives, without the time of failures and waits;
+    the source replaces it before each listing and download, which differ in it."""
 
     def __init__(self, name: str, options: HttpOptions, rate_limit: RateLimit) -> None:
         super().__init__()
@@ -51,64 +51,61 @@ class Session(requests.Session):
         self._options = options
         self._has_answered = False
         self._has_given_up = False
-        self.trust_env = options.uses_proxy
+        self.trust_env = options.uses_proxy  # False: requests takes no proxy from the environment
         for scheme in ("http://", "https://"):
-            self.mount(scheme, Adapter(self._arrived, options.ca_file))
+            self.mount(scheme, Adapter(self._count_arrived, options.ca_file))
 
-    def _arrived(self, count: int) -> None:
-        """Count bytes against the current rate limit, in the reading thread; what it raises ends the transfer."""
-        self.rate_limit.take(count)
+    def _count_arrived(self, count: int) -> None:
+        """Count bytes for `Adapter` by the current limit, in the reading thread; what it raises ends the transfer."""
+        self.rate_limit.count_arrived(count)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request, also for `get`, with retries; returns an error that no retry cures. Raises RefusedError."""
+        """Send a request, also for `get`, with retries; a final error, as 404, is returned. Raises RefusedError."""
         kwargs["timeout"] = _bounded(kwargs.get("timeout"))
         waited_s = 0.0
         for tried in itertools.count(1):
             began = self.rate_limit.now()
-            asked = self._asked(method, url, *args, **kwargs)
-            if asked.failure is None:
+            outcome = self._try_once(method, url, *args, **kwargs)
+            if outcome.failure is None:
                 self._has_answered = True
-                return asked.given
-            step = self._step(asked.failure, tried, waited_s)
+                return outcome.final_answer
+            step = self._step(outcome.failure, tried, waited_s)
             if isinstance(step, NoRetry):
-                return asked.given
-            asked.close()
+                return outcome.final_answer
+            outcome.close()
             if isinstance(step, GiveUp):
                 self._has_given_up = True
-                raise RefusedError(asked.failure.status, f"{asked.problem} {step.why}")
-            self._say(asked.problem, step)
+                raise RefusedError(outcome.failure.status, f"{outcome.problem} {step.why}")
+            self._say(outcome.problem, step)
             self._options.sleep(step.seconds)
             self.rate_limit.leave_out(began)
             waited_s += step.seconds
-        raise AssertionError("unreachable")
+        raise AssertionError("unreachable")  # for mypy: count() does not end
 
-    def _asked(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> "_Asked":
-        """Send the request once. Returns an answer below 400, or the failure with a text that says what went wrong."""
+    def _try_once(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> "_Outcome":
+        """Send the request once. An answer from 400 on is a failure too; its text says what went wrong."""
         try:
             answer = super().request(method, url, *args, **kwargs)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             # ValueError: a redirect to something that is no address
-            return _Asked(None, Failure(), proxies.problem(error, str(url)))
+            return _Outcome(None, Failure(), proxies.problem(error, str(url)))
         if answer.status_code < 400:
-            return _Asked(answer, None)
+            return _Outcome(answer, None)
         told = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         proxy = f" through the proxy {found}" if self.trust_env and (found := proxies.shown(str(url))) else ""
-        return _Asked(answer, Failure(answer.status_code, told), f"the answer is {answer.status_code}{proxy}")
+        return _Outcome(
+            answer, Failure(answer.status_code, told), f"the answer is {answer.status_code}{proxy}"
+        )
 
     def _step(self, failure: Failure, tried: int, waited_s: float) -> Step:
         """Return what to do about a failure. Once one request was given up, the others are not retried either: each
-        thread would wait as long for the same source. A 404 is about one file, and needs no retry anyhow."""
+        thread would wait as long for the same source. But a 404 is about one file, and is returned as it is."""
         if self._has_given_up and failure.status != requests.codes.not_found:
             return GiveUp("again")
         if failure.status == requests.codes.proxy_authentication_required:
             return GiveUp("(it wants a user and a password, or others)")
-        return next_step(
-            failure,
-            tried=tried,
-            waited_s=waited_s,
-            most_s=self._options.most_s,
-            has_answered=self._has_answered,
-        )
+        most_s, has_answered = self._options.most_s, self._has_answered
+        return next_step(failure, tried=tried, waited_s=waited_s, most_s=most_s, has_answered=has_answered)
 
     def _say(self, problem: str, step: Wait) -> None:
         """Tell of the failure and of the wait that follows; `Job` counts a retry by it and writes the line."""
@@ -118,16 +115,16 @@ class Session(requests.Session):
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """How one request ended: with an answer, or with a failure, which may have an answer too."""
+class _Outcome:
+    """How one try ended: with an answer, or with a failure (*problem* says why), which may have one too."""
 
     answer: requests.Response | None
     failure: Failure | None
     problem: str = ""
 
     @property
-    def given(self) -> requests.Response:
-        """The answer, where there must be one: without one a failure is never final (`NoRetry`)."""
+    def final_answer(self) -> requests.Response:
+        """The answer, which is there after a success and for `NoRetry`: a failure without one may always be retried."""
         assert self.answer is not None
         return self.answer
 
@@ -147,6 +144,6 @@ def chunks(answer: requests.Response, size: int) -> Iterator[bytes]:
 
 
 def _bounded(timeout: Any) -> tuple[float, float]:
-    """Return the seconds that the caller gives (none, one number or a pair), to connect and to read, at most ours."""
+    """Return the seconds that the SDK gives (none, one number or a pair), to connect and to read, at most ours."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     return min(connect or _CONNECT_S, _CONNECT_S), min(read or _SILENCE_S, _SILENCE_S)

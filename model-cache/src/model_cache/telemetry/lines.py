@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TextIO
 
 _MAX_LINES = 1000  # that wait to be written
-_LAST_S = 2.0  # seconds for what is left at exit
+_LAST_S = 2.0  # seconds, at exit: to queue the end, and as many to write what is left
 
 
 class Lines:
@@ -36,17 +36,17 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write the lines that are left, within a short time."""
+        """Write the lines that are left, within four seconds; the rest is lost: the thread ends with the process."""
         try:
             self._queue.put(None, timeout=_LAST_S)
-        except queue.Full:
+        except queue.Full:  # nobody reads
             return
         self._thread.join(_LAST_S)
 
     def _write(self) -> None:
-        """Write queued lines in the thread until None comes; what is left is dropped once the reader has gone."""
+        """Write queued lines, in the thread, until `__exit__` queues None; end at once when the reader has gone."""
         with suppress(OSError):  # the reader has gone
             while (line := self._queue.get()) is not None:
                 left = line.encode() + b"\n"
-                while left:
+                while left:  # a pipe may take a part
                     left = left[os.write(self._descriptor, left) :]

@@ -17,7 +17,7 @@ _SAMPLE_EVERY_S = 0.25  # at most so often, so that forty samples cover the wind
 @dataclass(frozen=True, slots=True)
 class ProgressState:
     """The progress at one moment, in the shape that ``/progress`` answers. Bytes and files count within the phase:
-    received while downloading, read back while verifying. *eta_s* is None while nothing moves."""
+    received while downloading, read back while verifying. *eta_s* is None while the rate is 0."""
 
     slug: str
     repo: str
@@ -53,7 +53,7 @@ class Progress:
         self._reset("listing", Work(), Work())
 
     def _reset(self, phase: Phase, total: Work, already: Work) -> None:
-        """Set the counters to the beginning of a phase; retries and error count for the whole run."""
+        """Set the counters to the beginning of a phase; retries and error stay. The caller holds the lock."""
         self._phase = phase
         self._total = total
         self._already = already
@@ -69,14 +69,14 @@ class Progress:
             self._reset(phase, total, already)
 
     def start(self, path: str, size: int) -> None:
-        """Begin a file of *size* bytes, or start it over, in the threads that download or verify; then call `add`."""
+        """Begin a file of *size* bytes, or start it over, before `add` counts its bytes; sources and `Job` call it."""
         with self._lock:
             self._sizes[path] = size
             self._done[path] = 0
 
     def add(self, path: str, count: int, *, moved: bool = True) -> None:
-        """Count bytes of a started file; negative when they are thrown away. *moved* is False for bytes that an earlier
-        run left: they are done, but do not count for the rate."""
+        """Count bytes of a started file; negative when they are thrown away. *moved* is False for those and for bytes
+        that an earlier run left: neither counts for the rate."""
         with self._lock:
             self._done[path] += count
             self._current = path
@@ -85,12 +85,12 @@ class Progress:
             self._sample()
 
     def retried(self) -> None:
-        """Count one more try at something that failed; `Job` also writes a line."""
+        """Count one more try at something that failed; `Job`, which calls it, also writes a line."""
         with self._lock:
             self._retries += 1
 
     def fail(self, error: str) -> None:
-        """End the run with *error*; the counters stay as they were. `serving` or `__main__` calls it."""
+        """End the run with *error*; the counters stay. `serving` calls it, or `__main__` for an error outside."""
         with self._lock:
             self._phase = "failed"
             self._error = error
@@ -118,7 +118,7 @@ class Progress:
             )
 
     def _sample(self) -> None:
-        """Note how much has moved by now and drop samples that are too old for `_rate`. The caller holds the lock."""
+        """Note how much has moved by now, and drop samples that are too old for `_rate`. The caller holds the lock."""
         now = self._clock()
         if now - self._samples[-1][0] >= _SAMPLE_EVERY_S:
             self._samples.append((now, self._moved))
@@ -126,8 +126,8 @@ class Progress:
             self._samples.popleft()
 
     def _rate(self) -> float:
-        """Return bytes a second over the last ten seconds; 0 when nothing moves. The caller holds the lock."""
-        if self._phase not in ("downloading", "verifying"):
+        """Return bytes a second over the last ten seconds; 0 if no sample is of them. The caller holds the lock."""
+        if self._phase not in ("downloading", "verifying"):  # the others count no bytes
             return 0.0
         now = self._clock()
         begin, moved = next(

@@ -38,7 +38,7 @@ class ProgressCollector(Collector):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._started = time.time()
+        self._began = time.time()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the ``model_cache_*`` metrics of this moment; prometheus_client calls it at each scrape."""
@@ -56,21 +56,21 @@ class ProgressCollector(Collector):
             phase.add_metric((*labels, name), float(name == state.phase))
         yield phase
         start = GaugeMetricFamily("model_cache_start_time_seconds", "When the run began.", labels=_LABELS)
-        start.add_metric(labels, self._started)
+        start.add_metric(labels, self._began)
         yield start
 
 
 @contextmanager
 def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterator[int | None]:
-    """Answer requests until the block ends; yields the port taken. Where there are no descriptors or threads for it,
-    *say* is given one line about that, and None is yielded. If the block fails, *say* is called, and the failure can be
-    asked for a little longer. Raises ConfigError when the port is in use or may not be listened on."""
+    """Answer requests until the block ends; yield the port taken, or None, after a line by *say*, where there are no
+    descriptors or threads for it. *say* is `Reporter.line`: if the block fails it is called without an argument, to
+    tell the state, which can be asked for a little longer. Raises ConfigError if the port is in use or not allowed."""
     status = _Status(progress)
-    running = _started(status, port, say)
+    running = _start(status, port, say)
     try:
         yield running.port if running else None
     except BaseException as error:
-        progress.fail(str(error) or repr(error))
+        progress.fail(str(error) or repr(error))  # an assertion may have no text
         say()
         status.await_last_scrape()
         raise
@@ -88,36 +88,38 @@ class _Running(NamedTuple):
     port: int
 
     def end(self) -> None:
-        """Stop the listener and wait for its thread, at the end of the run."""
-        with suppress(RuntimeError):  # its loop has ended of a fault, which was told then
+        """Stop the listener and wait for its thread, when `serving` ends, in the main thread."""
+        with suppress(RuntimeError):  # the loop is closed: it ended of a fault, which the thread printed
             self.loop.call_soon_threadsafe(self.stop.set)
         self.thread.join()
 
 
-def _started(status: "_Status", port: int, say: Callable[..., object]) -> _Running | None:
-    """Start the thread and wait until it listens; None, after a line, if it lacks descriptors or threads."""
+def _start(status: "_Status", port: int, say: Callable[..., object]) -> _Running | None:
+    """Start the thread; wait until it listens. Return None, after a line, without descriptors or threads.
+    Raises ConfigError for the port."""
     started = Future[_Running]()
     try:
         threading.Thread(target=_serve, args=(status, port, started), daemon=True).start()
     except RuntimeError as error:
-        say(_without(port, str(error)))
+        say(_no_port_line(port, str(error)))
         return None
     try:
         return started.result()
     except PortError as error:
         raise ConfigError(f"cannot listen on port {port} ({error}); set MODEL_CACHE_PORT") from error
     except OSError as error:
-        say(_without(port, error.strerror or str(error)))
+        say(_no_port_line(port, error.strerror or str(error)))
         return None
 
 
-def _without(port: int, problem: str) -> str:
-    """Return the line that says that the run goes on without the port."""
+def _no_port_line(port: int, problem: str) -> str:
+    """Return the line that says that, and why (*problem*), the run goes on without the port."""
     return f"nobody can ask for the progress on port {port} ({problem}): the weights are fetched without it"
 
 
 def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
-    """Run the listener, in the thread. What keeps it from starting is raised to whoever waits for *started*."""
+    """Run the listener, in the thread. *started* hands what keeps it from listening to `_start`; a later fault is
+    raised, which prints it and ends the thread, not the run."""
     try:
         listener.run(lambda: _run(status, port, started))
     except BaseException as error:
@@ -127,8 +129,8 @@ def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
 
 
 async def _run(status: "_Status", port: int, started: "Future[_Running]") -> None:
-    """Listen until told to stop; *started* gets what the main thread needs for that."""
-    silent = Listener(status.answer, lambda *_: None)  # stdout carries the progress lines
+    """Listen until `_Running.end` is called; *started* gets the `_Running`, once the port is listened on."""
+    silent = Listener(status.answer, lambda *_: None)  # no line for each request: stdout has the progress
     server = await silent.start(port)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     started.set_result(_Running(threading.current_thread(), loop, stop, port_of(server)))
@@ -139,7 +141,7 @@ async def _run(status: "_Status", port: int, started: "Future[_Running]") -> Non
 
 
 class _Status:
-    """Answers requests about the run, and knows whether its failure was scraped."""
+    """Answers requests about the run, in the listener's thread, and knows whether its failure was scraped."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -149,7 +151,7 @@ class _Status:
         self._failure_scraped = threading.Event()
 
     def await_last_scrape(self) -> None:
-        """Wait until the failure was scraped, if the metrics were scraped before; five seconds at most."""
+        """Wait until the failure was scraped, five seconds at most, and only if the metrics were scraped before."""
         if self._was_scraped:
             self._failure_scraped.wait(_LAST_SCRAPE_S)
 
@@ -165,4 +167,4 @@ class _Status:
 
 
 def _nothing() -> None:
-    """Do nothing when a scrape is taken: there is no failure that it could have told."""
+    """Do nothing when a client has a scrape that tells of no failure."""

@@ -11,19 +11,19 @@ from typing import TextIO
 
 from model_cache.telemetry.progress import Phase, Progress, ProgressState, Work
 
-_INTERVAL_S = 2.0  # between lines while bytes move
+_INTERVAL_S = 2.0  # between lines, in phases of `_MOVING`
 _BAR = 24  # columns
 _ERASE = "\r\x1b[2K"  # erases the current line
 _NONE = Work()
-_MOVING: tuple[Phase, ...] = ("downloading", "verifying")
+_MOVING: tuple[Phase, ...] = ("downloading", "verifying")  # in which bytes arrive or are read back
 
 Render = Callable[[ProgressState, str | None], str]
 """Turns the state, and a remark where there is one, into a line without its end."""
 
 
 class Reporter:
-    """Writes a line at each phase and remark, and every two seconds while bytes move. *redraws*: on a terminal those
-    are one line, with a bar, that is drawn again and again."""
+    """Writes a line at each phase and remark, and every two seconds in a phase of `_MOVING`. *redraws*: on a terminal
+    those are one line, with a bar, that is drawn again and again."""
 
     def __init__(self, progress: Progress, stream: TextIO, render: Render, *, redraws: bool = False) -> None:
         self._redraws = redraws
@@ -55,7 +55,7 @@ class Reporter:
 
     @contextmanager
     def periodic_lines(self, interval_s: float = _INTERVAL_S) -> Iterator[None]:
-        """Write a line or a bar every *interval_s* seconds while the block runs, in a thread: the job lives."""
+        """While the block runs, write a line or a bar every *interval_s* seconds, in a thread, as a sign of life."""
         done = threading.Event()
         thread = threading.Thread(target=self._tick, args=(done, interval_s), name="reporter", daemon=True)
         thread.start()
@@ -66,7 +66,7 @@ class Reporter:
             thread.join()
 
     def _tick(self, done: threading.Event, interval_s: float) -> None:
-        """Write every *interval_s* seconds, in the thread, until *done* is set, in phases that download or verify."""
+        """Write every *interval_s* seconds, in the thread, until *done* is set, if the phase then is of `_MOVING`."""
         while not done.wait(interval_s):
             if self._progress.state().phase in _MOVING:
                 self._draw() if self._redraws else self.line()
@@ -84,7 +84,7 @@ def json_line(state: ProgressState, remark: str | None) -> str:
 
 
 def text_line(state: ProgressState, remark: str | None) -> str:
-    """Return the state as a line to read: ``downloading   41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left``."""
+    """Return the phase and *remark*, or else ``downloading   41%  498.2 MB of 1.2 GB  85.1 MB/s  0:00:08 left``."""
     columns = [remark] if remark else [_amount(state)]
     if state.phase in _MOVING and not remark:
         columns += [_rate(state), state.current_file or ""]
@@ -93,9 +93,9 @@ def text_line(state: ProgressState, remark: str | None) -> str:
 
 def bar_line(state: ProgressState) -> str:
     """Return the state as a line to draw over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
-    filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))
-    phase, amount, *rest = text_line(state, None).split("  ", 1)
-    return "  ".join([f"{phase:<12}", f"[{'#' * filled:.<{_BAR}}]", amount.strip(), *rest])
+    filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))  # 0 if all files are empty
+    phase, numbers = text_line(state, None).split("  ", 1)  # after the phase blanks fill its column
+    return f"{phase:<12}  [{'#' * filled:.<{_BAR}}]  {numbers.strip()}"
 
 
 def human_bytes(count: float) -> str:
@@ -116,7 +116,7 @@ def _amount(state: ProgressState) -> str:
 
 
 def _rate(state: ProgressState) -> str:
-    """Return the rate and the time left; an empty word while nothing moves, since then nothing is known of either."""
+    """Return the rate and the time left, or "" while the rate is 0: then the time left is unknown."""
     if state.eta_s is None:
         return ""
     return f"{human_bytes(state.rate_bytes_per_s)}/s  {timedelta(seconds=round(state.eta_s))} left"

@@ -25,7 +25,7 @@ def rate_limit(clock: Clock, most: int = 0, least: int = 0) -> RateLimit:
 def test_without_a_limit_nobody_waits() -> None:
     """However much arrives."""
     clock = Clock()
-    rate_limit(clock).take(1 << 40)
+    rate_limit(clock).count_arrived(1 << 40)
     assert clock.now == 100
 
 
@@ -34,7 +34,7 @@ def test_a_thousand_bytes_a_second() -> None:
     clock = Clock()
     limited = rate_limit(clock, most=1000)
     for _ in range(20):
-        limited.take(500)
+        limited.count_arrived(500)
     assert clock.now == pytest.approx(110)
 
 
@@ -43,7 +43,7 @@ def test_idle_time_is_not_saved_up() -> None:
     clock = Clock()
     limited = rate_limit(clock, most=1000)
     clock.now += 3600
-    limited.take(1000)
+    limited.count_arrived(1000)
     assert clock.now == pytest.approx(3701)
 
 
@@ -53,12 +53,12 @@ def test_too_little_for_too_long() -> None:
     judged = rate_limit(clock, least=1000)
     for _ in range(30):
         clock.now += 1
-        judged.take(1000)
+        judged.count_arrived(1000)
     clock.now += 5
-    judged.take(10_000)
+    judged.count_arrived(10_000)
     clock.now += 10
     with pytest.raises(TransferLimitError, match="10,100 bytes in 15 s"):
-        judged.take(100)
+        judged.count_arrived(100)
 
 
 def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
@@ -68,9 +68,9 @@ def test_what_was_too_slow_stays_so_until_a_transfer_begins() -> None:
     clock.now += 10
     for _ in range(3):
         with pytest.raises(TransferLimitError):
-            judged.take(100)
+            judged.count_arrived(100)
     judged.begin()
-    judged.take(100)
+    judged.count_arrived(100)
 
 
 def test_waiting_is_not_slow() -> None:
@@ -82,12 +82,12 @@ def test_waiting_is_not_slow() -> None:
         clock.now += 90
         judged.leave_out(began)
         clock.now += 1
-        judged.take(1000)
+        judged.count_arrived(1000)
     clock.now += 4
-    judged.take(0)
+    judged.count_arrived(0)
     clock.now += 2
     with pytest.raises(TransferLimitError, match="5,000 bytes in 11 s"):
-        judged.take(0)
+        judged.count_arrived(0)
 
 
 def test_threads_that_wait_at_once_are_counted_once() -> None:
@@ -99,11 +99,11 @@ def test_threads_that_wait_at_once_are_counted_once() -> None:
     clock.now += 10
     for _ in range(8):
         judged.leave_out(began)
-    judged.take(0)
+    judged.count_arrived(0)
     clock.now += 2
     for _ in range(2):
         with pytest.raises(TransferLimitError, match="0 bytes in 11 s"):
-            judged.take(0)
+            judged.count_arrived(0)
         judged.leave_out(began)
 
 
@@ -111,20 +111,20 @@ def test_waiting_does_not_lengthen_a_listing() -> None:
     """Its bound in bytes is for all of it."""
     clock = Clock()
     judged = rate_limit(clock).of_listing(1000)
-    judged.take(900)
+    judged.count_arrived(900)
     judged.leave_out(judged.now())
     with pytest.raises(TransferLimitError, match="more than 1,000 bytes"):
-        judged.take(101)
+        judged.count_arrived(101)
 
 
 def test_a_pause_between_transfers_does_not_count() -> None:
     """An hour of hashing between two downloads is not a slow download."""
     clock = Clock()
     judged = rate_limit(clock, least=1000)
-    judged.take(100)
+    judged.count_arrived(100)
     clock.now += 3600
     judged.begin()
     clock.now += 9
-    judged.take(10_000)
+    judged.count_arrived(10_000)
     clock.now += 1
-    judged.take(0)
+    judged.count_arrived(0)
