@@ -109,7 +109,7 @@ class Job:
         self, snapshot: Path | None, content: Lockfile | None = None, *, every_byte: bool = False
     ) -> Path | None:
         """Return *snapshot* with a new record, of *content* if given; None if it has no record or wrong bytes, which
-        withdraw it at once. Hashed are files whose stamp differs (all, once a volume was copied), or *every_byte*."""
+        withdraw it at once. Files whose stamp differs are hashed (all, on a copied volume or with *every_byte*)."""
         record = ready.read(snapshot) if snapshot else None
         if snapshot is None or record is None:
             return None

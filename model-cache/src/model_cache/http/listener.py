@@ -64,12 +64,12 @@ class Listener:
         self._handle = handle
         self._on_end = on_end
         self._sender = Sender()
-        self._all: set[asyncio.Task[None]] = set()
+        self._all: set[asyncio.Task[None]] = set()  # one for each connection that is served
         self._waiting: dict[asyncio.Task[None], None] = {}  # whose request is incomplete, oldest first
         self._answered: dict[asyncio.Task[None], None] = {}  # which linger, oldest first
 
     async def start(self, port: int) -> asyncio.Server:
-        """Listen on *port* of every address. Raises PortError, or OSError for what has nothing to do with the port."""
+        """Listen on *port* of every IPv4 address. Raises PortError, or OSError for what is not about the port."""
         # by a socket of our own: asyncio's start_server skips an address for which no descriptor is left
         listening = _listening(port)
         try:
@@ -188,7 +188,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def _listening(port: int) -> socket.socket:
-    """Return a listening socket. Raises PortError if the port is the reason that there is none, else OSError."""
+    """Return a socket that listens on IPv4. Raises PortError if the port is why there is none, else OSError."""
     try:
         return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)
     except OSError as error:
@@ -239,7 +239,7 @@ async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """End the answer; read and drop what the client still sends: to close at once could reset the connection."""
+    """Send the end; read and drop what the client still sends: to close with unread bytes resets the connection."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             writer.write_eof()

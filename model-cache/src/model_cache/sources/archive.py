@@ -129,7 +129,7 @@ class Archive:
                 done.add(part.number)
             if part.number in done.numbers:
                 for piece in part.slices:
-                    if piece.file in files:
+                    if piece.file in files:  # the others are whole already
                         progress.add(piece.file.path, piece.end - piece.begin)
         if missing := [part for part in all_parts if part.number not in done.numbers]:
             raise RetryableError(
@@ -158,7 +158,7 @@ class Archive:
                     target.seek(piece.begin)
                     copy(source, target, piece.end - piece.begin, digest)
                     os.fsync(target.fileno())
-        if f"{digest.hexdigest()}  {part.name}" not in self._sums():  # then it is not in _DONE
+        if f"{digest.hexdigest()}  {part.name}" not in self._sums():  # not noted: to be unpacked anew
             raise IntegrityError(f"{self._root / part.name} is not what {SUMS} says; export this part again")
 
     def _sums(self) -> list[str]:

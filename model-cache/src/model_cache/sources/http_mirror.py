@@ -94,7 +94,7 @@ class HttpMirror:
 
     def _fetch(self, file: ManifestFile, into: Path, progress: Progress) -> None:
         """Download one file, in a thread, going on where its body broke off; tries start anew whenever bytes have come.
-        A request without an answer is retried by the session, not here."""
+        Only bodies that break off are retried here: the session does it for requests."""
         # named as the SDK names it, so that either can resume
         part, tried, waited_s = f"{file.path}.incomplete", 0, 0.0
         while True:

@@ -8,7 +8,7 @@ _LISTING_WINDOW_S = 60.0  # at most, over which a listing's rate is measured
 
 
 class TransferLimitError(Exception):
-    """The transfer is too slow or too large to go on; the text says which."""
+    """The download is too slow, or the listing too slow or too large, to go on; the text says which."""
 
 
 class RateLimit:
@@ -29,10 +29,10 @@ class RateLimit:
         self._max_per_s, self._min_per_s, self._window_s = max_per_s, min_per_s, window_s
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()  # for all that follows
-        self._due = self._since = self._left_out_until = clock()
+        self._due = self._since = self._left_out_until = clock()  # bytes due; window begun; waits left out
         self._max_bytes = max_bytes
         self._in_window = self._total = 0  # bytes
-        self._failed: TransferLimitError | None = None  # raised on every call
+        self._failed: TransferLimitError | None = None  # raised on every call until `begin`
 
     def of_listing(self, max_bytes: int) -> "RateLimit":
         """Return the limit for one listing of at most *max_bytes*: not slowed, in a short window: it takes seconds."""
@@ -54,7 +54,7 @@ class RateLimit:
         """Exclude the time since *began*, of a failed request and the wait after it; once, if several threads wait."""
         with self._lock:
             now = self._clock()
-            self._since = min(now, self._since + now - max(began, self._left_out_until))
+            self._since = min(now, self._since + now - max(began, self._left_out_until))  # never after now
             self._left_out_until = now
 
     def count_arrived(self, count: int) -> None:

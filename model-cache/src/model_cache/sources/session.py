@@ -61,7 +61,7 @@ class Session(requests.Session):
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request, also for `get`, with retries; a final error, as 404, is returned. Raises RefusedError."""
-        kwargs["timeout"] = _bounded(kwargs.get("timeout"))
+        kwargs["timeout"] = _bounded(kwargs.get("timeout"))  # `HttpMirror` gives none
         waited_s = 0.0
         for tried in itertools.count(1):
             began = self.rate_limit.now()
