@@ -41,7 +41,7 @@ def _fault(proxy: str) -> str | None:
     try:
         parts = urlsplit(proxy)
         is_address = bool(parts.hostname) and parts.port != 0
-    except ValueError:
+    except ValueError:  # `port` raises it too
         return f"it is no address of a proxy: {_FORM}"
     if parts.scheme.startswith("socks"):
         return f"SOCKS proxies ({parts.scheme}://) are not supported: {_FORM}, or unset it"
