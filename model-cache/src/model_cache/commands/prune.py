@@ -95,7 +95,7 @@ def _real(path: Path) -> Path:
 def _downloads(root: Path, now: float) -> Iterator[Leftover]:
     """Yield staging directories in which nothing has changed for a day; a younger one may be resumed."""
     for path in sorted(root.glob(".staging/*")):
-        if path.is_dir() and now - _changed(path) > STALE_S:
+        if path.is_dir() and now - _last_change(path) > STALE_S:
             lock = root / ".locks" / f"{path.name.rpartition('-')[0]}.lock"  # without -<digest16>
             yield Leftover(path, "a download that was broken off more than a day ago", lock)
 
@@ -106,7 +106,7 @@ def _set_aside(root: Path) -> Iterator[Leftover]:
         yield Leftover(path, "files that were found to be wrong")
 
 
-def _changed(path: Path) -> float:
+def _last_change(path: Path) -> float:
     """Return when a file in the directory was last written, or it itself if it has none, in seconds since the epoch."""
     return max((stat.st_mtime for stat in _stats(path)), default=path.stat().st_mtime)
 

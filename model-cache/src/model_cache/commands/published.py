@@ -44,13 +44,13 @@ class PublishedWeights:
 
     def _snapshots(self) -> Iterator[tuple[Path, Ready]]:
         """Yield each snapshot's directory with its record, links left out; forget those that are gone."""
-        paths = [path for path in self.root.glob("models/*/*/*") if self._is_own(path)]
+        paths = [path for path in self.root.glob("models/*/*/*") if self._is_without_links(path)]
         self._known = {path: read for path, read in dict(self._known).items() if path in paths}
         for path in paths:
             if record := self._record(path):
                 yield path, record
 
-    def _is_own(self, snapshot: Path) -> bool:
+    def _is_without_links(self, snapshot: Path) -> bool:
         """Return whether the path is no link and below none, which could lead out of the volume."""
         below = snapshot.relative_to(self.root)
         return os.path.realpath(snapshot) == os.path.join(os.path.realpath(self.root), below)

@@ -45,14 +45,14 @@ class WeightsHandler:
         if not self._is_authorized(request):
             return problem(401, "a token is needed: MODEL_CACHE_NODE_TOKEN_FILE")
         async with self._one_lookup:
-            return await asyncio.to_thread(self._found, url.path, url.query, request)
+            return await asyncio.to_thread(self._answer_from_disk, url.path, url.query, request)
 
     def _is_authorized(self, request: Request) -> bool:
         """Return whether the request has the token, compared in a time that tells nothing about it."""
         given = request.headers.get("authorization", "").encode()
         return hmac.compare_digest(given, f"Bearer {self._token}".encode())
 
-    def _found(self, path: str, query: str, request: Request) -> Answer:
+    def _answer_from_disk(self, path: str, query: str, request: Request) -> Answer:
         """Return the answer for one path, whose token was right. Reads the disk, so it runs in a thread."""
         match path.strip("/").split("/"):
             case ["v1", "weights", owner, name]:  # `master` is the default revision of ModelScope

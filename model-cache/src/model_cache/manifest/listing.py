@@ -157,14 +157,14 @@ def _file_faults(file: ListedFile, limits: Limits) -> Iterator[str]:
     if type(file.path) is not str or type(file.size) is not int or not isinstance(file.sha256, str | None):
         yield f"{repr(file)[:200]} is no file: its path, size or sha256 is of the wrong type"
         return
-    if len(file.path) > limits.path_bytes or _bytes(file.path) > limits.path_bytes:
+    if len(file.path) > limits.path_bytes or _utf8_length(file.path) > limits.path_bytes:
         yield f"path {_quoted(file.path)} is over {limits.path_bytes:,} bytes"
         return
     for fault, applies in _PATH_FAULTS.items():
         if applies(file.path):
             yield f"path {_quoted(file.path)} {fault}"
     parts = file.path.split("/")
-    if max(map(_bytes, parts)) > limits.name_bytes:
+    if max(map(_utf8_length, parts)) > limits.name_bytes:
         yield f"path {_quoted(file.path)} has a part over {limits.name_bytes} bytes"
     if len(parts) > limits.parts:
         yield f"path {_quoted(file.path)} has over {limits.parts} parts"
@@ -210,7 +210,7 @@ def _quoted(path: str) -> str:
     return repr(path if len(path) <= _MAX_QUOTED else f"{path[:_MAX_QUOTED]}...")
 
 
-def _bytes(text: str) -> int:
+def _utf8_length(text: str) -> int:
     """Return how many bytes the text has in UTF-8, also with a lone surrogate, which `_encodable` is to refuse."""
     return len(text.encode(errors="replace"))
 

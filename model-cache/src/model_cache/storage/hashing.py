@@ -37,16 +37,16 @@ class Hasher:
             on_bytes(more)
 
         try:
-            found = self._mapped(path, count)
+            found = self._by_child(path, count)
         except BaseException:  # of on_bytes, say: the child goes on to write about this file
             self.close()
             raise
         return found or _read(path, on_bytes, counted)
 
-    def _mapped(self, path: Path, on_bytes: OnBytes) -> str | None:
+    def _by_child(self, path: Path, on_bytes: OnBytes) -> str | None:
         """Return the digest by the child; None if it cannot be started, cannot read the file or has died."""
         try:
-            child = self._child = self._child or _started()
+            child = self._child = self._child or _start_child()
             _ask(child, path)
         except OSError:  # no process left to start, or the child has died since the last file
             self.close()
@@ -74,7 +74,7 @@ class Hasher:
         self.close()
 
 
-def _started() -> "subprocess.Popen[bytes]":
+def _start_child() -> "subprocess.Popen[bytes]":
     """Start a child, which runs this file as a program. Raises OSError."""
     words = [sys.executable, "-I", "-S", __file__]  # -S: without site-packages it starts in 10 ms
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603

@@ -29,15 +29,15 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path, flags: int, kind: int) -> Iterator[bool]:
-    """Hold a lock of that *kind* (flock's) until the block ends; yields whether `_locked` got it. Never blocks."""
+    """Hold a lock of that *kind* (flock's) until the block ends; yields whether `_try_lock` got it. Never blocks."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        yield _locked(descriptor, kind)
+        yield _try_lock(descriptor, kind)
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     """Try to lock; False if somebody else has it, True also where the file system knows no locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

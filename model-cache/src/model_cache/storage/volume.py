@@ -120,7 +120,7 @@ class Volume:
         """Return the latest staging directory of this content, whichever run's; None if there is none."""
         found = self._staging_root.glob(f"{self._flat_name}-{digest[:DIGEST_DIGITS]}*")
         return max(
-            (path for path in found if path.is_dir() and not path.is_symlink()),  # not drafts of `_write`
+            (path for path in found if path.is_dir() and not path.is_symlink()),  # not drafts of `_replace`
             key=lambda path: path.stat().st_mtime,
             default=None,
         )
@@ -158,14 +158,14 @@ class Volume:
 
     def record_lock(self, lock: Lockfile) -> None:
         """Write *lock* to the volume at first use, so that later runs fetch the same files, whatever the hub lists."""
-        self._write(self.recorded_lock(lock.revision), lock.text())
+        self._replace(self.recorded_lock(lock.revision), lock.text())
 
     def publish(self, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool) -> Path:
         """Rename the verified staging directory, without foreign files, to the snapshot, which `stage` has made room
         for; write READY.json (*stamps*, by path, are of its verification); link the slug: durably, in this order."""
         manifest = lock.manifest
         staging, snapshot = self.staging(manifest.digest), self.snapshot(manifest.digest)
-        _prune(staging, {f.path for f in manifest.files})
+        _remove_others(staging, {f.path for f in manifest.files})
         _sync(*(path for path in _walk(staging) if path.is_dir()), staging)
         staging.rename(snapshot)
         _sync(self._staging_root, *snapshot.parents[:4])  # up to the root: `prepare` may have made them
@@ -177,10 +177,10 @@ class Volume:
         self, snapshot: Path, lock: Lockfile, stamps: Mapping[str, Stamp], *, locked: bool
     ) -> None:
         """Write READY.json into *snapshot*, verified with these *stamps* by path; remove its withdrawal's record."""
-        self._write(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
+        self._replace(snapshot / READY, ready.record(lock, stamps, locked=locked).to_json())
         self._withdrawal(snapshot).unlink(missing_ok=True)
 
-    def _write(self, path: Path, text: str) -> None:
+    def _replace(self, path: Path, text: str) -> None:
         """Replace the file at *path* atomically and durably; a directory that somebody put there is removed."""
         draft = self._staging_root / f"{self._flat_name}-{path.name}{self._run}"
         with safe_open.writing(self._staging_root, draft.name) as file:
@@ -202,7 +202,7 @@ class Volume:
     def withdraw(self, snapshot: Path, wrong: Sequence[ManifestFile]) -> None:
         """Remove READY.json first, so that no worker starts; then list the *wrong* files and set them aside."""
         self.remove_ready(snapshot)
-        self._write(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
+        self._replace(self._withdrawal(snapshot), json.dumps({"files": [file.path for file in wrong]}) + "\n")
         quarantine = safe_open.make(self._root, f".quarantine/{self._flat_name}-{snapshot.name}")
         for file in wrong:
             with suppress(FileNotFoundError):  # a file that is missing is wrong too
@@ -295,12 +295,12 @@ def _bytes_there(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield all below *root*, no link followed; children before their directory, so that `_prune` can remove it."""
+    """Yield all below *root*, no link followed; children before their directory, for `_remove_others` to empty it."""
     for directory, names, files in os.walk(root, topdown=False):
         yield from (Path(directory, name) for name in files + names)
 
 
-def _prune(root: Path, wanted: set[str]) -> None:
+def _remove_others(root: Path, wanted: set[str]) -> None:
     """Remove all files below *root* but those *wanted* (the SDK leaves parts), and directories that are then empty."""
     for path in _walk(root):
         if path.is_dir() and not path.is_symlink():

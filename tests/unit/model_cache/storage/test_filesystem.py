@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_cache.storage.filesystem import is_local, kind
+from model_cache.storage.filesystem import is_local, type_of
 
 TABLE = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -28,12 +28,12 @@ TABLE = """\
 )
 def test_the_innermost_mount_counts(directory: str, expected: str) -> None:
     """Whole names are compared, and blanks are put back."""
-    assert kind(Path(directory), TABLE) == expected
+    assert type_of(Path(directory), TABLE) == expected
 
 
 def test_a_later_mount_covers_an_earlier_one() -> None:
     """Both are in the table."""
-    assert kind(Path("/weights"), [*TABLE, "33 22 0:43 / /weights rw - tmpfs none rw"]) == "tmpfs"
+    assert type_of(Path("/weights"), [*TABLE, "33 22 0:43 / /weights rw - tmpfs none rw"]) == "tmpfs"
 
 
 def test_here(tmp_path: Path) -> None:
