@@ -22,7 +22,7 @@ _UUID = re.compile(r"[A-Za-z0-9-]{1,100}")
 _HOLDER_BYTES = 4096  # that are read of a lock file, as launchers do
 _TURN_WITHIN_S = 5.0  # longest wait for `turn.lock`; a launcher that waits for it gives up after 2 s
 _LOOK_AGAIN_S = 0.01  # between two tries to lock it
-_NOT_THERE = ("N/A", "[N/A]", "Not Supported", "[Not Supported]")
+_NOT_THERE = ("N/A", "[N/A]", "Not Supported", "[Not Supported]")  # as nvidia-smi's versions put it
 
 
 class HostError(Exception):
@@ -139,7 +139,7 @@ def _unexpected(said: str) -> HostError:
 
 def _holder(slots: Path, uuid: str) -> str:
     """Return the slug whose launcher has locked the GPU's file on the volume `gpu-slots`; `""` if none has, or there is
-    no file, or the launcher has not written its slug yet. Takes locks itself for a moment. Raises HostError."""
+    no file, or the file names no slug (`_slug_in`). Takes locks itself for a moment. Raises HostError."""
     with ExitStack() as open_files:
         try:
             turn, slot = (_open(slots / name, open_files) for name in ("turn.lock", uuid))
@@ -184,5 +184,5 @@ def _slug_in(slot: int) -> str:
     try:
         slug = documents.parse_json(os.pread(slot, _HOLDER_BYTES, 0))["slug"]
     except (ValueError, KeyError, TypeError):
-        return ""  # locked a moment ago, and its holder not written yet
+        return ""  # launchers write it before they release `turn.lock`: it is another program's lock or text
     return slug if isinstance(slug, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", slug) else ""
