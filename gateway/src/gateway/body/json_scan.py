@@ -276,7 +276,7 @@ class JsonScan:
         self._after_string = behind
         self._at += 1
         self._next = STRING
-        if self._at < self._size:
+        if self._at < self._size:  # else the next step raises
             self._read_string()
 
     def _read_string(self) -> None:

@@ -91,7 +91,7 @@ def boundary_of(content_type: bytes) -> bytes:
 
 def model_in_part(body: bytes, start: int, end: int) -> str | None:
     """Return the value of the part body[start:end] if it is the field `model`, else None. Raises InvalidRequest."""
-    behind = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD_BYTES))
+    behind = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD_BYTES))  # where its head ends
     head = body[start : behind if behind >= 0 else min(end, start + MAX_HEAD_BYTES)]
     if behind < 0 and end - start > MAX_HEAD_BYTES:
         raise InvalidRequest(f"The head of a part of the form is longer than {MAX_HEAD_BYTES} bytes")

@@ -219,9 +219,10 @@ class ClientConnection:
                     self._listener.turns.add(self._read_more_chunks)
 
     def _read_more_chunks(self) -> bool:
-        """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left)."""
+        """Parse the next TURN_BYTES of received chunks; `Turns` calls it again while it returns True (more is left).
+        If the body was refused meanwhile, only resume reading: what still comes is dropped."""
         if not self.transport.is_closing():
-            self.transport.resume_reading()  # _read_body pauses it again if chunks are left; else go on
+            self.transport.resume_reading()  # _read_body pauses it again if chunks are left
             if self._phase is BODY:
                 self._safely(self._read)
         self._has_turn = (
@@ -313,7 +314,7 @@ class ClientConnection:
         """Go on after an answer: linger, become idle, or parse the next request. `ClientRequest._finish` calls it."""
         request, self._request, self._framing = self._request, None, None
         self._since = self._loop.time()
-        if request is None or self.transport.is_closing():
+        if request is None or self.transport.is_closing():  # lost, or soon
             return
         if self._phase is LAST or not request.keep_alive or self._listener.closing:
             self._linger()

@@ -117,7 +117,7 @@ class Exchange:
         self._receiver.on_fault(fault)
 
     def finish(self) -> None:
-        """Let go of the connection, which may run another exchange now, and call the receiver's on_end."""
+        """Let go of the connection, which may run another one now, and call on_end, unless the exchange is over."""
         self._connection = None
         if not self.over:
             self._become(AnswerState.COMPLETE)
