@@ -64,7 +64,7 @@ def verify(settings: Settings, prompt: str) -> str:
     """What a good result is called; raises `WeightsError` or `VerifyError`."""
     snapshot = find(settings.weights_dir, settings.slug)
     Check().run(snapshot)
-    size = sum(file.stat.size for file in snapshot.files)
+    size = sum(file.stamp.size for file in snapshot.files)
     if size > (free := free_memory()):
         raise VerifyError(MEMORY, f"the weights are {size:,} bytes and {free:,} bytes of memory are free")
     try:

@@ -12,5 +12,4 @@
 | `settings`   | the variables `LAUNCHER_*`                                                        |
 
 Each imports only what stands below it; `engine` and `process` know nothing of each other (import-linter holds both).
-Standard library only: the package runs under whatever Python a vLLM image brings, from 3.11 on.
-"""
+Standard library only: the package runs under whatever Python a vLLM image brings, from 3.11 on."""

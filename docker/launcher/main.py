@@ -1,8 +1,7 @@
 """The two programs: run a worker, or check one's health (the container's health check).
 
 Exit codes of a worker: 0 stopped as asked, 2 a setting is missing or wrong, 137 vLLM had to be killed.
-Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more.
-"""
+Exit codes of `health`: 0 vLLM answers, 1 it does not, 2 a setting is missing or wrong; one line says more."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from launcher.status.state import State
 from launcher.supervisor import Supervisor
 
 _HEALTH_TIMEOUT_S = 2.0  # of the container's health check
-_DRAIN_S = 0.5  # for the last output, at the end
+_DRAIN_S = 0.5  # for the last output, at the end, of stdout and then of stderr
 _WRONG_SETTING = 2  # exit code
 
 
@@ -32,8 +31,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _worker(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run as process 1 of a worker's container until vLLM is ended for good; return the exit code. What stdout and
-    stderr do not take within half a second at the end is lost."""
+    """Run as process 1 of a worker's container until a stop signal has come and vLLM has ended; return the exit code.
+    Output that stdout or stderr does not take within half a second each at the end is lost."""
     with Init() as init:
         _write_first_state(settings)
         out, err = (_outlet(descriptor, settings.slug) for descriptor in (1, 2))
@@ -44,7 +43,7 @@ def _worker(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def _outlet(descriptor: int, slug: str) -> Outlet:
-    """Return an outlet for stdout (1) or stderr (2) that says in a line of the launcher's log what it dropped."""
+    """Return an outlet for stdout (1) or stderr (2) that writes a line of the launcher's log where it dropped some."""
 
     def note(lost: int) -> bytes:
         problem = "nobody read the output for so long that some was dropped here"
@@ -54,7 +53,7 @@ def _outlet(descriptor: int, slug: str) -> Outlet:
 
 
 def _write_first_state(settings: Settings) -> None:
-    """Make the state folder, remove a file left by an earlier run that would refuse all clients (`admission`), and
+    """Make the state folder, remove a file left by an earlier container that would refuse clients (`admission`), and
     write the first state. Raises `SettingsError`; later failures are only logged: by then vLLM may be serving."""
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -75,5 +74,5 @@ def _health(settings: Settings) -> int:
     known = state.read(settings.state_file)
     doing = known.describe() if known else "no launcher has written its state"
     said = f"healthy: {doing}\n" if problem is None else f"unhealthy ({problem}): {doing}\n"
-    sys.stdout.buffer.write(said.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.write(said.encode("utf-8", "backslashreplace"))  # in any locale
     return 0 if problem is None else 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 STATE_DIR = "/run/octet"  # default of `LAUNCHER_STATE_DIR`, which `admission` needs inside vLLM, too
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
-_MAX_S = 1e6  # longest time that a setting may have, in seconds (11 days)
+_MAX_S = 1e6  # longest time that a setting may have, in seconds (11 days): more is taken for a mistake
 
 
 class Capability(StrEnum):
@@ -50,7 +50,7 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read every `LAUNCHER_*` variable, first of all; raises `SettingsError` for the first that is wrong."""
+        """Read every `LAUNCHER_*` variable, as the first thing of all. Raises `SettingsError` for one that is wrong."""
         given = _Variables(environ)
         return cls(
             slug=given.slug("LAUNCHER_SLUG"),
@@ -64,10 +64,10 @@ class Settings:
             hang_after_s=given.seconds("LAUNCHER_HANG_AFTER_S", "300", or_never=True),
             warm_s=given.seconds("LAUNCHER_WARM_S", "600", or_never=True),
             warms=given.capabilities("LAUNCHER_WARMS", "text"),
-            gpus=given.whole("LAUNCHER_GPUS", "0", "a number of GPUs", range(1025)),
+            gpus=given.whole("LAUNCHER_GPUS", "0", "a number of GPUs", range(1025)),  # 0: claims none
             gpu_slots_dir=given.path("LAUNCHER_GPU_SLOTS_DIR", "/gpu-slots"),
             cache_dir=given.path("LAUNCHER_CACHE_DIR", "/cache"),
-            ops_port=given.whole("LAUNCHER_OPS_PORT", "8003", "a port number", range(65536)),
+            ops_port=given.whole("LAUNCHER_OPS_PORT", "8003", "a port number", range(65536)),  # 0: none
         )
 
     @property
@@ -114,6 +114,7 @@ class _Variables:
         return tuple(words)
 
     def capabilities(self, name: str, default: str) -> tuple[Capability, ...]:
+        """Return the words of a list with blanks; none if it is all blank, which turns the warm-up off."""
         text = self.text(name, default)
         try:
             return tuple(Capability(word) for word in text.split())

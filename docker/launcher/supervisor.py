@@ -2,21 +2,19 @@
 
 Runs in the main thread, which waits only in `Init.wait`; what may block for long runs in other threads (`background`).
 
-- Weights missing or wrong: logged once, with the command that repairs them. They are checked again every second, and
-  vLLM starts once they are in order.
-- GPUs held by other workers: logged once, with who holds which. The claim is repeated every second, and vLLM starts
-  once enough are free. GPUs once claimed are kept across all crashes of vLLM until the launcher ends.
+- Weights missing or wrong: logged once, with the command that repairs them. They are checked again every second.
+- GPUs held by other workers: logged once, with who holds which. The claim is repeated every second. GPUs once claimed
+  are kept across all crashes of vLLM until the launcher ends or a configuration error is found.
 - A configuration error: logged in vLLM's own words. The launcher waits, unhealthy and without GPUs, to be stopped.
 - A crash: logged with exit code or signal and the time of the next run, which comes after the back-off.
-- A standstill (`stall_detector`): logged with what has not moved and for how long. vLLM is ended, if need be by
-  SIGKILL, and the run counts as a crash.
-- Before clients' requests are admitted (`admission`), vLLM is warmed up for a bounded time (`warming`). If a run
-  ends meanwhile, it is a crash, and later runs are not warmed up. If requests are unanswered when the time is up and
-  nothing moves, it is a standstill.
-- SIGTERM or SIGINT: new requests are refused from then on (`admission`). A moment later the signal goes to vLLM's main
-  process, which gets the rest of the grace period, and then SIGKILL goes to its group. With no vLLM running the
-  launcher ends at once.
-"""
+- A standstill (`stall_detector`): logged with what has not moved and for how long. vLLM is ended, by SIGKILL if need
+  be, and started again as after a crash.
+- Before clients' requests are admitted (`admission`), vLLM is warmed up for a bounded time (`warming`). If it ends by
+  itself meanwhile, it is a crash. If requests are unanswered when the time is up and nothing moves, it is a standstill.
+  After either, later runs are not warmed up, unless it was a standstill without one answer (`_give_up_warm_up`).
+- SIGTERM or SIGINT: new requests are refused from then on (`admission`). A moment later (at once if vLLM was not ready)
+  the signal goes to vLLM's main process, which gets the rest of the grace period, and then SIGKILL goes to all its
+  processes. With no vLLM running the launcher ends at once."""
 
 import signal
 import time
@@ -49,8 +47,8 @@ from launcher.status.state import Trouble
 STOPPED = 0  # no vLLM was running, or it ended within its grace period
 KILLED = 128 + signal.SIGKILL  # vLLM had to be killed after its grace period
 _RECHECK_S = 1.0  # between two tries to get weights or GPU locks
-_KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL
-_TO_ENGINE_S = 2.0  # within which an admitted request reaches the engine
+_KILL_S = 5.0  # longest wait for vLLM to end after SIGKILL; a process that hangs in the driver does not end
+_TO_ENGINE_S = 2.0  # within which an admitted request passes from vLLM's API server to its engine
 _HANG_GRACE_S = 2.0  # from SIGTERM to SIGKILL for a vLLM that stands still; it may log a last line
 _AFTER_CHANGES = "with serve.yaml or the command mended"  # end of the advice after a configuration error
 _ENDED = {Kind.CRASH: "crashed", Kind.HANG: "hung"}  # what vLLM did, for the state file
@@ -128,8 +126,8 @@ class Supervisor:
         return self._await(self._find_weights, self._report_weights)
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
-        """Wait until this worker has its GPUs, and return them, those of the run before if there was one. None if told
-        to stop first. Raises `StartError` if nvidia-smi cannot be started now, but perhaps later."""
+        """Wait until this worker has its GPUs, and return them, those of the run before if there was one. None once
+        told to stop, which it waits for after a `GpusError`. Raises `StartError` if nvidia-smi may be started later."""
         try:
             seen = () if self._gpu_locks.are_claimed else gpus.visible(self._init)
             mine = self._await(lambda: self._gpu_locks.claim(seen), self._report_busy_gpus)
@@ -147,7 +145,7 @@ class Supervisor:
         self, attempt: Callable[[], _Found], say: Callable[[WeightsError | BusyError], None]
     ) -> _Found | None:
         """Call `attempt` in a thread (a disk or a lock may block) every second until it succeeds, and return its
-        result. None if told to stop first. `say` is called with an error only if it differs from the one before."""
+        result. None if told to stop first. `say` gets an error only if its text is not that of the one before."""
         said = None
         while not self._init.stopping:
             try:
@@ -171,7 +169,7 @@ class Supervisor:
         return snapshot
 
     def _serve(self, vllm: Process, watch: Watch) -> int | None:
-        """Follow a run of vLLM until it ends or stands still. Return its exit code; None if told to stop before."""
+        """Follow a run until vLLM ends. Return its exit code, but None whenever a stop signal has come, even then."""
         self._progress.advance(Phase.STARTING)
         self._follow_start_up(vllm, watch)
         while vllm.exit_code is None and not self._init.stopping:
@@ -194,8 +192,8 @@ class Supervisor:
         poll.close()
 
     def _warm(self, vllm: Process, watch: Watch) -> None:
-        """Warm vLLM up if this run has a key for it, then admit all requests: the worker is ready. Neither is done once
-        vLLM has ended or a stop signal has come. `watch` must not take the warm-up's requests for a client's."""
+        """Warm vLLM up if this run has a key for it, then admit all requests: the worker is ready. Nobody is admitted
+        if vLLM has ended or a stop signal has come. `watch` must not take the warm-up's requests for a client's."""
         if self._warm_up_key:
             self._progress.advance(Phase.WARMING)
             watch.leave_out(self._send_warm_up(vllm, self._warm_up_key))
@@ -204,9 +202,9 @@ class Supervisor:
             self._progress.advance(Phase.READY)
 
     def _send_warm_up(self, vllm: Process, key: bytes) -> int:
-        """Run the warm-up to its end and log it. Return how many of its requests vLLM may count as finished."""
-        settings = self._settings
-        steps = plan(settings.warms)
+        """Run the warm-up until it is over, vLLM has ended or a stop signal has come, and log it. Return how many of
+        its requests vLLM may count as finished: those that `Watch` leaves out."""
+        settings, steps = self._settings, plan(self._settings.warms)
         warming = Warming(settings.port, key, steps, settings.warm_s, settings.hang_after_s)
         while not warming.over and vllm.exit_code is None and not self._init.stopping:
             warming.tick()
@@ -221,16 +219,17 @@ class Supervisor:
         return warming.own
 
     def _give_up_warm_up(self, warming: Warming) -> None:
-        """Turn the warm-up off for later runs: vLLM ended during it, and might do so every time. Not after a hang
-        without one answer, since without a warm-up clients would be let in to such a vLLM."""
+        """Turn the warm-up off for later runs: vLLM ended during it, and might do so every time. Keep it on after a
+        hang without one answer, since without a warm-up clients would be let in to such a vLLM."""
         if self._standstill and not warming.answers:
             return
         self._warms_up = False
         self._log.error("not-warmed", problem="vLLM ended while it was warmed: its next runs are not")
 
     def _close_for_warming(self) -> bytes | None:
-        """Admit only requests with the returned key from the next start of vLLM on; None if the run gets no warm-up and
-        all requests are admitted. Called before the start, so that vLLM never answers clients before its warm-up."""
+        """Admit only requests with the returned key, or all, and return None, if the run gets no warm-up. None also if
+        the folder cannot be written (logged): nothing changes before `_admit_all`. Called before the start, so that
+        vLLM answers no client before its warm-up."""
         try:
             if self._warms_up:
                 return admission.close_but_for_key(self._settings.state_dir)
@@ -240,7 +239,7 @@ class Supervisor:
         return None
 
     def _admit_all(self) -> None:
-        """Admit all requests from now on; if the state folder cannot be written, log that they stay shut out."""
+        """Admit all requests from now on, as vLLM is ready; if the folder cannot be written, log that they stay out."""
         try:
             admission.open_to_all(self._settings.state_dir)
         except OSError as error:
@@ -260,7 +259,8 @@ class Supervisor:
             self._progress.observe(line)
 
     def _stop(self, vllm: Process) -> int:
-        """Refuse new requests, pass the stop signal on, and kill vLLM after the grace period. Return the exit code."""
+        """Refuse new requests if clients were let in, pass the stop signal on (there is one: `or` is for mypy), and
+        kill vLLM after the grace period. Return the launcher's exit code, at once if vLLM has ended already."""
         number, grace_s = self._init.stop_signal or signal.SIGTERM, self._settings.stop_grace_s
         deadline, serves = time.monotonic() + grace_s, self._progress.was_ready
         self._progress.enter(Phase.STOPPING)
@@ -272,12 +272,13 @@ class Supervisor:
             self._log.info("stopped", exit_code=vllm.exit_code)
             return STOPPED
         self._log.error("killed", grace_s=grace_s)
-        vllm.kill_group()
+        vllm.kill_tree()
         self._ends_within(vllm, _KILL_S)
         return KILLED
 
     def _refuse_requests(self, vllm: Process) -> None:
-        """Refuse new requests, then wait 2 s for those admitted before to reach the engine, which completes them."""
+        """Refuse new requests, then wait 2 s (or half the grace period) for those admitted before to reach the engine,
+        which completes them even after the stop signal (`shutdown-timeout` in serve.yaml)."""
         try:
             admission.close(self._settings.state_dir)
         except OSError as error:  # a full tmpfs: requests may be cut short
@@ -286,14 +287,14 @@ class Supervisor:
         self._ends_within(vllm, min(_TO_ENGINE_S, self._settings.stop_grace_s / 2))
 
     def _end_standstill(self, vllm: Process, standstill: str) -> None:
-        """Log the standstill and end vLLM, with SIGKILL if need be. Return once it has ended, or when told to stop: as
-        long as it has not ended it may hold its GPUs' memory, so no other vLLM is started."""
+        """Log the standstill and end vLLM, with SIGKILL if need be. Return once it has ended, or, if SIGKILL does not
+        end it, when told to stop: until it ends it may hold its GPUs' memory, so no other vLLM is started."""
         self._standstill, limit_s = standstill, self._settings.hang_after_s
         self._log.error("hang", problem=standstill, run=self._progress.run, hang_after_s=limit_s)
         vllm.signal(signal.SIGTERM)
         if self._ends_within(vllm, _HANG_GRACE_S):
             return
-        vllm.kill_group()
+        vllm.kill_tree()
         if not self._ends_within(vllm, _KILL_S):
             self._log.error("not-ended", problem="SIGKILL has not ended vLLM", mend="restart the host")
         while vllm.exit_code is None and not self._init.stopping:
@@ -307,19 +308,19 @@ class Supervisor:
         return vllm.exit_code is not None
 
     def _handle_end(self, exit_code: int, tail: Sequence[str]) -> None:
-        """Decide why vLLM ended unasked or hung: wait to be stopped after a configuration error, else back off."""
+        """Decide why a run ended without a stop signal: wait for one after a configuration error, else back off."""
         verdict = classify(
-            exit_code, tail, was_ready=self._progress.has_answered, standstill=self._standstill
+            exit_code, tail, has_answered=self._progress.has_answered, standstill=self._standstill
         )
         if verdict.kind is Kind.CONFIGURATION:
             self._wait_misconfigured(verdict.cause or f"exit code {exit_code}", exit_code, _AFTER_CHANGES)
         else:
             self._back_off(verdict, exit_code)
 
-    def _wait_misconfigured(self, cause: str, exit_code: int | None, first: str) -> None:
-        """Log the error, release the GPUs and wait for a stop signal: it takes a person, and a new container. `first`
-        ends the advice: what must be changed before. `exit_code` is None if no vLLM was started."""
-        mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {first}"
+    def _wait_misconfigured(self, cause: str, exit_code: int | None, changes: str) -> None:
+        """Log the error, release the GPUs for others and wait for a stop signal: it takes a person, and a new
+        container. `changes` ends the advice: what else must be changed. `exit_code` is None if no vLLM was started."""
+        mend = f"docker compose up -d --build --force-recreate {self._settings.slug}, {changes}"
         self._progress.enter(Phase.MISCONFIGURED, Trouble.CONFIGURATION, cause)
         self._log.error("configuration-error", problem=cause, mend=mend, exit_code=exit_code)
         self._gpu_locks.release()
@@ -334,13 +335,13 @@ class Supervisor:
             self._wait_misconfigured(str(error), None, _AFTER_CHANGES)
 
     def _back_off(self, verdict: Verdict, exit_code: int | None) -> None:
-        """Count and log a crash or hang, and wait for the pause. `exit_code` is None if vLLM could not be started."""
+        """Count and log a crash or hang, and wait for the pause. `exit_code` is None if nothing could be started."""
         self._backoff = self._backoff.after_crash(self._progress.ready_s)
         delay = self._backoff.delay_s
         name = None if exit_code is None else signal_name(exit_code)
         how = verdict.cause if verdict.kind is Kind.HANG else name or f"exit code {exit_code}"
-        what = verdict.cause if exit_code is None else f"vLLM {_ENDED[verdict.kind]}: {how}"
-        self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], what)
+        problem = verdict.cause if exit_code is None else f"vLLM {_ENDED[verdict.kind]}: {how}"
+        self._progress.enter(Phase.BACK_OFF, _TROUBLES[verdict.kind], problem)
         self._log.error(
             "crash",
             exit_code=exit_code if name is None else None,
@@ -356,7 +357,7 @@ class Supervisor:
 
     def _report_weights(self, error: Exception) -> None:
         """Log why there are no weights, and write it to the state file, with the command that repairs them. `_await`
-        calls it (and `_report_busy_gpus`) when a try fails for another reason than the one before."""
+        calls it (or `_report_busy_gpus`) when a try fails for another reason than the one before."""
         mend = f"docker compose up {self._settings.slug}-weights"
         is_corrupt = isinstance(error, CorruptError)
         trouble = Trouble.WEIGHTS_CORRUPT if is_corrupt else Trouble.WEIGHTS_MISSING
@@ -372,11 +373,11 @@ class Supervisor:
         )
 
     def _log_unwatched(self, watch: Watch) -> None:
-        """Log, once for all runs, that no standstill can be found, because vLLM's /metrics is too large."""
+        """Log, once for all runs, that no standstill can be found, because vLLM's /metrics is too large to be read."""
         if watch.is_unreadable and not self._logged_unwatched:
             self._logged_unwatched = True
             self._log.error("not-watched", problem="vLLM's /metrics is too large to tell a standstill by")
 
     def _log_hashing(self, file: File) -> None:
-        """Log that a file with another stat is hashed, which may take long; `Check` calls it, in its thread."""
-        self._log.info("weights-hash", file=file.path, bytes=file.stat.size)
+        """Log that a file whose stamp differs is hashed, which may take minutes; `Check` calls it, in its thread."""
+        self._log.info("weights-hash", file=file.path, bytes=file.stamp.size)

@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _ALWAYS_ADMITTED = {"/metrics"}
 _NOBODY = b"nobody"  # content of the file while the worker stops: a key that no request has
 _MAX_KEY = 256  # bytes of the file that are read; a key has 32
-_MAX_BODY_BYTES = 1 << 26  # of a refused request's body; the gateway lets less through
+_MAX_BODY_BYTES = 1 << 26  # read of a refused request's body (64 MiB); the gateway's default limit is 50 MiB
 
 
 def closed_file(state_dir: Path) -> Path:
@@ -40,7 +40,7 @@ def close_but_for_key(state_dir: Path) -> bytes:
 
 
 def close(state_dir: Path) -> None:
-    """Admit nothing from now on, since the worker stops. Raises `OSError`."""
+    """Admit nothing but `/metrics` from now on, since the worker stops. Raises `OSError`."""
     safe_open.replace(closed_file(state_dir), _NOBODY.decode())
 
 
@@ -71,7 +71,7 @@ class Admission:
         self._state_dir = os.environ.get("LAUNCHER_STATE_DIR") or STATE_DIR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request for vLLM's server, or another ASGI scope such as `lifespan`, which is always passed on."""
+        """Handle one request for vLLM's server. Other ASGI scopes (`lifespan`, a WebSocket) are always passed on."""
         is_always_admitted = scope["type"] != "http" or scope["path"] in _ALWAYS_ADMITTED
         wanted = None if is_always_admitted else key_wanted(self._state_dir)
         if wanted is None or has_key(wanted, scope["headers"]):
@@ -82,14 +82,14 @@ class Admission:
 
 
 def has_key(wanted: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a request's headers contain the wanted key, which none does while the worker stops."""
+    """Return whether the headers contain the key; False for every request while the worker stops."""
     return wanted != _NOBODY and any(
         name == KEY_HEADER and secrets.compare_digest(value, wanted) for name, value in headers
     )
 
 
 async def _drain(receive: Receive) -> None:
-    """Read a refused request's body and drop it: an answer sent before its end could be lost to a connection reset."""
+    """Read a refused request's body and drop it, 64 MiB at most: an answer before its end could be lost to a reset."""
     size = 0
     while (message := await receive()).get("more_body") and size < _MAX_BODY_BYTES:
         size += len(message.get("body", b""))

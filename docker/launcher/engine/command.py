@@ -8,12 +8,12 @@ from launcher.settings import Settings
 
 
 def command_line(settings: Settings, snapshot: Path, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return program, weights, serve.yaml, address, middleware, then `arguments`: the last of equal options wins."""
+    """Return the command for `process.start`. `arguments` are last, as vLLM takes the last of options given twice."""
     return (
         *settings.command,
         str(snapshot),
         *("--config", str(settings.serve_config)),
-        *("--host", "0.0.0.0", "--port", str(settings.port)),
+        *("--host", "0.0.0.0", "--port", str(settings.port)),  # the gateway is in another container
         *("--middleware", admission.MIDDLEWARE),
         *arguments,
     )

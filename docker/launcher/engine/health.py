@@ -1,5 +1,4 @@
-"""Ask vLLM's `/health`: once for the container's health check (`check`), or again and again during a start
-(`HealthPoll`, in the supervisor's loop)."""
+"""Asks vLLM's `/health`: once for the container's health check (`check`), or each second of a start (`HealthPoll`)."""
 
 import math
 import select
@@ -10,7 +9,7 @@ from launcher.engine import question
 from launcher.engine.question import OK, Question
 
 _EVERY_S = 1.0  # between two polls, and the time that one may take
-_RETRY_S = 0.25  # a request that could not be sent at once is sent a moment later
+_RETRY_S = 0.25  # between two tries of `check` to send, while it still connects: it waits for input only
 
 
 def check(port: int, timeout_s: float) -> str | None:
@@ -53,18 +52,18 @@ class HealthPoll:
             yield self._question.fileno()
 
     def tick(self) -> bool:
-        """Read what has arrived, ask again when it is due. Return True once an answer with status 200 is complete."""
+        """Read what has arrived, ask again when it is due. Return True if an answer with status 200 is now complete."""
         if self._question:
             self._question.pump()
         if self._question and self._question.over:
-            answer, self._question = _problem_in(self._question), None
-            return answer is None
+            problem, self._question = _problem_in(self._question), None
+            return problem is None
         if self._question is None and self._clock() >= self._next:
             self._next = self._clock() + _EVERY_S
             self._question = Question(self._port, self._request, _EVERY_S, self._clock)
         return False
 
     def close(self) -> None:
-        """Close the open request, if there is one, as the start is over."""
+        """Close the open request, if there is one: vLLM is ready or has ended, or the launcher is told to stop."""
         if self._question:
             self._question.close()

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the launcher and its vLLM are doing. A start-up goes through those up to READY in this order."""
+    """What the launcher and its vLLM are doing. Those up to READY are a start-up's, in this order; it may skip some."""
 
     WEIGHTS_CHECK = "weights-check"
     WAITING_FOR_GPUS = "waiting-for-gpus"
@@ -27,7 +27,7 @@ class Phase(StrEnum):
 
     @property
     def is_up_to_ready(self) -> bool:
-        """Return whether this is a phase of a start-up, from the first to READY itself; `Timeline.advance` asks."""
+        """Return whether this is a start-up's phase, READY included; `Timeline.advance` moves on only from these."""
         return self in _UP_TO_READY
 
 
@@ -78,12 +78,12 @@ class Timeline:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def advance(self, phase: Phase, now: float) -> "Timeline":
-        """Return the timeline moved on to `phase`; itself if that is not later, or no start-up is under way."""
+        """Return the timeline moved on to `phase`, one up to READY; itself if it is that far, or in no start-up."""
         if not self.phase.is_up_to_ready or _UP_TO_READY.index(phase) <= _UP_TO_READY.index(self.phase):
             return self
         return self.enter(phase, now)
 
     def enter(self, phase: Phase, now: float) -> "Timeline":
-        """Return the timeline with `phase` as the current one, whichever it is."""
+        """Return the timeline with `phase` as the current one, whichever it is; the time of the one before is added."""
         spent = {**self.seconds, self.phase.value: round(now - self.since, 3)}
         return replace(self, phase=phase, since=now, seconds=spent)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 _GET = b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\n%s\r\n"
 METRICS_REQUEST = _GET % (b"/metrics", b"")
 _ONE_TOKEN = b'{"prompt": "1", "max_tokens": 1, "temperature": 0}'
-# for a completion of one token; a model that generates no text answers 4xx, which also counts
+# for a completion of one token; a model that generates no text answers 4xx, which shows no less that vLLM works
 TOKEN_REQUEST = (
     b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_ONE_TOKEN), _ONE_TOKEN)
@@ -58,7 +58,7 @@ class Question:
         self.pump()
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, for `poll`; -1 if no socket could be made."""
+        """Return the socket's descriptor, for `poll`; -1 if no socket could be made, or it is closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
     @property
@@ -67,14 +67,14 @@ class Question:
         return None if self._timeout_s is None else self._began + self._timeout_s - self._clock()
 
     def pump(self) -> None:
-        """Send and receive what is possible without blocking, and fail the request if its time is up."""
+        """Send and receive what is possible without blocking, then fail the request if its time is up."""
         if self.over or self._socket is None:
             return
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
             while not self.over:
-                self._take(self._socket.recv(_READ_BYTES))
+                self._keep(self._socket.recv(_READ_BYTES))
         except BlockingIOError:
             if self.left_s is not None and self.left_s <= 0:
                 self.fail(f"no answer within {self._timeout_s:.3g} s")
@@ -83,7 +83,7 @@ class Question:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status; None before the answer is complete, after a failure, and for bytes that are not HTTP."""
+        """The status of a complete answer; None before that, after a failure, and for bytes that are not HTTP."""
         found = _STATUS.match(self._received) if self.over and not self.problem else None
         return int(found[1]) if found else None
 
@@ -98,7 +98,7 @@ class Question:
         return bytes(self._received).partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:
-        """Close the connection and set `over`, after the answer or before: vLLM aborts a request not yet answered."""
+        """Close the connection and set `over`: at the answer's end, or as the owner gives up; vLLM then aborts it."""
         self.over = True
         if self._socket is not None:
             self._socket.close()
@@ -109,7 +109,7 @@ class Question:
         self._received.clear()
         self.close()
 
-    def _take(self, chunk: bytes) -> None:
+    def _keep(self, chunk: bytes) -> None:
         """Keep received bytes; an empty chunk (vLLM closed the connection) is the end, too many bytes are a failure."""
         self._received += chunk
         if len(self._received) > _MAX_ANSWER_BYTES:

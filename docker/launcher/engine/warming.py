@@ -124,8 +124,8 @@ class Warming:
         hang_after_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`port` is on 127.0.0.1; `key` gets the requests past `admission`; `limit_s` is the time for all steps.
-        `standstill` is reported after `hang_after_s` without a sign of life; 0 means never."""
+        """Ask nothing yet. `port` is on 127.0.0.1; `key` gets the requests past `admission`; `limit_s` is the time for
+        all steps. `standstill` is reported after `hang_after_s` without a sign of life; 0 means never."""
         self._port = port
         self._key = key
         self._steps = list(steps)  # those that have not begun
@@ -136,14 +136,14 @@ class Warming:
         self._step: Step | None = None
         self._began = clock()  # this step
         self._asked: list[Question] = []  # this step's requests
-        self._answers = self._answered = 0  # requests answered in earlier steps, and in this one
+        self._answers_before = self._answers_now = 0  # requests answered in earlier steps, and in this one
         self.own = 0
         self.done: list[str] = []
         self.problems: list[str] = []
 
     @property
     def over(self) -> bool:
-        """Whether the last step has ended, or the time is up and nothing is open."""
+        """Whether all steps have ended, or were given up as the time was up and no request is open."""
         return not self._steps and self._step is None
 
     @property
@@ -160,8 +160,8 @@ class Warming:
 
     @property
     def answers(self) -> int:
-        """How many requests got a complete answer, with any status. The supervisor asks whether any has."""
-        return self._answers + self._answered
+        """How many requests got a complete answer, with any status. `Supervisor._give_up_warm_up` asks for it."""
+        return self._answers_before + self._answers_now
 
     def readers(self) -> Iterator[int]:
         """Yield the descriptors of open requests, for the caller to wait on."""
@@ -169,10 +169,10 @@ class Warming:
         yield from self._signs.readers()
 
     def tick(self) -> None:
-        """Read what has arrived, and begin the next step once this one is complete. If the time is up, fail the open
-        requests, but if a standstill is looked for only after a later sign of life: until then it may be one."""
+        """Read what has arrived, and begin the next step once this one is complete. Once the time is up, fail the open
+        requests: if `standstill` may be found, only after a later sign of life, else at once."""
         self._read_answers()
-        if self._is_late and (self._signs.last >= self._until or not self._may_stand_still):
+        if self._is_late and (self._signs.sign_at >= self._until or not self._may_stand_still):
             for question in self._open():
                 question.fail(f"no answer within {self._clock() - self._began:.1f} s")
         if self._step and all(question.over for question in self._asked):
@@ -194,7 +194,7 @@ class Warming:
 
     @property
     def _may_stand_still(self) -> bool:
-        """Whether a standstill is looked for, and /metrics can show one."""
+        """Whether a standstill is looked for at all (`hang_after_s`), and /metrics can be read to tell one."""
         return self._hang_after_s > 0 and self._signs.can_tell
 
     def _open(self) -> list[Question]:
@@ -207,8 +207,8 @@ class Warming:
             question.pump()
         self._signs.tick()
         answered = sum(question.status is not None for question in self._asked)
-        if answered > self._answered:
-            self._answered = answered
+        if answered > self._answers_now:
+            self._answers_now = answered
             self._signs.note_sign()
 
     def _begin_step(self) -> None:
@@ -223,7 +223,7 @@ class Warming:
     def _finish_step(self, step: Step) -> None:
         """Count the answers of a complete step, and add its name to `done` or its first problem to `problems`. A
         request that got no answer counts in `own` too, since vLLM may have finished it."""
-        self._answers, self._answered = self.answers, 0
+        self._answers_before, self._answers_now = self.answers, 0
         self.own += sum(question.status not in _REFUSED for question in self._asked)
         if problem := next(filter(None, map(_problem, self._asked)), None):
             self.problems.append(f"{step.name}: {problem}")

@@ -14,7 +14,7 @@ _MAX_BETWEEN_S = 5.0  # longest time between two polls
 
 class Watch:
     """Polls one run of vLLM without blocking; the supervisor calls `tick` and ends vLLM if `standstill` is not None.
-    `is_unreadable` is True once /metrics was too large to read; no standstill is reported of such a vLLM."""
+    `is_unreadable` is True once /metrics was too large; while it is, no standstill can be found."""
 
     def __init__(self, port: int, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Ask nothing yet. A `limit_s` of 0 turns the watch off; `clock` counts seconds and never goes back."""
@@ -23,8 +23,8 @@ class Watch:
         self._every_s = min(limit_s / _POLLS_PER_LIMIT, _MAX_BETWEEN_S)
         self._detector = StallDetector(limit_s, self._every_s, clock())
         self._next = clock()  # when the next poll is due
-        self._metrics: Question | None = None  # until its answer is read
-        self._token: Question | None = None  # the last probe
+        self._metrics: Question | None = None  # until its answer is read, or the next poll if it failed
+        self._token: Question | None = None  # the latest request for one token
         self.is_unreadable = False
 
     @property
@@ -35,7 +35,7 @@ class Watch:
     @property
     def standstill(self) -> str | None:
         """What has not changed for `limit_s`, as a sentence for the log; None if all is well or the watch is off."""
-        return self._detector.standstill if self._every_s else None
+        return self._detector.standstill if self._every_s else None  # 0 s would be over at once
 
     def readers(self) -> Iterator[int]:
         """Return the descriptors of open requests, for the caller to wait on."""
@@ -46,7 +46,7 @@ class Watch:
         self._detector = replace(self._detector, own=count)
 
     def tick(self) -> None:
-        """Read what has arrived; poll again when it is due. A poll that is still open by then counts as unanswered."""
+        """Read what has arrived; poll again when it is due."""
         for question in self._open():
             question.pump()
         self._read_answers()
@@ -64,7 +64,7 @@ class Watch:
         return [question for question in (self._metrics, self._token) if question and not question.over]
 
     def _read_answers(self) -> None:
-        """Hand a complete answer of /metrics to the detector; one that is too large or unreadable tells it nothing."""
+        """Hand a complete answer of /metrics to the detector; one too large or not vLLM's ends any standstill."""
         if self._metrics and self._metrics.too_large:  # vLLM is alive, but nothing can be compared
             self.is_unreadable = True
             self._detector, self._metrics = self._detector.after_answer(EngineMetrics(), self._clock()), None
@@ -76,10 +76,11 @@ class Watch:
             self._metrics = None
 
     def _send_questions(self, now: float) -> None:
-        """Ask for /metrics, unless the last question is open: it counts as unanswered. Send the probe if one is due."""
+        """Ask for /metrics, unless the question before is still open; that, or one that failed, counts as unanswered.
+        Ask for one token when the detector wants it."""
         if self._metrics:
             self._detector = self._detector.after_no_answer(now)
         if self._metrics is None or self._metrics.over:
             self._metrics = Question(self._port, METRICS_REQUEST)
-        if self._detector.needs_probe:
-            self._token, self._detector = Question(self._port, TOKEN_REQUEST), self._detector.after_probe()
+        if self._detector.needs_token:
+            self._token, self._detector = Question(self._port, TOKEN_REQUEST), self._detector.after_asking()

@@ -36,11 +36,10 @@ def read(path: Path, most_bytes: int) -> bytes:
 
 def replace(path: Path, text: str) -> None:
     """Replace the file atomically: write a draft beside it, then rename that. Raises `OSError`. The draft's name
-    contains the container's, since replicas may share the folder; a draft that an end by force left is removed
-    first."""
+    contains the container's, as replicas may share the folder; one that a killed launcher left is removed first."""
     draft = path.with_name(f".{path.name}.{socket.gethostname()}")
     draft.unlink(missing_ok=True)
     with open(open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-        # a lone surrogate is written as its escape
+        # a path from the environment may have bytes that are no UTF-8: escaped, so that writing never fails
         file.write(text.encode("utf-8", "backslashreplace"))
     os.replace(draft, path)

@@ -12,7 +12,7 @@ _Done = TypeVar("_Done")
 
 def run(init: Init, work: Callable[[], _Done]) -> _Done:
     """Run `work` in a thread and return or raise what it does. Raises `CancelledError` at once on a stop signal, and
-    leaves the thread to itself. The supervisor, in the main thread, finds weights and claims GPUs this way."""
+    leaves the thread to itself, to end with the process. `Supervisor` finds weights and claims GPUs this way."""
     outcome: Future[_Done] = Future()
     thread = threading.Thread(target=_do, args=(work, outcome, init), name="background", daemon=True)
     try:

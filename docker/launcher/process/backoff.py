@@ -1,4 +1,4 @@
-"""The pause before vLLM is started again after a crash: min(base * 2**failures, 600) seconds. Pure."""
+"""The pause before vLLM is started again after a crash: min(base * 2**(failures - 1), 600) seconds. Pure."""
 
 from dataclasses import dataclass, replace
 
@@ -8,13 +8,13 @@ _MAX_EXPONENT = 32  # far beyond the cap for any sensible base, and no float ove
 
 @dataclass(frozen=True)
 class Backoff:
-    """The pause before vLLM's next start, by how often it crashed in a row. `Supervisor` owns it. Times are seconds."""
+    """The pause before vLLM's next start. `failures` counts crashes and hangs in a row. `Supervisor` owns it."""
 
     base_s: float = 10.0
     failures: int = 0
 
     def after_crash(self, ready_s: float) -> "Backoff":
-        """Return the back-off after one more crash, of a run that had been ready for `ready_s` seconds."""
+        """Return the back-off after one more crash or hang, of a run that had been ready for `ready_s` seconds."""
         return replace(self, failures=1 if ready_s >= CAP_S else self.failures + 1)
 
     @property

@@ -1,7 +1,7 @@
 """Decides from exit code and last lines why a run of vLLM ended, and so whether to start it again. Pure. A
 configuration error would recur at every start, after minutes of loading, so the launcher waits for a person. Anything
-else is a crash and worth another try, and so is any end of a run that had been ready. A hang is a run that the launcher
-ended because it made no progress."""
+else is a crash and worth another try, and so is any end of a vLLM that had answered /health. A hang is a run that the
+launcher ended because it made no progress."""
 
 import re
 import signal
@@ -20,17 +20,19 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The kind of end, and the cause in vLLM's own words (at most 600 characters; None if vLLM named none)."""
+    """The kind of end, and its cause in a line: vLLM's own words (at most 600 characters; None if it named none), for a
+    hang what has not moved, or why vLLM could not be started."""
 
     kind: Kind
     cause: str | None = None
 
 
 USAGE_EXIT_CODE = 2  # of argparse, for an option it does not know or a value it cannot read
-NOT_FOUND_EXIT_CODE = 127  # of a shell, for a program that is not there
+NOT_FOUND_EXIT_CODE = 127  # of a shell (`LAUNCHER_COMMAND` may name one), for a program that is not there
+# of vLLM's lines: which of its processes said it; level, time and place in the code
 _PREFIX = re.compile(r"^(?:\([^()]*\) )?(?:(?:ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?")
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Interrupt)): (?P<text>.+)")
-_COUNTED = re.compile(r"\d+ validation errors? for ")  # the first line of a pydantic error
+_PYDANTIC_ERROR = re.compile(r"\d+ validation errors? for ")  # the first line of a pydantic error
 _USAGE_ERROR = re.compile(r"^\S.*?: error: .+")  # argparse's
 # vLLM's parent processes only report that a child failed; the child's own error comes before theirs
 _REPORT = re.compile(r"See root cause above|See stack trace for root cause|check the stack trace above")
@@ -53,17 +55,17 @@ _CAUSE_LIMIT = 600  # characters
 
 
 def classify(
-    exit_code: int, lines: Sequence[str], *, was_ready: bool, standstill: str | None = None
+    exit_code: int, lines: Sequence[str], *, has_answered: bool, standstill: str | None = None
 ) -> Verdict:
     """Judge the end of a run that nobody had stopped. `exit_code` is negative for a signal (-9: killed, often for want
-    of memory); `lines` are the last lines vLLM printed, oldest first; `standstill` is why the launcher ended the run,
-    if it did. An exit with 0 is a crash too."""
+    of memory), which is a crash, as 0 is; `lines` are the last lines vLLM printed, oldest first; `has_answered` is
+    whether it answered /health; `standstill` is why the launcher ended the run, if it did."""
     if standstill is not None:
         return Verdict(Kind.HANG, standstill)
-    if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not was_ready:
+    if exit_code in (USAGE_EXIT_CODE, NOT_FOUND_EXIT_CODE) and not has_answered:
         return Verdict(Kind.CONFIGURATION, _last_match(lines, _USAGE_ERROR) or _last_line(lines))
     cause = _root_cause(lines)
-    if exit_code > 0 and not was_ready and cause is not None and _is_configuration(cause):
+    if exit_code > 0 and not has_answered and cause is not None and _is_configuration(cause):
         return Verdict(Kind.CONFIGURATION, cause)
     return Verdict(Kind.CRASH, cause)
 
@@ -98,13 +100,13 @@ def _root_cause(lines: Sequence[str]) -> str | None:
 
 def _explanation(lines: Sequence[str]) -> Iterable[str]:
     """Return the lines below a pydantic error (`lines[0]`) that name its first field and reason; none for others."""
-    if not _COUNTED.search(lines[0]):
+    if not _PYDANTIC_ERROR.search(lines[0]):
         return ()
     return (line.partition(" [type=")[0] for line in lines[1:] if "For further information" not in line)
 
 
 def _joined(*parts: str) -> str:
-    """Return the lines as one `Verdict.cause`, cut to its bound."""
+    """Return the lines that are not blank as one `Verdict.cause`, cut to its bound."""
     return " ".join(part.strip() for part in parts if part.strip())[:_CAUSE_LIMIT]
 
 

@@ -20,7 +20,7 @@ from launcher.process.process_tree import Descendant
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MAX_REAPED_AT_ONCE = 4096  # children in one `wait`, so that a flood of them holds nothing up
 _PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): orphaned descendants become this process's children
-_MAX_WAIT_S = 3600.0  # `poll` takes no more milliseconds than a C int holds
+_MAX_WAIT_S = 3600.0  # of one `wait`, which returns empty then: `poll` takes milliseconds in a C int
 
 
 class CancelledError(Exception):
@@ -34,22 +34,20 @@ def unblock_stop_signals() -> None:
 
 @dataclass(frozen=True)
 class WaitResult:
-    """What `Init.wait` found: descriptors that can be read, and exit codes (negative: a signal) by process id."""
+    """What `Init.wait` found: readable descriptors, and exit codes (negative: a signal) of all reaped by process id."""
 
     readable: tuple[int, ...] = ()
     ended: Mapping[int, int] = field(default_factory=dict)
 
 
 class Init:
-    """A context in which stop signals are recorded and every ended child is reaped. `main` enters one. Only one at a
-    time, in the main thread. Leaving restores the earlier signal handlers. `stop_signal` is the first stop signal that
-    arrived, None so far."""
+    """A context in which stop signals are recorded and every ended child is reaped. `main` enters the only one, in the
+    main thread. Leaving restores the earlier signal handlers. `stop_signal` is the first that has arrived, or None."""
 
     def __init__(self) -> None:
-        """Prepare the attributes; handlers are set only when the context is entered."""
         self.stop_signal: signal.Signals | None = None
         self.spared: Collection[Descendant] = ()
-        """Descendants that this process already had when it entered the context; they are never killed."""
+        """Descendants from before the context, such as a shell's that execs the launcher; they are never killed."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Init":
@@ -60,6 +58,7 @@ class Init:
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:
             self._before[number] = signal.signal(number, self._note_stop)
+        # Python writes to the wake-up pipe only for signals that have a handler
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         unblock_stop_signals()
         return self
@@ -67,7 +66,7 @@ class Init:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Restore the earlier signal handlers."""
+        """Restore the earlier signal handlers and close the wake-up pipe."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
@@ -91,7 +90,7 @@ class Init:
         return WaitResult(tuple(readable), _reap())
 
     def wake(self) -> None:
-        """Make the current or next `wait` return, from any thread. Does nothing once the context was left."""
+        """Make the current or next `wait` return, from any thread. A full pipe does so, too; a closed one needs not."""
         with suppress(OSError):
             os.write(self._wake_writer, b"\0")
 

@@ -1,6 +1,6 @@
 """Writes output in a thread, so that a reader who stops reading (`docker logs`) does not block process 1. Unread output
 is queued up to a bound; beyond it lines are dropped, and one line in their place says how many bytes were lost. If the
-reader is gone, everything is dropped."""
+reader is gone for good, everything is dropped without a word."""
 
 import os
 import select
@@ -15,10 +15,10 @@ _WRITE_BYTES = 65536  # in one write, as much as a pipe holds
 
 
 class Sink(Protocol):
-    """Where whole lines of output go: an `Outlet`, a buffer, or a file."""
+    """Where output goes: an `Outlet`, a buffer, or a file."""
 
     def write(self, data: bytes, /) -> object:
-        """Take `data`, which is one or more whole lines. Nobody uses the result, which differs from sink to sink."""
+        """Take `data`: whole lines, but for one that is too long or without an end. Nobody uses the result."""
 
 
 class Outlet:
@@ -58,7 +58,7 @@ class Outlet:
         self._changed.notify_all()
 
     def _note_lost(self) -> None:
-        """Queue the line about lost bytes, if any were, whatever the bound. The caller holds `_changed`."""
+        """Queue the line about lost bytes, if any were, even beyond the bound. The caller holds `_changed`."""
         if self._lost:
             lost, self._lost = self._lost, 0
             self._enqueue(self._note(lost))
@@ -70,7 +70,7 @@ class Outlet:
             self._deliver(data)
             with self._changed:
                 self._bytes -= len(data)
-                if not self._queued:
+                if not self._queued:  # no later `write` may come to say it
                     self._note_lost()
                 self._changed.notify_all()
 
@@ -88,11 +88,11 @@ class Outlet:
             try:
                 view = view[os.write(self._descriptor, view[:_WRITE_BYTES]) :]
             except BlockingIOError:  # whoever opened the descriptor made it non-blocking
-                self._await_room()
+                self._await_writable()
             except OSError:  # the reader is gone, or the disk is full
                 return
 
-    def _await_room(self) -> None:
+    def _await_writable(self) -> None:
         """Block the thread until the descriptor, which is non-blocking, can be written to."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)

@@ -67,7 +67,7 @@ class Stream:
 
     def close(self) -> list[str]:
         """Copy the rest (a MiB at most), even an incomplete line, and close the pipe. Return the last lines. Called
-        once the program has ended: a child that it left could keep the pipe open for ever."""
+        once the program has ended (a child that it left could keep the pipe open for ever), or could not be started."""
         lines = [*self.pump(), *self._pass(b"", final=True)] if self.open else []
         os.close(self._source)
         self.open = False
@@ -125,26 +125,27 @@ class Process:
         )
 
     def signal(self, number: int) -> None:
-        """Send a signal to the main process only (vLLM passes it on to its children); nothing once that has ended."""
+        """Send a signal to the main process only (vLLM ends its children itself); nothing after `note_end`."""
         if self.exit_code is None:
             os.kill(self.pid, number)
 
-    def kill_group(self) -> None:
-        """Send SIGKILL to every process of the group, after the grace period: a rank left behind would keep its GPU's
-        memory. Processes that have left the group are killed too: all descendants of the launcher except `spared`. (An
-        orphan becomes the launcher's child, so nothing else tells whose it was.) `note_end` must follow."""
-        self._kill_main_group()
+    def kill_tree(self) -> None:
+        """Send SIGKILL to the main process, its group and all descendants of the launcher except `spared`, after the
+        grace period: a rank left behind would keep its GPU's memory. (An orphan becomes the launcher's child, so
+        nothing else tells whose it was.) The owner then waits for the end and calls `note_end`."""
+        self._kill_group()
         self._kill_descendants()
 
     def note_end(self, exit_code: int) -> None:
-        """Set `exit_code`, which `Init.wait` returned, kill all processes that the main process left behind, copy the
-        last output. The owner calls it once; it takes the place of `Popen.wait`, as `Init` has reaped the process."""
-        self._kill_main_group()
+        """Set `exit_code`, which `Init.wait` returned in place of `Popen.wait`; kill all that the main process left
+        behind and copy the last output. The owner calls it once; `gpus` also to kill an nvidia-smi and not wait for
+        it."""
+        self._kill_group()
         self._popen.returncode = exit_code
         self._remember(line for stream in self._streams for line in stream.close())
         self._kill_descendants()  # after closing the streams: reading /proc needs a descriptor
 
-    def _kill_main_group(self) -> None:
+    def _kill_group(self) -> None:
         """Send SIGKILL to the process group that `start` made; nothing if none of it is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -165,9 +166,9 @@ class Process:
 def start(
     command: Sequence[str], environ: Mapping[str, str], spared: Collection[Descendant], out: Sink, err: Sink
 ) -> Process:
-    """Start `command` in a process group of its own, with its output on `out` and `err`. Raises `StartError`. It gets
-    this process's environment, overridden by `environ`. Descendants of this process other than `spared` (`Init.spared`)
-    were left by an earlier program and are killed first."""
+    """Start `command` in a process group of its own, with its output on `out` and `err`. It gets this process's
+    environment, overridden by `environ`. Descendants of this process other than `spared` (`Init.spared`) were left by
+    an earlier program and are killed first. Raises `StartError`, also if /proc cannot be read for that."""
     try:
         process_tree.kill_descendants(os.getpid(), spared)
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as afterwards:
@@ -182,7 +183,7 @@ def start(
                 stderr=err_writer,
                 process_group=0,
             )
-            unless_started.pop_all()
+            unless_started.pop_all()  # started: the streams stay open
     except OSError as error:
         raise StartError(command[0], error) from None
     return Process(popen, (out_stream, err_stream), spared)

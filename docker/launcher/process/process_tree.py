@@ -49,7 +49,7 @@ def kill_descendants(pid: int, excluding: Collection[Descendant] = ()) -> None:
         if not new:
             break
         for one in new:
-            with suppress(ProcessLookupError, PermissionError):
+            with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user
                 os.kill(one.pid, signal.SIGKILL)
         killed |= new
 
@@ -61,6 +61,6 @@ def _listed() -> Iterator[_Listed]:
             stat = Path("/proc", name, "stat").read_text("utf-8", "replace")
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # ended meanwhile, or another user's
             continue
-        fields = stat.rpartition(")")[2].split()  # those after the program's name, which is in brackets
+        fields = stat.rpartition(")")[2].split()  # proc(5), from the third on: the name may contain `)`
         state, parent, started = fields[0], fields[1], fields[19]
         yield _Listed(Descendant(int(name), int(started)), int(parent), state == "Z")

@@ -24,7 +24,7 @@ _TURN_FILE = "turn.lock"
 _TURN_WITHIN_S = 2.0  # longest wait for `turn.lock`
 _LOOK_AGAIN_S = 0.01  # between two tries to lock it
 _HOLDER_BYTES = 4096  # that are read of a lock file; a longer one has no valid holder
-_NAME = r"[!-~]+"  # nothing that could break a log line
+_NAME = r"[!-~]+"  # of a holder, 128 bytes at most: nothing that could break a log line
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class GpuLocks:
 
     @property
     def are_claimed(self) -> bool:
-        """Whether this worker holds all the GPUs it needs, from an earlier run or because it needs none."""
+        """Whether this worker holds all the GPUs it needs, from an earlier run or as it needs none."""
         return len(self._mine) == self._count
 
     def claim(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
@@ -74,12 +74,12 @@ class GpuLocks:
         return self._mine
 
     def release(self) -> None:
-        """Release all GPUs, at the end of the launcher, or when it waits for a person to mend its configuration."""
+        """Release all GPUs, if any: at the launcher's end, or when it waits for a person to mend its configuration."""
         self._mine = ()
         self._locks.close()
 
     def _take(self, seen: tuple[GPU, ...]) -> tuple[GPU, ...]:
-        """Work of `claim`: try to lock every GPU, keep the first free ones and release the rest; none if too few."""
+        """Work of `claim`: try to lock every GPU, keep the first free ones and release the rest, or all if too few."""
         with ExitStack() as turn, ExitStack() as locks:
             folder = _close_with(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY), turn)
             self._await_turn(_close_with(_open_lock_file(_TURN_FILE, folder), turn))
@@ -94,7 +94,7 @@ class GpuLocks:
             for gpu in mine:
                 os.ftruncate(files[gpu], 0)
                 os.pwrite(files[gpu], me, 0)
-            for gpu in spare:
+            for gpu in spare:  # their files stay open until `release`
                 fcntl.flock(files[gpu], fcntl.LOCK_UN)
             self._locks = locks.pop_all()
             return mine

@@ -60,8 +60,8 @@ def visible(init: Init) -> tuple[GPU, ...]:
 
 
 def _await_end(program: Process, init: Init) -> int:
-    """Wait for nvidia-smi and return its exit code. One that takes too long is killed and abandoned, since it may hang
-    in the driver: `note_end` gets SIGKILL's exit code for it, unseen. Raises as `visible` does."""
+    """Wait for nvidia-smi and return its exit code. If it takes too long or a stop signal comes, it is killed and not
+    waited for, since it may hang in the driver: `note_end` gets the exit code to expect. Raises as `visible` does."""
     deadline = time.monotonic() + _TIMEOUT_S
     while program.exit_code is None:
         left = deadline - time.monotonic()
@@ -83,7 +83,7 @@ def parse(text: str) -> tuple[GPU, ...]:
 
 
 def environ(gpus: Sequence[GPU]) -> dict[str, str]:
-    """Return the environment variables with which to start vLLM so that it uses these GPUs; none if there are none."""
+    """Return the variables with which vLLM uses these GPUs only; none for a worker that claims none."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)} if gpus else {}
 
 

@@ -14,7 +14,7 @@ class SnapshotLock:
         self._descriptor = -1
 
     def take(self, directory: Path) -> None:
-        """Lock `directory` and release the earlier one, at the beginning of a run, before the files are checked. Does
+        """Lock `directory`, then release the earlier one, at the beginning of a run, before the files are checked. Does
         not wait for a lock. Raises `WeightsError` if `make prune` is removing the directory, or it cannot be opened."""
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

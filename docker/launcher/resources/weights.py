@@ -1,7 +1,7 @@
 """Finds a slug's published snapshot and checks that its files are still those that READY.json describes. Reads only.
 Every start compares size, modification time and inode of each file with READY.json: one stat per file. Another size is
 refused. If time or inode differ (a restore from a backup, a touch, a flipped byte), the file is hashed in full, and
-refused if its sha256 differs. The digest is remembered for as long as the file's stat stays the same, so neither a
+refused if its sha256 differs. The digest is remembered for as long as the file's stamp stays the same, so neither a
 restart of vLLM nor waiting for a repair hashes twice. All of it may block, so the supervisor runs it in a thread."""
 
 import errno
@@ -38,7 +38,7 @@ class CorruptError(WeightsError):
 
 
 @dataclass(frozen=True)
-class Stat:
+class Stamp:
     """What shows without reading a file that it has changed: size (bytes), modification time (ns), inode number."""
 
     size: int
@@ -46,8 +46,8 @@ class Stat:
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> "Stat":
-        """Stat the file without following a link. Raises `OSError`, also if it is not a regular file."""
+    def of(cls, path: Path) -> "Stamp":
+        """Return the file's stamp; no link is followed. Raises `OSError`, also if it is not a regular file."""
         found = path.lstat()
         if not S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -56,11 +56,11 @@ class Stat:
 
 @dataclass(frozen=True)
 class File:
-    """One file as READY.json lists it: path below the snapshot, sha256 in hex, and its stat when it was published."""
+    """One file as READY.json lists it: path below the snapshot, sha256 in hex, and its stamp when it was published."""
 
     path: str
     sha256: str
-    stat: Stat
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """Total size of all files, for the log and metrics of the loading speed."""
-        return sum(file.stat.size for file in self.files)
+        return sum(file.stamp.size for file in self.files)
 
 
 def find(weights_dir: Path, slug: str) -> Snapshot:
-    """Follow the link `slugs/SLUG` and read READY.json there. Raises `WeightsError` if anything is missing or wrong."""
+    """Follow the link `slugs/SLUG` and read READY.json there. Raises `WeightsError` (`CorruptError` if withdrawn)."""
     link = weights_dir / "slugs" / slug
     try:
         is_there = link.is_symlink()
@@ -86,7 +86,7 @@ def find(weights_dir: Path, slug: str) -> Snapshot:
         raise WeightsError(f"{link} cannot be read: {error.strerror}") from None
     if not is_there:
         raise WeightsError(f"{link} is missing")
-    directory = Path(os.path.realpath(link))
+    directory = Path(os.path.realpath(link))  # the job may set the link to another snapshot later
     ready = directory / "READY.json"
     try:
         snapshot = parse(directory, safe_open.read(ready, _MAX_READY_BYTES))
@@ -106,7 +106,7 @@ def _withdrawal_reason(directory: Path) -> str | None:
     path = directory.with_name(f"{directory.name}.withdrawn.json")
     try:
         said = Fields.of(document.parse(safe_open.read(path, _MAX_READY_BYTES)))
-        names = [document.shown(name).strip("'") for name in said.items("files", _MAX_FILES)]
+        names = [document.shown(name).strip("'") for name in said.items("files", _MAX_FILES)]  # unquoted
     except (OSError, ValueError):
         return None
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
@@ -123,7 +123,7 @@ def parse(directory: Path, content: bytes) -> Snapshot:
 
 def manifest_digest(listed: tuple[File, ...]) -> str:
     """Return the sha256 of a line `path NUL size NUL sha256` for each file, sorted, as the weights job computes it."""
-    lines = sorted(f"{file.path}\0{file.stat.size}\0{file.sha256}\n" for file in listed)
+    lines = sorted(f"{file.path}\0{file.stamp.size}\0{file.sha256}\n" for file in listed)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -134,7 +134,7 @@ class Check:
 
     on_hash: Callable[[File], None] = lambda file: None
     cancelled: IsCancelled = lambda: False
-    _hashed: dict[Path, tuple[Stat, str]] = field(default_factory=dict)
+    _hashed: dict[Path, tuple[Stamp, str]] = field(default_factory=dict)
 
     def run(self, snapshot: Snapshot) -> None:
         """Check all files. Raises `WeightsError` for the first one that differs, `CancelledError` if `cancelled`."""
@@ -145,22 +145,22 @@ class Check:
         """Check one file: its size, and its sha256 if its time or inode is not as READY.json says. Raises as `run`:
         `CorruptError` for anything but a missing file, so also if a link is in its place or the disk cannot read it."""
         try:
-            stat = Stat.of(path)
-            if stat.size != file.stat.size:
-                raise CorruptError(f"{path} has {stat.size} bytes instead of {file.stat.size}")
-            if stat != file.stat and self._digest(path, stat, file) != file.sha256:
+            stamp = Stamp.of(path)
+            if stamp.size != file.stamp.size:
+                raise CorruptError(f"{path} has {stamp.size} bytes instead of {file.stamp.size}")
+            if stamp != file.stamp and self._digest(path, stamp, file) != file.sha256:
                 raise CorruptError(f"{path} is corrupt: its sha256 is not that of READY.json")
         except FileNotFoundError as error:
             raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
         except OSError as error:
             raise CorruptError(f"{path} cannot be read: {error.strerror}") from None
 
-    def _digest(self, path: Path, stat: Stat, file: File) -> str:
-        """Return the file's sha256: the remembered one if its stat is the same, else hash it now."""
+    def _digest(self, path: Path, stamp: Stamp, file: File) -> str:
+        """Return the file's sha256: the remembered one if its stamp is the same, else hash it now."""
         known = self._hashed.get(path)
-        if known is None or known[0] != stat:
+        if known is None or known[0] != stamp:
             self.on_hash(file)
-            self._hashed[path] = known = (stat, _sha256(path, self.cancelled))
+            self._hashed[path] = known = (stamp, _sha256(path, self.cancelled))
         return known[1]
 
 
@@ -182,9 +182,9 @@ def _file(entry: Fields) -> File:
     parts = name.split("/")
     if name == "READY.json" or not all(map(_is_safe, parts)):
         raise ValueError(f"{entry.above}path {document.shown(name)} is READY.json, or leaves the snapshot")
-    mtime_ns = entry.whole("mtime_ns", least=-document.MAX_WHOLE)
-    stat = Stat(entry.whole("size"), mtime_ns, entry.whole("inode", most=_MAX_INODE))
-    return File(name, entry.text("sha256", _SHA256), stat)
+    mtime_ns = entry.whole("mtime_ns", least=-document.MAX_WHOLE)  # negative before 1970
+    stamp = Stamp(entry.whole("size"), mtime_ns, entry.whole("inode", most=_MAX_INODE))
+    return File(name, entry.text("sha256", _SHA256), stamp)
 
 
 def _is_safe(part: str) -> bool:

@@ -8,7 +8,7 @@ from launcher.process.outlet import Sink
 
 
 def timestamp(moment: datetime | None = None) -> str:
-    """Return `moment`, or now, in ISO 8601 in UTC with milliseconds, as log, state file and GPU locks have it."""
+    """Return `moment` (in UTC), or now, in ISO 8601 with milliseconds, as log, state file and GPU locks have it."""
     moment = moment or datetime.now(UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from launcher.status import page, state
 
 _MAX_CONNECTIONS = 256
-_ACCEPTED_AT_ONCE = 16  # far fewer: a request is answered before its connection is closed for a new one
+_ACCEPTED_AT_ONCE = 16  # far fewer, so that a request is answered before newer connections push its own out
 _BACKLOG = 128  # connections that the kernel keeps until they are accepted
 _TIMEOUT_S = 5.0  # from connecting to the end of the answer
 _MAX_HEAD_BYTES = 8192  # of a request
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-_MEASURED_EVERY_S = 5.0
-_STALE_AFTER_S = 30.0
+_MEASURED_EVERY_S = 5.0  # a disk's free space
+_STALE_AFTER_S = 30.0  # a measurement older than this is not reported: the disk hangs or cannot be read
 
 
 def serve(port: int, state_file: Path, disks: Mapping[str, Path]) -> None:
@@ -44,24 +44,24 @@ class _Server:
         self._open: dict[asyncio.StreamWriter, None] = {}  # in the order they came
 
     def run(self, listener: socket.socket) -> None:
-        """Serve for ever, in the thread. After a failure (no descriptor is left) start again a second later."""
+        """Serve for ever, in the thread. If that cannot begin (no descriptor is left), try again a second later."""
         while True:
             with suppress(OSError), asyncio.Runner() as runner:
-                runner.get_loop()  # raises if no descriptor is left
+                runner.get_loop()  # raises if no descriptor is left, before the coroutine below is made
                 runner.run(self._serve(listener))
             time.sleep(1)
 
     async def _serve(self, listener: socket.socket) -> None:
-        """Accept connections until something fails; `run` then calls it again, with a new event loop."""
+        """Accept connections for ever. Raises `OSError` if that cannot begin; `run` then calls it again."""
         # asyncio reports here that no descriptor was left to accept with, and tries again by itself
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         server = await asyncio.start_server(
-            self._connected, sock=listener, limit=_MAX_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
+            self._handle_connection, sock=listener, limit=_MAX_HEAD_BYTES, backlog=_ACCEPTED_AT_ONCE
         )
         listener.listen(_BACKLOG)  # asyncio used the number of connections it accepts at once for the backlog
         await server.serve_forever()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request within 5 s and close the connection; beyond the limit close the oldest one first. asyncio
         runs it as a task for each connection; whatever goes wrong only ends that connection."""
         self._open[writer] = None

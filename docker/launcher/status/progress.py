@@ -66,15 +66,15 @@ class Progress:
         self._write()
 
     def observe(self, line: str) -> None:
-        """Take phase, percentage and cache hit from one line of vLLM's output. Does nothing once vLLM is ready."""
+        """Take phase, percentage and cache hit from one line of vLLM's output. Does nothing outside a start-up."""
         if not self.is_starting:
             return
-        # a draft model loads after the main one, with a progress bar of its own: the percentage never falls
+        # the percentage never falls: a draft model loads after the main one, with a bar of its own (-1: 0 % is news)
         if (percent := percent_in(line)) is not None and percent > (self._percent or -1):
             self._percent = percent
             self._write()
         if (hit := cache_hit_in(line)) is not None:
-            self._compile_cache_hit = hit
+            self._compile_cache_hit = hit  # for the next write
         if (phase := phase_in(line)) is not None:
             self.advance(phase)
 
@@ -110,7 +110,7 @@ class Progress:
         self._write(trouble, problem)
 
     def set_weights_bytes(self, count: int) -> None:
-        """Note the size of the weights; the next write of the state file, by the main thread, has it."""
+        """Note the size of the weights, from `background`'s thread; the main thread's next write of the file has it."""
         self._weights_bytes = count
 
     def _gb_per_s(self) -> float | None:

@@ -1,11 +1,9 @@
 """The state file: what the launcher is doing now. `Progress` writes it; health check and ops port read it.
 
 `LAUNCHER_STATE_DIR/state.json`, replaced atomically at every change:
-`{"schema": 1, "slug", "phase", "since" (UTC), "run" (vLLM starts so far), "seconds" (per phase done),
-"percent" (weights loaded) | null, "problem": "one line" | null, "trouble": its kind in a word | null,
-"usual" (seconds per phase, by earlier starts), "weights_bytes" | null, "compile_cache_hit" | null,
-"crashes", "hangs"}`.
-"""
+`{"schema": 1, "slug", "phase", "since" (UTC), "run" (how many began), "seconds" (per phase done), "percent" (weights
+loaded) | null, "problem": "one line" | null, "trouble": its kind in a word | null, "usual" (seconds per phase, by
+earlier starts), "weights_bytes" | null, "compile_cache_hit" | null, "crashes", "hangs"}`."""
 
 import json
 from collections.abc import Mapping

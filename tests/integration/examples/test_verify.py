@@ -81,13 +81,13 @@ def test_no_library_and_no_model(tmp_path: Path) -> None:
 
 def grow(snapshot: Path, name: str, size: int, weights: Path) -> None:
     """Makes READY.json say that the file was published with that size, under the digest that goes with it."""
-    from launcher.resources.weights import File, Stat, manifest_digest
+    from launcher.resources.weights import File, Stamp, manifest_digest
 
     ready = json.loads((snapshot / "READY.json").read_text())
     entry = next(one for one in ready["files"] if one["path"] == name)
     entry["size"], entry["mtime_ns"] = size, (snapshot / name).stat().st_mtime_ns
     files = tuple(
-        File(one["path"], one["sha256"], Stat(one["size"], one["mtime_ns"], one["inode"]))
+        File(one["path"], one["sha256"], Stamp(one["size"], one["mtime_ns"], one["inode"]))
         for one in ready["files"]
     )
     ready["digest"] = manifest_digest(files)

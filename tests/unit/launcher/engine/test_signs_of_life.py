@@ -49,13 +49,13 @@ def test_a_change_counts_from_the_look_before(now: list[float]) -> None:
     """It came then at the earliest: what moved before a time and was seen after it has not moved since."""
     found = SignsOfLife(1, lambda: now[0])
     looks(found, now, 4)
-    assert (found.last, found.quiet_s, found.can_tell) == (0.0, 4.0, True)
+    assert (found.sign_at, found.quiet_s, found.can_tell) == (0.0, 4.0, True)
     said(PAGE.format(2))
     looks(found, now, 2)
-    assert 2.0 <= found.last < 4.0
+    assert 2.0 <= found.sign_at < 4.0
     assert found.quiet_s < 2.0
     found.note_sign()
-    assert (found.last, found.quiet_s) == (6.0, 0.0)
+    assert (found.sign_at, found.quiet_s) == (6.0, 0.0)
 
 
 def test_silence_is_no_life_and_words_of_another_kind_cannot_tell(now: list[float]) -> None:

@@ -87,7 +87,7 @@ def test_what_it_was_warmed_with_is_no_clients_request(own: int) -> None:
     compiling = beat(warmed, 4 * LIMIT_S, replace(BUSY, finished=own))
     assert compiling.standstill is None
     assert beat(compiling, 4 * LIMIT_S, None).standstill is None
-    assert not beat(compiling, 4 * LIMIT_S, replace(IDLE, finished=own)).needs_probe
+    assert not beat(compiling, 4 * LIMIT_S, replace(IDLE, finished=own)).needs_token
     assert beat(compiling, LIMIT_S + EVERY_S, replace(BUSY, finished=own + 1)).standstill is not None
 
 
@@ -102,16 +102,16 @@ def test_an_idle_vllm_stands_still_as_long_as_it_likes(detector: StallDetector) 
 def test_an_engine_that_is_idle_for_half_the_limit_is_probed(detector: StallDetector) -> None:
     """It is asked for a token; the next doubt is as far away again."""
     idle = detector.after_answer(IDLE, 0.0)
-    assert not beat(idle, LIMIT_S / 2 - EVERY_S, IDLE).needs_probe
+    assert not beat(idle, LIMIT_S / 2 - EVERY_S, IDLE).needs_token
     doubtful = beat(idle, LIMIT_S / 2, IDLE)
-    assert doubtful.needs_probe
-    assert not beat(doubtful.after_probe(), LIMIT_S / 2 - EVERY_S, IDLE).needs_probe
-    assert beat(doubtful.after_probe(), LIMIT_S / 2, IDLE).needs_probe
+    assert doubtful.needs_token
+    assert not beat(doubtful.after_asking(), LIMIT_S / 2 - EVERY_S, IDLE).needs_token
+    assert beat(doubtful.after_asking(), LIMIT_S / 2, IDLE).needs_token
 
 
 def test_a_token_asked_for_is_work(detector: StallDetector) -> None:
     """An engine that does not make it stands still; one that has made it is idle again."""
-    asked = beat(beat(detector, LIMIT_S, IDLE).after_probe(), EVERY_S, IDLE, asked=True)
+    asked = beat(beat(detector, LIMIT_S, IDLE).after_asking(), EVERY_S, IDLE, asked=True)
     said = beat(asked, LIMIT_S, IDLE, asked=True).standstill
     assert said is not None
     assert said.endswith("with 0 requests running and 0 waiting but for the launcher's own")
@@ -125,7 +125,7 @@ def test_who_cannot_tell_is_never_asked(reading: EngineMetrics) -> None:
     detector = beat(
         StallDetector(LIMIT_S, EVERY_S, at=0.0).after_answer(IDLE, 0.0), LIMIT_S / 2 - EVERY_S, IDLE
     )
-    assert not beat(detector, 3 * LIMIT_S, reading).needs_probe
+    assert not beat(detector, 3 * LIMIT_S, reading).needs_token
     assert beat(detector, 3 * LIMIT_S, replace(reading, running=1)).standstill is None
 
 

@@ -62,7 +62,7 @@ _CARD_STILL_FULL = [
 )
 def test_a_wrong_setting_is_named_in_vllms_own_words(exit_code: int, lines: list[str], words: str) -> None:
     """The cause is one bounded line, without the noise around it."""
-    verdict = classify(exit_code, lines, was_ready=False)
+    verdict = classify(exit_code, lines, has_answered=False)
     assert verdict.kind == Kind.CONFIGURATION
     assert verdict.cause is not None
     assert words in verdict.cause
@@ -87,20 +87,20 @@ def test_a_wrong_setting_is_named_in_vllms_own_words(exit_code: int, lines: list
 )
 def test_what_may_pass_is_a_crash(exit_code: int, lines: list[str]) -> None:
     """Signals, exits nobody asked for, and errors that another process can cause are tried again."""
-    assert classify(exit_code, lines, was_ready=False).kind == Kind.CRASH
+    assert classify(exit_code, lines, has_answered=False).kind == Kind.CRASH
 
 
 @pytest.mark.parametrize(("exit_code", "lines"), [(2, _USAGE), (1, _PYDANTIC_MODEL)])
 def test_a_run_that_was_ready_had_right_settings(exit_code: int, lines: list[str]) -> None:
     """Whatever it prints at its end, such a run is started again."""
-    assert classify(exit_code, lines, was_ready=True).kind == Kind.CRASH
+    assert classify(exit_code, lines, has_answered=True).kind == Kind.CRASH
 
 
 def test_the_cause_of_a_crash_is_the_root_and_not_its_echo() -> None:
     """The parents' reports that a child failed do not hide what the child said."""
     lines = ["(EngineCore pid=8) RuntimeError: CUDA error: an illegal memory access", *_ENGINE_ECHO]
     expected = Verdict(Kind.CRASH, "RuntimeError: CUDA error: an illegal memory access")
-    assert expected == classify(1, lines, was_ready=True)
+    assert expected == classify(1, lines, has_answered=True)
 
 
 def test_signals_have_names() -> None:
@@ -112,5 +112,5 @@ def test_a_standstill_is_a_hang_whatever_the_exit_code_says() -> None:
     """The launcher itself ended that run, so neither code nor last lines are the cause."""
     lines = ["pydantic_core._pydantic_core.ValidationError: 1 validation error for X"]
     for exit_code in (0, 1, 2, -9):
-        verdict = classify(exit_code, lines, was_ready=True, standstill="nothing moves")
+        verdict = classify(exit_code, lines, has_answered=True, standstill="nothing moves")
         assert verdict == Verdict(Kind.HANG, "nothing moves")

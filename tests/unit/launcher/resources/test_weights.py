@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from launcher.resources.weights import CancelledError, Check, Stat, WeightsError, find
+from launcher.resources.weights import CancelledError, Check, Stamp, WeightsError, find
 from tests.unit.launcher.published import FILES, publish
 
 SLUG = "qwen3-0p6b-cpu"
@@ -43,7 +43,7 @@ def _flip_a_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    before = Stat.of(path)
+    before = Stamp.of(path)
     os.utime(path, ns=(before.mtime_ns + 1, before.mtime_ns + 1))
 
 
