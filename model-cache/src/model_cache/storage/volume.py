@@ -154,7 +154,7 @@ class Volume:
 
     def recorded_lock(self, revision: str) -> Path:
         """Return the path of the lock that `record_lock` makes at first use, whether or not there is one."""
-        return self._models / f"{quote(revision, safe='')}.lock"
+        return self._models / f"{quote(revision, safe='')}.lock"  # one name, also of a branch with `/`
 
     def record_lock(self, lock: Lockfile) -> None:
         """Write *lock* to the volume at first use, so that later runs fetch the same files, whatever the hub lists."""
@@ -209,14 +209,14 @@ class Volume:
                 safe_open.move(snapshot, file.path, quarantine)
 
     def _withdrawal(self, snapshot: Path) -> Path:
-        """Return the path of the list of wrong files: not in the snapshot, which goes to staging for repair."""
+        """Return the path of the list of wrong files, for launchers: beside the snapshot, which goes to staging."""
         return snapshot.with_name(f"{snapshot.name}.withdrawn.json")
 
     def link(self, snapshot: Path) -> None:
         """Point the slug at *snapshot* atomically, as a run's last step: a reader sees the old link or the new one."""
         target = os.path.relpath(snapshot.resolve(), self._slug_link.parent.resolve())
         draft = self._slug_link.with_name(f".{self._slug_link.name}")
-        draft.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)  # of a run that was killed here
         draft.symlink_to(target)
         draft.rename(self._slug_link)
         _sync(self._slug_link.parent)
