@@ -28,8 +28,8 @@ def main() -> int:
 
 
 def command(words: list[str]) -> int:
-    """Run `process DATA OPS` (descriptors of two open sockets), with which a parent starts each of several processes,
-    or a command of the user's; return the exit code."""
+    """Run `new-key`, or `process DATA OPS` (descriptors of two open sockets), with which `processes.Child` starts one
+    of several processes; for any other words, or none, serve. Return the exit code."""
     match words:
         case ["new-key", *name]:
             return print_key(name)

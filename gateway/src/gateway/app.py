@@ -45,10 +45,10 @@ class Gateway:
         probes = Probes(settings.probe_timeout_s)
         keys, queues = KeyRing(settings.api_keys_file), Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
-        self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)
+        self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
         self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
         self.queues = queues
-        self.fleet.observe(self._serve_queues)  # a worker that has joined has room
+        self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
         models = load_models(settings, self.fleet.catalog)
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log)
         recorder = Recorder(metrics, log, loop)
@@ -58,24 +58,24 @@ class Gateway:
         self.ops = ops_app(self.fleet, metrics)
 
     def listener(self) -> Listener:
-        """Return what all connections of the data port share; `serve` asks once."""
+        """Return what all connections of the data port share; `serve` calls this once."""
         return Listener(
             Routes(), self.settings, self._admission.prepare, self.metrics.count_lag, self._note_refusal,
             self._log.fault, self._upstream.loop, self._upstream.coalescer, self._bodies,
         )  # fmt: skip
 
     def _note_refusal(self, error: GatewayError) -> None:
-        """Count and log bytes that were no request, for the listener: no handler, which would log them, sees them."""
+        """Count and log bytes that were no valid request, for the listener: they have no handler to log them."""
         self.metrics.count_error(UNKNOWN, error.code)
         self._log.info("refused", status=error.status, code=error.code, message=error.message)
 
     def _serve_queues(self, transition: Transition) -> None:
-        """Send what waits in the queues of a worker's models; the fleet calls this when its state has changed."""
+        """Send what waits for the models of a worker whose state has changed: there may be room. The fleet calls it."""
         self.queues.serve(self.fleet.models_of(transition.worker))
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        """Close all connections to workers at the end of the `async with`, in which `serve` runs the gateway."""
+        """Close idle connections to workers, and those being opened, after the drain, at the end of `serve`."""
         try:
             yield
         finally:

@@ -23,7 +23,7 @@ from gateway.telemetry.logs import EventLog
 START_AGAIN_S = 1.0  # after a process is lost, so that one that dies at once does not take the processor
 ASK_S = 2.0  # a process may take to answer the parent
 ASK_AGAIN_S = 0.05  # until all have begun to listen
-OPERATORS = (2, 3)  # exit codes of what the operator must mend: the others would end so too
+OPERATORS = (2, 3)  # exit codes of what the operator must mend: started again, it would only end so again
 Json = dict[str, object]
 
 
@@ -39,7 +39,7 @@ class Child:
 
     async def keep(self) -> int:
         """Run the process, and start it again if it is lost, until `terminate` or until it ends for what the operator
-        must mend (OPERATORS); return its last exit code."""
+        must mend (OPERATORS). Return the last run's exit code; 0 if `terminate` came before it was started again."""
         code = await self._run()
         while not self._is_ending and code not in OPERATORS:
             self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
@@ -75,8 +75,9 @@ class Child:
 async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
-    """Serve with a process per socket of `data` until a signal; return the worst exit code. Raises ConfigError."""
-    Gateway(settings, log)  # raises what is wrong once, before any process starts
+    """Serve with a process per socket of `data` until a signal, or until one ends for what the operator must mend; then
+    end all. Return the highest exit code. Raises ConfigError. The ops port goes last, to show how they drain."""
+    Gateway(settings, log)  # thrown away: raises what is wrong once, before any process starts
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))
     ops_task = asyncio.create_task(ops.serve([ops_socket]))
@@ -93,7 +94,7 @@ async def serve_all(
 
 
 async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:
-    """Log that all processes listen, once they do: `serve_all` runs this beside them. facts: more of that log line."""
+    """Log that all processes listen, once all answer on their ops ports; `serve_all` runs it. facts: for that line."""
     while None in await pages(children, "/workers"):  # noqa: ASYNC110  # the event is another process'
         await asyncio.sleep(ASK_AGAIN_S)
     log.info("listening", **facts, processes=len(children))

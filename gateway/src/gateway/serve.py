@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Set no signal handlers, where uvicorn would take those of `stop_event` away."""
+        """Set no signal handlers: uvicorn.Server.serve enters this, and its own would replace those of `stop_event`."""
         yield
 
 
@@ -45,7 +45,8 @@ async def serve(
     *,
     child: bool = False,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. child: also drain when standard input, held by the parent, ends."""
+    """Serve until SIGTERM or SIGINT, then drain, with probes and deadlines still checked. child: also drain when
+    standard input ends, which the parent holds."""
     stop = stop_event()
     if child:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
@@ -56,6 +57,7 @@ async def serve(
         discovery = asyncio.create_task(gateway.discovery.run())
         watch = asyncio.create_task(listener.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
+        # ClientConnection has the methods of asyncio.Protocol but, to be compiled, does not inherit it.
         connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, listener))
         data_server = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
         log.info(
@@ -89,7 +91,8 @@ async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Serve
 
 
 async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio.Task[int]) -> None:
-    """Wait for a signal or for a task to end. No task should end by itself: its error is raised."""
+    """Wait for a signal or for a task to end. If a task has raised, raise the same. All are to run for ever, but for
+    `Child.keep`, which returns when the operator must mend something: then the caller ends the rest."""
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -98,7 +101,7 @@ async def wait_for_any(stop: asyncio.Event, *tasks: asyncio.Task[None] | asyncio
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a background task, and wait until it has ended."""
+    """Cancel a background task, and wait until it has ended. Raises what it had raised itself, if it had."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -113,7 +116,8 @@ def stop_event() -> asyncio.Event:
 
 
 def ops_server(app: object) -> Server:
-    """Return a uvicorn server for the ops port; its last requests get a second to finish."""
+    """Return a uvicorn server for the ops port. Requests that run when it is told to exit get a second to finish.
+    log_config=None leaves logging as `log_warnings` has set it."""
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than the protocol
@@ -136,15 +140,15 @@ def listen_by_several(settings: Settings) -> list[socket.socket]:
 
 
 def listen(settings: Settings, port: int, variable: str, *, shared: bool = False) -> socket.socket:
-    """Return a listening socket. variable: the setting of the port, for errors; shared: the port has other sockets
-    beside it. Raises PortInUse or ConfigError with the port and what to change."""
+    """Return a listening socket, for data or ops. variable: the port's setting, for errors; shared: the port has other
+    sockets beside it. Raises PortInUse or ConfigError with the port and what to change."""
     try:
         family = socket.AF_INET6 if ":" in settings.listen_address else socket.AF_INET
         address = settings.listen_address, port
-        data_server = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
-        notice_the_dead(data_server, max(UNHEARD_S, settings.write_timeout_s))
-        data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
-        return data_server
+        listening = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
+        notice_the_dead(listening, max(UNHEARD_S, settings.write_timeout_s))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+        return listening
     except OSError as error:
         problem = f"cannot listen on {settings.listen_address}:{port} ({error.strerror})"
         if error.errno == errno.EADDRINUSE:
@@ -152,24 +156,25 @@ def listen(settings: Settings, port: int, variable: str, *, shared: bool = False
         raise ConfigError(f"{problem}: set GATEWAY_LISTEN or {variable}") from error
 
 
-def notice_the_dead(data_server: socket.socket, unheard_s: float) -> None:
+def notice_the_dead(listening: socket.socket, unheard_s: float) -> None:
     """Set TCP keepalive on the listening socket; its connections inherit it, so a vanished peer is noticed: after 20 s
     of silence it is asked every 10 s, and `unheard_s` without an acknowledgement end its connection."""
-    data_server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
-    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    data_server.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
 
 
 def raise_file_limit() -> None:
-    """Raise the limit on open files to the most this process may have: every stream needs two connections."""
+    """Raise the limit on open files to the most this process may have: every stream needs two connections. Processes
+    that this one starts have the same limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def address_of(data_server: socket.socket) -> str:
+def address_of(listening: socket.socket) -> str:
     """Return where a socket listens, as `host:port` for the log: with port 0 the kernel has chosen one."""
-    host, port = data_server.getsockname()[:2]
+    host, port = listening.getsockname()[:2]
     return f"{host}:{port}"
 
 

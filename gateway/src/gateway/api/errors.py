@@ -12,10 +12,10 @@
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
     ├── RequestTooLarge      413  request_too_large
     │   └── HeadTooLarge     431  request_too_large     more headers, or bytes of them, than are taken
-    ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP
-    ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early
+    ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP, or no stream after a comment
+    ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early, or the gateway ends
     ├── ModelLoading         503  model_loading         with Retry-After
-    ├── Overloaded           503  overloaded            with Retry-After: the wait for a worker was over
+    ├── Overloaded           503  overloaded            with Retry-After: no room: bodies, sockets, or queued too long
     │   └── QueueFull        429  overloaded            with Retry-After: the queue is full
     ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
     │   └── WorkerUnreachable                           nothing of the request reached the worker
@@ -23,7 +23,7 @@
     └── GatewayFault         500  gateway_error         a fault of the gateway's own; its log has the trace
 
 Serialised in the route's dialect: OpenAI's error object, or Anthropic's.
-A worker's own error response is never turned into one of these: it passes through unchanged.
+A worker's own error is never turned into one of these: it passes through unchanged, but for `proxy/late_error.py`.
 `ConfigError` is of another kind: the operator's input is wrong, and the process ends with exit code 2."""
 
 import orjson
@@ -65,7 +65,7 @@ class GatewayError(Exception):
         self.param = param
 
     def body(self, dialect: Dialect = Dialect.OPENAI) -> bytes:
-        """Return the error object as JSON, in the dialect of the route, for an answer that has not begun."""
+        """Return the error object as JSON in the route's dialect: an answer's body, or the data of `sse_event`."""
         if dialect is Dialect.ANTHROPIC:
             kind = anthropic_type(self.status)
             return orjson.dumps({"type": "error", "error": {"type": kind, "message": self.message}})

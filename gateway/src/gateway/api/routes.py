@@ -23,8 +23,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `target`: the path at the worker; `also`: other paths under which vLLM serves the same; `ends`: texts
-    of which a complete stream contains one."""
+    """One row. `target`: the path at the worker, b"" if the same; `also`: other paths under which vLLM serves it;
+    `ends`: lines of which a complete stream has one, in its last event."""
 
     name: str
     path: bytes

@@ -17,7 +17,7 @@ class Candidate(Protocol):
 
     @property
     def weighted_in_flight(self) -> int:
-        """Requests of this gateway that are with the worker now; a stream counts more until its first token."""
+        """Requests of this gateway that are with the worker now; a stream counts more until its first byte."""
 
     @property
     def waiting(self) -> float:
@@ -78,7 +78,7 @@ class PoolCache(Generic[W, T]):
     def __init__(self, make: Callable[[tuple[W, ...]], T]) -> None:
         self._make = make
         self._pool: tuple[W, ...] = ()
-        self._value = make(())
+        self._value = make(())  # that of the empty pool, until the first comes
 
     def __call__(self, pool: tuple[W, ...]) -> T:
         if pool is not self._pool:

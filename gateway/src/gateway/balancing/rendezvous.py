@@ -30,7 +30,8 @@ def fraction(turn: int) -> float:
 
 
 def preferred(key: int, members: Sequence[int], weights: Sequence[float]) -> int:
-    """Return the index of the member for `key`. Members get keys in proportion to their weights, which are above 0."""
+    """Return the index of the member for `key`. Members get keys in proportion to their weights, which are above 0. The
+    highest log(u) / weight wins, where u is a hash of key and member in (0, 1)."""
     best, index = -inf, 0
     for at, member in enumerate(members):
         score = log((mixed(key ^ member) + 1) / (MASK + 2)) / weights[at]

@@ -123,7 +123,7 @@ class SessionSelector(Generic[W]):
 
 
 def session_of(request: RequestView, header: bytes) -> bytes | None:
-    """Return the session's key: the header's value, else the body's `user`; None if there is neither."""
+    """Return the session's key: the header's value, else the body's `user`, even one that is no UTF-8; else None."""
     value = headers.get(request.headers, header)
     if value:
         return value
@@ -146,7 +146,8 @@ class PrefixAffinitySelector(Generic[W]):
         self._by_address: PoolCache[W, dict[str, W]] = PoolCache(by_address)
 
     def choose(self, pool: tuple[W, ...], request: RequestView, now: float) -> W:
-        """Return the best holder, else the least loaded worker, and remember that it gets this prompt."""
+        """Return the best holder, else the least loaded worker, and remember that it gets this prompt. A pool of one is
+        asked and told nothing: there is no choice."""
         if len(pool) == 1:
             return pool[0]
         settings, least = self._settings, self._least.choose(pool, request, now)
@@ -219,12 +220,14 @@ class SplitSelector(Generic[W]):
 
 
 def part_at(point: float, cumulative: Sequence[float]) -> int:
-    """Return the index of the part that `point`, in [0, 1), falls into. cumulative: the weights added up."""
+    """Return the index of the part that `point`, in [0, 1), falls into. cumulative: the weights added up. `min`, since
+    a product near the end may be rounded up to it."""
     return min(bisect_right(cumulative, point * cumulative[-1]), len(cumulative) - 1)
 
 
 def parts_of(pool: tuple[W, ...], weights: Mapping[str, float]) -> PoolParts[W]:
-    """Divide `pool` among its slugs with a weight above 0; if there are none, equally among all of its slugs."""
+    """Divide `pool` among its slugs with a weight above 0; if there are none, equally among all of its slugs. All of
+    them are in `weights`: `faults_of_split` checks it."""
     by_slug: dict[str, list[W]] = {}
     for worker in pool:
         by_slug.setdefault(worker.slug, []).append(worker)

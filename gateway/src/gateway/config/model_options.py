@@ -141,7 +141,7 @@ def first_problem(error: ValidationError) -> str:
 
 def over(base: Options, given: Defaults) -> Options:
     """Return `base` with what the operator wrote in `given` in place: the file's defaults over the settings, then a
-    model's own options over these. Deadlines and queue are merged value by value."""
+    model's own options over these. Deadlines and queue are merged value by value, others replaced."""
     said = {name: getattr(given, name) for name in given.model_fields_set}
     for name in {"deadlines", "queue"} & said.keys():
         said[name] = replaced(getattr(base, name), said[name])

@@ -57,14 +57,14 @@ POLICIES = {
 
 def normalized(value: object) -> object:
     """Turn `name` and `{name: settings}`, as operators write a policy, into the tagged form for pydantic to read."""
-    if isinstance(value, StrictModel):
+    if isinstance(value, StrictModel):  # from code, not from a file
         return value
     name, settings = value, None
     if isinstance(value, Mapping) and len(value) == 1:
         name, settings = next(iter(value.items()))
-    if name not in tuple(POLICIES):
+    if name not in tuple(POLICIES):  # a tuple: a name that is a list cannot be looked up in a dict
         raise ValueError(f"must be one of {', '.join(POLICIES)}, or one of them with its settings")
-    if not isinstance(settings, Mapping | None) or "name" in (settings or {}):
+    if not isinstance(settings, Mapping | None) or "name" in (settings or {}):  # it would be lost below
         raise ValueError(f"the settings of {name} are a mapping")
     return {**(settings or {}), "name": name}
 

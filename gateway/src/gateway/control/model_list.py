@@ -12,13 +12,9 @@ T = TypeVar("T")
 
 
 def describe_model(
-    name: str,
-    created: int,
-    model: str,
-    cards: Sequence[Card],
-    workers: Iterable[Worker],
-    names: Iterable[str],
-) -> Json:
+    name: str, created: int, model: str,
+    cards: Sequence[Card], workers: Iterable[Worker], names: Iterable[str],
+) -> Json:  # fmt: skip
     """Return OpenAI's model object with vLLM's and the cards' fields. model: its name at the workers, where `name` is
     an alias; created: Unix seconds; names: all names of the model."""
     served = [worker.served[model] for worker in workers if model in worker.served]
@@ -31,7 +27,7 @@ def describe_model(
         "owned_by": cards[0].owner,
         "root": first.root,
         "parent": first.parent,
-        "max_model_len": least(one.max_model_len for one in served) or context,
+        "max_model_len": least(one.max_model_len for one in served) or context,  # if no worker told it
         "context": context,
         "images": images_of(cards),
         "parsers": {

@@ -28,14 +28,9 @@ class DiscoveryLoop:
     """Keeps the fleet up to date: which workers exist and are ready, how weights jobs progress, which keys hold."""
 
     def __init__(
-        self,
-        settings: Settings,
-        fleet: Fleet,
-        probes: Probes,
-        upstream: Upstream,
-        keys: KeyRing,
-        log: EventLog,
-    ) -> None:
+        self, settings: Settings, fleet: Fleet,
+        probes: Probes, upstream: Upstream, keys: KeyRing, log: EventLog,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._fleet = fleet
         self._probes = probes
@@ -99,14 +94,15 @@ class DiscoveryLoop:
         return [*found, *await self._still_serving(card, found)]
 
     async def _still_serving(self, card: Card, found: list[Address]) -> list[Address]:
-        """Return workers that DNS no longer names but that still answer: a failing resolver takes no model away."""
+        """Return the addresses of workers that DNS lost but that pass a probe: a failing resolver takes none away."""
         known = self._fleet.slugs[card.slug].workers
         missing = [worker for address, worker in known.items() if address not in found]
         answers = await asyncio.gather(*(self._probes.passes(worker, card) for worker in missing))
         return [(worker.host, worker.port) for worker, passed in zip(missing, answers, strict=True) if passed]
 
     async def _probe(self, worker: Worker, card: Card, delay_s: float) -> bool:
-        """Probe one worker and tell the fleet. Return False if the gateway's own limits kept it from asking."""
+        """Probe one worker and tell the fleet. Return False if the gateway's own limits kept it from asking. After a
+        certain failure, such as a refused connection, ask its launcher what it does: it may be starting."""
         await asyncio.sleep(delay_s)
         try:
             self._fleet.probe_passed(worker, await self._probes.worker(worker, card))
@@ -120,7 +116,7 @@ class DiscoveryLoop:
         return True
 
     def _apply_membership(self, joined: Sequence[Worker], left: Sequence[Worker]) -> None:
-        """Log which workers have joined and left, and close the idle connections to those that have left."""
+        """Log which workers the fleet has added and removed, and close the idle connections to those that have left."""
         for worker in joined:
             self._log.info("worker_joined", slug=worker.slug, worker=worker.address)
         for worker in left:

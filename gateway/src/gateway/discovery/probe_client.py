@@ -62,7 +62,7 @@ class ProbeConnection:
 
 
 def feed(parser: httptools.HttpResponseParser, data: bytes, target: str) -> None:
-    """Pass received bytes to the parser, which fills in the page. Raises ResponseError if they are no HTTP/1.1."""
+    """Pass received bytes to the parser, which fills in the page. Raises ResponseError for other than HTTP/1.1."""
     try:
         parser.feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

@@ -67,14 +67,14 @@ class Probes:
             return await self._metrics(connection)
 
     async def _metrics(self, connection: ProbeConnection) -> EngineMetrics | None:
-        """Return the engine metrics, or None if half the deadline is not enough: requests can be taken without them."""
+        """Return the engine metrics; None if that fails or takes half the deadline: a worker can serve without them."""
         with suppress(ProbeFailed, ResponseError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s / 2):
                 return read_metrics((await get(connection, "/metrics")).body)
         return None
 
     async def passes(self, worker: Worker, card: Card) -> bool:
-        """Return whether `worker` would pass its probe now: one that DNS no longer names stays if it does."""
+        """Return whether `worker`, which DNS no longer names, passes its probe now; False if it could not be asked."""
         try:
             await self.worker(worker, card)
         except (ProbeFailed, OwnLimit):
@@ -82,7 +82,7 @@ class Probes:
         return True
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
-        """Return the progress report of `slug`'s weights job: empty if it reports nothing yet, None if none runs."""
+        """Return what `slug`'s weights job reports, at its first address: {} if it fails to, None if no job runs."""
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
             return await self._report(address, "/progress")
         return None
@@ -118,9 +118,9 @@ class Probes:
             raise ProbeFailed(f"{host}:{port}: {error}") from error
 
 
-async def get(worker: ProbeConnection, target: str) -> Response:
+async def get(connection: ProbeConnection, target: str) -> Response:
     """Fetch a page that must have status 200. Otherwise raise ProbeFailed, a certain one: the worker itself says so."""
-    page = await worker.get(target)
+    page = await connection.get(target)
     if page.status != 200:
         raise ProbeFailed(f"{target} answered {page.status}", certain=True)
     return page

@@ -184,7 +184,7 @@ class Fleet:
         left = [known.pop(address) for address in list(known) if address not in wanted]
         joined = [Worker(slug, *address) for address in wanted if address not in known]
         known.update({(worker.host, worker.port): worker for worker in joined})
-        if left:
+        if left:  # those that joined are in no pool yet
             self._make_pools(slug)
         return joined, left
 
@@ -209,7 +209,8 @@ class Fleet:
             observer(transition)
 
     def _count_trial(self, worker: Worker, change: int) -> None:
-        """Count a trial request that begins (1) or ends (-1), for its lease. On trial a worker gets one at a time."""
+        """Count a trial request that begins (1) or ends (-1), for its lease. On trial a worker gets one at a time.
+        `max`: one that began in an earlier trial may end in this one, whose count began at 0."""
         worker.trials = max(0, worker.trials + change)
         self._make_pools(worker.slug)
 

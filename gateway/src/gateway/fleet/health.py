@@ -111,7 +111,8 @@ class Health:
         return WorkerState.SUSPECT if self._suspicion(rules) else WorkerState.READY
 
     def reason(self, rules: Rules, now: float) -> str:
-        """Return why the worker is in its state, in words for logs, errors and /workers; empty if it is ready."""
+        """Return why the worker is in its state, in words for logs, errors and /workers; empty if it is ready. (`or
+        now` is for mypy: an ejected one has the time.)"""
         state = self.state(rules, now)
         if state is WorkerState.READY:
             return ""
@@ -136,7 +137,7 @@ class Health:
         if self.doubt:
             return self.doubt
         if self.ejected_until is not None:
-            return f"{self._describe_failures()}, and no other worker to turn to"
+            return f"{self._describe_failures()}, and no other worker to turn to"  # it is spared
         if self.progress.still_s >= rules.suspect_s:
             return f"its requests have not moved for {self.progress.still_s:.0f} s"
         return ""
@@ -149,7 +150,8 @@ class Health:
 def probe_passed(
     health: Health, metrics: EngineMetrics | None, in_flight: int, rules: Rules, now: float
 ) -> Health:
-    """Return the health after a passed probe. metrics: None if it brought none; in_flight: this gateway's requests."""
+    """Return the health after a passed probe. metrics: None if it brought none; in_flight: this gateway's requests. A
+    worker that was down or hung begins its slow start now (see `_slow_start_from`)."""
     passed, hung = health.passed_probes + 1, health.progress.hung_s >= rules.down_s
     alive = health.alive or passed >= (rules.rise if health.started else 1)
     return replace(
@@ -181,7 +183,7 @@ def _progress(
 
 def probe_failed(health: Health, reason: str, rules: Rules, *, certain: bool = False) -> Health:
     """Return the health after a failed probe. If the failure is certain (connection refused, or the worker says so),
-    the worker is suspect at once; a mere timeout only counts."""
+    the worker is suspect at once; a mere timeout only counts. A misnamed one is that until it is down."""
     failed = health.failed_probes + 1
     down = failed + health.unreachable >= rules.fall
     return replace(
@@ -197,7 +199,8 @@ def names_differ(health: Health, reason: str) -> Health:
 
 
 def request_succeeded(health: Health, rules: Rules, now: float) -> Health:
-    """Return the health after a good answer has begun. A running ejection is not shortened; a trial is passed."""
+    """Return the health after a good answer has begun. A trial is passed, and the slow start begins; a running ejection
+    is not shortened. A spared worker, which went on taking requests, is spared no more and gets no slow start."""
     if health.ejected_until is not None:
         if health.state(rules, now) is WorkerState.EJECTED:
             return health
@@ -216,8 +219,9 @@ def request_completed(health: Health, rules: Rules, now: float) -> Health:
 
 
 def request_failed(health: Health, failure: Failure, rules: Rules, now: float, *, spare: bool) -> Health:
-    """Return the health after a failed request. spare: whether every pool of the worker has another worker; if not, it
-    becomes suspect but is never ejected. Failures that arrive after a worker has left its pools change nothing."""
+    """Return the health after a failed request. spare: whether every pool of the worker has another worker. If not, the
+    worker is spared: suspect instead of ejected, until another one is there. A failure changes nothing if the worker is
+    ejected already or takes no requests any more."""
     state = health.state(rules, now)
     if state not in TAKES_REQUESTS or state is WorkerState.EJECTED:
         return health
@@ -233,10 +237,10 @@ def _count(health: Health, failure: Failure, rules: Rules) -> Health:
     if failure is Failure.BROKEN:
         return replace(health, broken=health.broken + 1, last_failure=failure)
     health = replace(health, failures=health.failures + 1, last_failure=failure)
-    return _unreachable(health, rules) if failure is Failure.CONNECT else health
+    return _count_unreachable(health, rules) if failure is Failure.CONNECT else health
 
 
-def _unreachable(health: Health, rules: Rules) -> Health:
+def _count_unreachable(health: Health, rules: Rules) -> Health:
     """Return the health after a refused connection: suspect, and closer to down, which needs a failed probe too."""
     unreachable = health.unreachable + 1
     down = health.failed_probes > 0 and health.failed_probes + unreachable >= rules.fall
@@ -246,7 +250,8 @@ def _unreachable(health: Health, rules: Rules) -> Health:
 
 
 def _eject(health: Health, rules: Rules, now: float, *, spared: bool) -> Health:
-    """Return the health with an ejection begun. Each soon after another lasts twice as long. spared: as in `Health`."""
+    """Return the health with an ejection begun. One on trial, while spared, or within `ejection_max_s` of a passed
+    trial lasts twice as long as the one before. spared: as in `Health`."""
     soon = now - health.readmitted < rules.ejection_max_s or health.ejected_until is not None
     before = health.ejections if soon else 0
     length = min(rules.ejection_s * 2 ** min(before, 16), rules.ejection_max_s)  # 16: no overflow

@@ -30,7 +30,7 @@ class Progress:
             return read
         if metrics.moved_since(self.last):
             return replace(read, moved=now)
-        if not metrics.stood_still_since(self.last):
+        if not metrics.stood_still_since(self.last):  # it is asleep, or no client's request has finished yet
             return read
         passed = min(now - self.at, longest_s)
         worker_counts = metrics.is_busy and self.last.is_busy

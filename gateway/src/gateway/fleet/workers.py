@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.fleet.health import Health, WorkerState
 
-PREFILL: Final = 4  # requests that a stream counts for until its first token: prefills delay each other most
+PREFILL: Final = 4  # requests that a stream counts for until its first byte: prefills delay each other most
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class Served:
 @dataclass(slots=True, eq=False)
 class Worker:
     """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one. The
-    data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream that waits for its first token
-    counts as PREFILL requests). The fleet writes the rest. waiting: requests in the worker's own queue; kv_use: share
-    of its KV cache in use, 0 to 1; slow_start_factor: share of its usual requests, below 1 while it is new; start: what
-    its launcher reports while it is not up, or None."""
+    data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream whose answer's first byte has
+    not come counts as PREFILL requests). The fleet writes the rest, and discovery `served` and `start`. waiting:
+    requests in the worker's own queue; kv_use: share of its KV cache in use, 0 to 1; moved: when its engine last made
+    progress; slow_start_factor: share of its usual requests, below 1 while it is new; start: what its launcher reports
+    while it is not up, or None."""
 
     slug: str
     host: str
@@ -58,7 +59,7 @@ class Worker:
 
 
 class Lease:
-    """One request's count on a worker, until `end`, which must be called once, or the end of a `with` block."""
+    """One request's count on a worker, until `end`, which must be called once (tests use `with`)."""
 
     def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
         self._worker = worker

@@ -53,13 +53,12 @@ class Context:
 
     def search(self, response_id: bytes, model: str | None) -> Search:
         """Return a search for a stored response: at the worker that made it if that is known and has not left, else at
-        all workers of `model`; if `model` is None, since the request names none, at all workers."""
+        the pool of `model`; if `model` is None, since the request names none, at all workers that take requests."""
         holder = self.affinity.worker_of(response_id)
         if holder is not None and self.fleet.has(holder):
             return Search(response_id, (holder,))
         return Search(response_id, self.fleet.workers() if model is None else self.fleet.pool(model))
 
-    def serve_queue(self, worker: Worker | None) -> None:
-        """Send queued requests for the models of `worker`, where a request has ended. None: do nothing."""
-        if worker is not None:
-            self.queues.serve(self.fleet.models_of(worker))
+    def serve_queue(self, worker: Worker) -> None:
+        """Send queued requests for the models of `worker`, where a request has ended, so that there may be room."""
+        self.queues.serve(self.fleet.models_of(worker))

@@ -66,7 +66,8 @@ class ProxyHandler:
         self._attempt: Attempt | None = None
         self._search: Search | None = None  # for the worker of the stored response that it names
         self._may_retry_elsewhere = True  # until it has gone to a second worker
-        self._hides_usage = self.wants_stream = False
+        self._hides_usage = False  # the gateway alone asked for the stream's usage, so the client gets none
+        self.wants_stream = False
         self.id, self.sent_id = ids
         self.route = route
         self.timing = Timing(request.arrived)
@@ -101,9 +102,9 @@ class ProxyHandler:
             self._context.offload.decode(self._decoding, self._after_decoding_turn)
 
     def _after_decoding_turn(self, error: BaseException | None) -> bool:
-        """Go on after one turn of the decoding thread: to `_read` once the body is decoded. `Offload` calls this on the
-        event loop. error: what the turn raised, or None. Return whether another turn is needed."""
-        if self.step is not Step.DECODING:
+        """Go on after a turn of the decoding thread: claim what it decoded, or fail. `Offload` calls this on the event
+        loop. error: what the turn raised (an Exception), or None. Return whether another turn is needed."""
+        if self.step is not Step.DECODING:  # it has ended during the turn
             return False
         if isinstance(error, GatewayError):
             self.fail(error)
@@ -134,10 +135,10 @@ class ProxyHandler:
             self._context.turns.add(self._take_reading_turn)
 
     def _take_reading_turn(self) -> bool:
-        """Read on for about a millisecond. `Turns` calls this until it returns False: no further turn is needed."""
+        """Read on for about a millisecond. `Turns` calls this until it returns False: all is read, or it is over."""
         if self.step is Step.READING:  # the request may have ended between two turns
             self._safely(self._read_on)
-        return self.step is Step.READING and self._reading is not None
+        return self.step is Step.READING
 
     def _read_on(self) -> None:
         """Do the work of `_take_reading_turn`, which catches what this raises: read on, then go on to `_route`."""
@@ -147,7 +148,8 @@ class ProxyHandler:
             self._route(reading.parsed())
 
     def _route(self, parsed: ParsedBody) -> None:
-        """Go on with the body that was read: look the model up, or find the worker of a stored response."""
+        """Go on with the body that was read: look the model up, or find the worker of a stored response. Its path has
+        an id (`or` is for mypy): the route was found by it."""
         self._parsed, self._hides_usage = parsed, parsed.hides_usage
         self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
@@ -176,8 +178,8 @@ class ProxyHandler:
             self._end_anyway()
 
     def _look_up(self, parsed: ParsedBody) -> None:
-        """Set `model`, its options, and the reasoning's names, from the cards that serve it. Raises GatewayError if
-        there is no such model, or if it does not take the request's media or size."""
+        """Set `model`, its options, and, if a card says that it reasons, the reasoning's names for the client. Raises
+        GatewayError if there is no such model, or if it does not take the request's media or size."""
         cards = self._context.fleet.catalog.resolve(parsed.model)
         if not cards:
             raise self._context.fleet.why_unavailable(parsed.model)
@@ -189,7 +191,8 @@ class ProxyHandler:
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
     def _dispatch(self, parsed: ParsedBody) -> None:
-        """Send to the holder of a named previous response, else to a free worker, else queue. Raises GatewayError."""
+        """Send to the holder of a named previous response, else to a free worker, else queue. Raises GatewayError. The
+        id may hold half a surrogate pair, which no UTF-8 has: `replace`."""
         context = self._context
         if not context.fleet.pool(self.model):
             raise context.fleet.why_unavailable(self.model)
@@ -210,13 +213,13 @@ class ProxyHandler:
         """Whether a worker of the model takes one more request. `Queues.serve` asks the first in the queue."""
         return bool(self._context.free_workers(self.model))
 
-    def take_turn(self) -> None:
+    def send_now(self) -> None:
         """Send the request now. The queue calls this when it has removed the request and a worker has room."""
         self._end_wait()
         self._safely(self._send_after_queue)
 
     def _send_after_queue(self) -> None:
-        """Do the work of `take_turn`, which catches what this raises: choose a worker with room, and send."""
+        """Do the work of `send_now`, which catches what this raises: send to a worker with room (see `has_room`)."""
         assert self._parsed is not None
         self._send(self._choose(self._context.free_workers(self.model), self._parsed))
 
@@ -246,7 +249,7 @@ class ProxyHandler:
     def _next_holder(self, search: Search) -> Worker:
         """Return the next worker to ask for the stored response. Raises GatewayError if none is left."""
         worker = search.next()
-        if self.route.kind is Kind.STORED:  # no model is named: take the worker's first
+        if self.route.kind is Kind.STORED:  # no model is named: deadlines, retry budget and log need one
             self.model = self._context.fleet.models_of(worker)[0]
             self._options = self._context.models.options[self.model]
         return worker
@@ -254,16 +257,18 @@ class ProxyHandler:
     def _search_next(self, search: Search, why: GatewayError | None) -> None:
         """Ask the next worker for the stored response. why: the last one's error; None if it has no such response."""
         search.note_miss(why)
-        self._safely(lambda: self._send_instead(self._next_holder(search)))
+        self._safely(lambda: self._replace_attempt(self._next_holder(search)))
 
     def _send(self, worker: Worker) -> None:
-        """Send the request for the first time, which earns its model a share of a retry."""
+        """Send the request for the first time, which earns its model a share of a retry. Further workers of a search
+        are no attempts in log and metrics: only `_retry` counts."""
         self._context.retry_budgets[self.model].earn()
         self.attempts = 1
         self._start_attempt(worker)
 
     def _start_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
-        """Take a lease on `worker`, and send it head and body: a first or further try. fresh: by a new connection."""
+        """Take a lease on `worker`, and send it head and body: a first or further try. fresh: by a new connection. The
+        client's query goes along only to a stored response. A worker's silence counts from now (`heard`)."""
         upstream, request, parsed = self._context.upstream, self._request, self._parsed
         assert parsed is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
@@ -278,8 +283,9 @@ class ProxyHandler:
     # the worker's answer: `upstream` calls these
 
     def on_head(self, *, alone: bool) -> None:
-        """Begin the client's answer; or ask another worker, after a 503 or a missing stored response. Counts the status
-        for or against the worker. alone: no byte of the answer's body has come with the head."""
+        """Begin the client's answer; or ask another worker, after a missing stored response or a 503, by which a worker
+        says that it takes nothing now. 502 to 504 count against the worker, a status below 400 for it. alone: no byte
+        of the answer's body has come with the head."""
         assert self._attempt is not None
         exchange, worker = self._attempt.exchange, self._attempt.worker
         if exchange.status in OWN_FAILURES:
@@ -303,14 +309,15 @@ class ProxyHandler:
 
     def _is_body_unneeded(self) -> bool:
         """Whether a large body can be freed before the answer: the worker has had all of it for a second (`is_taken`),
-        so that it will not refuse it and its connection is not stale, and no other worker is to be asked."""
+        so that its connection is not stale, and a search has no other worker to ask. A later 503 goes to the client."""
         parsed, attempt, search = self._parsed, self._attempt, self._search
         if parsed is None or attempt is None or parsed.size <= MAX_KEPT_BYTES:
             return False
         return attempt.exchange.is_taken and (search is None or not search.has_more)
 
     def _ends_search(self, search: Search, status: int, worker: Worker) -> bool:
-        """Return whether the answer is for the client. After a 404, or a 503 with others left, ask the next worker."""
+        """Return whether the answer is for the client. After a 404, or a 503 with others left, ask the next worker. A
+        good answer tells where the response is."""
         if status == NOT_FOUND:
             self._search_next(search, None)
         elif status == UNAVAILABLE and search.has_more:
@@ -379,7 +386,7 @@ class ProxyHandler:
         assert isinstance(error, GatewayError)
         if self._search is not None and self.step is Step.SENT:
             self._search_next(self._search, error)
-        elif failure is not Failure.CONNECT or not self._retry_elsewhere():
+        elif failure is not Failure.CONNECT or not self._retry_elsewhere():  # CONNECT: it got nothing
             self.fail(error)
 
     def _retry_elsewhere(self) -> bool:
@@ -399,9 +406,9 @@ class ProxyHandler:
     def _retry(self, worker: Worker) -> None:
         """Send the request again, as one more attempt, over a new connection, which cannot be a stale one."""
         self.attempts += 1
-        self._send_instead(worker, fresh=True)
+        self._replace_attempt(worker, fresh=True)
 
-    def _send_instead(self, worker: Worker, *, fresh: bool = False) -> None:
+    def _replace_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
         """End the attempt before, then send to `worker`: for a retry, and for the next worker of a search."""
         reserved = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
         self._release()
@@ -436,7 +443,8 @@ class ProxyHandler:
     # deadlines
 
     def check_deadlines(self, now: float) -> None:
-        """Check deadlines, send a comment into a silent stream, and free a large body. Called four times a second."""
+        """Check deadlines, send a comment into a silent stream, and free a large body. The client's connection calls
+        this four times a second, until the answer has ended."""
         if self.step is Step.SENT and self._is_body_unneeded():
             self._release_body()
         if self.step is Step.DECODING or self.step is Step.READING:
@@ -485,7 +493,7 @@ class ProxyHandler:
 
     def fail(self, error: GatewayError) -> None:
         """End the request with `error`: as the status if no answer has begun, else as far as a stream can say it.
-        `ClientRequest.run` calls this instead of `start` for a request that was refused."""
+        `ClientRequest.run` calls this instead of `start` for a refused one. OVER already: a bug showed at its end."""
         if self.step is Step.OVER:
             self._end_anyway()
             return
@@ -493,7 +501,7 @@ class ProxyHandler:
         self._release()
         self.code = error.code
         if self._request.begun:
-            self.status = self.relay.status
+            self.status = self.relay.status  # and `ending` stays "broken"
             self.relay.break_off(error)
         else:
             self.status, self.ending = error.status, "refused"
@@ -512,19 +520,10 @@ class ProxyHandler:
     def _record(self) -> None:
         """Write the request's log line and metrics. Each way in which a request ends calls this once, last."""
         self._context.recorder.write(
-            ids=(self.id, self.sent_id),
-            route=self.route.name,
-            model=self.model,
-            worker=self.worker,
-            status=self.status,
-            ending=self.ending,
-            code=self.code,
-            attempts=self.attempts,
-            queued=self.queued,
-            stream=self.relay.stream,
-            timing=self.timing,
-            tokens=self.relay.filter.tokens,
-        )
+            ids=(self.id, self.sent_id), route=self.route.name, model=self.model, worker=self.worker,
+            status=self.status, ending=self.ending, code=self.code, attempts=self.attempts, queued=self.queued,
+            stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
+        )  # fmt: skip
 
     def _release(self) -> None:
         """Give back what the request holds: its place in the queue, its turn in the decoding thread, its lease on a

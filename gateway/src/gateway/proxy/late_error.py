@@ -46,7 +46,8 @@ def event_of(body: bytes, status: int, dialect: Dialect) -> bytes:
 
 
 def error_object(body: bytes, status: int, dialect: Dialect) -> dict[str, object]:
-    """Return the error object in the form that clients of the dialect read: the worker's own if it has that form."""
+    """Return the error object in the form that clients of the dialect read (RESPONSES has OPENAI's): the worker's own
+    if it has that form."""
     fields = json_object(body)
     error = fields.get("error")
     if dialect is Dialect.ANTHROPIC:

@@ -15,7 +15,7 @@ class Waiter(Protocol):
     def has_room(self) -> bool:
         """Return whether a worker of its model takes one more request. Asked of the first in the queue."""
 
-    def take_turn(self) -> None:
+    def send_now(self) -> None:
         """Send the request to a worker, within this call. Called once it is out of the queue. Must not raise."""
 
 
@@ -45,7 +45,7 @@ class Queues:
         return True
 
     def leave(self, model: str, waiter: Waiter) -> None:
-        """Remove `waiter` from the queue of `model`, if it is there: its request has ended while it waited."""
+        """Remove `waiter` from the queue of `model`, unless `clear` has: its request has ended while it waited."""
         line = self._lines.get(model)
         if line is not None and waiter in line:
             line.remove(waiter)
@@ -59,7 +59,7 @@ class Queues:
         for model in models:
             line = self._lines.get(model, deque())
             while line and line[0].has_room():
-                line.popleft().take_turn()
+                line.popleft().send_now()
             self._forget_if_empty(model, line)
 
     def clear(self) -> None:

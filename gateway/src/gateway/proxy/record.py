@@ -50,23 +50,12 @@ class Recorder:
             self._metrics.count_retry()
         self._log.request(
             self._loop,
-            id=ids[0].decode(),
-            sent_id=ids[1].decode(),
-            route=route,
-            model=model,
-            slug=worker and worker.slug,
-            worker=worker and worker.address,
-            status=status,
-            ending=ending,
-            code=code,
-            attempts=attempts,
-            queue_ms=milliseconds(queued),
-            stream=stream,
-            ttfb_ms=first_byte and milliseconds(first_byte),
-            duration_ms=milliseconds(seconds),
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-        )
+            id=ids[0].decode(), sent_id=ids[1].decode(), route=route, model=model,
+            slug=worker and worker.slug, worker=worker and worker.address,
+            status=status, ending=ending, code=code, attempts=attempts, queue_ms=milliseconds(queued),
+            stream=stream, ttfb_ms=first_byte and milliseconds(first_byte), duration_ms=milliseconds(seconds),
+            prompt_tokens=prompt, completion_tokens=completion,
+        )  # fmt: skip
 
 
 def milliseconds(seconds: float) -> float:

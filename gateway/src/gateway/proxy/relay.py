@@ -23,13 +23,13 @@ class Relay:
     whether it is a stream; filter: reads and changes its body on the way."""
 
     def __init__(
-        self, request: ClientRequest, route: Route, affinity: ResponseAffinity, call_id: bytes
+        self, request: ClientRequest, route: Route, affinity: ResponseAffinity, request_id: bytes
     ) -> None:
         self._request = request
         self._route = route
         self._affinity = affinity
-        self._id = call_id  # the id that the client gets
-        self._fields: headers.Headers | None = None  # of the worker's answer, None until its head has come
+        self._id = request_id  # as the client gets it
+        self._fields: headers.Headers | None = None  # of the worker's answer, None until `open`
         self._learning: Worker | None = None  # while the id of its new stored response is looked for
         self.filter: ResponseFilter = PassThrough()
         self.status = 0
@@ -46,8 +46,9 @@ class Relay:
         return isinstance(self.filter, LateError)
 
     def open(self, exchange: Exchange, worker: Worker, edits: Edits, *, alone: bool) -> bool:
-        """Take the worker's head and choose the filter. alone: no byte of the body has come with it, so that the head
-        is sent by itself. Returns False if it cannot follow the comments that were sent: it is no stream."""
+        """Take the worker's head and choose the filter. An answer that is not read (PassThrough) begins now, any other
+        with its first byte. alone: no byte of the body has come with the head, which is sent by itself. Return False if
+        the answer cannot follow the comments that were sent: it is no stream."""
         request, answer_filter = self._request, self._filter_for(exchange, edits)
         if request.begun and not isinstance(answer_filter, StreamFilter):  # a comment is out, with status 200
             if exchange.status < 400:
@@ -87,7 +88,8 @@ class Relay:
         self._request.write(data)
 
     def send_rest(self) -> bool:
-        """Send what the filter still holds: the worker's body has ended. Returns whether the answer is complete."""
+        """Send what the filter still holds: the worker's body has ended. Return whether the answer is complete. If not,
+        and it has not begun, send nothing: the error can still be the status."""
         request, rest = self._request, self.filter.rest()
         if not request.begun and self.filter.whole:
             self._begin(rest)  # nothing was sent before: this is the whole body
@@ -102,8 +104,8 @@ class Relay:
             self._request.end()
 
     def comment(self) -> None:
-        """Send a comment, which clients ignore, to keep a silent stream open; not inside an event. Begins the answer
-        with status 200 if the worker has not answered yet."""
+        """Send a comment to keep a silent stream open; not inside an event, and not into what turned out to be no
+        stream. Begins the answer with status 200 if the worker has not answered yet."""
         request = self._request
         if self._fields is None and not request.begun:
             self.stream, self.status, self.filter = True, 200, StreamFilter(self._route.ends, Edits())
@@ -125,8 +127,8 @@ class Relay:
         self._request.break_off()
 
     def _begin(self, whole: bytes | None = None) -> None:
-        """Make the answer's head, which is sent with the next bytes. whole: the whole body, whose length may differ
-        from the worker's. A stream has no length, since comments and an error may be added."""
+        """Make the answer's head, which is sent with the next bytes; `open` has come before. whole: the whole body,
+        whose length may differ from the worker's. A stream has no length, since comments and an error may be added."""
         fields = headers.response_headers(self._fields or [], self._id)
         if whole is not None:
             fields = headers.with_length(fields, len(whole))

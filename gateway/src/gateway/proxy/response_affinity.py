@@ -50,7 +50,7 @@ class Search:
         known = list(workers)
         self._left = [one for one in reversed(known) if one.state in TAKES_REQUESTS]  # popped from its end
         self._failure: GatewayError | None = None  # why a worker could not be asked
-        if known and not self._left:
+        if known and not self._left:  # one of them may have it, so it cannot be said that none has
             self._failure = NoWorkerAvailable(f"No worker that may have the response {self.name} answers")
 
     @property

@@ -66,7 +66,8 @@ class Edits:
 
 
 class ResponseFilter(Protocol):
-    """What one answer's body passes through. `Relay` owns one per answer, and sends what it returns."""
+    """What one answer's body passes through: a filter of this module, or `LateError`. `Relay` owns one per answer, and
+    sends what it returns."""
 
     def passes(self, framed: bytes) -> bool:
         """Whether a whole chunk may be sent as it came, with its frame. If so, it must not be fed as well."""
@@ -75,11 +76,11 @@ class ResponseFilter(Protocol):
         """Take the next bytes of the body, without frame; return what can be sent now, perhaps b""."""
 
     def rest(self) -> bytes:
-        """Return the bytes that are still held back. Called once, when the worker's body has ended."""
+        """Return what is held back, edited, or `LateError`'s event. Called once, when the worker's body has ended."""
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is complete, as far as its format tells: a stream has had its last event."""
+        """Whether the answer is complete, if its format tells (a stream has had its last event); else always True."""
 
     @property
     def tokens(self) -> Tokens | None:
@@ -97,7 +98,7 @@ class StreamFilter:
         self._held = b""  # of an event that is not complete
         self._fragment = b""  # of the line that is not complete
         self._usage: bytes | None = None  # the bytes with the last usage
-        self._last = b""  # up to four bytes
+        self._end_bytes = b""  # up to four, with which the stream so far ends
         self.whole = False
         self.between_events = True
 
@@ -107,13 +108,11 @@ class StreamFilter:
         return self.whole and self.between_events
 
     def passes(self, framed: bytes) -> bool:
-        """Pass a chunk that is one or more whole events, if nothing is held back and nothing in it is to be read."""
+        """Pass a chunk of whole events (ends with a blank line and the frame's CRLF), if none is held or to be read."""
         if self._held or not self.between_events or framed[-4:] != b"\n\n\r\n":
             return False
         for mark in self._marks:  # noqa: SIM110  # all() would make a generator for every chunk
-            if (
-                framed.find(mark) >= 0
-            ):  # `in` takes twice the time: it tries first whether the mark is a number
+            if framed.find(mark) >= 0:  # `in` takes twice the time: it first takes the mark for a number
                 return False
         return True
 
@@ -138,7 +137,7 @@ class StreamFilter:
         return tokens_in(self._usage) if self._usage is not None else None
 
     def _read(self, data: bytes) -> bytes:
-        """Note what `data` says of the stream's end, its usage and where its events end. Returns `data` itself."""
+        """Note what `data` says of the stream's end, its usage if not cut in two, and events' ends. Return `data`."""
         if not data:
             return data
         self.whole = self.whole or self._end.search(self._fragment + data) is not None
@@ -146,8 +145,8 @@ class StreamFilter:
             self._usage = data
         line = data[data.rfind(b"\n") + 1 :]
         self._fragment = (self._fragment + line if line == data else line)[:FRAGMENT_BYTES]
-        self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
-        self.between_events = self._last.endswith((b"\n\n", b"\r\n\r\n"))
+        self._end_bytes = data[-4:] if len(data) >= 4 else (self._end_bytes + data)[-4:]
+        self.between_events = self._end_bytes.endswith((b"\n\n", b"\r\n\r\n"))
         return data
 
 
@@ -171,17 +170,17 @@ class DocumentFilter:
             return data
         self._parts.append(data)
         self._size += len(data)
-        return self._taken(self._parts) if self._size > MAX_HELD_BYTES else b""
+        return self._stop_holding(self._parts) if self._size > MAX_HELD_BYTES else b""
 
     def rest(self) -> bytes:
-        return self._edits.apply(self._taken(self._parts)) if self._parts is not None else b""
+        return self._edits.apply(self._stop_holding(self._parts)) if self._parts is not None else b""
 
     @property
     def tokens(self) -> Tokens | None:
         return tokens_in(self._tail)
 
-    def _taken(self, parts: list[bytes]) -> bytes:
-        """Return `parts`, which is all that was held back, as one piece, and hold back no more."""
+    def _stop_holding(self, parts: list[bytes]) -> bytes:
+        """Hold nothing back any more; return `parts`, all that was held back, as one piece."""
         self._parts = None
         return b"".join(parts)
 
@@ -220,7 +219,7 @@ def event_end(data: bytes) -> int:
 
 
 def tokens_in(data: bytes) -> Tokens | None:
-    """Return the last usage in `data`, in OpenAI's names or Anthropic's, or None if there is none."""
+    """Return the last usage in `data`, in OpenAI's names or Anthropic's, or None. Embeddings have no completion: 0."""
     at = data.rfind(USAGE_KEY)
     while at >= 0 and USAGE.match(data, at) is None:  # such as "usage": null
         at = data.rfind(USAGE_KEY, 0, at)

@@ -5,9 +5,9 @@ from gateway.config.model_options import Deadlines
 
 class Timing:
     """The times of one request, whose handler owns this. vLLM sends a stream's head at once, so the first byte means
-    the first of the body. started: when the request arrived; heard: when the worker last sent something, or got the
-    request; commented: when the last comment was sent; first_byte: seconds from the start; pieces: how many came;
-    paused: the client is slow."""
+    the first of the body. started: when the request arrived; heard: when the worker last sent something, got the
+    request, or was read again; commented: when the last comment was sent; first_byte: seconds from the start; pieces:
+    how many came; paused: the client is slow."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -30,9 +30,9 @@ class Timing:
         self.paused, self.heard = False, now
 
     def overdue(self, limits: Deadlines, moved: float, now: float) -> str | None:
-        """Return in words, for the error, which deadline has passed, or None. moved: when the worker's engine last made
-        progress, which counts as a sign of life: vLLM may send nothing for minutes while it generates, since it holds
-        back a tool call's arguments until they are complete, or works off a long queue first."""
+        """Return in words, for the error, which deadline has passed, or None; while the client is slow only `total_s`
+        holds. moved: when the worker's engine last made progress, a sign of life: vLLM may send nothing for minutes
+        while it generates, since it holds back a tool call's arguments until they are whole, or works off a queue."""
         if now - self.started > limits.total_s:
             return f"the whole answer took longer than {limits.total_s:g} s"
         limit = limits.first_byte_s if self.first_byte is None else limits.idle_s

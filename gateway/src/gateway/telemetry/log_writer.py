@@ -20,10 +20,10 @@ class LogWriter:
         self._descriptor = descriptor
         self._tell = tell
         self._most_bytes = most_bytes
-        self._change = threading.Condition()  # guards all below
+        self._change = threading.Condition()  # guards all below but `_thread`, which is for `put`, `close`
         self._lines: list[bytes] = []
         self._bytes = 0  # of these and of those that are being written
-        self._untold = 0
+        self._untold = 0  # dropped lines that no line in the log has told of
         self._closed = False
         self._thread: threading.Thread | None = None
         self.dropped = 0
@@ -95,7 +95,8 @@ class LogWriter:
 
 
 def pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """Join lines into pieces that a pipe takes in one write, so that lines of several processes do not mix."""
+    """Join lines into pieces that a pipe takes in one write, so that lines of several processes do not mix. A line
+    longer than PIPE_BUF is a piece of its own."""
     piece = b""
     for line in lines:
         if len(piece) + len(line) > PIPE_BUF and piece:

@@ -45,7 +45,7 @@ class Merged(Collector):
             yield whole
 
     def _add(self, family: Metric) -> None:
-        """Add one process's samples of a metric to the others': summed, or the highest of them, as said above."""
+        """Add one process's samples of a metric to the others': summed, or the highest (no gauge here is negative)."""
         self._families.setdefault(family.name, family)
         samples = self._samples.setdefault(family.name, {})
         is_summed = family.type in SUMMED or family.name in SUMMED_GAUGES

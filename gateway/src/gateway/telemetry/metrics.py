@@ -79,7 +79,7 @@ class Metrics:
     def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
-        self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})
+        self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})  # see UNSEEN
         self._retries = 0
         self._loop_lag = Histogram()
         self._fleet = fleet
@@ -90,7 +90,7 @@ class Metrics:
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
-        Gauge("gateway_processes", "Processes that answer.", registry=self.registry).set(1)
+        Gauge("gateway_processes", "Processes that answer.", registry=self.registry).set(1)  # `merging` adds
         ProcessCollector(namespace="gateway", registry=self.registry)
 
     def count(
@@ -179,7 +179,8 @@ class Metrics:
         return counter(f"gateway_{which}", what, ["model", "route"], found)
 
     def _queue_age(self, model: str) -> float:
-        """Return for how many seconds the first request in a queue has waited; 0 if the queue is empty."""
+        """Return how many seconds the first in a queue has waited, or 0. `max`: `since` is of another clock, the
+        loop's."""
         since = self._queues.waits_since(model)
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 

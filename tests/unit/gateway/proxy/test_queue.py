@@ -14,7 +14,7 @@ class Asker:
     def has_room(self) -> bool:
         return self.finds.pop(0)
 
-    def take_turn(self) -> None:
+    def send_now(self) -> None:
         self.turns += 1
 
 
