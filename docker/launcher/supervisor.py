@@ -127,7 +127,7 @@ class Supervisor:
 
     def _await_gpus(self) -> tuple[GPU, ...] | None:
         """Wait until this worker has its GPUs, and return them, those of the run before if there was one. None once
-        told to stop, which it waits for after a `GpusError`. Raises `StartError` if nvidia-smi may be started later."""
+        told to stop, which it waits for after a `GpusError`. Raises `StartError` if nvidia-smi does not start yet."""
         try:
             seen = () if self._gpu_locks.are_claimed else gpus.visible(self._init)
             mine = self._await(lambda: self._gpu_locks.claim(seen), self._report_busy_gpus)
