@@ -90,8 +90,7 @@ class Init:
         return WaitResult(tuple(readable), _reap())
 
     def wake(self) -> None:
-        """Make the current or next `wait` return, from any thread. A full pipe does that too; a closed one is
-        ignored."""
+        """Make the current or next `wait` return, from any thread. A full pipe does so too; a closed one is ignored."""
         with suppress(OSError):
             os.write(self._wake_writer, b"\0")
 
