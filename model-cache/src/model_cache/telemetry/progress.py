@@ -53,7 +53,7 @@ class Progress:
         self._reset("listing", Work(), Work())
 
     def _reset(self, phase: Phase, total: Work, already: Work) -> None:
-        """Set the counters to the beginning of a phase; retries and error stay. The caller holds the lock."""
+        """Set the counters to the beginning of a phase; retries and error stay. `enter` holds the lock."""
         self._phase = phase
         self._total = total
         self._already = already

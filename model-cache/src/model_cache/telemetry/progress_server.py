@@ -64,7 +64,7 @@ class ProgressCollector(Collector):
 def serving(progress: Progress, port: int, say: Callable[..., object]) -> Iterator[int | None]:
     """Answer requests until the block ends; yield the port taken, or None, after a line by *say*, where there are no
     descriptors or threads for it. *say* is `Reporter.line`: if the block fails it is called without an argument, to
-    tell the state, which can be asked for a little longer. Raises ConfigError if the port is in use or not allowed."""
+    tell the state, which a scraper may ask for once more. Raises ConfigError if the port is in use or not allowed."""
     status = _Status(progress)
     running = _start(status, port, say)
     try:
