@@ -56,9 +56,8 @@ def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutReque
         yield from (f"{why}; declared to work: {_declared(gpus)}" for why in gpus.shape.objections(layout))
     elif layout not in gpus.layouts:
         yield f"its card has no shape to judge that by, and declares {_declared(gpus)} only"
-    if request.gpus is not None and request.gpus < layout.tensor_parallel:
-        takes = f"that takes {layout.tensor_parallel} GPUs and GPUS is {request.gpus}"
-        yield f"{takes}; declared to work: {_declared(gpus)}"
+    if (given := request.gpus) is not None and given < layout.tensor_parallel:
+        yield f"that takes {layout.tensor_parallel} GPUs and GPUS is {given}; declared to work: {_declared(gpus)}"
     need = memory_needed(card, gpus, layout)
     if request.gpu_memory_bytes is not None and request.gpu_memory_bytes < need:
         yield (

@@ -50,10 +50,12 @@ class Child:
     async def _run(self) -> int:
         """Run the process and return its exit code. It ends if its standard input does, and so with the parent."""
         sockets = self._data.fileno(), self._ops.fileno()
-        words = [sys.executable, "-m", "gateway", "process", *map(str, sockets)]
         self._process = await asyncio.create_subprocess_exec(
-            *words, pass_fds=sockets, stdin=asyncio.subprocess.PIPE
-        )
+            sys.executable, "-m", "gateway", "process", *map(str, sockets),
+            pass_fds=sockets, stdin=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        if self._is_ending:  # `terminate` came while the process was made, and found none
+            self._process.terminate()
         return await self._process.wait()
 
     def terminate(self) -> None:

@@ -181,7 +181,7 @@ class Settings(VolumeSettings):
     def other_sources(self) -> list[tuple[str, str]]:
         """The fallbacks in order: kind (hf, node, dir) and place (address, path) of each."""
         parts = (fallback.partition(":") for fallback in self.fallbacks.split())
-        return [(kind, place.rstrip("/")) for kind, _, place in parts]
+        return [(kind, place.rstrip("/") or "/") for kind, _, place in parts]
 
 
 def read_token(path: Path, variable: str) -> str:

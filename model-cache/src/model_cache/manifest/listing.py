@@ -102,8 +102,8 @@ def _runs_code(path: str, trusts_code: bool) -> bool:
 
 def missing_from(listing: Iterable[ListedFile], manifest: Manifest) -> list[ManifestFile]:
     """Return the files of *manifest*, a lock file's, that *listing* lacks, or has with another size, another
-    sha256 or one of a wrong type: `Job` asks before it downloads from the only source."""
-    sound = (file for file in listing if type(file.path) is str and type(file.sha256) is str)
+    sha256, or any of a wrong type: `Job` asks before it downloads from the only source."""
+    sound = (f for f in listing if (type(f.path), type(f.size), type(f.sha256)) == (str, int, str))
     listed = {ManifestFile(file.path, file.size, str(file.sha256).lower()) for file in sound}
     return [file for file in manifest.files if file not in listed]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_cache.errors import IntegrityError
-from model_cache.manifest.listing import ListedFile, accept, name_collisions
+from model_cache.manifest.listing import ListedFile, accept, missing_from, name_collisions
 from model_cache.manifest.manifest import INDEX, Manifest
 
 HASH = "ab" * 32
@@ -263,3 +263,15 @@ def test_code_is_fetched_only_where_the_card_trusts_it(path: str) -> None:
 def test_pickles_alone_are_no_model() -> None:
     """What is left of such a repository is refused."""
     assert "safetensors" in refusal([ListedFile("config.json", 2, HASH), ListedFile("model.bin", 5, HASH)])
+
+
+@pytest.mark.parametrize("wrong", [["x"], {}, None, "5", 5.0, True])
+@pytest.mark.parametrize("field", ["path", "size", "sha256"])
+def test_a_listed_file_of_a_wrong_type_counts_as_missing(field: str, wrong: Any) -> None:
+    """Whatever a hub answers, no exception but a refusal: the sizes of some cannot even be hashed."""
+    good = ListedFile("model.safetensors", 5, HASH)
+    manifest = from_listing(listing())
+    assert missing_from(listing(), manifest) == []
+    assert missing_from([listing()[0], good._replace(**{field: wrong})], manifest) == [
+        file for file in manifest.files if file.path == good.path
+    ]
