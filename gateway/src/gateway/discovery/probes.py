@@ -82,7 +82,7 @@ class Probes:
         return True
 
     async def weights(self, slug: str) -> Mapping[str, object] | None:
-        """Return what `slug`'s weights job reports, at its first address: {} if it fails to, None if no job runs."""
+        """Return what `slug`'s weights job reports, at its first address: {} without an answer, None without a job."""
         for address in await self.resolve(f"{slug}-weights", WEIGHTS_PORT):
             return await self._report(address, "/progress")
         return None

@@ -28,8 +28,8 @@ class WorkerState(StrEnum):
     MISNAMED = "misnamed"  # answers, but serves other names than its card says
     STARTING = "starting"  # seen, never ready yet
     DOWN = "down"  # fails its probes, or stands still
-    EJECTED = "ejected"  # failed requests, for a while
-    HALF_OPEN = "half_open"  # ejected before; one request at a time is on trial
+    HALF_OPEN = "half_open"  # the time of its ejection (or as a spared one) is over; one request at a time is on trial
+    EJECTED = "ejected"  # failed requests: it gets none for a while
     SUSPECT = "suspect"  # takes requests where no ready worker is left
     READY = "ready"
 
@@ -81,7 +81,7 @@ class Health:
     last_failure: Failure | None = None
     ejections: int = 0  # one soon after another, each twice as long
     ejected_until: float | None = None  # None: neither ejected nor on trial
-    spared: bool = False  # it was to be ejected, but for want of another worker it is suspect so long
+    spared: bool = False  # no other worker was left: until `ejected_until` it is suspect, and not ejected
     readmitted: float = 0.0  # when it last passed a trial
     progress: Progress = Progress()  # noqa: RUF009  # frozen
     slow_start_from: float = 0.0  # when it last became ready; -inf: no slow start

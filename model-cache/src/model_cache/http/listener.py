@@ -135,7 +135,7 @@ class Listener:
             asked, is_head = "no request", False  # a broken one, whose answer `_head` returned
             if isinstance(head, h11.Request):
                 asked, is_head = head.target.decode("latin-1"), head.method == b"HEAD"
-                answer = _refusal(head) or await self._handled(head, client, asked)
+                answer = _refusal(head) or await self._call_handler(head, client, asked)
             else:
                 answer = head
             await self._send(wire, writer, answer, is_head=is_head)
@@ -167,7 +167,7 @@ class Listener:
         else:
             await _write(writer, head if is_head else head + body)
 
-    async def _handled(self, head: h11.Request, client: str, asked: str) -> Answer:
+    async def _call_handler(self, head: h11.Request, client: str, asked: str) -> Answer:
         """Return the handler's answer. Raises TimeoutError if it takes over a minute, as on a disk that hangs."""
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         async with asyncio.timeout(_TEXT_S):

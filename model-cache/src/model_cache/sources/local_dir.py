@@ -37,7 +37,7 @@ class LocalDirectory:
             raise AccessError(f"{self._root} has no {missing[0]}")
 
     def _has(self, file: ManifestFile) -> bool:
-        """Return whether the file is there with the right size, else it is of another version; no link may lead out."""
+        """Return whether the file is in the root, links resolved, with the right size (another is another version)."""
         source = Path(os.path.realpath(self._root / file.path))
         if not (source.is_relative_to(os.path.realpath(self._root)) and os.path.isfile(source)):
             return False

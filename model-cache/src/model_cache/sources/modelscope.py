@@ -38,15 +38,9 @@ class Hub:
     that is tried again; *if_missing* is added to the error where the hub does not know the repository."""
 
     def __init__(
-        self,
-        endpoint: str,
-        token: str | None,
-        repo: str,
-        revision: str,
-        options: HttpOptions,
-        rate_limit: RateLimit,
-        if_missing: str = "",
-    ) -> None:
+        self, endpoint: str, token: str | None, repo: str, revision: str,
+        options: HttpOptions, rate_limit: RateLimit, if_missing: str = "",
+    ) -> None:  # fmt: skip
         """Change the SDK's module and logger too, for the whole process: a run makes one `Hub`."""
         self._endpoint = self.name = endpoint
         self._repo = repo
@@ -95,7 +89,8 @@ class Hub:
             raise self._job_error(error) from error
 
     def _job_error(self, error: BaseException, path: str = "") -> JobError:
-        """Return the error (of `_SEVERITY`), with remedy, for what the SDK raised; *path* is empty for the listing."""
+        """Return an error of `_SEVERITY`, with its remedy, for what the SDK raised about *path*; empty: about no single
+        file. A 401 or 403 is an `_EndedError` if our session has retried it in vain, else the SDK's own error."""
         if isinstance(error, _EndedError) and error.status in (401, 403):
             return self._refused(str(error))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -114,7 +109,7 @@ class Hub:
         if isinstance(error, requests.JSONDecodeError):  # raised for the listing's body
             return self._not_a_hub()
         return RetryableError(
-            f"cannot fetch {path or 'the listing of ' + self._repo} from {self._endpoint} ({cause(error)}); "
+            f"cannot fetch {path or self._repo} from {self._endpoint} ({cause(error)}); "
             "check the network and MODEL_CACHE_ENDPOINT, then run again: what arrived is kept"
         )
 

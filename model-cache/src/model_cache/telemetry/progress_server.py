@@ -118,8 +118,8 @@ def _no_port_line(port: int, problem: str) -> str:
 
 
 def _serve(status: "_Status", port: int, started: "Future[_Running]") -> None:
-    """Run the listener, in the thread. *started* hands what keeps it from listening to `_start`; a later fault is
-    raised, which prints it and ends the thread, not the run."""
+    """Run the listener; this is the thread. An error before it listens is passed to `_start` through *started*; a later
+    one is raised, which prints it and ends the thread, not the run."""
     try:
         listener.run(lambda: _run(status, port, started))
     except BaseException as error:

@@ -94,7 +94,7 @@ def text_line(state: ProgressState, remark: str | None) -> str:
 def bar_line(state: ProgressState) -> str:
     """Return the state as a line to draw over: ``downloading   [########............]  41%  498.2 MB of 1.2 GB``."""
     filled = min(_BAR, _BAR * state.bytes_done // max(1, state.bytes_total))  # 0 if all files are empty
-    phase, numbers = text_line(state, None).split("  ", 1)  # after the phase blanks fill its column
+    phase, numbers = text_line(state, None).split("  ", 1)  # the phase is padded with blanks
     return f"{phase:<12}  [{'#' * filled:.<{_BAR}}]  {numbers.strip()}"
 
 
