@@ -10,6 +10,7 @@ from gateway.api.routes import Routes
 from gateway.body.budget import BodyBudget
 from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import load_catalog
+from gateway.config.certificate import certificate_of
 from gateway.config.model_options import load_models
 from gateway.config.settings import Settings
 from gateway.control.api import data_app, preflight
@@ -39,6 +40,7 @@ class Gateway:
     def __init__(self, settings: Settings, log: EventLog) -> None:
         self.settings, loop = settings, asyncio.get_running_loop()
         self.draining = False
+        self.certificate = certificate_of(settings)
         self._log = log
         self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)

@@ -18,13 +18,16 @@ import uvicorn
 
 from gateway.api.errors import ConfigError, PortInUse
 from gateway.app import Gateway
+from gateway.config.certificate import Certificate
 from gateway.config.settings import Settings
 from gateway.server.connection import ClientConnection
+from gateway.server.handshake import Handshakes
 from gateway.server.listener import Listener
 from gateway.telemetry.logs import EventLog
 
 BACKLOG = 2048  # connections that the kernel holds until they are accepted
 MAX_UNSENT_BYTES = 128 * 1024  # bytes that the kernel takes for a slow client; by itself it takes megabytes
+CERTIFICATE_S = 1.0  # between two looks at the certificate's files; a change counts after two
 UNHEARD_S = 40.0  # how long a peer may acknowledge nothing, if GATEWAY_WRITE_TIMEOUT_S is not longer
 
 
@@ -57,8 +60,8 @@ async def serve(
         discovery = asyncio.create_task(gateway.discovery.run())
         watch = asyncio.create_task(listener.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
-        # ClientConnection has the methods of asyncio.Protocol but, to be compiled, does not inherit it.
-        connect = cast(Callable[[], asyncio.Protocol], partial(ClientConnection, listener))
+        certificate = asyncio.create_task(watch_certificate(gateway.certificate, log))
+        connect = connector(listener, gateway.certificate, log)
         data_server = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
         log.info(
             "process_listening" if child else "listening",
@@ -66,12 +69,47 @@ async def serve(
             ops=address_of(ops_socket),
             models=gateway.fleet.catalog.names,
         )
-        await wait_for_any(stop, discovery, watch, ops_task)
+        await wait_for_any(stop, discovery, watch, certificate, ops_task)
         await drain(gateway, listener, data_server, log)
         ops.should_exit = True
         await ops_task
         await end(discovery)
         await end(watch)
+        await end(certificate)
+
+
+def connector(
+    listener: Listener, certificate: Certificate | None, log: EventLog
+) -> Callable[[], asyncio.Protocol]:
+    """Return what makes the protocol of an accepted connection: with a certificate, one that begins with TLS."""
+    # Both have the methods of asyncio.Protocol but, to be compiled, do not inherit it.
+    if certificate is None:
+        return cast(Callable[[], asyncio.Protocol], partial(ClientConnection, listener))
+    handshakes = Handshakes(listener, certificate, lambda reason: log.info("handshake_failed", reason=reason))
+    return cast(Callable[[], asyncio.Protocol], handshakes.begin)
+
+
+async def watch_certificate(certificate: Certificate | None, log: EventLog) -> None:
+    """Log the certificate, then read it again whenever its files change, until cancelled. `serve` runs this as a task.
+    A wrong pair is logged once, and the one before stays in force. None: wait for ever, as there is no TLS."""
+    if certificate is None:
+        await asyncio.Event().wait()
+        return
+    tell_of(certificate, log)
+    while True:
+        await asyncio.sleep(CERTIFICATE_S)
+        try:
+            if certificate.refresh():
+                tell_of(certificate, log)
+        except ConfigError as error:
+            log.error("certificate_refused", message=f"{error}; the certificate read before stays in force")
+
+
+def tell_of(certificate: Certificate, log: EventLog) -> None:
+    """Log a certificate that has come into force, and whether its key is there for everybody to read."""
+    log.info("certificate_read", **certificate.facts)
+    if certificate.exposure:
+        log.warning("key_exposed", message=certificate.exposure)
 
 
 async def drain(gateway: Gateway, listener: Listener, data_server: asyncio.Server, log: EventLog) -> None:

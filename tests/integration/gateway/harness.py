@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -82,9 +83,11 @@ class Site:
 
 
 class Gateway:
-    """One gateway process. `settings` are GATEWAY_* variables beside those of FAST."""
+    """One gateway process. `settings` are GATEWAY_* variables beside those of FAST. With the file of a CA, `ca`, that
+    has issued its certificate, all clients of the data port speak TLS."""
 
-    def __init__(self, site: Site, **settings: object) -> None:
+    def __init__(self, site: Site, ca: Path | None = None, **settings: object) -> None:
+        self.tls = None if ca is None else ssl.create_default_context(cafile=ca)
         own = {"GATEWAY_CARDS_DIR": site.cards, "GATEWAY_WORKERS_FILE": site.workers, **settings}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         environment = inherited | FAST | {name: str(value) for name, value in own.items()}
@@ -100,11 +103,12 @@ class Gateway:
         self._reader.start()
         started = wait_until(lambda: self.events("listening") or self._has_ended(), "listening", START_S)[0]
         self.address, self.ops_address = started["data"], started["ops"]
-        self.http = httpx.Client(base_url=f"http://{self.address}", timeout=WAIT_S, trust_env=False)
+        self.url = f"{'https' if self.tls else 'http'}://{self.address}"
+        self.http = self.client()
         self.ops = httpx.Client(base_url=f"http://{self.ops_address}", timeout=WAIT_S, trust_env=False)
         self.openai = OpenAI(
-            base_url=f"http://{self.address}/v1", api_key="none", max_retries=0, timeout=WAIT_S,
-            http_client=httpx.Client(trust_env=False),
+            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=WAIT_S,
+            http_client=self.client(),
         )  # fmt: skip
 
     def event(self, name: str, **facts: object) -> dict[str, Any]:
@@ -159,11 +163,26 @@ class Gateway:
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
+    def client(self) -> httpx.Client:
+        """A client of the data port, with connections of its own."""
+        return httpx.Client(base_url=self.url, timeout=WAIT_S, trust_env=False, verify=self.tls or True)
+
     def connect(self, request: bytes = b"") -> socket.socket:
-        """A raw connection to the data port, with `request` already sent."""
+        """A raw connection to the data port, under TLS if it speaks TLS, with `request` already sent. Under TLS its
+        end is b"" only if the gateway said goodbye (close_notify)."""
+        connection = self.connect_tcp()
+        if self.tls:
+            connection = self.tls.wrap_socket(
+                connection, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+            )
+        connection.sendall(request)
+        return connection
+
+    def connect_tcp(self, sent: bytes = b"") -> socket.socket:
+        """A connection to the data port without TLS, with these bytes already sent."""
         host, port = self.address.split(":")
         connection = socket.create_connection((host, int(port)), timeout=WAIT_S)
-        connection.sendall(request)
+        connection.sendall(sent)
         return connection
 
     def terminate(self) -> None:

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     ops_port: Port = 8001  # of /metrics and /workers, never published
     open: bool = False  # allows a bind other than loopback without keys
     api_keys_file: Path | None = None
+    tls_cert_file: Path | None = None  # PEM: the certificate and its chain; with its key, or neither
+    tls_key_file: Path | None = None
     allowed_hosts: str = ""  # names under which a gateway without keys is served, beside this host's own
     cors_origins: str = ""  # of the web pages that may read answers
     processes: Annotated[int, Field(ge=1, le=64)] = 1
@@ -100,6 +102,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise ConfigError(_first_problem(error)) from error
     check_bind_rule(settings)
+    check_tls_rule(settings)
     return settings
 
 
@@ -111,6 +114,15 @@ def check_bind_rule(settings: Settings) -> None:
         f"GATEWAY_BIND={settings.bind} would let anybody who reaches it use the models. Either set "
         "GATEWAY_API_KEYS_FILE (make api-key writes one), or say GATEWAY_OPEN=1 if that is meant"
     )
+
+
+def check_tls_rule(settings: Settings) -> None:
+    """Raise ConfigError if only one of the two files for TLS is named."""
+    files = {"GATEWAY_TLS_CERT_FILE": settings.tls_cert_file, "GATEWAY_TLS_KEY_FILE": settings.tls_key_file}
+    given = [name for name, path in files.items() if path is not None]
+    if len(given) == 1:
+        (missing,) = files.keys() - given
+        raise ConfigError(f"{given[0]} is set without {missing}: set both for TLS, or neither for plain HTTP")
 
 
 def is_loopback(address: str) -> bool:

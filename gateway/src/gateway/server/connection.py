@@ -12,7 +12,7 @@ from gateway.api.errors import GatewayError, GatewayFault, InvalidRequest, Reque
 from gateway.api.routes import Dialect
 from gateway.body.budget import no_room, too_large
 from gateway.http.framing import BadFraming, Chunked, Framing
-from gateway.http.sockets import has_left, unacknowledged
+from gateway.http.sockets import has_left, received, unacknowledged
 from gateway.http.states import PHASES, Phase, changed
 from gateway.server import request_head
 from gateway.server.listener import Listener
@@ -40,12 +40,15 @@ CLOSED: Final = Phase.CLOSED
 
 
 class ClientConnection:
-    """One client's TCP connection. It enters itself in the listener, which checks its deadlines until it is lost.
-    It has asyncio.Protocol's methods without inheriting it, so that mypyc can compile it as a native class."""
+    """One client's connection. It enters itself in the listener, which checks its deadlines until it is lost.
+    It has asyncio.Protocol's methods without inheriting it, so that mypyc can compile it as a native class.
+    wire: under TLS, the TCP connection below it, whose handshake is over (server/handshake.py)."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, wire: asyncio.Transport | None = None) -> None:
         settings = listener.settings
         self._listener = listener
+        self._wire = wire
+        self._arrived = 0  # under TLS: bytes that had come on the wire, as counted while lingering
         self._loop = listener.loop
         self._phase: Phase = NEW
         self._head_reader = request_head.HeadReader(settings.max_head_bytes, settings.max_headers)
@@ -149,7 +152,7 @@ class ClientConnection:
             request.keep_alive = False
             request.handler.fail(GatewayFault())
         elif request is None and self._phase is not LINGERING:
-            self._refuse(GatewayFault())
+            self.refuse(GatewayFault())
         else:
             self.transport.abort()
 
@@ -184,7 +187,7 @@ class ClientConnection:
         try:
             head = heads.feed(self._data, self._at)
         except GatewayError as error:
-            self._refuse(error)
+            self.refuse(error)
             return
         self._at = heads.end
         if head is not None:
@@ -337,7 +340,7 @@ class ClientConnection:
         if not self._data and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def _refuse(self, error: GatewayError) -> None:
+    def refuse(self, error: GatewayError) -> None:
         """Answer `error` where there is no request (a bad or late head, a bug), in its path's dialect, and linger."""
         self._listener.refused(error)
         route = self._listener.routes.find(request_head.path_in(self._head_reader.beginning))
@@ -352,13 +355,25 @@ class ClientConnection:
         self._become(LINGERING)
         self._since = self._loop.time()
         self._listener.coalescer.flush()  # nothing can be written after write_eof
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._wire is None:
             self.transport.write_eof()
+        else:
+            self._arrived = received(self._wire.get_extra_info("socket"))
+            self.transport.close()  # TLS says goodbye, and drops what still comes until the client does
 
     def _close(self) -> None:
         """Write what waits and close without lingering: it is idle, or the gateway ends."""
         self._listener.coalescer.flush()
         self.transport.close()
+        if self._wire is not None:
+            self._close_wire(self._wire)
+
+    def _close_wire(self, wire: asyncio.Transport) -> None:
+        """Close the TCP connection once all is written to it: TLS alone would wait for the client's goodbye."""
+        if not self.transport.get_write_buffer_size():
+            wire.close()
 
     def _end_request_at_shutdown(self) -> None:
         """Have the handler end the request that runs; `end_at_shutdown` guards this against bugs."""
@@ -388,6 +403,8 @@ class ClientConnection:
 
     def _check_handler_and_phase(self, now: float) -> None:
         """Check the handler's deadlines, then that of the connection's phase. A bug in it ends in `check_deadlines`."""
+        if self._wire is not None and not self._check_wire(self._wire):
+            return
         if self._request is not None and self._request.handler is not None:
             self._request.handler.check_deadlines(now)
         if self.transport.is_closing() and self._blocked_write is None:  # close() waits for the client
@@ -401,6 +418,20 @@ class ClientConnection:
             self._check_for_disconnect()
         else:
             self._check_reading(now)
+
+    def _check_wire(self, wire: asyncio.Transport) -> bool:
+        """Under TLS: return whether the connection is still there, go on with closing it, and count what TLS drops."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is None:
+            return False  # connection_lost is about to be called
+        if self._phase is LINGERING:
+            arrived = received(connection)
+            if arrived > self._arrived:
+                self._count_dropped(arrived - self._arrived)
+                self._arrived = arrived
+        elif self.transport.is_closing():
+            self._close_wire(wire)
+        return True
 
     def _check_lingering(self, now: float) -> None:
         """Abort a lingering connection: by the write timeout while the answer is not all acknowledged; then LINGER_S
@@ -427,9 +458,10 @@ class ClientConnection:
     def _unacknowledged_bytes(self) -> int:
         """Return how many bytes the client has not acknowledged, in our buffer and the kernel's. Ours alone can
         stay full for minutes: the kernel takes more only once a third of its buffer, maybe megabytes, is free."""
-        return self.transport.get_write_buffer_size() + unacknowledged(
-            self.transport.get_extra_info("socket")
-        )
+        unwritten = self.transport.get_write_buffer_size()
+        if self._wire is not None:
+            unwritten += self._wire.get_write_buffer_size()
+        return unwritten + unacknowledged(self.transport.get_extra_info("socket"))
 
     def _check_for_disconnect(self) -> None:
         """Abort if the client has closed its side; asyncio does not notice while reading is paused, the kernel does."""
@@ -441,7 +473,7 @@ class ClientConnection:
         settings, request, seconds = self._listener.settings, self._request, now - self._since
         if self._phase is HEAD:
             if seconds > settings.head_timeout_s:
-                self._refuse(
+                self.refuse(
                     RequestTimeout(f"The request's head took more than {settings.head_timeout_s:g} s")
                 )
         elif request is not None:

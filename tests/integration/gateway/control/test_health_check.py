@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.certificates import Authority
+from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import Gateway
 
 SERVICES = yaml.safe_load((Path(__file__).resolve().parents[4] / "compose.yaml").read_text())["services"]
@@ -43,7 +45,7 @@ def proxy() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def check(service: str, port: int, proxy: ThreadingHTTPServer) -> int:
+def check(service: str, port: int, proxy: ThreadingHTTPServer, **settings: str) -> int:
     """The exit code of a service's health check, at another port, with a proxy in its environment."""
     kind, *words = SERVICES[service]["healthcheck"]["test"]
     assert (kind, words[0]) == ("CMD", "python3")
@@ -51,6 +53,7 @@ def check(service: str, port: int, proxy: ThreadingHTTPServer) -> int:
     words = [sys.executable, *words[1:-1], words[-1].replace(PORTS[service], str(port))]
     address = f"http://127.0.0.1:{proxy.server_port}"
     environment = os.environ | {"HTTP_PROXY": address, "http_proxy": address, "NO_PROXY": "", "no_proxy": ""}
+    environment |= settings
     return subprocess.run(words, env=environment, stderr=subprocess.DEVNULL, timeout=30).returncode
 
 
@@ -61,6 +64,22 @@ def test_a_health_check_asks_no_proxy(gateway: Gateway, proxy: ThreadingHTTPServ
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     assert check(service, port, proxy) != 0
+    assert proxy.asked == []  # type: ignore[attr-defined]
+
+
+def test_a_health_check_speaks_tls_where_the_gateway_does(
+    start_gateway: StartGateway, proxy: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    """Whatever name the certificate is for; a gateway that speaks HTTP where TLS is meant is not healthy."""
+    authority, cert, key = Authority(tmp_path), tmp_path / "cert", tmp_path / "key"
+    for path, content in zip((cert, key), authority.issue("node.example"), strict=True):
+        path.write_bytes(content)
+    names = {"GATEWAY_TLS_CERT_FILE": str(cert), "GATEWAY_TLS_KEY_FILE": str(key)}
+    secured, plain = start_gateway(ca=authority.file, **names), start_gateway()
+    ports = [int(one.address.rpartition(":")[2]) for one in (secured, plain)]
+    assert check("gateway", ports[0], proxy, **names) == 0
+    assert check("gateway", ports[1], proxy, **names) != 0
+    assert check("gateway", ports[0], proxy) != 0
     assert proxy.asked == []  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,181 @@
+"""The certificate with which the data port speaks TLS, and its key: two PEM files, read again when they change.
+
+A new pair counts only if a handshake in memory succeeds with it, so that a wrong one changes nothing for clients."""
+
+import os
+import re
+import ssl
+import stat
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gateway.api.errors import ConfigError
+from gateway.config.settings import Settings
+
+CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+MAX_BYTES: Final = 1024 * 1024  # of a file; a chain has a few KB
+MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")  # OpenSSL's names
+EXPIRED: Final = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
+NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
+CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
+KEY_SETTING: Final = "GATEWAY_TLS_KEY_FILE"
+KEY_MODE: Final = f"give it mode 0400 and owner uid {os.geteuid()}, or 0440 and a group of that user"
+Stamp = tuple[tuple[int, ...] | None, ...]  # of each file; None: it cannot be looked at
+
+
+class Certificate:
+    """The pair of files, and the TLS context made of it. Raises ConfigError if the pair cannot serve clients."""
+
+    def __init__(self, cert_file: Path, key_file: Path) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._read = self._seen = self._stamp()  # of the pair in force or refused, and at the last look
+        self.context, self.facts = read_pair(cert_file, key_file)
+
+    def refresh(self) -> bool:
+        """Read the files again if they have changed, and return whether they had; `serve` calls this every second. A
+        change is read when it has stood until the next call: most tools write one file after the other. Raises
+        ConfigError once for a wrong pair; the old one then stays in force."""
+        before, self._seen = self._seen, self._stamp()
+        if self._seen == self._read or self._seen != before:
+            return False
+        self._read = self._seen
+        self.context, self.facts = read_pair(self._cert_file, self._key_file)
+        return True
+
+    @property
+    def exposure(self) -> str:
+        """What is wrong with the key file's mode, or "" if only its owner and group can read it."""
+        try:
+            mode = stat.S_IMODE(self._key_file.stat().st_mode)
+        except OSError:  # it is being replaced
+            return ""
+        if not mode & stat.S_IROTH:
+            return ""
+        return f"{KEY_SETTING}={self._key_file} has mode {mode:04o}, so every user can read it: {KEY_MODE}"
+
+    def _stamp(self) -> Stamp:
+        """Return what changes with a file's content or rights, for both: a link is followed to what it names now."""
+        return tuple(stamp_of(path) for path in (self._cert_file, self._key_file))
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """Return the certificate that the settings name, or None for plain HTTP; they name both files or none."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Certificate(settings.tls_cert_file, settings.tls_key_file)
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """Return a file's identity, times and size, or None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def read_pair(cert_file: Path, key_file: Path) -> tuple[ssl.SSLContext, dict[str, object]]:
+    """Return the TLS context for a pair of files, and what the log tells of it. Raises ConfigError."""
+    chain = read_file(cert_file, CERT_SETTING, "give it mode 0444")
+    key = read_file(key_file, KEY_SETTING, KEY_MODE)
+    leaf = CERTIFICATE.search(chain)
+    if leaf is None:
+        raise ConfigError(
+            f"{CERT_SETTING}={cert_file} holds no certificate in PEM form; name the file with the server's own "
+            "certificate first and its chain behind it, such as certbot's fullchain.pem"
+        )
+    if KEY.search(key) is None:
+        raise ConfigError(
+            f"{KEY_SETTING}={key_file} holds no private key in PEM form; name the key of that certificate, such as "
+            "certbot's privkey.pem"
+        )
+    context = server_context(cert_file, key_file)
+    return context, rehearse(context, leaf[0], cert_file)
+
+
+def read_file(path: Path, setting: str, mode: str) -> str:
+    """Return the text of one of the files. mode: what its rights should be, for the error. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{setting}={path} is larger than {MAX_BYTES} bytes; name a PEM file")
+        return content.decode("ascii", "replace")
+    except PermissionError as error:
+        raise ConfigError(f"{setting}={path} cannot be read: {error.strerror}; {mode}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}={path} cannot be read: {error.strerror}; name an existing PEM file, or set neither "
+            f"{CERT_SETTING} nor {KEY_SETTING} for plain HTTP"
+        ) from error
+
+
+def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return a context for TLS 1.2 and later with HTTP/1.1 as the only protocol. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+
+    def refuse_password() -> str:
+        raise ConfigError(
+            f"{KEY_SETTING}={key_file} is encrypted, and nobody is there to type a password; write it without one: "
+            "openssl pkey -in KEY -out NEW_KEY"
+        )
+
+    try:
+        context.load_cert_chain(cert_file, key_file, refuse_password)
+    except ssl.SSLError as error:
+        if error.reason in MISMATCHES:
+            raise ConfigError(
+                f"{KEY_SETTING}={key_file} is not the key of {CERT_SETTING}={cert_file}; name a certificate and a key "
+                "that were issued together, the server's own certificate first"
+            ) from error
+        raise ConfigError(
+            f"{CERT_SETTING}={cert_file} with {KEY_SETTING}={key_file} cannot be used: {error.reason or error}; "
+            "issue them anew as PEM files"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{CERT_SETTING}={cert_file} or {KEY_SETTING}={key_file} vanished: {error}"
+        ) from error
+    return context
+
+
+def rehearse(context: ssl.SSLContext, leaf: str, cert_file: Path) -> dict[str, object]:
+    """Make a handshake in memory with a client that trusts `leaf`, the server's own certificate; return its expiry and
+    names. Raises ConfigError if such a client refuses it, for example because it has expired."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        trusting.load_verify_locations(cadata=leaf)
+        client = trusting.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        for side in (client, server, client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        told = client.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(f"{CERT_SETTING}={cert_file}: {refusal(error)}") from error
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{CERT_SETTING}={cert_file}: no client could use it: {error.reason or error}; issue it anew"
+        ) from error
+    expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told["notAfter"])), UTC)
+    names = [str(name[1]) for name in told.get("subjectAltName", ())]
+    return {"expires": f"{expires:%Y-%m-%dT%H:%M:%SZ}", "names": names}
+
+
+def refusal(error: ssl.SSLCertVerificationError) -> str:
+    """Return why a client refuses the certificate, and what to do."""
+    if error.verify_code == EXPIRED:
+        return "the certificate has expired; renew it, and put the new pair in its place"
+    if error.verify_code == NOT_YET_VALID:
+        return "the certificate is not valid yet; check this host's clock, or wait"
+    return f"clients would refuse the certificate: {error.verify_message}; issue it anew, for a TLS server"
