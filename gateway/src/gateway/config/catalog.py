@@ -1,11 +1,13 @@
 """Cards: the declared facts of every slug, read from docker/<slug>/, and the model names that clients may send."""
 
-import shlex
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from dotenv.parser import parse_stream
 
 from gateway.api.errors import ConfigError
 from gateway.config import yaml_file
@@ -148,22 +150,12 @@ def group_by_name(cards: tuple[Card, ...]) -> dict[str, tuple[Card, ...]]:
 def parse_env(text: str, path: Path) -> dict[str, str]:
     """Parse the `KEY=value` lines of an env file such as model.env. Raises ConfigError that names the line."""
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key, separator, value = line.partition("=")
-        if not separator:
-            raise ConfigError(f"{path}:{number}: {line!r} is not KEY=value")
-        values[key.strip()] = _unquoted(value, f"{path}:{number}")
+    for key, value, original, is_wrong in parse_stream(io.StringIO(text)):
+        if is_wrong or (key is not None and value is None):
+            raise ConfigError(f"{path}:{original.line}: {original.string.strip()!r} is not KEY=value")
+        if key is not None and value is not None:
+            values[key] = value
     return values
-
-
-def _unquoted(value: str, where: str) -> str:
-    """Return a value without quotes and comment, with one space between its words. Raises ConfigError."""
-    try:
-        return " ".join(shlex.split(value, comments=True))
-    except ValueError as error:
-        raise ConfigError(f"{where}: {value!r} is not a value: {error}") from error
 
 
 def _required(env: Mapping[str, str], key: str, directory: Path) -> str:

@@ -112,7 +112,7 @@ def test_directories_without_a_card_are_no_slugs(tmp_path: Path) -> None:
         ("WEIGHTS_REPO=o/a\n", None, r"alpha/model.env: SERVED_MODEL_NAMES is missing; docker/README.md"),
         ("SERVED_MODEL_NAMES=a\nWEIGHTS_REPO=\n", None, r"alpha/model.env: WEIGHTS_REPO is missing"),
         ("WEIGHTS_REPO\n", None, r"alpha/model.env:1: 'WEIGHTS_REPO' is not KEY=value"),
-        ('A="b\n', None, r"alpha/model.env:1: .* is not a value: No closing quotation"),
+        ('A="b\n', None, r"alpha/model.env:1: .* is not KEY=value"),
         (ENV, "slug: beta\n", r"alpha/card.yaml: slug is 'beta'; set it to the directory's name, 'alpha'"),
         (ENV, "gpus: 8\n", r"alpha/card.yaml: slug is None; set it"),
         (ENV, "slug: [a\n", r"alpha/card.yaml is not valid YAML: .*line 2"),
