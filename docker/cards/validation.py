@@ -68,7 +68,7 @@ def _objections(card: Card, gpus: GpuNeeds, layout: Layout, request: LayoutReque
 
 
 def _declared(gpus: GpuNeeds) -> str:
-    """Return the layouts that the card declares, for an objection: the operator is to choose one of them."""
+    """Return the card's layouts as text, for the sentences of a verdict."""
     return ", ".join(map(str, gpus.layouts))
 
 

@@ -12,7 +12,7 @@
     ├── ModelNotFound        404  model_not_found       undeclared, or declared but not started
     ├── RequestTooLarge      413  request_too_large
     │   └── HeadTooLarge     431  request_too_large     more headers, or bytes of them, than are taken
-    ├── BadWorkerResponse    502  bad_worker_response   the worker's answer is not HTTP, or no stream after a comment
+    ├── BadWorkerResponse    502  bad_worker_response   its answer is not HTTP, or no stream as begun by a comment
     ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early, or the gateway ends
     ├── ModelLoading         503  model_loading         with Retry-After
     ├── Overloaded           503  overloaded            with Retry-After: no room: bodies, sockets, or queued too long

@@ -317,7 +317,7 @@ class JsonScan:
 
 
 def invalid_json(what: str, at: int) -> InvalidRequest:
-    """Return the error for bytes that JSON does not allow. at: their index in the body."""
+    """Return the error for a text that is no JSON, or a number out of range. at: where; the end if more is missing."""
     return InvalidRequest(f"The request body is not valid JSON: {what}, at byte {at}")
 
 

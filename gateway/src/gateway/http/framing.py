@@ -106,7 +106,7 @@ class Chunked:
         self.surplus = 0
 
     def is_one_chunk(self, data: bytes) -> bool:
-        """Whether `data` is one whole chunk, not the last: `WorkerConnection` then relays it without `feed`."""
+        """Whether `data` is one whole chunk, not the last, without extension: `WorkerConnection` relays it unparsed."""
         if not self.between:
             return False
         line = data.find(CRLF, 1, 18)  # after 1 to 16 digits

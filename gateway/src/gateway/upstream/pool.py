@@ -28,7 +28,7 @@ class IdleConnections:
     closed: bool = False
 
     def put(self, connection: WorkerConnection) -> None:
-        """Keep a connection for reuse, or close it if this worker has left. The connection calls it as its `keep`;
+        """Keep a connection for reuse, or close it if `close` was called. The connection calls it as its `keep`;
         `Upstream` does for a new one whose exchange was cancelled before it was open."""
         if self.closed:
             connection.close()
@@ -51,7 +51,7 @@ class IdleConnections:
             self.idle.popleft().close()
 
     def close(self) -> None:
-        """Close all idle connections, and from now on those that `put` brings: the worker has left."""
+        """Close all idle connections, and from now on those that `put` brings: the worker left, or the gateway ends."""
         self.closed = True
         while self.idle:
             self.idle.pop().close()
@@ -157,7 +157,7 @@ class Upstream:
             idle.sweep(now)
 
     def forget(self, worker: Worker) -> None:
-        """Close the idle connections to a worker that discovery has removed; exchanges that run go on."""
+        """Close the idle connections to a worker (discovery has removed it, or the gateway ends); exchanges go on."""
         idle = self._idle_by_worker.pop(worker, None)
         if idle is not None:
             idle.close()
