@@ -42,7 +42,7 @@ class Receiver(Protocol):
         """End the request: the answer is complete."""
 
     def on_failure(self, error: Exception) -> None:
-        """Retry the request or end it: no more of an answer comes, because of `error`. A connection, if any, is closed."""
+        """Retry the request or end it: no more of an answer comes, for `error`. A connection, if any, is closed."""
 
     def on_fault(self, fault: Exception) -> None:
         """End the request: a bug in the gateway raised `fault` while handling the answer. No failure of the worker."""
