@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report key keys key-rotate key-revoke api-key \
         setup lock fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -23,7 +23,15 @@ base-image: ## Make a Debian base image on a host without an image registry (FOR
 	@scripts/base-image
 wheelhouse: ## Fetch the pinned vLLM and PyTorch wheels with this host's pip, for builds (MODEL=slug)
 	@scripts/wheelhouse $(MODEL)
-api-key: ## Print a new API key, and its hashed line for GATEWAY_API_KEYS_FILE
+key: ## Make an API key, print it once, and write its hash and rights into GATEWAY_API_KEYS_FILE (NAME=..., and any of MODELS= RPM= TPM_IN= TPM_OUT= CONCURRENCY= MONTHLY_TOKENS= PRIORITY=interactive|normal|bulk NOT_BEFORE= EXPIRES= ADMIN=1)
+	@scripts/keys add '$(NAME)' '--models=$(MODELS)' '--rpm=$(RPM)' '--tpm-in=$(TPM_IN)' '--tpm-out=$(TPM_OUT)' '--concurrency=$(CONCURRENCY)' '--monthly-tokens=$(MONTHLY_TOKENS)' '--priority=$(PRIORITY)' '--not-before=$(NOT_BEFORE)' '--expires=$(EXPIRES)' '--admin=$(ADMIN)'
+keys: ## List the API keys: rights, state, and the first digits of their hashes
+	@scripts/keys list
+key-rotate: ## Make another API key for a name; the one before works until the next time (NAME=...)
+	@scripts/keys rotate '$(NAME)'
+key-revoke: ## Take the API keys of a name back, within seconds (NAME=...)
+	@scripts/keys revoke '$(NAME)'
+api-key: ## Print a new API key, and its hashed line for a key file without rights
 	@docker compose run --rm --no-deps gateway new-key
 
 ##@ Operate

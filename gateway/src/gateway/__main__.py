@@ -1,4 +1,5 @@
-"""`python -m gateway` runs the gateway; `python -m gateway new-key [name]` prints a key and its line for the key file.
+"""`python -m gateway` runs the gateway; `python -m gateway keys ...` makes, lists, replaces and revokes API keys;
+`python -m gateway new-key [name]` prints a key and its line for a key file without rights.
 Exit codes: 0 drained after a signal · 2 configuration · 3 port in use."""
 
 import gc
@@ -11,7 +12,8 @@ import uvloop
 from gateway.api.errors import ConfigError, PortInUse
 from gateway.app import Gateway
 from gateway.config.api_keys import hash_key, new_key
-from gateway.config.settings import Settings, load_settings
+from gateway.config.settings import Settings, load_settings, read_settings
+from gateway.key_commands import main as run_key_command
 from gateway.processes import serve_all
 from gateway.serve import listen, listen_by_several, log_warnings, raise_file_limit, serve
 from gateway.telemetry.logs import EventLog
@@ -33,6 +35,8 @@ def command(words: list[str]) -> int:
     match words:
         case ["new-key", *name]:
             return print_key(name)
+        case ["keys", *rest]:
+            return run_key_command(rest, read_settings())
         case ["process", data, ops]:
             return run_child(load_settings(), int(data), int(ops))
     return run(load_settings())

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from gateway.api.errors import GatewayError
 from gateway.api.routes import Routes
 from gateway.body.budget import BodyBudget
-from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import load_catalog
 from gateway.config.certificate import certificate_of
+from gateway.config.key_ring import KeyRing
 from gateway.config.model_options import load_models
 from gateway.config.settings import Settings
 from gateway.control.api import data_app, preflight
@@ -45,13 +45,13 @@ class Gateway:
         self.fleet = Fleet.of(load_catalog(settings.cards_dir), rules_of(settings))
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
-        keys, queues = KeyRing(settings.api_keys_file), Queues()
+        models = load_models(settings, self.fleet.catalog)
+        keys, queues = KeyRing(settings.api_keys_file, models), Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
         self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
-        models = load_models(settings, self.fleet.catalog)
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log)
         recorder = Recorder(metrics, log, loop)
         context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder)

@@ -1,4 +1,4 @@
-"""A clock that jumps by an hour moves no deadline: the wall clock is for people alone."""
+"""A clock that jumps by an hour moves no deadline: the wall clock is for people, and for the dates that they set."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,9 @@ import gateway
 
 WALL_CLOCK = re.compile(r"time\.time\(\)|datetime\.now|fromtimestamp")
 FOR_PEOPLE = {
+    "config/api_keys.py",  # from when and until when a key is valid
+    "config/certificate.py",  # until when it is valid
+    "key_commands.py",  # when it was revoked
     "app.py",  # when the models were created, which clients show
     "telemetry/logs.py",  # when a line was written
     "server/request.py",  # the header `date`

@@ -17,6 +17,7 @@ from gateway.body.budget import too_large
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
 from gateway.body.members import NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
+from gateway.config.api_keys import ANYONE, ApiKey
 from gateway.config.catalog import Card
 from gateway.config.model_options import Alias
 from gateway.http.write_coalescer import Parts
@@ -82,13 +83,19 @@ class BodyReader:
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
         self._members: dict[tuple[str, bool], Member] = {}  # by route and whether addresses are wanted
 
-    def begin(self, body: bytes, content_type: bytes, route: Route) -> BodyReading:
-        """Return the reading of `body`, which depends on the route's kind. Raises InvalidRequest for a bad boundary."""
+    def begin(self, body: bytes, content_type: bytes, route: Route, key: ApiKey = ANYONE) -> BodyReading:
+        """Return the reading of `body`, which depends on the route's kind. key: whose request it is; an alias that it
+        may not use is read as any name that does not exist. Raises InvalidRequest for a bad boundary."""
         if route.kind is Kind.STORED:
             return NoBody(body)
         if route.kind is Kind.FORM:
-            return FormReading(self, body, content_type)
-        return JsonReading(self, body, route)
+            return FormReading(self, body, content_type, key)
+        return JsonReading(self, body, route, key)
+
+    def alias_of(self, model: str, key: ApiKey) -> Alias | None:
+        """Return the alias of the name `model`; None if there is none that `key` may use."""
+        alias = self.aliases.get(model)
+        return alias if alias is not None and key.may_use(model) else None
 
     def members(self, route: str, media: bool) -> Member:
         """Return the tree of members to scan for, which is made once per route. media: look for addresses too."""
@@ -114,9 +121,10 @@ class NoBody:
 class FormReading:
     """The reading of a multipart form, which is sent unchanged."""
 
-    def __init__(self, reader: BodyReader, body: bytes, content_type: bytes) -> None:
+    def __init__(self, reader: BodyReader, body: bytes, content_type: bytes, key: ApiKey) -> None:
         self._reader = reader
         self._body = body
+        self._key = key
         self._form = MultipartForm(body, content_type)
 
     def advance(self) -> bool:
@@ -125,7 +133,7 @@ class FormReading:
     def parsed(self) -> ParsedBody:
         """Return the form unchanged. Raises InvalidRequest for an alias, since the form would have to be changed."""
         model = self._form.model()
-        alias = self._reader.aliases.get(model)
+        alias = self._reader.alias_of(model, self._key)
         if alias is not None:
             raise InvalidRequest(f"{model!r} is an alias; here, name {alias.model!r}", "model")
         return ParsedBody(model, self._body, {})
@@ -134,8 +142,9 @@ class FormReading:
 class JsonReading:
     """The reading of a JSON body. A small one is parsed. Others are prescanned as bytes, then scanned for members."""
 
-    def __init__(self, reader: BodyReader, body: bytes, route: Route) -> None:
+    def __init__(self, reader: BodyReader, body: bytes, route: Route, key: ApiKey) -> None:
         self._reader = reader
+        self._key = key
         self._body = body if body.startswith(b'{"') else without_bom(body)  # as most do: no mark, no UTF-16
         self._route = route
         self._prescanned = 0  # bytes
@@ -191,7 +200,7 @@ class JsonReading:
                 "The request body must be a JSON object with the name of a model in `model`", "model"
             )
         splices: list[Splice] = []
-        alias = self._reader.aliases.get(model)
+        alias = self._reader.alias_of(model, self._key)
         if alias is not None:
             changes = alias_members(alias, scan)
             splices = [splice_of(name, json_of(value), scan) for name, value in changes.items()]

@@ -1,49 +1,96 @@
-"""API keys: one SHA-256 of a key a line, read again when the file changes. A key itself is never stored or logged. The
-keys that `make api-key` writes are 256 random bits, so a fast hash is enough: there is nothing to guess."""
+"""An API key: what its holder may do, and the key itself, which is never stored or logged. The keys that `make key`
+writes are 256 random bits, so a fast hash is enough: there is nothing to guess."""
 
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, IntEnum
+from typing import Final
 
-from gateway.api.errors import ConfigError, InvalidApiKey
+PREFIX: Final = "sk-octet-"  # of a key; scanners for secrets can know it
+WHOLE: Final = re.compile(rb"sk-octet-[A-Za-z0-9_-]{43}")
+HASH: Final = re.compile(rb"(sha256:)?[0-9a-f]{64}")
 
-LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+\S.*)?")
+
+class Priority(IntEnum):
+    """Whose requests go first. As in vLLM, the lower number does."""
+
+    INTERACTIVE = 0
+    NORMAL = 1
+    BULK = 2
 
 
-class KeyRing:
-    """The accepted API keys. Without a key file every request passes, if the bind rule (settings.py) allows that."""
+class Standing(Enum):
+    """Whether a key is accepted, and why not, as `make keys` lists it."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._digests: frozenset[str] = frozenset()
-        self.refresh()
-        if path is not None and not self._digests:  # later, an emptied file is how the last key is taken back
-            raise ConfigError(
-                f"{path} holds no key: nobody could use the gateway; make api-key prints a line for it"
-            )
+    VALID = "valid"
+    EARLY = "not yet valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
-    def refresh(self) -> bool:
-        """Read the file again if it has changed, in each round of discovery, so that keys can be added and taken back
-        without a restart; return whether it had. Raises ConfigError; the old keys then stay."""
-        if self._path is None:
-            return False
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
-            return False
-        self._digests = parse_keys(_read(self._path), self._path)
-        self._stamp = stamp
-        return True
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise InvalidApiKey unless the request, proxied or for the model list, carries an accepted key. The time that
-        this takes tells nothing of a key, since digests are compared, and nobody can choose a digest."""
-        if self._path is None:
-            return
-        if self._digests.isdisjoint([hash_key(key) for key in offered(headers)]):
-            raise InvalidApiKey("No accepted API key was sent; send `Authorization: Bearer <key>`")
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a key may use; None: as much as it likes. rpm: requests a minute; tpm_in, tpm_out: prompt and completion
+    tokens a minute; concurrency: requests at a time; monthly_tokens: of both kinds in a calendar month (UTC)."""
+
+    rpm: int | None = None
+    tpm_in: int | None = None
+    tpm_out: int | None = None
+    concurrency: int | None = None
+    monthly_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who sends a request, and what for. Its handler carries it. The key file makes a new object each time it is read,
+    so what must outlive a change of the file goes by `name`. label: the name in metrics; models: the names that a
+    request may have in `model`, None for all; the moments are Unix seconds."""
+
+    name: str
+    label: str = ""
+    models: frozenset[str] | None = None
+    limits: Limits = Limits()
+    priority: Priority = Priority.NORMAL
+    admin: bool = False
+    not_before: float | None = None
+    expires: float | None = None
+    revoked: float | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Return whether a request with this key may name `model`, which is a model or an alias."""
+        return self.models is None or model in self.models
+
+    def standing(self, now: float) -> Standing:
+        """Return whether the key is accepted at `now`, Unix seconds of a clock that may jump."""
+        if self.revoked is not None:
+            return Standing.REVOKED
+        if self.not_before is not None and now < self.not_before:
+            return Standing.EARLY
+        if self.expires is not None and now >= self.expires:
+            return Standing.EXPIRED
+        return Standing.VALID
+
+
+ANYONE: Final = ApiKey("")  # who sends a request where no keys are needed, or has not shown one
+
+
+def moment(seconds: float) -> str:
+    """Return Unix seconds as people are told them: ISO 8601, UTC, whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def why_refused(key: ApiKey, standing: Standing) -> str:
+    """Return why a key of the file is not accepted, in words for who holds it, and what to do."""
+    if standing is Standing.EARLY:
+        return f"This API key is not valid before {moment(key.not_before or 0)}: send it again then"
+    ended = (
+        f"was revoked at {moment(key.revoked)}" if key.revoked else f"expired at {moment(key.expires or 0)}"
+    )
+    return f"This API key {ended}: ask the operator for another one"
 
 
 def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -60,45 +107,25 @@ def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     return keys
 
 
+def why_unknown(keys: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return why none of the offered `keys` is in the key file, in words that tell nothing of it and what to do."""
+    sent = [key for key in keys if key]
+    if any(HASH.fullmatch(key) for key in sent):
+        return "What was sent is the hash of a key: send the key itself"
+    if any(key.startswith(PREFIX.encode()) and not WHOLE.fullmatch(key) for key in sent):
+        return f"This API key is malformed: a whole one has {len(PREFIX) + 43} characters; copy it again"
+    if sent:
+        return "This API key is unknown: copy it again, or ask the operator for one"
+    if any(name == b"authorization" for name, _ in headers):
+        return "The Authorization header has no API key: it must be `Bearer <key>`"
+    return "No API key was sent: send `Authorization: Bearer <key>`"
+
+
 def hash_key(key: bytes) -> str:
     """Return a key's digest as it stands in the key file."""
     return hashlib.sha256(key).hexdigest()
 
 
 def new_key() -> str:
-    """Return a new key of 256 random bits, for `python -m gateway new-key` to print."""
-    return "sk-octet-" + secrets.token_urlsafe(32)
-
-
-def parse_keys(text: str, path: Path) -> frozenset[str]:
-    """Return the digests in a key file. Raises ConfigError that names the wrong line."""
-    digests = set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = LINE.fullmatch(line.strip())
-        if match is None:
-            raise ConfigError(
-                f"{path}:{number} is not `sha256:<64 hex digits> [name]`; make api-key prints such a line"
-            )
-        digests.add(match.group(1))
-    return frozenset(digests)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return the key file's time of change and size, by which `refresh` sees a new content. Raises ConfigError."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ConfigError(
-            f"GATEWAY_API_KEYS_FILE={path}: {error.strerror}; make api-key writes one"
-        ) from error
-    return status.st_mtime_ns, status.st_size
-
-
-def _read(path: Path) -> str:
-    """Return the key file's text. Raises ConfigError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"GATEWAY_API_KEYS_FILE={path} cannot be read: {error}") from error
+    """Return a new key of 256 random bits, to be printed once."""
+    return PREFIX + secrets.token_urlsafe(32)

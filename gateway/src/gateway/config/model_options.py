@@ -1,11 +1,10 @@
 """Options for each model, and aliases: read once from the operator's GATEWAY_MODELS_FILE, checked against the cards."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import Field, JsonValue, PositiveInt, ValidationError
 
 from gateway.api.errors import ConfigError
@@ -70,27 +69,16 @@ class File(StrictModel):
     aliases: Mapping[Name, Alias] = {}
 
 
-class UniqueKeys(yaml_file.Bounded):
-    """A YAML loader that refuses a repeated key; the library's step for mappings, extended here, takes the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key.value!r:.80} stands twice", problem_mark=node.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 @dataclass(frozen=True, slots=True)
 class Models:
     """The options of every served name, and all aliases."""
 
     options: Mapping[str, Options]
     aliases: Mapping[str, Alias]
+
+    def has(self, name: str) -> bool:
+        """Return whether `name` is a model or an alias, which a key may be for."""
+        return name in self.options or name in self.aliases
 
     def model_of(self, name: str) -> str:
         """Return the model behind `name`, for /v1/models: `name` itself unless it is an alias."""
@@ -123,7 +111,7 @@ def load_models(settings: Settings, catalog: Catalog) -> Models:
 
 def read(path: Path) -> File:
     """Read the file without comparing it with the cards. Raises ConfigError."""
-    written = yaml_file.parse(yaml_file.read(path, "GATEWAY_MODELS_FILE"), path, UniqueKeys)
+    written = yaml_file.parse(yaml_file.read(path, "GATEWAY_MODELS_FILE"), path, yaml_file.UniqueKeys)
     try:
         return File.model_validate({} if written is None else written)
     except ValidationError as error:

@@ -97,13 +97,18 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read `GATEWAY_*`. Raises ConfigError for the first wrong variable, or if the bind rule is not met."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise ConfigError(_first_problem(error)) from error
+    settings = read_settings()
     check_bind_rule(settings)
     check_tls_rule(settings)
     return settings
+
+
+def read_settings() -> Settings:
+    """Read `GATEWAY_*` for a command that serves nobody. Raises ConfigError for the first wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from error
 
 
 def check_bind_rule(settings: Settings) -> None:
@@ -112,7 +117,7 @@ def check_bind_rule(settings: Settings) -> None:
         return
     raise ConfigError(
         f"GATEWAY_BIND={settings.bind} would let anybody who reaches it use the models. Either set "
-        "GATEWAY_API_KEYS_FILE (make api-key writes one), or say GATEWAY_OPEN=1 if that is meant"
+        "GATEWAY_API_KEYS_FILE (make key writes one), or say GATEWAY_OPEN=1 if that is meant"
     )
 
 

@@ -1,6 +1,9 @@
 """Read the operator's YAML files within bounds on size and depth. Whatever is wrong with one, the error is one line."""
 
+from collections.abc import Hashable
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -48,6 +51,21 @@ class Plain(Bounded):
             raise refused(event, "aliases are not taken")
 
 
+class UniqueKeys(Bounded):
+    """A YAML loader that refuses a repeated key; the library's step for mappings, extended here, takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r:.80} stands twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
     """Return the error for a loader to raise: `reason`, with the event's line if it is known."""
     where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
@@ -69,6 +87,7 @@ def read(path: Path, setting: str = "") -> str:
 def parse(text: str, path: Path, loader: type[Bounded]) -> object:
     """Parse a file's text. Raises ConfigError with one line that says what is wrong and where."""
     try:
-        return yaml.load(text, loader)  # noqa: S506  # a SafeLoader
+        # From a stream: the errors of a text would quote it, and a key file may have a key in the wrong place.
+        return yaml.load(StringIO(text), loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,12 +1,14 @@
 """The data port except the proxied routes: models, health and readiness, and browsers' preflight requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.config.api_keys import KeyRing
+from gateway.api.errors import InvalidApiKey
+from gateway.config.api_keys import ApiKey
+from gateway.config.key_ring import KeyRing
 from gateway.config.model_options import Models
 from gateway.control import model_list
 from gateway.control.framework import bare_app
@@ -23,9 +25,12 @@ def data_app(
     """Return the data port's application for what is not proxied. started_at: Unix seconds, told as `created`."""
     app = bare_app("Octet gateway")
 
-    def describe(name: str) -> Json:
+    def usable(names: Iterable[str], key: ApiKey) -> list[str]:
+        return [name for name in names if key.may_use(name)]
+
+    def describe(name: str, key: ApiKey) -> Json:
         model = models_file.model_of(name)
-        aliases = models_file.listed(fleet.catalog.same_as(model))
+        aliases = usable(models_file.listed(fleet.catalog.same_as(model)), key)
         return model_list.describe_model(
             name, started_at, model, fleet.serving(model), fleet.pool(model), aliases
         )
@@ -36,27 +41,33 @@ def data_app(
         return {"status": "ok"}
 
     @app.get("/ready")
-    async def ready(response: Response) -> Json:
-        """200 with at least one ready model, 503 without one or while draining."""
+    async def ready(request: Request, response: Response) -> Json:
+        """200 with at least one ready model, 503 without one or while draining. Names those that the key may use."""
         models = fleet.ready_models()
         response.status_code = 200 if models and not is_draining() else 503
-        return {"ready": response.status_code == 200, "draining": is_draining(), "models": models}
+        try:
+            names = usable(models, keys.find(request.headers.raw))
+        except InvalidApiKey:
+            names = []  # for whoever watches: names are for clients
+        return {"ready": response.status_code == 200, "draining": is_draining(), "models": names}
 
     @app.get("/v1/models")
     async def models(request: Request) -> Json:
-        """The ready models, in OpenAI's shape."""
-        keys.check(request.headers.raw)
-        names = models_file.listed(fleet.ready_models())
-        return {"object": "list", "data": [describe(name) for name in names]}
+        """The ready models that the key may use, in OpenAI's shape."""
+        key = keys.find(request.headers.raw)
+        names = usable(models_file.listed(fleet.ready_models()), key)
+        return {"object": "list", "data": [describe(name, key) for name in names]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> Json:
         """One ready model; otherwise the error that a request for it would get."""
-        keys.check(request.headers.raw)
+        key = keys.find(request.headers.raw)
         behind = models_file.model_of(model)
-        if not fleet.catalog.resolve(behind) or fleet.model_state(behind) is not ModelState.READY:
+        if not fleet.catalog.resolve(behind) or not key.may_use(model):
+            raise fleet.not_found(model, key)
+        if fleet.model_state(behind) is not ModelState.READY:
             raise fleet.why_unavailable(behind)
-        return describe(model)
+        return describe(model, key)
 
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.api.errors import ConfigError
-from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import Card, Catalog
+from gateway.config.key_ring import KeyRing
 from gateway.config.settings import Settings
 from gateway.discovery.probes import WORKER_PORT, NamesDiffer, OwnLimit, ProbeFailed, Probes
 from gateway.fleet.fleet import Address, Fleet, Transition
@@ -19,6 +19,7 @@ from gateway.telemetry.logs import EventLog
 from gateway.upstream.pool import Upstream
 
 JITTER = 0.1  # of the interval, so that several gateways do not ask in step
+KEYS_S = 1.0  # between looks at the key file: two of them find a change, and it counts within 5 s
 STAGGER_S = 0.002  # between the starts of two probes, so that a round of many does not hold up the streams
 ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 StaticWorkers = Mapping[str, Sequence[Address]]
@@ -50,26 +51,28 @@ class DiscoveryLoop:
                 await self.probe()
 
     async def run(self) -> None:
-        """Run discovery and probes side by side until `serve` cancels this, so that a slow resolver delays no probe."""
+        """Run discovery, probes and looks at the key file side by side until `serve` cancels this: a slow resolver must
+        not delay a probe, nor keep a revoked key in force."""
+        interval_s = self._settings.interval_s
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self.probe))
-            group.create_task(self._repeat(self.discover))
+            group.create_task(self._repeat(self.probe, interval_s))
+            group.create_task(self._repeat(self.discover, interval_s))
+            group.create_task(self._repeat(self._refresh_keys, min(KEYS_S, interval_s)))
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]], interval_s: float) -> None:
         """Call `work` every interval, with jitter, for ever; if it takes longer than that, again as soon as it ends."""
         loop = asyncio.get_running_loop()
         while True:
-            next_at = loop.time() + self._settings.interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
+            next_at = loop.time() + interval_s * self._random.uniform(1 - JITTER, 1 + JITTER)
             await work()
             await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def discover(self) -> None:
-        """Resolve every slug's workers and weights job; close worker connections idle for too long; reload API keys."""
+        """Resolve every slug's workers and weights job; close worker connections that were idle for too long."""
         async with asyncio.TaskGroup() as group:
             for card in self._fleet.catalog.cards:
                 group.create_task(self._look_for(card))
         self._upstream.sweep()
-        self._refresh_keys()
 
     async def probe(self) -> None:
         """Probe every worker once, in starts STAGGER_S apart; log if the gateway's own limits prevent it."""
@@ -140,15 +143,17 @@ class DiscoveryLoop:
             self._log.info("probes_possible")
         self._is_limited = is_limited
 
-    def _refresh_keys(self) -> None:
-        """Read the API keys again if their file has changed. If that fails, log it: the old keys stay valid."""
+    async def _refresh_keys(self) -> None:
+        """Read the API keys again if their file has changed, in a thread, since a long file takes a while. If it is
+        wrong, log it once: the old keys stay valid."""
+        if not self._keys.has_changed():
+            return
         try:
-            changed = self._keys.refresh()
+            await asyncio.to_thread(self._keys.read)
         except ConfigError as error:
             self._log.error("keys_unreadable", message=f"{error}; the keys read before stay in force")
         else:
-            if changed:
-                self._log.info("keys_read")
+            self._log.info("keys_read")
 
 
 def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from gateway.api.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
+from gateway.config.api_keys import ANYONE, ApiKey
 from gateway.config.catalog import Card, Catalog
 from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.health import (
@@ -235,7 +236,7 @@ class Fleet:
         """Return the error for a request whose model is unknown or has no pool. Its message says what to do."""
         cards = self.catalog.resolve(model)
         if not cards:
-            return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models()}", "model")
+            return self.not_found(model)
         state = self.model_state(model)
         if state is ModelState.ABSENT:
             command = cards[0].start_command
@@ -247,6 +248,10 @@ class Fleet:
             )
         return NoWorkerAvailable(self._why_down(model, cards))
 
+    def not_found(self, model: str, key: ApiKey = ANYONE) -> GatewayError:
+        """Return the error for a model that does not exist, or that `key` may not use: nothing tells which."""
+        return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models(key)}", "model")
+
     def _why_down(self, model: str, cards: tuple[Card, ...]) -> str:
         """Return why no worker of the model answers: wrong names if a worker has them, else what a launcher reports."""
         for worker in self._workers_of(model):
@@ -257,11 +262,13 @@ class Fleet:
             f"No worker of the model {model!r} answers{told}; on the node: docker compose ps {cards[0].slug}"
         )
 
-    def _known_models(self) -> str:
-        """Return which models can be named instead of an unknown one, in words: the ready ones, else the declared."""
-        if ready := self.ready_models():
+    def _known_models(self, key: ApiKey) -> str:
+        """Return which models `key` can name instead, in words: the ready ones, else the declared."""
+        if ready := [name for name in self.ready_models() if key.may_use(name)]:
             return f"Ready: {', '.join(ready)}"
-        return f"Declared: {', '.join(self.catalog.names)}; none is ready"
+        if declared := [name for name in self.catalog.names if key.may_use(name)]:
+            return f"Declared: {', '.join(declared)}; none is ready"
+        return "GET /v1/models lists what this API key may use"  # aliases
 
     def _progress(self, model: str, cards: Iterable[Card]) -> str:
         """Return how far a loading model is, in words: from its weights job, else from a launcher; or ""."""

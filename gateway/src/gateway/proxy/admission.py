@@ -3,7 +3,7 @@
 from gateway.api.errors import GatewayError, MethodNotAllowed
 from gateway.api.routes import Route
 from gateway.body.content_coding import coding_of
-from gateway.config.api_keys import KeyRing
+from gateway.config.key_ring import KeyRing
 from gateway.proxy.context import Context
 from gateway.proxy.handler import ProxyHandler
 from gateway.server.asgi_bridge import BODY_BYTES, Application, AsgiHandler
@@ -52,10 +52,10 @@ class Admission:
         """Give the request a handler that sends it to a worker, or refuse it by method, key or content coding."""
         request.limit = self._context.settings.max_body_bytes
         ids = request_ids(request.headers, b"%032x" % self._context.random.getrandbits(128))
-        request.handler = ProxyHandler(self._context, request, route, ids)
+        request.handler = handler = ProxyHandler(self._context, request, route, ids)
         try:
             check_method(request, route)
-            self._keys.check(request.headers)
+            handler.key = self._keys.find(request.headers)
             coding_of(request.headers)  # only for what it raises; the handler asks again
         except GatewayError as error:
             refuse(request, error)

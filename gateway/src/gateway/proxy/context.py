@@ -6,6 +6,7 @@ from random import Random
 from gateway.balancing.selection import Selector, selector_for
 from gateway.body.offload import Offload
 from gateway.body.reader import BodyReader
+from gateway.config.api_keys import ApiKey
 from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
@@ -51,13 +52,23 @@ class Context:
         pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
         return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
 
-    def search(self, response_id: bytes, model: str | None) -> Search:
+    def search(self, response_id: bytes, model: str | None, key: ApiKey) -> Search:
         """Return a search for a stored response: at the worker that made it if that is known and has not left, else at
-        the pool of `model`; if `model` is None, since the request names none, at all workers that take requests."""
+        the pool of `model`; if `model` is None, since the request names none, at all workers that take requests.
+        Workers of models that `key` may not use are not asked, as if they were not there."""
         holder = self.affinity.worker_of(response_id)
-        if holder is not None and self.fleet.has(holder):
+        if holder is not None and self.fleet.has(holder) and self._may_ask(holder, key):
             return Search(response_id, (holder,))
-        return Search(response_id, self.fleet.workers() if model is None else self.fleet.pool(model))
+        if model is not None:
+            return Search(response_id, self.fleet.pool(model))
+        return Search(response_id, [one for one in self.fleet.workers() if self._may_ask(one, key)])
+
+    def _may_ask(self, worker: Worker, key: ApiKey) -> bool:
+        """Return whether `key` may use a model of the worker's, under its name or by an alias."""
+        if key.models is None:
+            return True
+        usable = {self.models.model_of(name) for name in key.models}
+        return not usable.isdisjoint(self.fleet.models_of(worker))
 
     def serve_queue(self, worker: Worker) -> None:
         """Send queued requests for the models of `worker`, where a request has ended, so that there may be room."""

@@ -24,6 +24,7 @@ from gateway.balancing import selection
 from gateway.body import content_coding, reader
 from gateway.body.content_coding import Decoding
 from gateway.body.reader import BodyReading, ParsedBody
+from gateway.config.api_keys import ANYONE, ApiKey
 from gateway.config.model_options import Options
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
@@ -48,7 +49,8 @@ MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the 
 class ProxyHandler:
     """Runs one request: it is the `Handler` of the client's request and the `Receiver` of the worker's answer.
     `Admission.prepare` makes it; the client's request owns it. Times are seconds of the event loop's clock. ids: the
-    request's id for the client, and the worker's. status, ending, code: how it ended, for the record."""
+    request's id for the client, and the worker's. key: whose request it is, set by `Admission`. status, ending, code:
+    how it ended, for the record."""
 
     def __init__(
         self, context: Context, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
@@ -69,6 +71,7 @@ class ProxyHandler:
         self._hides_usage = False  # the gateway alone asked for the stream's usage, so the client gets none
         self.wants_stream = False
         self.id, self.sent_id = ids
+        self.key: ApiKey = ANYONE
         self.route = route
         self.timing = Timing(request.arrived)
         self.model = UNKNOWN
@@ -126,7 +129,7 @@ class ProxyHandler:
     def _read(self, body: bytes) -> None:
         """Read the decoded body for what the gateway must know, a large one in turns of the loop; then `_route`."""
         content_type = headers.get(self._request.headers, b"content-type") or b""
-        reading = self._context.reader.begin(body, content_type, self.route)
+        reading = self._context.reader.begin(body, content_type, self.route, self.key)
         if reading.advance():
             self._route(reading.parsed())
         else:
@@ -179,10 +182,10 @@ class ProxyHandler:
 
     def _look_up(self, parsed: ParsedBody) -> None:
         """Set `model`, its options, and, if a card says that it reasons, the reasoning's names for the client. Raises
-        GatewayError if there is no such model, or if it does not take the request's media or size."""
+        GatewayError if there is no such model for the request's key, or if it does not take the media or size."""
         cards = self._context.fleet.catalog.resolve(parsed.model)
-        if not cards:
-            raise self._context.fleet.why_unavailable(parsed.model)
+        if not cards or not (parsed.alias is not None or self.key.may_use(parsed.model)):
+            raise self._context.fleet.not_found(parsed.model, self.key)
         self.model, self._options = parsed.model, self._context.models.options[parsed.model]
         if self.route.reasons and any(card.reasons for card in cards):
             alias = parsed.alias
@@ -243,7 +246,7 @@ class ProxyHandler:
     def _send_to_holder(self, response_id: bytes, model: str | None) -> None:
         """Send the request to the first worker that may have the stored response. model: None for all workers.
         Raises GatewayError if no worker can be asked."""
-        self._search = self._context.search(response_id, model)
+        self._search = self._context.search(response_id, model, self.key)
         self._send(self._next_holder(self._search))
 
     def _next_holder(self, search: Search) -> Worker:
@@ -520,9 +523,9 @@ class ProxyHandler:
     def _record(self) -> None:
         """Write the request's log line and metrics. Each way in which a request ends calls this once, last."""
         self._context.recorder.write(
-            ids=(self.id, self.sent_id), route=self.route.name, model=self.model, worker=self.worker,
-            status=self.status, ending=self.ending, code=self.code, attempts=self.attempts, queued=self.queued,
-            stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
+            ids=(self.id, self.sent_id), key=self.key, route=self.route.name, model=self.model,
+            worker=self.worker, status=self.status, ending=self.ending, code=self.code, attempts=self.attempts,
+            queued=self.queued, stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
         )  # fmt: skip
 
     def _release(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from gateway.config.api_keys import ApiKey
 from gateway.fleet.workers import Worker
 from gateway.proxy.response_filter import Tokens
 from gateway.proxy.timing import Timing
@@ -21,6 +22,7 @@ class Recorder:
         self,
         *,
         ids: tuple[bytes, bytes],
+        key: ApiKey,
         route: str,
         model: str,
         worker: Worker | None,
@@ -33,8 +35,9 @@ class Recorder:
         timing: Timing,
         tokens: Tokens | None,
     ) -> None:
-        """Record one request that is over; its handler calls this once. ids: the client's and the worker's; ending: as
-        the log names it; code: of the gateway's own error, or None; queued: seconds; stream: the answer was one."""
+        """Record one request that is over; its handler calls this once. ids: the client's and the worker's; key: whose
+        it was; ending: as the log names it; code: of the gateway's own error, or None; queued: seconds; stream: the
+        answer was one."""
         seconds, first_byte = self._loop.time() - timing.started, timing.first_byte
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
         if stream and (gap := timing.between_pieces()) is not None:
@@ -44,13 +47,15 @@ class Recorder:
             prompt, completion = tokens
             traffic.prompt_tokens += prompt
             traffic.completion_tokens += completion
+        if key.label:
+            self._metrics.count_key(key.label, model, prompt or 0, completion or 0)
         if code is not None:
             self._metrics.count_error(model, code)
         if attempts > 1:
             self._metrics.count_retry()
         self._log.request(
             self._loop,
-            id=ids[0].decode(), sent_id=ids[1].decode(), route=route, model=model,
+            id=ids[0].decode(), sent_id=ids[1].decode(), key=key.name or None, route=route, model=model,
             slug=worker and worker.slug, worker=worker and worker.address,
             status=status, ending=ending, code=code, attempts=attempts, queue_ms=milliseconds(queued),
             stream=stream, ttfb_ms=first_byte and milliseconds(first_byte), duration_ms=milliseconds(seconds),

@@ -73,12 +73,22 @@ class Traffic:
     completion_tokens: int = 0
 
 
+@dataclass(slots=True)
+class Use:
+    """What the requests of one key came to, for one model."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Metrics:
     """What the data path counts: plain numbers, so that a request costs a few additions. A scrape makes them text."""
 
     def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
+        self._uses: dict[tuple[str, str], Use] = {}
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})  # see UNSEEN
         self._retries = 0
         self._loop_lag = Histogram()
@@ -106,6 +116,15 @@ class Metrics:
         if first_byte is not None:
             traffic.first_byte.add(first_byte)
         return traffic
+
+    def count_key(self, label: str, model: str, prompt: int, completion: int) -> None:
+        """Count a request of a key that has ended, and its tokens. label: the key's, of a bounded number (KeyRing)."""
+        use = self._uses.get((label, model))
+        if use is None:
+            use = self._uses[label, model] = Use()
+        use.requests += 1
+        use.prompt_tokens += prompt
+        use.completion_tokens += completion
 
     def count_error(self, model: str, code: str) -> None:
         """Count an error that the gateway itself answered with, by its `GatewayError.code`."""
@@ -135,6 +154,9 @@ class Metrics:
         yield self._times("between_chunks", "gateway_time_between_chunks_seconds", what)
         yield self._tokens("prompt_tokens")
         yield self._tokens("completion_tokens")
+        yield self._use("requests", "Requests by API key.")
+        yield self._use("prompt_tokens", "Prompt tokens that answers told, by API key.")
+        yield self._use("completion_tokens", "Completion tokens that answers told, by API key.")
         what = "Errors that the gateway itself answered with."
         yield counter("gateway_errors", what, ["model", "code"], self._errors.items())
         what = "Requests sent a second time, before any byte of an answer."
@@ -177,6 +199,11 @@ class Metrics:
         found = [(labels, getattr(traffic, which)) for labels, traffic in self._traffic.items()]
         what = f"{which.replace('_', ' ').capitalize()} that answers told."
         return counter(f"gateway_{which}", what, ["model", "route"], found)
+
+    def _use(self, which: str, what: str) -> Family:
+        """Return a counter by key and model; without a key file it has no samples. which: the field of each `Use`."""
+        found = [(labels, getattr(use, which)) for labels, use in self._uses.items()]
+        return counter(f"gateway_key_{which}", what, ["key", "model"], found)
 
     def _queue_age(self, model: str) -> float:
         """Return how many seconds the first in a queue has waited, or 0. `max`: `since` is of another clock, the

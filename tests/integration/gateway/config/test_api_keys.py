@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import openai
@@ -73,6 +74,8 @@ def test_a_key_file_that_turns_bad_changes_nothing(start_gateway: StartGateway, 
     keys.write_text("sha256:short\n")
     assert "keys:1 is not" in gateway.event("keys_unreadable")["message"]
     assert status(gateway, f"Bearer {MINE}") == 200
+    time.sleep(1)  # ten looks
+    assert len(gateway.events("keys_unreadable")) == 1
     keys.write_text(line(OTHER))
     wait_until(lambda: status(gateway, f"Bearer {MINE}") == 401, "the mended file to count")
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 
 from gateway.app import rules_of
-from gateway.config.api_keys import KeyRing
 from gateway.config.catalog import Card, load_catalog
+from gateway.config.key_ring import KeyRing
+from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.discovery.loop import DiscoveryLoop
 from gateway.discovery.probes import ProbeFailed, Probes
@@ -61,7 +62,7 @@ class Watch:
         self.log = Lines()
         upstream = Upstream(1, 1, asyncio.get_running_loop())
         self.discovery = DiscoveryLoop(
-            settings, self.fleet, self.probes, upstream, KeyRing(None), EventLog(self.log)
+            settings, self.fleet, self.probes, upstream, KeyRing(None, Models({}, {})), EventLog(self.log)
         )
 
     async def state(self, **names: FakeWorker | list[FakeWorker]) -> ModelState:

@@ -9,8 +9,8 @@ from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, wait_until
 
 FIELDS = {
-    "ts", "level", "logger", "event", "id", "sent_id", "route", "model", "slug", "worker", "status", "ending", "code",
-    "attempts", "stream", "queue_ms", "ttfb_ms", "duration_ms",
+    "ts", "level", "logger", "event", "id", "sent_id", "key", "route", "model", "slug", "worker", "status", "ending",
+    "code", "attempts", "stream", "queue_ms", "ttfb_ms", "duration_ms",
     "prompt_tokens", "completion_tokens",
 }  # fmt: skip
 
@@ -21,9 +21,9 @@ def test_a_request_is_one_log_line(gateway: Gateway, worker: FakeWorker) -> None
     line = gateway.logged(answer)
     told = {name: line[name] for name in FIELDS - {"ts", "id", "sent_id", "ttfb_ms", "duration_ms"}}
     assert told == {
-        "level": "info", "logger": "gateway", "event": "request", "route": "chat_completions", "model": "alpha-chat",
-        "slug": "alpha", "worker": worker.address, "status": 200, "ending": "complete", "code": None, "attempts": 1,
-        "stream": True, "queue_ms": 0.0, "prompt_tokens": None, "completion_tokens": None,
+        "level": "info", "logger": "gateway", "event": "request", "key": None, "route": "chat_completions",
+        "model": "alpha-chat", "slug": "alpha", "worker": worker.address, "status": 200, "ending": "complete",
+        "code": None, "attempts": 1, "stream": True, "queue_ms": 0.0, "prompt_tokens": None, "completion_tokens": None,
     }  # fmt: skip
     assert set(line) == FIELDS
     # the loop's clock counts whole milliseconds: a first byte within one of them took none

@@ -1,102 +1,19 @@
-"""API keys: what a key file may hold, what a request must carry."""
-
-import os
-from pathlib import Path
+"""API keys: what a request offers, when a key is accepted, and what its holder is told."""
 
 import pytest
 
-from gateway.api.errors import ConfigError, InvalidApiKey
-from gateway.config.api_keys import KeyRing, hash_key, new_key, parse_keys
-
-DIGEST = hash_key(b"sk-octet-mine")
-
-
-def bearer(key: str) -> list[tuple[bytes, bytes]]:
-    return [(b"accept", b"*/*"), (b"authorization", key.encode())]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A key file with one key."""
-    path = tmp_path / "keys"
-    path.write_text(f"sha256:{DIGEST} somebody\n")
-    return path
-
-
-def test_lines_comments_and_names() -> None:
-    """A line is a digest and perhaps a name; comments and blank lines are passed over."""
-    other = hash_key(b"other")
-    assert parse_keys(f"# ours\n\nsha256:{DIGEST}\n  sha256:{other} Ann B.\n", Path("k")) == {DIGEST, other}
-
-
-@pytest.mark.parametrize(
-    "line", ["sk-octet-mine", f"sha256:{DIGEST[1:]}", f"sha256:{DIGEST.upper()}", f"md5:{DIGEST}"]
+from gateway.config.api_keys import (
+    ApiKey,
+    Standing,
+    hash_key,
+    new_key,
+    offered,
+    why_refused,
+    why_unknown,
 )
-def test_a_wrong_line_is_named(line: str) -> None:
-    """Anything else is an error that names the line, and does not repeat it: it may be a key."""
-    with pytest.raises(ConfigError, match=r"^k:2 is not `sha256:<64 hex digits>") as caught:
-        parse_keys(f"\n{line}\n", Path("k"))
-    assert line not in str(caught.value)
 
-
-def test_a_file_without_a_key_is_an_error_at_start(file: Path) -> None:
-    """An empty file would lock everybody out: the gateway does not start with it, and says the remedy."""
-    file.write_text("# nobody yet\n")
-    with pytest.raises(ConfigError, match=r"keys holds no key.*make api-key"):
-        KeyRing(file)
-
-
-def test_emptying_the_file_takes_the_last_key_back(file: Path) -> None:
-    """At run time a file without a key is obeyed: nobody passes."""
-    ring = KeyRing(file)
-    file.write_text("# taken back\n")
-    assert ring.refresh() is True
-    with pytest.raises(InvalidApiKey):
-        ring.check(bearer("Bearer sk-octet-mine"))
-
-
-@pytest.mark.parametrize("sent", ["Bearer sk-octet-mine", "bearer sk-octet-mine", "BEARER  sk-octet-mine "])
-def test_an_accepted_key_passes(file: Path, sent: str) -> None:
-    """The scheme's case and spaces around the key do not matter."""
-    assert KeyRing(file).check(bearer(sent)) is None
-
-
-@pytest.mark.parametrize(
-    "sent", ["", "Bearer", "Bearer ", "Bearer x", "Basic sk-octet-mine", "sk-octet-mine", f"Bearer {DIGEST}"]
-)
-def test_anything_else_is_refused(file: Path, sent: str) -> None:
-    """No key, another key, another scheme, and the digest itself."""
-    with pytest.raises(InvalidApiKey):
-        KeyRing(file).check(bearer(sent))
-
-
-def test_without_a_header_or_a_file(file: Path) -> None:
-    """No header is refused where there is a file, and passes where there is none."""
-    assert KeyRing(None).check([]) is None
-    with pytest.raises(InvalidApiKey):
-        KeyRing(file).check([])
-
-
-def test_a_changed_file_counts_at_the_next_look(file: Path) -> None:
-    """A change is read once; an unchanged file is not read again."""
-    ring = KeyRing(file)
-    assert ring.refresh() is False
-    file.write_text(f"sha256:{hash_key(b'new')}\n")
-    os.utime(file, ns=(1, 1))
-    assert (ring.refresh(), ring.refresh()) == (True, False)
-    assert ring.check(bearer("Bearer new")) is None
-    with pytest.raises(InvalidApiKey):
-        ring.check(bearer("Bearer sk-octet-mine"))
-
-
-@pytest.mark.parametrize("content", [b"?\n", b"\xff", None])
-def test_a_spoilt_file_leaves_the_keys_in_force(file: Path, content: bytes | None) -> None:
-    """A file that turns bad or vanishes is an error, and the keys read before stay."""
-    ring = KeyRing(file)
-    file.unlink() if content is None else file.write_bytes(content)
-    with pytest.raises(ConfigError):
-        ring.refresh()
-    assert ring.check(bearer("Bearer sk-octet-mine")) is None
+NEW_YEAR = 1798761600.0  # 2027-01-01T00:00:00Z
+Header = tuple[bytes, bytes]
 
 
 def test_new_keys_differ_and_are_long() -> None:
@@ -104,3 +21,89 @@ def test_new_keys_differ_and_are_long() -> None:
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100
     assert all(key.startswith("sk-octet-") and len(key) == len("sk-octet-") + 43 for key in keys)
+
+
+def test_a_key_may_be_for_all_models_or_some() -> None:
+    """Without `models` for all of them, whatever their names."""
+    assert ApiKey("a").may_use("anything")
+    some = ApiKey("a", models=frozenset({"alpha"}))
+    assert [some.may_use(name) for name in ("alpha", "Alpha", "", "beta")] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("key", "now", "standing"),
+    [
+        (ApiKey("a"), 0.0, Standing.VALID),
+        (ApiKey("a", expires=NEW_YEAR), NEW_YEAR - 0.001, Standing.VALID),
+        (ApiKey("a", expires=NEW_YEAR), NEW_YEAR, Standing.EXPIRED),
+        (ApiKey("a", not_before=NEW_YEAR), NEW_YEAR - 0.001, Standing.EARLY),
+        (ApiKey("a", not_before=NEW_YEAR), NEW_YEAR, Standing.VALID),
+        (ApiKey("a", revoked=NEW_YEAR), 0.0, Standing.REVOKED),
+        (ApiKey("a", revoked=NEW_YEAR, expires=1.0), NEW_YEAR, Standing.REVOKED),
+        (ApiKey("a", not_before=NEW_YEAR, expires=NEW_YEAR + 1), -1e18, Standing.EARLY),
+        (ApiKey("a", not_before=NEW_YEAR, expires=NEW_YEAR + 1), 1e18, Standing.EXPIRED),
+    ],
+)
+def test_when_a_key_is_accepted(key: ApiKey, now: float, standing: Standing) -> None:
+    """From `not_before` until `expires`, and never once it is revoked, whatever the clock says."""
+    assert key.standing(now) is standing
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (ApiKey("a", expires=NEW_YEAR), "expired at 2027-01-01T00:00:00Z: ask the operator for another one"),
+        (ApiKey("a", revoked=NEW_YEAR), "was revoked at 2027-01-01T00:00:00Z: ask the operator for another"),
+        (
+            ApiKey("a", not_before=2 * NEW_YEAR),
+            "is not valid before 2084-01-01T00:00:00Z: send it again then",
+        ),
+    ],
+)
+def test_who_holds_a_key_is_told_why_it_is_refused(key: ApiKey, told: str) -> None:
+    """With the moment, and what to do."""
+    assert f"This API key {told}" in why_refused(key, key.standing(NEW_YEAR))
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ([], "No API key was sent: send `Authorization: Bearer <key>`"),
+        ([(b"authorization", b"Basic eA==")], "The Authorization header has no API key"),
+        ([(b"authorization", b"Bearer ")], "The Authorization header has no API key"),
+        ([(b"authorization", b"sk-octet-mine")], "The Authorization header has no API key"),
+        ([(b"x-api-key", b" ")], "No API key was sent"),
+        (
+            [(b"authorization", b"Bearer sk-octet-cut")],
+            "This API key is malformed: a whole one has 52 characters",
+        ),
+        ([(b"authorization", b"Bearer sk-octet-" + b"x" * 43 + b"=")], "This API key is malformed"),
+        (
+            [(b"authorization", b"Bearer sk-octet-" + b"x" * 43)],
+            "This API key is unknown: copy it again, or ask",
+        ),
+        ([(b"x-api-key", b"\xff\x00")], "This API key is unknown"),
+        (
+            [(b"authorization", b"Bearer " + b"0f" * 32)],
+            "What was sent is the hash of a key: send the key itself",
+        ),
+        ([(b"x-api-key", b"sha256:" + b"0f" * 32)], "What was sent is the hash of a key"),
+    ],
+)
+def test_why_a_key_is_not_known(headers: list[Header], told: str) -> None:
+    """What was sent, or was not, decides what the client is told; it is not repeated."""
+    assert why_unknown(offered(headers), headers).startswith(told)
+
+
+@pytest.mark.parametrize("sent", ["Bearer sk", "bearer sk", "BEARER  sk "])
+def test_the_schemes_case_and_spaces_do_not_matter(sent: str) -> None:
+    """As RFC 9110 has it for schemes."""
+    assert offered([(b"accept", b"*/*"), (b"authorization", sent.encode()), (b"x-api-key", b"two ")]) == [
+        b"sk",
+        b"two",
+    ]
+
+
+def test_a_hash_is_sha256() -> None:
+    """Anybody can make the line of a key with a tool of their own."""
+    assert hash_key(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

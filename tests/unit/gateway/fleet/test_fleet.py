@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.api.errors import GatewayError, ModelLoading, ModelNotFound, NoWorkerAvailable
+from gateway.config.api_keys import ApiKey
 from gateway.config.catalog import Card, Catalog, group_by_name
 from gateway.fleet.engine_metrics import EngineMetrics
 from gateway.fleet.fleet import Address, Fleet, ModelState, describe_start, describe_weights
@@ -277,6 +278,18 @@ def test_an_unknown_model_is_told_the_others() -> None:
     assert fleet.why_unavailable("x").message.endswith("Declared: a, shared; none is ready")
     put(fleet, "a", ONE, "ready")
     assert fleet.why_unavailable("x").message.endswith("Ready: a, shared")
+
+
+def test_a_key_is_told_only_of_models_that_it_may_use() -> None:
+    """By name; who may use aliases alone is sent to the list, which has them."""
+    fleet = fleet_of("a", "b")
+    key, alias = ApiKey("k", models=frozenset({"a"})), ApiKey("k", models=frozenset({"short"}))
+    assert fleet.not_found("b", key).message == "The model 'b' does not exist. Declared: a; none is ready"
+    put(fleet, "a", ONE, "ready")
+    put(fleet, "b", TWO, "ready")
+    assert fleet.not_found("b", key).message == "The model 'b' does not exist. Ready: a"
+    told = "The model 'b' does not exist. GET /v1/models lists what this API key may use"
+    assert fleet.not_found("b", alias).message == told
 
 
 def test_known_addresses_keep_their_worker() -> None:

@@ -56,6 +56,20 @@ def test_a_request_in_every_metric_of_its_own() -> None:
     assert found["gateway_queue_length", frozenset({("model", "alpha")})] == 0
 
 
+def test_what_a_key_used_is_counted_by_key_and_model() -> None:
+    """Requests and both kinds of tokens; without keys there is no series."""
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
+    assert not [name for name, _ in told(metrics) if name.startswith("gateway_key_")]
+    metrics.count_key("team-a", "alpha", 7, 5)
+    metrics.count_key("team-a", "alpha", 1, 0)
+    metrics.count_key("other", "alpha", 2, 2)
+    found = told(metrics)
+    for label, counts in {"team-a": (2, 8, 5), "other": (1, 2, 2)}.items():
+        where = frozenset({("key", label), ("model", "alpha")})
+        names = ("requests", "prompt_tokens", "completion_tokens")
+        assert tuple(found[f"gateway_key_{name}_total", where] for name in names) == counts
+
+
 def test_how_full_the_room_for_bodies_is() -> None:
     """What is held, and what may be."""
     budget = BodyBudget(1000)

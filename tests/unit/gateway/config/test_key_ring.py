@@ -1,0 +1,168 @@
+"""The keys in force: who passes, what a change of the file does, and how many names metrics get to know."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.api.errors import ConfigError, InvalidApiKey
+from gateway.config.api_keys import ANYONE, hash_key
+from gateway.config.key_ring import MAX_LABELS, KeyRing
+from gateway.config.model_options import Models, Options
+
+MODELS = Models({"alpha": Options()}, {})
+DIGEST = hash_key(b"sk-octet-mine")
+NEW_YEAR = 1798761600.0  # 2027-01-01T00:00:00Z
+
+
+def bearer(*keys: str) -> list[tuple[bytes, bytes]]:
+    return [(b"accept", b"*/*"), *((b"authorization", f"Bearer {key}".encode()) for key in keys)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A key file with one key."""
+    path = tmp_path / "keys"
+    path.write_text(f"sha256:{DIGEST} somebody\n")
+    return path
+
+
+def entry(key: str, more: str = "") -> str:
+    """An entry of the YAML form, named as its key."""
+    return f"  {key}: {{sha256: [{hash_key(key.encode())}]{more}}}\n"
+
+
+def write_later(file: Path, text: str) -> None:
+    """Writes the file, and makes sure that its time of change is another: a test is faster than the clock's tick."""
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    file.write_text(text)
+    os.utime(file, ns=(before + 1, before + 1))
+
+
+def test_a_file_without_a_key_is_an_error_at_start(file: Path) -> None:
+    """An empty file would lock everybody out: the gateway does not start with it, and says the remedy."""
+    for text in ("# nobody yet\n", "keys: {}\n", "keys:\n" + entry("a", ", revoked: 2026-01-01")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"keys holds no key.*make key"):
+            KeyRing(file, MODELS)
+
+
+def test_an_accepted_key_passes_with_its_name(file: Path) -> None:
+    """The request's handler gets who it is."""
+    key = KeyRing(file, MODELS).find(bearer("sk-octet-mine"))
+    assert (key.name, key.label, key.models) == ("somebody", "somebody", None)
+
+
+@pytest.mark.parametrize("sent", ["", "x", "sk-octet-min", DIGEST, f"sha256:{DIGEST}"])
+def test_anything_else_is_refused(file: Path, sent: str) -> None:
+    """No key, another key, and the digest itself."""
+    with pytest.raises(InvalidApiKey):
+        KeyRing(file, MODELS).find(bearer(sent))
+
+
+def test_without_a_file_anyone_passes(file: Path) -> None:
+    """No header is refused where there is a file, and passes where there is none."""
+    assert KeyRing(None, MODELS).find([]) is ANYONE
+    assert KeyRing(None, MODELS).has_changed() is False
+    with pytest.raises(InvalidApiKey, match="No API key was sent"):
+        KeyRing(file, MODELS).find([])
+
+
+def test_what_an_entry_says_decides_and_a_clock_may_jump(file: Path) -> None:
+    """A key that is not valid is refused with the reason, and counts again when the clock says so."""
+    file.write_text(
+        "keys:\n" + entry("late", ", expires: 2026-12-31") + entry("early", ", not_before: 2027-01-01")
+        + entry("gone", ", revoked: 2026-01-01") + entry("good")
+    )  # fmt: skip
+    now = [NEW_YEAR]
+    ring = KeyRing(file, MODELS, lambda: now[0])
+    for sent, why in (("late", "expired at 2026-12-31T23:59:59Z"), ("gone", "was revoked")):
+        with pytest.raises(InvalidApiKey, match=why):
+            ring.find(bearer(sent))
+    assert ring.find(bearer("early")).name == "early"
+    now[0] -= 86400 * 365
+    assert ring.find(bearer("late")).name == "late"
+    with pytest.raises(InvalidApiKey, match="not valid before 2027-01-01T00:00:00Z"):
+        ring.find(bearer("early"))
+    for moment in (-1e300, 0.0, 1e300):
+        now[0] = moment
+        assert ring.find(bearer("good")).name == "good"
+
+
+def test_of_several_keys_the_accepted_one_counts(file: Path) -> None:
+    """A refused one beside it does not, and without an accepted one its holder is told of that."""
+    file.write_text("keys:\n" + entry("late", ", expires: 2026-12-31") + entry("good"))
+    ring = KeyRing(file, MODELS, lambda: NEW_YEAR)
+    assert ring.find(bearer("late", "foreign", "good")).name == "good"
+    with pytest.raises(InvalidApiKey, match="expired"):
+        ring.find(bearer("foreign", "late"))
+
+
+def test_a_changed_file_counts_once_it_stands_still(file: Path) -> None:
+    """A file that differs from look to look is being written; then it is read once."""
+    ring = KeyRing(file, MODELS)
+    assert ring.has_changed() is False
+    for text in ("", f"sha256:{hash_key(b'new')}\n"):
+        write_later(file, text)
+        assert ring.has_changed() is False
+    assert ring.has_changed() is True
+    ring.read()
+    assert ring.has_changed() is False
+    assert ring.find(bearer("new")).name == "unnamed"
+    with pytest.raises(InvalidApiKey):
+        ring.find(bearer("sk-octet-mine"))
+
+
+def test_a_file_that_another_replaces_counts(file: Path) -> None:
+    """Of the same size and time, too."""
+    ring = KeyRing(file, MODELS)
+    status = file.stat()
+    other = file.with_name("other")
+    other.write_text(f"sha256:{hash_key(b'new')} somebody\n")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(file)
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+
+
+def test_emptying_the_file_takes_the_last_key_back(file: Path) -> None:
+    """At run time a file without a key is obeyed: nobody passes."""
+    ring = KeyRing(file, MODELS)
+    write_later(file, "# taken back\n")
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    ring.read()
+    with pytest.raises(InvalidApiKey):
+        ring.find(bearer("sk-octet-mine"))
+
+
+def spoil(file: Path) -> None:
+    file.write_text("?\n")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(b"\xff")
+
+
+@pytest.mark.parametrize("harm", [spoil, cut, Path.unlink])
+def test_a_spoilt_file_leaves_the_keys_in_force(file: Path, harm: Callable[[Path], None]) -> None:
+    """A file that turns bad or vanishes is an error, once, and the keys read before stay."""
+    ring = KeyRing(file, MODELS)
+    harm(file)
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    with pytest.raises(ConfigError):
+        ring.read()
+    assert [ring.has_changed() for _ in range(3)] == [False] * 3
+    assert ring.find(bearer("sk-octet-mine")).name == "somebody"
+
+
+def test_names_in_metrics_are_bounded(file: Path) -> None:
+    """The first names of a process have a label of their own, for its life; whatever comes later is `other`."""
+    names = [f"k{number}" for number in range(MAX_LABELS + 10)]
+    file.write_text("keys:\n" + "".join(map(entry, names)))
+    ring = KeyRing(file, MODELS)
+    labels = [ring.find(bearer(name)).label for name in names]
+    assert labels == names[:MAX_LABELS] + ["other"] * 10
+    write_later(file, "keys:\n" + "".join(map(entry, ["new", *reversed(names)])))
+    ring.read()
+    assert [ring.find(bearer(name)).label for name in names] == labels
+    assert ring.find(bearer("new")).label == "other"
