@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report key keys key-rotate key-revoke api-key \
-        setup lock fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -76,8 +76,12 @@ bump: setup ## Pin another vLLM build: MODEL=slug and COMMIT=<40 hex> or VERSION
 setup: .venv/.ready ## Make the Python environment from the hash-locked requirements
 .venv/.ready: requirements-dev.lock gateway/pyproject.toml model-cache/pyproject.toml
 	@scripts/setup
-lock: ## Rewrite all requirements locks (scripts/lock SLUG: that of one image)
+lock: ## Rewrite all requirements locks with releases at least 7 days old (scripts/lock SLUG: that of one image; --any-age)
 	@scripts/lock
+sbom: setup ## Write what each image and the tests install to out/sbom, as CycloneDX
+	@scripts/sbom
+audit: setup ## Ask whether a locked package is known to be vulnerable; needs pip-audit's service
+	@scripts/audit
 fmt: setup ## Format and fix what ruff can fix
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
 check-flags: setup ## Ask the pinned vLLM whether it accepts serve.yaml (MODEL=slug; else all slugs)
