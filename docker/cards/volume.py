@@ -16,7 +16,7 @@ _MAX_READY_BYTES = 64 * 1024 * 1024  # of READY.json, as for the launcher
 @dataclass(frozen=True)
 class Disk:
     """The weights volume as one slug finds it. `staged_bytes` is the size of an unfinished download. `complete`: a
-    published snapshot is there with every file at its size (the weights job also compares hashes)."""
+    published snapshot is there with every file at its size (only sizes are compared)."""
 
     free_bytes: int
     staged_bytes: int

@@ -74,5 +74,6 @@ def data_app(
 
 
 async def preflight(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a browser's preflight request, for any path: what a page may send. Each answer says who may read it."""
+    """Answer a browser's preflight, for any path: the methods and headers that a page may send. `ClientRequest.added`
+    tells on this and every answer who may read it."""
     await Response(status_code=204, headers=cors.preflight_headers(scope["headers"]))(scope, receive, send)

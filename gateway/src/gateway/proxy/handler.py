@@ -311,7 +311,7 @@ class ProxyHandler:
         self._request.let_go()
 
     def _is_body_unneeded(self) -> bool:
-        """Whether a large body can be freed before the answer: the worker has had all of it for a second (`is_taken`),
+        """Whether a large body can be freed before the answer: all of it was sent, a second or longer ago (`is_taken`),
         so that its connection is not stale, and a search has no other worker to ask. A later 503 goes to the client."""
         parsed, attempt, search = self._parsed, self._attempt, self._search
         if parsed is None or attempt is None or parsed.size <= MAX_KEPT_BYTES:

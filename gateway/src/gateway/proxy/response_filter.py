@@ -20,7 +20,7 @@ COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,
 USAGE_EVENT: Final = re.compile(
     rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
-MAX_HELD_BYTES: Final = 1 << 20  # of an event or document that is held back; a longer one passes unchanged
+MAX_HELD_BYTES: Final = 1 << 20  # of an event or document that is held back; a longer one passes in pieces
 TAIL_BYTES: Final = 4096  # bytes at the end of a document, behind its texts, in which its usage is looked for
 FRAGMENT_BYTES: Final = 64  # bytes kept of an unfinished line: more than any last event's line has
 Tokens = tuple[int, int]  # an answer's usage: the prompt's tokens and the completion's
@@ -51,7 +51,7 @@ class Edits:
         self.any = hide_usage or self.renames  # whether anything is changed
 
     def apply(self, data: bytes) -> bytes:
-        """Return `data` (whole events, or a whole document) with the changes made."""
+        """Return `data`, whole events or a whole document unless these are too long, with the changes made."""
         if self.renames and KEY in data and FORMER_KEY not in data:  # a worker may send both itself
             data = self._renamed(data)
         if self.hide_usage and USAGE_KEY in data:

@@ -1,4 +1,5 @@
-"""Locks on a snapshot: shared for workers and `export`, exclusive for `prune`, which locks repositories so too."""
+"""Locks on a snapshot: shared by `export` (workers take theirs in the launcher); exclusive by `prune`, also on the
+file that a run holds for its repository."""
 
 import errno
 import fcntl
@@ -17,7 +18,8 @@ def exclusive(path: Path) -> AbstractContextManager[bool]:
 
 
 def shared(path: Path) -> AbstractContextManager[bool]:
-    """Hold snapshot *path* until the block ends, for `export`; yields False if it is being removed. Raises OSError."""
+    """Hold snapshot *path* until the block ends, for `export`; yields False if it is being removed (or `is_held`
+    looks right now). Raises OSError."""
     return _held(path, os.O_RDONLY, fcntl.LOCK_SH)
 
 

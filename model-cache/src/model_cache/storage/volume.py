@@ -243,7 +243,8 @@ def _flock(lock: BinaryIO, on_wait: Callable[[], None]) -> None:
 
 
 def _distinguishes_names(directory: Path) -> bool:
-    """Try whether names of another case or Unicode form differ here: any file system's directory can be set to fold."""
+    """Test with a file whether names that differ in case or Unicode form only are two names in *directory*: some file
+    systems fold names directory by directory, so that the type of the file system does not tell."""
     probe = directory / f"Caf\u00e9-{uuid4().hex}"
     probe.touch(exist_ok=False)
     try:
