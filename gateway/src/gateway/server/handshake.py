@@ -13,7 +13,7 @@ from gateway.config.certificate import Certificate
 from gateway.server.connection import DRAIN_WAIT_S, WRITE_BUFFER_BYTES, ClientConnection
 from gateway.server.listener import Listener
 
-MAX_HANDSHAKES: Final = 4096  # at once: twice what the kernel's backlog may bring in one turn
+MAX_HANDSHAKES: Final = 4096  # at once, in all processes: twice a backlog; each takes up to 56 KB
 TLS_RECORD: Final = 0x16  # first byte of a TLS client: the type of a handshake's record
 FAREWELL_S: Final = 86_400.0  # uvloop's limit for closing; ClientConnection's deadlines come long before
 
@@ -25,6 +25,7 @@ class Handshakes:
         self.listener = listener
         self.certificate = certificate
         self.failed = failed
+        self._most = MAX_HANDSHAKES // listener.settings.processes
         self._running: dict[Handshake, None] = {}
 
     def begin(self) -> "Handshake":
@@ -34,7 +35,7 @@ class Handshakes:
     def enter(self, handshake: "Handshake") -> None:
         """Add one that has begun; if there are too many then, abort the oldest: others end within milliseconds."""
         self._running[handshake] = None
-        if len(self._running) > MAX_HANDSHAKES:
+        if len(self._running) > self._most:
             next(iter(self._running)).abort()
 
     def leave(self, handshake: "Handshake") -> None:

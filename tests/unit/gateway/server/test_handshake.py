@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from gateway.config.settings import Settings
 from gateway.server.handshake import MAX_HANDSHAKES, Handshake, Handshakes
 
 
@@ -24,6 +25,7 @@ class Listener:
     """What a handshake needs of the listener."""
 
     closing = False
+    settings = Settings()
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
