@@ -37,6 +37,7 @@ from bench.servers import MAIN_FLEET, BrokenServer, Server, gateway_started, wai
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Routes
 from gateway.body.reader import BodyReader
+from gateway.config.field_policy import FieldPolicy
 
 STREAMS, INTERVAL_S, SECONDS, MOST_MS = 50, 0.02, 4.0, 50.0
 MIB = 1 << 20
@@ -48,12 +49,12 @@ CHAT = "/v1/chat/completions"
 
 def list_of(part: bytes, count: int | None = None) -> bytes:
     """A member that nobody reads, as large as it may be."""
-    return b'{"model":"%b","x":[%b0]}' % (MODEL.encode(), part * (count or MAX // len(part)))
+    return b'{"model":"%b","metadata":[%b0]}' % (MODEL.encode(), part * (count or MAX // len(part)))
 
 
 def in_messages(part: bytes, count: int | None = None) -> bytes:
     """A message whose parts are looked at for media."""
-    head = b'{"model":"%b","image_url":0,"messages":[{"content":[' % MODEL.encode()
+    head = b'{"model":"%b","metadata":{"image_url":0},"messages":[{"content":[' % MODEL.encode()
     return head + part * (count or MAX // len(part)) + b"0]}]}"
 
 
@@ -257,7 +258,8 @@ def longest_turn(name: str) -> float:
     route = Routes().find(path)
     assert route is not None
     kind = b"multipart/form-data; boundary=B" if "form" in name else b"application/json"
-    reading, longest, over = BodyReader({}, 10 * MIB).begin(BODIES[name](), kind, route), 0.0, False
+    reader = BodyReader({}, 10 * MIB, FieldPolicy())
+    reading, longest, over = reader.begin(BODIES[name](), kind, route), 0.0, False
     while not over:
         began = time.thread_time()
         try:

@@ -343,6 +343,7 @@ class Stage:
             dns=False,
             eject_after=1 << 30,
             allowed_hosts="*",
+            field_policy="permissive",
         )
         return Gateway(settings, self.log)
 

@@ -12,6 +12,7 @@ with atheris.instrument_imports(include=["gateway"]):
     from gateway.api.routes import TABLE, Kind, Route
     from gateway.body.content_coding import DECODERS
     from gateway.body.reader import ASK_FOR_USAGE, BodyReader, ParsedBody, remote_media
+    from gateway.config.field_policy import FieldPolicy, Mode
     from gateway.config.model_options import Alias
 
 from tests.fuzz.harness import main
@@ -19,6 +20,7 @@ from tests.reading import decoded
 
 ALIASES = {"fast": Alias(model="m", force={"temperature": 0}, default={"top_p": 1})}
 MAX = 1 << 20
+POLICIES = (FieldPolicy(Mode.STRICT, ["x"]), FieldPolicy(Mode.PERMISSIVE))
 FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
 SEEDS = (
     b'\x00application/json\n{"model":"m","messages":[{"role":"user","content":"x"}]}',
@@ -94,7 +96,7 @@ def check(first: bytes, content_type: bytes, body: bytes) -> None:
     route = TABLE[first[0] % len(TABLE)] if first else TABLE[0]
     reading = None
     try:
-        reading = BodyReader(ALIASES, MAX).begin(body, content_type, route)
+        reading = BodyReader(ALIASES, MAX, POLICIES[len(body) % 2]).begin(body, content_type, route)
         while not reading.advance():
             pass
         parsed = reading.parsed()

@@ -25,6 +25,7 @@ from tests.fake_worker import WAIT_S, FakeWorker
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 START_S = 60.0  # of a busy host, for a program that imports as much
 FAST = {
+    "GATEWAY_FIELD_POLICY": "permissive",  # requests carry the fake worker's script, and padding
     "GATEWAY_ALLOWED_HOSTS": "*",  # raw requests name whatever host they like
     "HTTP_PROXY": "http://127.0.0.1:1",  # nothing here asks a proxy
     "GATEWAY_DNS": "0",

@@ -16,6 +16,7 @@ from gateway.body.members import Member
 MAX_DEPTH: Final = 64  # levels of objects and lists
 MAX_CONTAINERS: Final = 250_000  # objects and lists: far more than any context holds
 MAX_ADDRESSES: Final = 1000  # of media, without data: URIs
+MAX_ELEMENTS: Final = 1024  # of lists whose elements are noted, such as `tools`; OpenAI takes 128 tools
 MAX_ADDRESS_BYTES: Final = 8192  # of one address
 MAX_NAME_BYTES: Final = 1024  # of a name with its escapes; no name that is looked for is longer
 SLICE_BYTES: Final = 16 * 1024  # that one regular expression reads at a time: at most a millisecond
@@ -46,13 +47,17 @@ BETWEEN_BRACKETS: Final = re.compile(
 
 class JsonScan:
     """The scan of one text; `JsonReading` owns it. spans: by name, the index of a value's first byte and the one behind
-    its last; duplicates: names found more than once; addresses: of media, decoded, without data: URIs."""
+    its last; duplicates: names found more than once; addresses: of media, decoded, without data: URIs; elements: the
+    positions of the objects and lists in a list whose elements are collected, by its name; refused: the first name or
+    path found that is not taken."""
 
     def __init__(self, text: bytes, root: Member) -> None:
         self.text = text
         self.spans: dict[str, tuple[int, int]] = {}
         self.duplicates: set[str] = set()
         self.addresses: list[str] = []
+        self.elements: list[tuple[str, int, int]] = []
+        self.refused: str | None = None
         self._size = len(text)
         self._at = 0  # index of the next byte to read
         self._next = VALUE  # the state
@@ -145,6 +150,12 @@ class JsonScan:
             return
         if member.is_address and self.text[start] == QUOTE:
             self._add_address(start)
+        if member.refused is not None:
+            self._refuse(member.refused)
+        if member.refused_texts:
+            self._compare_text(member, start)
+        if member.collected is not None and self.text[start] in (OPEN_OBJECT, OPEN_LIST):
+            self._collect(member.collected, start)
         if member.noted is not None:
             if member.noted in self.spans:
                 self.duplicates.add(member.noted)
@@ -161,6 +172,24 @@ class JsonScan:
             )
         self.addresses.append(text_of(self.text[start : self._at]))
 
+    def _refuse(self, path: str) -> None:
+        """Note a member that is not taken, if it is the first. The scan goes on: a fault of the JSON counts more."""
+        if self.refused is None:
+            self.refused = path
+
+    def _compare_text(self, member: Member, start: int) -> None:
+        """Note the value that starts at `start` and ends here if it is one of the member's `refused_texts`."""
+        if self.text[start] == QUOTE and self._at - start <= MAX_NAME_BYTES:
+            path = member.refused_texts.get(text_of(self.text[start : self._at]))
+            if path is not None:
+                self._refuse(path)
+
+    def _collect(self, name: str, start: int) -> None:
+        """Note the object or list that starts at `start` and ends here as an element of the list `name`."""
+        if len(self.elements) >= MAX_ELEMENTS:
+            raise InvalidRequest(f"The request body has more than {MAX_ELEMENTS} elements in `{name}`", name)
+        self.elements.append((name, start, self._at))
+
     # objects and lists
 
     def _enter(self, is_list: bool) -> None:
@@ -168,7 +197,7 @@ class JsonScan:
         self._count_container(len(self._open) + 1)
         self._at += 1
         member = self._member
-        if member is None or not member.inner:
+        if member is None or not (member.inner or member.element.collected is not None):
             self._next, self._skip_depth = SKIP, 1
             return
         self._open.append(member)
@@ -253,7 +282,10 @@ class JsonScan:
             self._start = self._at
             self._begin_string(COLON)
             return
-        member = self._open[-1].inner.get(found[1])
+        around = self._open[-1]
+        member = around.inner.get(found[1])
+        if member is None and around.is_closed:
+            self._refuse(found[1].decode())
         start = found.start(2)
         if start < 0:
             self._member, self._next = member, VALUE
@@ -308,8 +340,10 @@ class JsonScan:
             self._end_value(self._member, self._start)
         elif self._after_string == COLON:
             written = self.text[self._start : self._at]
-            name = text_of(written).encode() if len(written) <= MAX_NAME_BYTES else b""
-            self._member = self._open[-1].inner.get(name)  # none is named b""
+            name = text_of(written) if len(written) <= MAX_NAME_BYTES else "(a long name)"
+            self._member = self._open[-1].inner.get(name.encode())
+            if self._member is None and self._open[-1].is_closed:
+                self._refuse(name)
 
     def _unexpected(self) -> InvalidRequest:
         """Return the error for the byte that is next: JSON's grammar does not allow it here."""

@@ -7,6 +7,9 @@ means each part of each message. The table follows vLLM 0.32 (its chat parser, R
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from gateway.config.field_policy import RoutePolicy
+from gateway.config.request_fields import REFUSED_TYPES
+
 NOTED: Final = (
     "model",
     "stream",
@@ -41,13 +44,20 @@ SOURCES: Final = {"messages": SOURCE, "count_tokens": SOURCE}  # Anthropic's ima
 
 class Member:
     """A member that the scan looks for, with those inside it (inner). noted: the name under which the scan notes its
-    value's position, or None; is_address: of media; element: what to look for in each element if it is a list."""
+    value's position, or None; is_address: of media; element: what to look for in each element if it is a list.
+    collected: the field whose elements are noted each; refused: the path under which the member is not taken at all;
+    refused_texts: the values that it may not have, each with the path to name; is_closed: it may have no members but
+    those in `inner`."""
 
     def __init__(self) -> None:
         self.element = self
         self.inner: dict[bytes, Member] = {}
         self.is_address = False
         self.noted: str | None = None
+        self.collected: str | None = None
+        self.refused: str | None = None
+        self.refused_texts: dict[str, str] = {}
+        self.is_closed = False
 
     def at(self, path: str) -> "Member":
         """Return the member at a path such as `messages.content`; add what is missing on the way."""
@@ -60,24 +70,47 @@ class Member:
         """Return a copy of the member and those inside it, of which no position is noted: for elements of a list."""
         member = Member()
         member.is_address = self.is_address
+        member.refused, member.refused_texts = self.refused, self.refused_texts
         member.inner = {name: inner.without_spans() for name, inner in self.inner.items()}
         return member
 
 
-def members_of(route: str, others: Iterable[str], *, media: bool) -> Member:
-    """Return a route's tree; `BodyReader` keeps it. others: names that aliases set; media: look for addresses."""
+def members_of(route: str, policy: RoutePolicy, others: Iterable[str], *, parts: bool) -> Member:
+    """Return a route's tree; `BodyReader` keeps it. others: more top-level names to note; parts: look into content
+    parts, for addresses and for what they may not have."""
     root = Member()
-    for path in NOTED:
+    root.is_closed = policy.known is not None
+    for path in (*NOTED, *policy.rules):
         root.at(path).noted = path
     for name in others:
-        member = root.inner.setdefault(name.encode(), Member())  # `at` would split it at dots
-        member.noted = name
-    for path in addresses_of(route) if media else ():
-        root.at(path).is_address = True
-    for member in root.inner.values():
+        root.inner.setdefault(name.encode(), Member()).noted = name  # `at` would split it at dots
+    for name in (*(policy.known or ()), *policy.refused):
+        root.at(name)
+    for written, member in root.inner.items():
+        if not policy.takes(written.decode()):
+            member.refused = written.decode()
+    if parts:
+        add_parts(root, route, policy)
+    for written, member in root.inner.items():
         if member.noted is not None:  # its elements are not the member itself, and may be many
             member.element = member.without_spans()
+        rule = policy.rules.get(written.decode())
+        if rule is not None and rule.by_element:
+            member.element = Member()
+            member.element.collected = written.decode()
+            member.element.element = Member()
     return root
+
+
+def add_parts(root: Member, route: str, policy: RoutePolicy) -> None:
+    """Add the members of content parts that are looked for: addresses, and what no part may have."""
+    for path in addresses_of(route):
+        root.at(path).is_address = True
+    for path in PARTS[route]:
+        for name in policy.parts:
+            root.at(f"{path}.{name}").refused = f"{path}.{name}"
+        types = REFUSED_TYPES.intersection(policy.parts)
+        root.at(f"{path}.type").refused_texts = {name: f"{path}.{name}" for name in types}
 
 
 def addresses_of(route: str) -> list[str]:

@@ -1,17 +1,20 @@
-"""Find the model that a multipart form names, in short turns. Pure.
+"""Find the model that a multipart form names, and compare its fields with the route's policy, in short turns. Pure.
 
-It must see every part that a worker could take for the field `model`. So a form is refused if it has two of them, or
-one whose name is written in an unusual way."""
+It must see every part that a worker could take for a field. So a form is refused if a part's name is written in an
+unusual way, or if it has two parts for the model or for a field whose value has a rule."""
 
 import re
 from typing import Final
 
 from gateway.api.errors import InvalidRequest
+from gateway.body.field_check import named_twice
+from gateway.config.field_policy import RoutePolicy
 
 MAX_PARTS: Final = 1000  # of a form, far more than a transcription has
 MAX_HEAD_BYTES: Final = 8192  # of the head of a part, and of the model's name
 TURN_BYTES: Final = 256 * 1024  # per turn
 MAX_TYPE_BYTES: Final = 256  # of Content-Type, which names the boundary
+HEAD_END: Final = b"\r\n\r\n"
 TOKEN: Final = rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # no asterisk: it announces another encoding (RFC 2231)
 PARAMETER: Final = (
     rb"[ \t]*+;[ \t]*+(?:(" + TOKEN + rb')=("[^"\\\x00-\x08\x0a-\x1f\x7f]*+"|[^\x00-\x20\x7f",;\\]++))?'
@@ -20,19 +23,28 @@ FORM_TYPE: Final = re.compile(rb"(?i:[ \t]*+multipart/form-data)((?:" + PARAMETE
 PARAMETERS: Final = re.compile(PARAMETER)
 BOUNDARY: Final = re.compile(rb"[!#$%&'()*+,./:=?^_`|~0-9A-Za-z -]{0,69}[!#$%&'()*+,./:=?^_`|~0-9A-Za-z-]")
 IS_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-IS_MODEL: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*=\s*(?:"model"|model\s*(?:;|$))')
+# A head as programs write it: what is in quotes is no parameter. In any other, whatever looks like a name is one.
+PLAIN_PARAMETER: Final = rb'[ \t]*+;[ \t]*+([A-Za-z-]++)=(?:"([^"\\]*+)"|([^\s";]++))'
+PLAIN_HEAD: Final = re.compile(
+    rb"(?i:content-disposition:[ \t]*+form-data)((?:" + PLAIN_PARAMETER + rb")*)[ \t]*+"
+)
+PLAIN_PARAMETERS: Final = re.compile(PLAIN_PARAMETER)
+NAMED: Final = re.compile(rb';\s*name\s*=\s*(?:"([^"]*)"|([^;\s"]*))', re.IGNORECASE)
+IS_DISPOSITION: Final = re.compile(rb"(?i)content-disposition:")
 IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^"]*\\)')
 
 
 class MultipartForm:
     """The reading of one form; `FormReading` owns it."""
 
-    def __init__(self, body: bytes, content_type: bytes) -> None:
+    def __init__(self, body: bytes, content_type: bytes, policy: RoutePolicy) -> None:
         self._body = body
+        self._policy = policy
         self._mark = b"\r\n--" + boundary_of(content_type)
         self._part = self._at = 0  # index where the current part begins, and how far it is read
         self._parts = 0
         self._models: list[str] = []
+        self._ruled: set[str] = set()  # fields seen whose values have a rule
 
     def advance(self) -> bool:
         """Read on for about a millisecond. Return whether the form is done. Raises InvalidRequest."""
@@ -57,14 +69,31 @@ class MultipartForm:
         self._part = self._at = at + len(self._mark)
 
     def _end_part(self, end: int) -> None:
-        """Count the part that ends at `end`, or what is before the first boundary or behind the last; keep the value of
-        the field `model`. Raises InvalidRequest."""
+        """Count the part that ends at `end`, or what is before the first boundary or behind the last; judge its field,
+        and keep the value of the field `model`. Raises InvalidRequest."""
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise InvalidRequest(f"The request body has more than {MAX_PARTS} parts")
-        model = model_in_part(self._body, self._part, end)
-        if model is not None:
-            self._models.append(model)
+        head_end, names = names_of_part(self._body, self._part, end)
+        if "model" in names:
+            self._models.append(model_in_part(self._body, head_end, end))
+        for name in names:
+            self._judge(name, head_end, end)
+
+    def _judge(self, written: str, head_end: int, end: int) -> None:
+        """Compare one field with the policy. written: its name, such as `include[]`. Raises InvalidRequest."""
+        name = written.partition("[")[0]
+        if not self._policy.takes(name):
+            raise self._policy.not_taken(name)
+        if name not in self._policy.rules:
+            return
+        if name in self._ruled:
+            raise named_twice(name)
+        self._ruled.add(name)
+        value = self._body[head_end + len(HEAD_END) : min(end, head_end + MAX_HEAD_BYTES)]
+        found = self._policy.fault(name, value.decode(errors="replace"))
+        if found is not None:
+            raise self._policy.wrong_value(name, found)
 
     def model(self) -> str:
         """Return the model's name, once the form is read. Raises InvalidRequest if there is none, or more than one."""
@@ -89,9 +118,10 @@ def boundary_of(content_type: bytes) -> bytes:
     return boundary
 
 
-def model_in_part(body: bytes, start: int, end: int) -> str | None:
-    """Return the value of the part body[start:end] if it is the field `model`, else None. Raises InvalidRequest."""
-    behind = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD_BYTES))  # where its head ends
+def names_of_part(body: bytes, start: int, end: int) -> tuple[int, list[str]]:
+    """Return where the head of the part body[start:end] ends, and all names that a worker might read in it.
+    Raises InvalidRequest."""
+    behind = body.find(HEAD_END, start, min(end, start + MAX_HEAD_BYTES))  # where its head ends
     head = body[start : behind if behind >= 0 else min(end, start + MAX_HEAD_BYTES)]
     if behind < 0 and end - start > MAX_HEAD_BYTES:
         raise InvalidRequest(f"The head of a part of the form is longer than {MAX_HEAD_BYTES} bytes")
@@ -100,8 +130,21 @@ def model_in_part(body: bytes, start: int, end: int) -> str | None:
         raise InvalidRequest("The head of a part of the form has a control character in it")
     if any([IS_ODD.match(line) is not None for line in lines]):  # noqa: C419  # mypyc makes a list cheaper
         raise InvalidRequest('A part of the form must be named as in name="model", without * and backslash')
-    if not any([IS_MODEL.match(line) is not None for line in lines]):  # noqa: C419
-        return None
-    if behind < 0 or end - behind > MAX_HEAD_BYTES:
+    names = [name for line in lines if IS_DISPOSITION.match(line) is not None for name in names_in_line(line)]
+    return (behind if behind >= 0 else end), [name.decode(errors="replace") for name in names]
+
+
+def names_in_line(line: bytes) -> list[bytes]:
+    """Return all names that a worker might read in a Content-Disposition."""
+    plain = PLAIN_HEAD.fullmatch(line)
+    if plain is None:
+        return [quoted or bare for quoted, bare in NAMED.findall(line)]
+    parameters = PLAIN_PARAMETERS.findall(plain[1])
+    return [quoted or bare for key, quoted, bare in parameters if key.lower() == b"name"]
+
+
+def model_in_part(body: bytes, head_end: int, end: int) -> str:
+    """Return the value of the part that ends at index `end`: a model's name. Raises InvalidRequest."""
+    if head_end == end or end - head_end > MAX_HEAD_BYTES:
         raise InvalidRequest("The form's field `model` is no name of a model", "model")
-    return body[behind + 4 : end].decode(errors="replace")
+    return body[head_end + len(HEAD_END) : end].decode(errors="replace")

@@ -4,7 +4,6 @@ The client's bytes go to the worker as they are. What the gateway adds (the wish
 parameters) is put in between them, so that the client's numbers, names and order stay."""
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -14,12 +13,15 @@ import orjson
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Kind, Route
 from gateway.body.budget import too_large
+from gateway.body.field_check import ESCAPE_MARK, NAMES, FieldCheck, is_fine
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
 from gateway.body.members import NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
 from gateway.config.api_keys import ANYONE, ApiKey
 from gateway.config.catalog import Card
+from gateway.config.field_policy import FieldPolicy, RoutePolicy
 from gateway.config.model_options import Alias
+from gateway.config.request_fields import REFUSED_PARTS
 from gateway.http.write_coalescer import Parts
 
 BOM, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -27,11 +29,10 @@ PRESCAN_BYTES: Final = 256 * 1024  # per turn
 MAX_VALUES: Final = 4_000_000  # of a body: its commas are counted
 SMALL_BYTES: Final = 16 * 1024  # up to which a parser is faster than the scan
 MEDIA_MARKS: Final = (b'_url"', b'"source"', b'"input_audio"')  # in names of members that hold media
-# Of a small body: the members that it may have once, and those of which one may hold an address of media.
-NAMES: Final = re.compile(rb'"(model|stream|source|%b)"' % "|".join(PART_KEYS).encode())
-PLAIN_NAMES: Final = ([b"model"], [b"model", b"stream"])  # of a body that is not scanned
+PART_MARKS: Final = (b'_embeds"', b'"uuid"')  # of what a content part may not have
+# Names for which a small body is scanned: one may hold an address of media, or be refused in a content part.
+SCANNED: Final = frozenset([b"source", *[name.encode() for name in (*PART_KEYS, *REFUSED_PARTS)]])
 BACKSLASH: Final = b"\\"
-ESCAPE_MARK: Final = b"\\u00"  # begins an escaped letter, which may hide a name
 OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
 USED: Final = frozenset(name for name in NOTED if "." not in name)  # top-level members that are read
 MAX_USED_BYTES: Final = 1 << 20  # of one such member
@@ -75,13 +76,15 @@ class BodyReading(Protocol):
 
 
 class BodyReader:
-    """Makes the reading of each body; one per process. most_text: bytes of a body without images or sound."""
+    """Makes the reading of each body; one per process. most_text: bytes of a body without images or sound; policy:
+    which fields are taken."""
 
-    def __init__(self, aliases: Mapping[str, Alias], most_text: int) -> None:
+    def __init__(self, aliases: Mapping[str, Alias], most_text: int, policy: FieldPolicy) -> None:
         self.aliases = aliases
         self.most_text = most_text
+        self.policy = policy
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
-        self._members: dict[tuple[str, bool], Member] = {}  # by route and whether addresses are wanted
+        self._members: dict[tuple[str, bool], Member] = {}  # by route and whether parts are looked into
 
     def begin(self, body: bytes, content_type: bytes, route: Route, key: ApiKey = ANYONE) -> BodyReading:
         """Return the reading of `body`, which depends on the route's kind. key: whose request it is; an alias that it
@@ -89,7 +92,7 @@ class BodyReader:
         if route.kind is Kind.STORED:
             return NoBody(body)
         if route.kind is Kind.FORM:
-            return FormReading(self, body, content_type, key)
+            return FormReading(self, body, content_type, route, key)
         return JsonReading(self, body, route, key)
 
     def alias_of(self, model: str, key: ApiKey) -> Alias | None:
@@ -97,11 +100,12 @@ class BodyReader:
         alias = self.aliases.get(model)
         return alias if alias is not None and key.may_use(model) else None
 
-    def members(self, route: str, media: bool) -> Member:
-        """Return the tree of members to scan for, which is made once per route. media: look for addresses too."""
-        found = self._members.get((route, media))
+    def members(self, route: str, parts: bool) -> Member:
+        """Return the tree of members to scan for, which is made once per route. parts: look into content parts too."""
+        found = self._members.get((route, parts))
         if found is None:
-            found = self._members[route, media] = members_of(route, self._others, media=media)
+            found = members_of(route, self.policy.of(route), self._others, parts=parts)
+            self._members[route, parts] = found
         return found
 
 
@@ -121,11 +125,13 @@ class NoBody:
 class FormReading:
     """The reading of a multipart form, which is sent unchanged."""
 
-    def __init__(self, reader: BodyReader, body: bytes, content_type: bytes, key: ApiKey) -> None:
+    def __init__(
+        self, reader: BodyReader, body: bytes, content_type: bytes, route: Route, key: ApiKey
+    ) -> None:
         self._reader = reader
         self._body = body
         self._key = key
-        self._form = MultipartForm(body, content_type)
+        self._form = MultipartForm(body, content_type, reader.policy.of(route.name))
 
     def advance(self) -> bool:
         return self._form.advance()
@@ -140,24 +146,29 @@ class FormReading:
 
 
 class JsonReading:
-    """The reading of a JSON body. A small one is parsed. Others are prescanned as bytes, then scanned for members."""
+    """The reading of a JSON body. A small one is parsed. Others are prescanned as bytes, then scanned for members, and
+    what was found is compared with the route's policy."""
 
     def __init__(self, reader: BodyReader, body: bytes, route: Route, key: ApiKey) -> None:
         self._reader = reader
         self._key = key
         self._body = body if body.startswith(b'{"') else without_bom(body)  # as most do: no mark, no UTF-16
         self._route = route
+        self._policy = reader.policy.of(route.name)
         self._prescanned = 0  # bytes
         self._values = 0  # commas so far
-        self._has_media = self._has_escapes = False  # perhaps
+        self._has_media = self._has_parts = False  # perhaps; parts: what is looked for in content parts
         self._scan: JsonScan | None = None
+        self._check: FieldCheck | None = None
         self._small: ParsedBody | None = None  # the result of a small body that is parsed
 
     def advance(self) -> bool:
-        """Parse the body if it is small and plain; else take one turn of the prescan, then of the scan."""
+        """Parse the body if it is small and plain; else take one turn of the prescan, the scan or the check."""
+        if self._check is not None:
+            return self._check.advance()
         if self._scan is None:
             if len(self._body) <= SMALL_BYTES:
-                self._small = read_small(self._body, self._route, self._reader.aliases)
+                self._small = read_small(self._body, self._route, self._reader.aliases, self._policy)
                 if self._small is not None:
                     return True
             self._prescan()
@@ -165,11 +176,14 @@ class JsonReading:
                 return False
             if len(self._body) > self._reader.most_text and not self._has_media:
                 raise too_large(self._reader.most_text)
-            members = self._reader.members(self._route.name, self._has_media or self._has_escapes)
+            members = self._reader.members(self._route.name, self._has_media or self._has_parts)
             self._scan = JsonScan(self._body, members)
             if self._prescanned > PRESCAN_BYTES:
                 return False  # the scan begins in the next turn
-        return self._scan.advance()
+        if not self._scan.advance():
+            return False
+        self._check = FieldCheck(self._scan, self._policy)
+        return self._check.advance()
 
     def _prescan(self) -> None:
         """Check that the next piece is UTF-8 and the values are not too many; note whether it may name media."""
@@ -185,7 +199,8 @@ class JsonReading:
             piece = self._body[begin - OVERLAP : begin] + piece
         for mark in MEDIA_MARKS:
             self._has_media = self._has_media or mark in piece
-        self._has_escapes = self._has_escapes or ESCAPE_MARK in piece
+        for mark in (*PART_MARKS, ESCAPE_MARK):
+            self._has_parts = self._has_parts or mark in piece
 
     def parsed(self) -> ParsedBody:
         """Return the body with the alias resolved, and with a wish for usage added if a stream's client has none."""
@@ -218,12 +233,15 @@ class JsonReading:
         return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
 
 
-def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> ParsedBody | None:
+def read_small(
+    body: bytes, route: Route, aliases: Mapping[str, Alias], policy: RoutePolicy
+) -> ParsedBody | None:
     """Parse a small body, asking for a stream's usage; None if it needs the scan: media, options, alias or faults."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
-    if sorted(NAMES.findall(body)) not in PLAIN_NAMES or may_be_deep(body):
-        return None  # an address, perhaps a name twice, or nested too deep: the scan tells
+    names = NAMES.findall(body)
+    if not SCANNED.isdisjoint(names) or may_be_deep(body):
+        return None  # perhaps an address or a tensor, or nested too deep: the scan tells
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -231,7 +249,12 @@ def read_small(body: bytes, route: Route, aliases: Mapping[str, Alias]) -> Parse
     if not isinstance(fields, dict) or not fields.keys().isdisjoint(NEEDS_SCAN):
         return None
     model = fields.get("model")
-    if not isinstance(model, str) or not model or model in aliases:
+    if (
+        not isinstance(model, str)
+        or not model
+        or model in aliases
+        or not is_fine(policy, fields, names, body)
+    ):
         return None
     if "stream" not in fields:
         return ParsedBody(model, body, fields)

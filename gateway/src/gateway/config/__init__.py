@@ -1,1 +1,1 @@
-"""What the operator says: settings, cards, options of models, keys. Read and checked; nothing here acts on it."""
+"""What the operator says: settings, cards, options of models, keys, field policy. Read and checked, not acted on."""

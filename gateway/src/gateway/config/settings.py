@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,8 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gateway.api.errors import ConfigError
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@,A-Z]+")
+FIELD = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 HOST = re.compile(r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 LISTS = {  # settings that are lists: what each word must be
+    "allowed_fields": (FIELD, "field's name or path such as structured_outputs.regex"),
     "allowed_hosts": (HOST, "host name; give names without http:// and port"),
     "cors_origins": (ORIGIN, "origin; give scheme://host[:port] as browsers send it"),
 }
@@ -77,9 +79,11 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = 50 * 1024 * 1024
     max_head_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 16 * 1024
     max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    field_policy: Literal["strict", "permissive"] = "strict"  # which fields requests may have
+    allowed_fields: str = ""  # names and paths of fields that are taken with any value
     bodies_bytes: Bytes = 256 * 1024 * 1024  # of all bodies in all processes; one alone is always taken
 
-    @field_validator("allowed_hosts", "cors_origins")
+    @field_validator("allowed_hosts", "cors_origins", "allowed_fields")
     @classmethod
     def _check_words(cls, value: str, field: ValidationInfo) -> str:
         """Return a setting of LISTS if each of its words is what it must be. Raises ValueError, for pydantic."""

@@ -7,6 +7,7 @@ from gateway.balancing.selection import Selector, selector_for
 from gateway.body.offload import Offload
 from gateway.body.reader import BodyReader
 from gateway.config.api_keys import ApiKey
+from gateway.config.field_policy import FieldPolicy, Mode
 from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
@@ -42,7 +43,8 @@ class Context:
     def __post_init__(self) -> None:
         self.offload = Offload(self.upstream.loop)
         self.turns = Turns(self.upstream.loop)
-        self.reader = BodyReader(self.models.aliases, self.settings.max_text_bytes)
+        policy = FieldPolicy(Mode(self.settings.field_policy), self.settings.allowed_fields.split())
+        self.reader = BodyReader(self.models.aliases, self.settings.max_text_bytes, policy)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
         self.retry_budgets = {model: RetryBudget() for model in self.models.options}

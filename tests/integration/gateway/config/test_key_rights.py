@@ -65,7 +65,10 @@ def gateway(
     site.attach({"alpha": [own_worker], "beta": [start_worker("beta")]})
     models = keys.with_name("models.yaml")
     models.write_text(ALIASES)
-    started = start_gateway(GATEWAY_API_KEYS_FILE=keys, GATEWAY_MODELS_FILE=models)
+    allowed = "max_tokens"  # an alias forces it; with a rule it might stand once, whatever the model
+    started = start_gateway(
+        GATEWAY_API_KEYS_FILE=keys, GATEWAY_MODELS_FILE=models, GATEWAY_ALLOWED_FIELDS=allowed
+    )
     started.wait_for("beta", "ready")
     return started
 

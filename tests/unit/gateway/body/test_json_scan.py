@@ -14,6 +14,7 @@ from gateway.api.errors import InvalidRequest
 from gateway.api.routes import TABLE, Kind
 from gateway.body.json_scan import MAX_ADDRESSES, SLICE_BYTES, TURN_BYTES, JsonScan
 from gateway.body.members import NOTED, PART_KEYS, PARTS, SOURCES, Member, addresses_of, members_of
+from tests.reading import ANY_FIELD
 
 NAMES = (
     "model",
@@ -27,7 +28,7 @@ NAMES = (
     "x",
     "",
 )
-ROOT = members_of("chat_completions", ("", "x"), media=True)
+ROOT = members_of("chat_completions", ANY_FIELD.of("chat_completions"), ("", "x"), parts=True)
 LONG = (SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 3 * TURN_BYTES + 7)
 
 
@@ -186,6 +187,6 @@ def test_each_place_of_the_table_is_looked_at(route: str) -> None:
                 body: object = {key: value}
                 for name in reversed(path.split(".")):
                     body = {name: [body]}
-                assert scanned(json.dumps(body).encode(), members_of(route, (), media=True)).addresses == [
-                    "http://h/x"
-                ]
+                assert scanned(
+                    json.dumps(body).encode(), members_of(route, ANY_FIELD.of(route), (), parts=True)
+                ).addresses == ["http://h/x"]

@@ -14,10 +14,10 @@ from gateway.body.json_scan import MAX_CONTAINERS, MAX_DEPTH
 from gateway.body.members import PARTS, addresses_of
 from gateway.body.reader import MEDIA_MARKS, NAMES, SMALL_BYTES, BodyReader, ParsedBody, remote_media
 from gateway.config.model_options import Alias
-from tests.reading import read
+from tests.reading import ANY_FIELD, read
 
 ROUTES, MIB = Routes(), 1024 * 1024
-READER = BodyReader({}, MIB)
+READER = BodyReader({}, MIB, ANY_FIELD)
 
 
 def route(path: str) -> Route:
