@@ -31,7 +31,7 @@ def break_at(owner, name):
         return whole(self, *words, **more)
     setattr(owner, name, broken)
 
-for name in ("open", "payload", "rest", "comment"):
+for name in ("open", "payload", "send_rest", "comment"):
     break_at(gateway.proxy.relay.Relay, name)
 for name in ("_read", "on_head", "on_failure", "check_deadlines"):
     break_at(gateway.proxy.handler.ProxyHandler, name)
@@ -73,7 +73,7 @@ def test_faults_of_our_own(faulty: Gateway, own_worker: FakeWorker) -> None:
         assert b"x-gateway-error: gateway_error" in head
         assert json.loads(told)["error"]["code"] == "gateway_error"
     within = ask("alpha", "sse", chunks=2) | {"stream": True}, ask("alpha", "sse", hold=1) | {"stream": True}
-    for place, body in zip(("rest", "comment"), within, strict=True):
+    for place, body in zip(("send_rest", "comment"), within, strict=True):
         answer = raw(faulty, body, place)
         assert event(0) in answer, place
         assert b'"code":"gateway_error"' in answer
