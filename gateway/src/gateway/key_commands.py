@@ -2,16 +2,17 @@
 take what comes of it, which a running one then does by itself."""
 
 import argparse
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from gateway.api.errors import ConfigError
 from gateway.config import key_edit, key_file
-from gateway.config.api_keys import ApiKey, Limits, Standing, hash_key, moment, new_key
+from gateway.config.api_keys import Limits, Standing, hash_key, moment, new_key
 from gateway.config.catalog import load_catalog
 from gateway.config.key_file import Entry
 from gateway.config.model_options import Models, load_models
@@ -19,7 +20,8 @@ from gateway.config.settings import Settings
 
 LIMITS = tuple(asdict(Limits()))
 COLUMNS = ("NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS")
-Edit = Callable[[str, Sequence[Entry]], str]
+NAME_WIDTH = 64  # characters of a name that are listed
+Edit = Callable[[str, Sequence[Entry]], tuple[str, Entry]]  # the new text, and what its key must then be
 
 
 def main(words: Sequence[str], settings: Settings) -> int:
@@ -89,18 +91,19 @@ def add(chosen: argparse.Namespace, path: Path, models: Models) -> None:
     """Make a key with the chosen rights, and print it."""
     key = new_key()
 
-    def edit(text: str, entries: Sequence[Entry]) -> str:
+    def edit(text: str, entries: Sequence[Entry]) -> tuple[str, Entry]:
         if any(entry.key.name == chosen.name for entry in entries):
             raise ConfigError(
                 f"{path}: {chosen.name} is there already: take another name, or make key-rotate"
             )
         if entries:
             check_form(text, path)
-        text = key_edit.with_entry(text, chosen.name, dict(rights(chosen, key)))
-        made = named(key_file.parse(text, path, models), chosen.name, path)
-        if made.standing(time.time()) is Standing.EXPIRED:
+        fields = dict(rights(chosen, key))
+        alone = key_edit.with_entry("", chosen.name, fields)
+        made = named(key_file.parse(alone, path, models), chosen.name, path)
+        if made.key.standing(time.time()) is Standing.EXPIRED:
             raise ConfigError(f"EXPIRES={chosen.expires} is past: the key would never be valid")
-        return text
+        return key_edit.with_entry(text, chosen.name, fields), made
 
     change(chosen.name, path, models, edit)
     tell(key, f"{chosen.name}: this key is shown only now; its hash and rights are in {path}")
@@ -110,11 +113,18 @@ def rotate(chosen: argparse.Namespace, path: Path, models: Models) -> None:
     """Make another key for a name, and print it; the one before works until the next time."""
     key = new_key()
 
-    def edit(text: str, entries: Sequence[Entry]) -> str:
+    def edit(text: str, entries: Sequence[Entry]) -> tuple[str, Entry]:
         check_form(text, path)
-        if named(entries, chosen.name, path).revoked is not None:
+        found, digest = named(entries, chosen.name, path), hash_key(key.encode())
+        standing = found.key.standing(time.time())
+        if standing is Standing.REVOKED:
             raise ConfigError(f"{path}: {chosen.name} is revoked: make a key of another name")
-        return key_edit.with_digest(text, chosen.name, hash_key(key.encode()))
+        if standing is Standing.EXPIRED:
+            raise ConfigError(
+                f"{path}: {chosen.name} is expired, and so would be another key: set a later `expires` there first"
+            )
+        text = key_edit.with_digest(text, chosen.name, digest)
+        return text, replace(found, digests=(digest, found.digests[0]))
 
     change(chosen.name, path, models, edit)
     tell(
@@ -126,11 +136,13 @@ def rotate(chosen: argparse.Namespace, path: Path, models: Models) -> None:
 def revoke(chosen: argparse.Namespace, path: Path, models: Models) -> None:
     """Take a name's keys back. Its entry stays: its holder is told, and nobody else gets the name by accident."""
 
-    def edit(text: str, entries: Sequence[Entry]) -> str:
+    def edit(text: str, entries: Sequence[Entry]) -> tuple[str, Entry]:
         check_form(text, path)
-        if named(entries, chosen.name, path).revoked is not None:
+        found, when = named(entries, chosen.name, path), moment(time.time())
+        if found.key.revoked is not None:
             raise ConfigError(f"{path}: {chosen.name} is revoked already")
-        return key_edit.with_revoked(text, chosen.name, moment(time.time()))
+        revoked = replace(found.key, revoked=key_file.begin_of(when))
+        return key_edit.with_revoked(text, chosen.name, when), replace(found, key=revoked)
 
     change(chosen.name, path, models, edit)
     sys.stderr.write(f"{chosen.name}: revoked; a running gateway refuses it within 5 s\n")
@@ -149,26 +161,34 @@ def show(_: argparse.Namespace, path: Path, models: Models) -> None:
 
 
 def change(name: str, path: Path, models: Models, edit: Edit) -> None:
-    """Write what `edit` makes of the key file, if it can be read again and differs in the key `name` alone."""
+    """Write what `edit` makes of the key file. What it refuses where there is no file makes none."""
+    if not os.path.exists(path):  # `Path.exists` raises where the directory may not be read
+        changed("", name, path, models, edit)
     with key_edit.locked(path) as file:
-        before = key_file.parse(file.text, path, models)
-        text = edit(file.text, before)
-        after = key_file.parse(text, path, models)
-        if others(before, name) != others(after, name):
-            raise ConfigError(f"{path} is written in a way that this command cannot change: edit it by hand")
-        file.write(text)
+        file.write(changed(file.text, name, path, models, edit))
 
 
-def others(entries: Iterable[Entry], name: str) -> list[Entry]:
-    """Return all keys but those of one name."""
-    return [entry for entry in entries if entry.key.name != name]
+def changed(text: str, name: str, path: Path, models: Models, edit: Edit) -> str:
+    """Return what `edit` makes of a key file's text, if it can be read again, the key `name` is what was meant, and
+    all others are as before. Raises ConfigError."""
+    before = key_file.parse(text, path, models)
+    text, meant = edit(text, before)
+    after = key_file.parse(text, path, models)
+    if by_name(after) != by_name(before) | {name: meant}:
+        raise ConfigError(f"{path} is written in a way that this command cannot change: edit it by hand")
+    return text
 
 
-def named(entries: Sequence[Entry], name: str, path: Path) -> ApiKey:
+def by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return the keys of a file in the YAML form, in which each has a name of its own."""
+    return {entry.key.name: entry for entry in entries}
+
+
+def named(entries: Sequence[Entry], name: str, path: Path) -> Entry:
     """Return the key of a name. Raises ConfigError."""
     for entry in entries:
         if entry.key.name == name:
-            return entry.key
+            return entry
     known = ", ".join(entry.key.name for entry in entries) or "none"
     raise ConfigError(f"{path} has no key named {name!r:.80}; it has {known}")
 
@@ -201,7 +221,7 @@ def row(entry: Entry, now: float) -> tuple[str, ...]:
     key = entry.key
     limits = [f"{limit}={value}" for limit, value in asdict(key.limits).items() if value is not None]
     return (
-        key.name,
+        printable(key.name),
         key.standing(now).value,
         "all" if key.models is None else " ".join(sorted(key.models)),
         " ".join(limits) or "none",
@@ -211,6 +231,13 @@ def row(entry: Entry, now: float) -> tuple[str, ...]:
         "-" if key.expires is None else moment(key.expires),
         " ".join(digest[:8] for digest in entry.digests),
     )
+
+
+def printable(name: str) -> str:
+    """Return a name for the table. One of the form without rights may be of any length, and have characters that would
+    move a terminal's cursor."""
+    cut = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 def tell(key: str, what: str) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from gateway.api.errors import ConfigError
-from gateway.config import key_file
+from gateway.config import key_edit, key_file
 from gateway.config.api_keys import ApiKey, Limits, Priority, hash_key
 from gateway.config.catalog import load_catalog
 from gateway.config.key_file import Entry
 from gateway.config.model_options import load_models
 from gateway.config.settings import Settings
-from gateway.key_commands import main
+from gateway.key_commands import main, printable
 
 ROOT = Path(__file__).resolve().parents[3]
 OLD = hash_key(b"old")
@@ -110,6 +110,46 @@ def test_the_list_shows_rights_and_no_more_of_a_hash_than_tells_it_apart(host: H
     ]  # fmt: skip
     host.file.write_text(f"sha256:{OLD} Ann B.\n")
     assert re.split("  +", host.run("list").splitlines()[1])[:2] == ["Ann B.", "valid"]
+
+
+def test_the_last_day_there_is(host: Host) -> None:
+    """Its end is no moment of year 10000, which could not be told."""
+    host.new_key("add", "a", "--expires=9999-12-31")
+    assert " 9999-12-31T23:59:59Z " in host.run("list")
+    host.file.write_text(f"keys: {{a: {{sha256: [{OLD}], expires: 9999-12-31T23:59:59.999999Z}}}}")
+    assert " 9999-12-31T23:59:59Z " in host.run("list")
+
+
+def test_names_of_any_kind_are_listed_in_cells_of_their_own() -> None:
+    """What would move a terminal's cursor is written out, and a long one is cut."""
+    assert printable("Zoë 张 B.") == "Zoë 张 B."
+    assert printable("a\x1b[2Jb\tc\u202ed") == "a\\x1b[2Jb\\tc\\u202ed"
+    assert printable("x" * 64) == "x" * 64
+    assert printable("x" * 500) == "x" * 61 + "..."
+
+
+def test_an_expired_key_is_not_replaced(host: Host) -> None:
+    """The new key would be as expired."""
+    host.file.write_text(text := f"keys:\n  a: {{sha256: [{OLD}], expires: 2026-01-01}}\n")
+    with pytest.raises(ConfigError, match="a is expired, and so would be another key"):
+        host.run("rotate", "a")
+    assert host.file.read_text() == text
+
+
+def test_a_key_that_says_it_is_not_revoked_is_revoked(host: Host) -> None:
+    """`revoked: null` is valid."""
+    host.file.write_text(f"keys:\n  a:\n    sha256: [{OLD}]\n    revoked: null\n")
+    host.run("revoke", "a")
+    assert host.entries()[0].key.revoked
+
+
+def test_what_does_not_come_out_as_meant_is_not_written(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that changed nothing of the key would say that it is revoked."""
+    host.file.write_text(text := f"keys:\n  a: {{sha256: [{OLD}]}}\n")
+    monkeypatch.setattr(key_edit, "with_revoked", lambda text, *_: text)
+    with pytest.raises(ConfigError, match="cannot change: edit it by hand"):
+        host.run("revoke", "a")
+    assert host.file.read_text() == text
 
 
 REFUSED = {

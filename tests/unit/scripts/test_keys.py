@@ -71,15 +71,27 @@ def test_a_key_from_its_making_to_its_end(checkout: Checkout) -> None:
 
 
 def test_a_refusal_leaves_nothing_behind(checkout: Checkout) -> None:
-    """Its exit code is the command's, and no empty file stays to keep the gateway from starting."""
+    """Its exit code is the command's. Only an empty file stays, since another command may be at writing into it."""
     named = {"GATEWAY_API_KEYS_FILE": str(checkout.file)}
-    refused = checkout.make("key", "NAME=a", "MODELS=nope", **named)
-    assert refused.returncode == 2
-    assert "'nope' is no model or alias" in refused.stderr
-    assert not checkout.file.exists()
     for words in (["keys"], ["key-rotate", "NAME=a"], ["key-revoke", "NAME=a"]):
         assert "make key NAME=... makes it" in checkout.make(*words, **named).stderr
         assert not checkout.file.exists()
+    refused = checkout.make("key", "NAME=a", "MODELS=nope", **named)
+    assert refused.returncode == 2
+    assert "'nope' is no model or alias" in refused.stderr
+    assert checkout.file.read_bytes() == b""
+    assert checkout.make("key", "NAME=a", **named).returncode == 0
+
+
+def test_a_link_keeps_the_rights_of_the_file_it_leads_to(checkout: Checkout, tmp_path: Path) -> None:
+    """The command runs as the owner and group of that file."""
+    (tmp_path / "real").write_bytes(b"")
+    other = next((group for group in os.getgroups() if group != os.getgid()), os.getgid())
+    os.chown(tmp_path / "real", -1, other)
+    checkout.file.symlink_to(tmp_path / "real")
+    assert checkout.make("key", "NAME=a", GATEWAY_API_KEYS_FILE=str(checkout.file)).returncode == 0
+    assert f"--user {os.getuid()}:{other} " in (tmp_path / "docker.log").read_text()
+    assert checkout.file.is_symlink()
 
 
 def test_where_there_is_no_place_for_keys(checkout: Checkout) -> None:

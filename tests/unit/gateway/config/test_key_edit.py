@@ -1,11 +1,14 @@
 """Changing a key file's text: nothing but what must change does."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.api.errors import ConfigError
-from gateway.config import key_edit
+from gateway.config import key_edit, yaml_file
 from gateway.config.api_keys import hash_key
 from gateway.config.key_file import Entry, parse
 from gateway.config.model_options import Models, Options
@@ -33,7 +36,7 @@ def entries(text: str) -> dict[str, Entry]:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "# only this\n", "keys:", "keys: {}\n", "keys:\n# none\n", BLOCK, FLOW]
+    "text", ["", "\n", "# only this\n", "# only this", "keys:", "keys: {}\n", "keys:\n# none\n", BLOCK, FLOW]
 )
 @pytest.mark.parametrize("name", ["new", "123", "on", "2027-01-01", "null", "a.b-c_d", "1e3"])
 def test_a_key_is_added_at_the_end(text: str, name: str) -> None:
@@ -99,14 +102,110 @@ def test_a_file_is_changed_in_itself(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_for_its_owner_and_group(tmp_path: Path) -> None:
-    """One that was made for nothing goes again."""
+    """It stays, though the command that made it fails: another one may wait for its lock, to write into it."""
     path = tmp_path / "keys"
     with pytest.raises(ConfigError, match="no"), key_edit.locked(path):
         raise ConfigError("no")
-    assert not path.exists()
+    assert path.read_bytes() == b""
     with key_edit.locked(path) as file:
         file.write("keys:\n")
     assert path.stat().st_mode & 0o7777 in (0o640, 0o600)  # as the umask has it
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.parametrize("when", ["before the lock", "before the write", "during the write"])
+def test_a_file_that_goes_while_it_is_changed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, is_replaced: bool
+) -> None:
+    """Else a key would be shown that is stored nowhere."""
+    path = tmp_path / "keys"
+    path.write_text(BLOCK)
+
+    def take(*_: object) -> None:
+        path.unlink()
+        if is_replaced:
+            path.write_text("other")
+
+    if when == "before the lock":
+        monkeypatch.setattr(key_edit.fcntl, "flock", take)
+    if when == "during the write":
+        monkeypatch.setattr(key_edit.os, "fsync", take)
+
+    def write() -> None:
+        with key_edit.locked(path) as file:
+            if when == "before the write":
+                take()
+            file.write(FLOW)
+
+    with pytest.raises(ConfigError, match="was removed or replaced meanwhile"):
+        write()
+    assert not is_replaced or path.read_text() == "other"
+
+
+@pytest.mark.parametrize("failing", ["posix_fallocate", "pwrite", "ftruncate"])
+def test_a_full_disk_leaves_the_old_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Whichever step it is that finds no room, after half of the new text too."""
+    path = tmp_path / "keys"
+    path.write_text(FLOW)
+    real = getattr(os, failing)
+    failures = [OSError(errno.ENOSPC, "No space left on device")]
+
+    def fail_once(descriptor: int, *words: Any) -> object:
+        if not failures:
+            return real(descriptor, *words)
+        if failing == "pwrite":
+            real(descriptor, words[0][: len(words[0]) // 2], words[1])
+        raise failures.pop()
+
+    monkeypatch.setattr(key_edit.os, failing, fail_once)
+    with (
+        pytest.raises(ConfigError, match=r"cannot be changed: .*No space left"),
+        key_edit.locked(path) as file,
+    ):
+        file.write(BLOCK + FLOW)
+    assert path.read_text() == FLOW
+
+
+def test_a_file_system_that_cannot_reserve_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of those that Docker mounts cannot."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(key_edit.os, "posix_fallocate", refuse)
+    with key_edit.locked(tmp_path / "keys") as file:
+        file.write(BLOCK)
+    assert (tmp_path / "keys").read_text() == BLOCK
+
+
+def test_more_than_the_reader_takes_is_not_written(tmp_path: Path) -> None:
+    """The gateway would refuse the file."""
+    path = tmp_path / "keys"
+    path.write_text(BLOCK)
+    with pytest.raises(ConfigError, match="would be larger than"), key_edit.locked(path) as file:
+        file.write("#" * (yaml_file.MAX_BYTES + 1))
+    assert path.read_text() == BLOCK
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"keys:\n  a:\n    revoked: null # no\n    sha256: [{ONE}]\n",
+        f"keys:\n  a:\n    sha256: [{ONE}]\n    revoked:\n",
+        f"keys:\n  a:\n    revoked:   # no\n    sha256: [{ONE}]",
+        f"keys:\n  a: {{revoked: ~, sha256: [{ONE}]}}\n",
+        f"keys:\n  a: {{sha256: [{ONE}], revoked: }}\n",
+    ],
+)
+def test_a_key_whose_entry_says_that_it_is_not_revoked(text: str) -> None:
+    """That word is replaced; a second one of its name would make the file wrong."""
+    after = key_edit.with_revoked(text, "a", "2026-12-24T00:00:00Z")
+    assert entries(after)["a"].key.revoked == 1798070400.0
+    assert ("# no" in text) is ("# no" in after)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"#" * 300_000])
