@@ -87,9 +87,10 @@ def why_refused(key: ApiKey, standing: Standing) -> str:
     """Return why a key of the file is not accepted, in words for who holds it, and what to do."""
     if standing is Standing.EARLY:
         return f"This API key is not valid before {moment(key.not_before or 0)}: send it again then"
-    ended = (
-        f"was revoked at {moment(key.revoked)}" if key.revoked else f"expired at {moment(key.expires or 0)}"
-    )
+    if key.revoked is not None:
+        ended = f"was revoked at {moment(key.revoked)}"
+    else:
+        ended = f"expired at {moment(key.expires or 0)}"
     return f"This API key {ended}: ask the operator for another one"
 
 

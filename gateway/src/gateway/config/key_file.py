@@ -18,6 +18,9 @@ from gateway.config.model_options import Models
 from gateway.config.policies import StrictModel
 
 SETTING = "GATEWAY_API_KEYS_FILE"
+MAX_BYTES = 4 * 1024 * 1024  # some 40,000 lines, which a thread reads in a fraction of a second
+MAX_YAML_BYTES = 1024 * 1024  # of the YAML form, which is forty times slower to read
+NONE = re.compile(r"keys:\s*\{\s*\}\s*(#.*)?")
 LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+(\S.*))?")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 OTHER, UNNAMED = "other", "unnamed"  # in metrics: of names beyond those counted; of lines without a name
@@ -26,7 +29,7 @@ MAX_AMOUNT = 10**15
 LAST_SECOND = datetime(
     9999, 12, 31, 23, 59, 59, tzinfo=UTC
 ).timestamp()  # a fraction more rounds into year 10000
-SECRET = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}|\b[0-9a-f]{64}\b")
+SECRET = re.compile(r"sk-octet-[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\b[0-9a-f]{64}\b")
 BAD_MOMENT = "must be a date, such as 2027-06-30, or a time with its zone, such as 2027-06-30T18:00:00Z"
 
 
@@ -96,12 +99,12 @@ class Loader(yaml_file.UniqueKeys, yaml_file.Plain):
     """Reads the YAML form. Dates stay text, so that a wrong one can be named with its key."""
 
 
-def text_of(_: Loader, node: yaml.Node) -> str:
+def as_written(_: Loader, node: yaml.Node) -> str:
     """Return a scalar as it is written, for the library to use instead of a date."""
     return str(node.value)
 
 
-Loader.add_constructor("tag:yaml.org,2002:timestamp", text_of)
+Loader.add_constructor("tag:yaml.org,2002:timestamp", as_written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,11 @@ class Entry:
 
 def read(path: Path, models: Models) -> tuple[Entry, ...]:
     """Read the key file. Raises ConfigError."""
+    return parse(text_of(path), path, models)
+
+
+def text_of(path: Path) -> str:
+    """Return the key file's text. Raises ConfigError."""
     try:
         links = path.stat().st_nlink
     except OSError as error:
@@ -123,13 +131,29 @@ def read(path: Path, models: Models) -> tuple[Entry, ...]:
             f"{SETTING}={path} was replaced by another file, which this container does not see: write into the file "
             "instead of replacing it, and now make the container anew (docker compose up -d --force-recreate gateway)"
         )
-    return parse(yaml_file.read(path, SETTING), path, models)
+    return yaml_file.read(path, SETTING, MAX_BYTES)
 
 
 def parse(text: str, path: Path, models: Models) -> tuple[Entry, ...]:
-    """Return the keys in a key file's text, whichever form it has. Raises ConfigError."""
-    if not is_yaml(text):
-        return parse_lines(text, path)
+    """Return the keys in a key file's text, whichever form it has. Raises ConfigError, the text of which has no key."""
+    try:
+        return parse_yaml(text, path, models) if is_yaml(text) else parse_lines(text, path)
+    except ConfigError as error:
+        raise ConfigError(without_secrets(str(error))) from None  # what it came from may quote a key
+
+
+def without_secrets(text: str) -> str:
+    """Return an error's text without what might be a key or a digest, wherever the file had it."""
+    return SECRET.sub("***", text)
+
+
+def parse_yaml(text: str, path: Path, models: Models) -> tuple[Entry, ...]:
+    """Return the keys in a text of the YAML form. Raises ConfigError, in which a key may still stand."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(
+            f"{path} is larger than {MAX_YAML_BYTES} bytes, which is the most for one that begins with `keys:`: remove "
+            "entries that expired or were revoked long ago"
+        )
     try:
         written = WrittenFile.model_validate(yaml_file.parse(text, path, Loader))
     except ValidationError as error:
@@ -142,8 +166,18 @@ def parse(text: str, path: Path, models: Models) -> tuple[Entry, ...]:
 
 def is_yaml(text: str) -> bool:
     """Return whether the text is of the YAML form: its first line that is no comment begins with `keys:`."""
+    return first_line(text).startswith("keys:")
+
+
+def says_none(text: str) -> bool:
+    """Return whether the text says that there is no key: `keys: {}`. One that is merely empty may have been cut off."""
+    return NONE.fullmatch(first_line(text)) is not None
+
+
+def first_line(text: str) -> str:
+    """Return the first line that is neither blank nor a comment; empty if there is none."""
     lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    return next(lines, "").startswith("keys:")
+    return next(lines, "")
 
 
 def parse_lines(text: str, path: Path) -> tuple[Entry, ...]:
@@ -200,7 +234,8 @@ def faults(file: WrittenFile, models: Models) -> Iterator[str]:
             if digest in owners:
                 yield f"keys.{name}.sha256: {digest[:8]}... is keys.{owners[digest]}'s already: remove one of them"
             owners[digest] = name
-        for model in key.models or ():
+        wanted = key.models if key.revoked is None else None  # a revoked key may outlive its models
+        for model in wanted or ():
             if not models.has(model):
                 known = ", ".join([*models.options, *models.aliases])
                 yield f"keys.{name}.models: {model!r:.80} is no model or alias; it must be one of {known}"
@@ -224,7 +259,7 @@ def first_problem(error: ValidationError) -> str:
         told = f"{where}: must be one or two SHA-256 hashes of keys, 64 hex digits each; make key makes them"
     else:
         told = f"{where}: {said(problem)}"
-    return SECRET.sub("***", told)
+    return told
 
 
 def said(problem: Mapping[str, Any]) -> str:

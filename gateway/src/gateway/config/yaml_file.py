@@ -72,13 +72,13 @@ def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
     return yaml.YAMLError(where + reason)
 
 
-def read(path: Path, setting: str = "") -> str:
+def read(path: Path, setting: str = "", max_bytes: int = MAX_BYTES) -> str:
     """Return a file's text. setting: the variable that names the file, for errors. Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise OSError(f"it is larger than {MAX_BYTES} bytes")
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise OSError(f"it is larger than {max_bytes} bytes")
         return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{setting and setting + '='}{path} cannot be read: {error}") from error

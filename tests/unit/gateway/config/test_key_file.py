@@ -1,5 +1,6 @@
 """The key file: what its two forms may hold, and what the operator is told of a wrong one."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,9 @@ WRONG_FILES = {
     f"keys:\n- a: {{sha256: [{ONE}]}}\n": "keys: Input should be a valid dictionary",
     f"keys:\n  sk-octet-{'x' * 43}: {{sha256: [{ONE}]}}\n": "keys: a name looks like a key, which must not stand",
     f"sha256:{ONE} sk-octet-{'x' * 43}\n": "k:1: its name looks like a key, which must not stand here",
+    f"keys:\n  a: {{sha256: [{ONE}], models: [sk-octet-{'B' * 43}]}}\n": "keys.a.models: '***' is no model or alias",
+    f"keys:\n  a: {{sha256: [{ONE}], models: [Bearersk-octet-{'B' * 43}]}}\n": "keys.a.models: 'Bearer***' is no model",
+    f"keys:\n  sk-octet-{'B' * 43}: {{}}\n  sk-octet-{'B' * 43}: {{}}\n": "is not valid YAML: '***' stands twice",
     "keys: a\n": "keys: Input should be a valid dictionary",
     "keys: {}\nmodels: {}\n": "models is no key that is known here",
     "keys:\n  a:\n  sk-octet-mine\n": "is not valid YAML",
@@ -182,7 +186,22 @@ def test_a_wrong_file_is_told(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, K, MODELS)
     assert WRONG_FILES[text] in str(caught.value)
-    assert "sk-octet" not in str(caught.value)
+    assert "sk-octet" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_revoked_key_may_outlive_its_models() -> None:
+    """Else a model could not be taken away without touching the entries of keys that are gone."""
+    (entry,) = parse(f"keys:\n  a: {{sha256: [{ONE}], models: [gone], revoked: 2026-01-01}}\n", K, MODELS)
+    assert entry.key.revoked is not None
+
+
+def test_thousands_of_lines_are_read_and_the_yaml_form_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    """A line takes microseconds, an entry of the YAML form hundreds of them."""
+    path = tmp_path / "keys"
+    path.write_text("".join(f"sha256:{number:064x} team-{number}\n" for number in range(10_000)))
+    assert len(read(path, MODELS)) == 10_000
+    with pytest.raises(ConfigError, match=r"^k is larger than 1048576 bytes.*begins with `keys:`: remove"):
+        parse("keys:\n" + "#" * 1024 * 1024, K, MODELS)
 
 
 def test_a_file_that_cannot_be_read_says_what_makes_one(tmp_path: Path) -> None:
@@ -194,8 +213,8 @@ def test_a_file_that_cannot_be_read_says_what_makes_one(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"^GATEWAY_API_KEYS_FILE=.*keys cannot be read"):
         read(tmp_path / "keys", MODELS)
-    (tmp_path / "keys").write_bytes(b"#" * 300_000)
-    with pytest.raises(ConfigError, match=r"larger than 262144 bytes"):
+    (tmp_path / "keys").write_bytes(b"#" * 5_000_000)
+    with pytest.raises(ConfigError, match=r"larger than 4194304 bytes"):
         read(tmp_path / "keys", MODELS)
 
 
