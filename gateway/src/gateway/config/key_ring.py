@@ -12,8 +12,8 @@ from gateway.config.api_keys import ANYONE, ApiKey, Standing, hash_key, offered,
 from gateway.config.model_options import Models
 
 MAX_LABELS: Final = 64  # names that metrics know in the life of a process; the keys of all others are OTHER
-Stamp = tuple[int, int, int, int]
-MISSING: Final = (0, 0, 0, 0)
+Stamp = tuple[int, int, int, int, int]
+MISSING: Final = (0, 0, 0, 0, 0)
 
 
 class KeyRing:
@@ -27,12 +27,15 @@ class KeyRing:
         self._keys: Mapping[str, ApiKey] = {}
         self._labels: set[str] = set()
         self._seen: Stamp = MISSING  # at the last look
-        self._read: Stamp = MISSING  # when it was last read, well or not
+        self._judged: Stamp = MISSING  # of the content that was last read whole, and taken or found wrong
+        self._told: tuple[Stamp, str] | None = None  # the fault that is_news was last asked about
         if path is not None:
             self._seen = stamp_of(path)
-            self.read()
-            if all(key.revoked is not None for key in self._keys.values()):
+            entries = key_file.read(path, models)
+            if all(entry.key.revoked is not None for entry in entries):
                 raise ConfigError(f"{path} holds no key: nobody could use the gateway; make key writes one")
+            self._take(entries)
+            self._judged = self._seen
 
     @property
     def is_open(self) -> bool:
@@ -55,37 +58,62 @@ class KeyRing:
         raise InvalidApiKey(why or why_unknown(keys, headers))
 
     def has_changed(self) -> bool:
-        """Return whether to `read` now: the file is not what was last read, and is as it was at the last look, a second
-        ago. One that is being written is left alone: half of it might be valid, and lack somebody's key."""
+        """Return whether to `read` now: the file is not what was last judged, and is as it was at the last look, a
+        second ago. One that is being written is left alone: half of it might be valid, and lack somebody's key."""
         if self._path is None:
             return False
         before, self._seen = self._seen, stamp_of(self._path)
-        return self._seen == before and self._seen != self._read
+        return self._seen == before and self._seen != self._judged
 
-    def read(self) -> None:
-        """Read the file, and put its keys in force. Raises ConfigError; the keys read before then stay, and the file is
-        not read again until it changes. Parsing a large file takes a while, so a thread may do this."""
+    def read(self) -> bool:
+        """Read the file as `has_changed` saw it, and put its keys in force. Return False if it has changed since.
+
+        Raises ConfigError; the keys read before then stay. A file that is wrong is not read again until it changes; one
+        that cannot be read is tried at each look. Parsing a large file takes a while, so a thread may do this."""
         assert self._path is not None
-        self._read = self._seen
-        entries = key_file.read(self._path, self._models)
-        self._keys = {
-            digest: replace(entry.key, label=self._label(entry.key.name))
-            for entry in entries
-            for digest in entry.digests
-        }
+        seen = self._seen
+        text = key_file.text_of(self._path)
+        if stamp_of(self._path) != seen:
+            return False
+        try:
+            entries = key_file.parse(text, self._path, self._models)
+            if not entries and not key_file.says_none(text):
+                raise ConfigError(
+                    f"{self._path} has no entry, as a file that was cut off: to take every key back, write `keys: {{}}`"
+                )
+        except ConfigError:
+            self._judged = seen
+            raise
+        self._take(entries)
+        self._judged, self._told = seen, None
+        return True
 
-    def _label(self, name: str) -> str:
-        """Return the label of a key's name in metrics. A name keeps its own, so that no counter jumps to another."""
-        if name not in self._labels and len(self._labels) < MAX_LABELS:
-            self._labels.add(name)
-        return name if name in self._labels else key_file.OTHER
+    def is_news(self, fault: str) -> bool:
+        """Return whether to log why a `read` failed: not at each look, but again if the file has changed since."""
+        before, self._told = self._told, (self._seen, fault)
+        return self._told != before
+
+    def _take(self, entries: Iterable[key_file.Entry]) -> None:
+        """Put the keys of the file in force."""
+        keys: dict[str, ApiKey] = {}
+        for entry in entries:
+            keys |= dict.fromkeys(entry.digests, replace(entry.key, label=self._label(entry.key)))
+        self._keys = keys
+
+    def _label(self, key: ApiKey) -> str:
+        """Return the label of a key's name in metrics: a name keeps its own, so that no counter jumps to another, and a
+        revoked key, which has no requests, takes none from others."""
+        if key.revoked is None and len(self._labels) < MAX_LABELS:
+            self._labels.add(key.name)
+        return key.name if key.name in self._labels else key_file.OTHER
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what tells one content of the key file from another: time of change, size, file, and whether its name is
-    still its own. MISSING if it cannot be looked at."""
+    """Return what tells one content of the key file from another: its times of change, of which one counts changes of
+    mode and owner too, and nobody can set it; size, file, and whether its name is still its own. MISSING if it cannot
+    be looked at."""
     try:
         status = path.stat()
     except OSError:
         return MISSING
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_nlink
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_nlink

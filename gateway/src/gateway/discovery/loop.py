@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.api.errors import ConfigError
 from gateway.config.catalog import Card, Catalog
+from gateway.config.key_file import without_secrets
 from gateway.config.key_ring import KeyRing
 from gateway.config.settings import Settings
 from gateway.discovery.probes import WORKER_PORT, NamesDiffer, OwnLimit, ProbeFailed, Probes
@@ -144,16 +145,22 @@ class DiscoveryLoop:
         self._is_limited = is_limited
 
     async def _refresh_keys(self) -> None:
-        """Read the API keys again if their file has changed, in a thread, since a long file takes a while. If it is
-        wrong, log it once: the old keys stay valid."""
+        """Read the API keys again if their file has changed, in a thread, since a long file takes a while. If that
+        fails, log it once: the old keys stay valid."""
         if not self._keys.has_changed():
             return
         try:
-            await asyncio.to_thread(self._keys.read)
+            if await asyncio.to_thread(self._keys.read):
+                self._log.info("keys_read")
         except ConfigError as error:
-            self._log.error("keys_unreadable", message=f"{error}; the keys read before stay in force")
-        else:
-            self._log.info("keys_read")
+            self._report_keys(str(error))
+        except Exception as error:  # noqa: BLE001  # boundary of one reload: no memory or thread must not end the gateway
+            self._report_keys(without_secrets(f"the key file cannot be read now: {error!r}"))
+
+    def _report_keys(self, fault: str) -> None:
+        """Log why the key file could not be read, but not at each look."""
+        if self._keys.is_news(fault):
+            self._log.error("keys_unreadable", message=f"{fault}; the keys read before stay in force")
 
 
 def load_static(path: Path | None, catalog: Catalog) -> StaticWorkers:

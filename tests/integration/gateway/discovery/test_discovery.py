@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -55,14 +56,21 @@ class Lines:
 class Watch:
     """A loop over real workers, whose rounds the test calls for."""
 
-    def __init__(self, site: Site, worker_port: int = 1, launcher_port: int = 1) -> None:
-        settings = Settings(cards_dir=site.cards, probe_fall=2)
+    def __init__(
+        self, site: Site, worker_port: int = 1, launcher_port: int = 1, keys: KeyRing | None = None
+    ) -> None:
+        settings = Settings(cards_dir=site.cards, probe_fall=2, interval_s=0.1)
         self.fleet = Fleet.of(load_catalog(site.cards), rules_of(settings))
         self.probes = NamedProbes(worker_port, launcher_port)
         self.log = Lines()
         upstream = Upstream(1, 1, asyncio.get_running_loop())
         self.discovery = DiscoveryLoop(
-            settings, self.fleet, self.probes, upstream, KeyRing(None, Models({}, {})), EventLog(self.log)
+            settings,
+            self.fleet,
+            self.probes,
+            upstream,
+            keys or KeyRing(None, Models({}, {})),
+            EventLog(self.log),
         )
 
     async def state(self, **names: FakeWorker | list[FakeWorker]) -> ModelState:
@@ -81,6 +89,35 @@ class Watch:
 async def watch(site: Site) -> Watch:
     """A loop of `alpha`."""
     return Watch(site)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), RuntimeError("can't start new thread")])
+async def test_keys_outlive_a_machine_at_its_limits(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Without memory or threads the loop goes on with the keys that it has, tells that once, and reads them later."""
+    file = tmp_path / "keys"
+    file.write_text(f"sha256:{'a' * 64}\n")
+    watch = Watch(site, keys=KeyRing(file, Models({}, {})))
+    file.write_text(f"sha256:{'a' * 64}\nsha256:{'b' * 64}\n")
+    reads, is_read = [], asyncio.Event()
+
+    async def to_thread(read: Callable[[], bool]) -> bool:
+        reads.append(read)
+        if len(reads) < 4:
+            raise fault
+        is_read.set()
+        return read()
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    running = asyncio.create_task(watch.discovery.run())
+    async with asyncio.timeout(40):
+        await is_read.wait()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert watch.events() == ["keys_unreadable", "keys_read"]
+    assert type(fault).__name__ in json.loads(watch.log.lines[0])["message"]
 
 
 async def test_a_slug_from_absent_to_ready_and_away(watch: Watch, start_worker: StartWorker) -> None:

@@ -1,12 +1,14 @@
 """The keys in force: who passes, what a change of the file does, and how many names metrics get to know."""
 
+import errno
 import os
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
 
 from gateway.api.errors import ConfigError, InvalidApiKey
+from gateway.config import key_file
 from gateway.config.api_keys import ANYONE, hash_key
 from gateway.config.key_ring import MAX_LABELS, KeyRing
 from gateway.config.model_options import Models, Options
@@ -107,7 +109,7 @@ def test_a_changed_file_counts_once_it_stands_still(file: Path) -> None:
         write_later(file, text)
         assert ring.has_changed() is False
     assert ring.has_changed() is True
-    ring.read()
+    assert ring.read() is True
     assert ring.has_changed() is False
     assert ring.find(bearer("new")).name == "unnamed"
     with pytest.raises(InvalidApiKey):
@@ -125,34 +127,113 @@ def test_a_file_that_another_replaces_counts(file: Path) -> None:
     assert [ring.has_changed() for _ in range(2)] == [False, True]
 
 
-def test_emptying_the_file_takes_the_last_key_back(file: Path) -> None:
-    """At run time a file without a key is obeyed: nobody passes."""
+def test_the_same_size_and_time_hide_no_change(file: Path) -> None:
+    """As `cp -p` and some editors leave them: the kernel's own time of change tells."""
     ring = KeyRing(file, MODELS)
-    write_later(file, "# taken back\n")
+    status = file.stat()
+    deadline = time.monotonic() + 40
+    while file.stat().st_ctime_ns == status.st_ctime_ns and time.monotonic() < deadline:
+        file.write_text(f"sha256:{hash_key(b'new')} somebody\n")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert [ring.has_changed() for _ in range(2)] == [False, True]
-    ring.read()
+
+
+@pytest.mark.parametrize(
+    "text", ["# nobody\nkeys: {}\n", "keys: { }  # nobody\n", "keys:\n" + entry("a", ", revoked: 2026-01-01")]
+)
+def test_a_file_that_says_so_takes_the_last_key_back(file: Path, text: str) -> None:
+    """At run time it is obeyed: nobody passes."""
+    ring = KeyRing(file, MODELS)
+    write_later(file, text)
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
     with pytest.raises(InvalidApiKey):
         ring.find(bearer("sk-octet-mine"))
 
 
-def spoil(file: Path) -> None:
-    file.write_text("?\n")
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(b"\xff")
-
-
-@pytest.mark.parametrize("harm", [spoil, cut, Path.unlink])
-def test_a_spoilt_file_leaves_the_keys_in_force(file: Path, harm: Callable[[Path], None]) -> None:
-    """A file that turns bad or vanishes is an error, once, and the keys read before stay."""
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read may be half of it, so it does not count."""
     ring = KeyRing(file, MODELS)
-    harm(file)
+    new = f"sha256:{hash_key(b'new')}\n"
+    write_later(file, new + f"sha256:{DIGEST}\n")
     assert [ring.has_changed() for _ in range(2)] == [False, True]
-    with pytest.raises(ConfigError):
+
+    def half(path: Path) -> str:
+        write_later(path, new)
+        return "keys: {}\n"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_file, "text_of", half)
+        assert ring.read() is False
+    assert ring.find(bearer("sk-octet-mine")).name == "somebody"
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
+    assert ring.find(bearer("new")).name == "unnamed"
+
+
+@pytest.mark.parametrize("text", ["?\n", "", "# cut\n", "keys:\n"])
+def test_a_wrong_file_leaves_the_keys_in_force(file: Path, text: str) -> None:
+    """It is an error, once, and the keys read before stay; so it is with one that was cut off before its first key."""
+    ring = KeyRing(file, MODELS)
+    file.write_text(text)
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    with pytest.raises(ConfigError, match=r"keys:1 is not|write `keys: \{\}`$"):
         ring.read()
     assert [ring.has_changed() for _ in range(3)] == [False] * 3
     assert ring.find(bearer("sk-octet-mine")).name == "somebody"
+
+
+def test_a_file_that_cannot_be_read_is_tried_at_each_look(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passing fault must not keep a revoked key in force; it is news once, and again after the file has changed."""
+    ring = KeyRing(file, MODELS)
+    write_later(file, f"sha256:{hash_key(b'new')}\n")
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+
+    def fail(path: Path, mode: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        for is_news in (True, False):
+            with pytest.raises(ConfigError, match="Input/output error") as caught:
+                ring.read()
+            assert ring.is_news(str(caught.value)) is is_news
+            assert ring.has_changed() is True
+    assert ring.is_news("another fault") is True
+    assert ring.read() is True
+    assert ring.has_changed() is False
+    assert ring.is_news("another fault") is True
+    with pytest.raises(InvalidApiKey):
+        ring.find(bearer("sk-octet-mine"))
+
+
+def test_a_file_that_is_gone_is_read_when_it_is_back(file: Path) -> None:
+    """Meanwhile the keys stay."""
+    ring = KeyRing(file, MODELS)
+    file.unlink()
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    with pytest.raises(ConfigError, match="No such file"):
+        ring.read()
+    assert ring.find(bearer("sk-octet-mine")).name == "somebody"
+    file.write_text(f"sha256:{DIGEST} back\n")
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
+    assert ring.find(bearer("sk-octet-mine")).name == "back"
+
+
+def test_another_mode_counts(file: Path) -> None:
+    """After `keys_unreadable` an operator mends mode or owner, which changes no byte."""
+    ring = KeyRing(file, MODELS)
+    before = file.stat().st_ctime_ns
+    deadline = time.monotonic() + 40
+    while file.stat().st_ctime_ns == before and time.monotonic() < deadline:
+        file.chmod(0o640)
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
 
 
 def test_names_in_metrics_are_bounded(file: Path) -> None:
@@ -163,6 +244,21 @@ def test_names_in_metrics_are_bounded(file: Path) -> None:
     labels = [ring.find(bearer(name)).label for name in names]
     assert labels == names[:MAX_LABELS] + ["other"] * 10
     write_later(file, "keys:\n" + "".join(map(entry, ["new", *reversed(names)])))
-    ring.read()
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
     assert [ring.find(bearer(name)).label for name in names] == labels
     assert ring.find(bearer("new")).label == "other"
+
+
+def test_revoked_keys_take_no_names_in_metrics(file: Path) -> None:
+    """They have no requests; the first keys of the file that are in use get the names."""
+    gone = "".join(entry(f"gone{number}", ", revoked: 2026-01-01") for number in range(MAX_LABELS))
+    file.write_text("keys:\n" + gone + entry("good"))
+    assert KeyRing(file, MODELS).find(bearer("good")).label == "good"
+
+
+def test_a_key_revoked_at_the_beginning_of_time_is_told_as_revoked(file: Path) -> None:
+    """Zero seconds are a moment like any other."""
+    file.write_text("keys:\n" + entry("gone", ", revoked: 1970-01-01") + entry("good"))
+    with pytest.raises(InvalidApiKey, match="was revoked at 1970-01-01T00:00:00Z"):
+        KeyRing(file, MODELS).find(bearer("gone"))
