@@ -7,6 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 
 from fastapi import FastAPI, Response
 
@@ -23,7 +24,11 @@ from gateway.telemetry.logs import EventLog
 START_AGAIN_S = 1.0  # after a process is lost, so that one that dies at once does not take the processor
 ASK_S = 2.0  # a process may take to answer the parent
 ASK_AGAIN_S = 0.05  # until all have begun to listen
-OPERATORS = (2, 3)  # exit codes of what the operator must mend: started again, it would only end so again
+OPERATORS = (
+    2,
+    3,
+)  # exit codes of what the operator must mend: started again at once, it would only end so again
+MEND_S = 5.0  # the operator has to mend what keeps a process from starting while others serve; then it is tried again
 Json = dict[str, object]
 
 
@@ -35,17 +40,29 @@ class Child:
         self._ops = socket.create_server(("127.0.0.1", 0))
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
-        self._is_ending = False
+        self._served: asyncio.subprocess.Process | None = None  # the last that answered on its ops port
+        self._ending = asyncio.Event()
 
-    async def keep(self) -> int:
+    async def keep(self, siblings: Sequence["Child"]) -> int:
         """Run the process, and start it again if it is lost, until `terminate` or until it ends for what the operator
-        must mend (OPERATORS). Return the last run's exit code; 0 if `terminate` came before it was started again."""
+        must mend (OPERATORS). That ends the gateway at its first start, but not later, while one of `siblings` serves.
+        Return the last run's exit code; 0 if `terminate` came before it was started again."""
         code = await self._run()
-        while not self._is_ending and code not in OPERATORS:
-            self._log.error("process_lost", exit_code=code, again_s=START_AGAIN_S)
-            await asyncio.sleep(START_AGAIN_S)
-            code = 0 if self._is_ending else await self._run()
+        while not self._ending.is_set():
+            again_s = MEND_S if code in OPERATORS else START_AGAIN_S
+            if code in OPERATORS and not (self._served and await any_serves(siblings)):
+                break
+            self._log.error("process_lost", exit_code=code, again_s=again_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), again_s)
+            code = 0 if self._ending.is_set() else await self._run()
         return code
+
+    def serves(self) -> bool:
+        """Return whether the process runs and has answered since it was started."""
+        return (
+            self._process is not None and self._process.returncode is None and self._process is self._served
+        )
 
     async def _run(self) -> int:
         """Run the process and return its exit code. It ends if its standard input does, and so with the parent."""
@@ -54,36 +71,40 @@ class Child:
             sys.executable, "-m", "gateway", "process", *map(str, sockets),
             pass_fds=sockets, stdin=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        if self._is_ending:  # `terminate` came while the process was made, and found none
+        if self._ending.is_set():  # `terminate` came while the process was made, and found none
             self._process.terminate()
         return await self._process.wait()
 
     def terminate(self) -> None:
         """Tell the process to drain and end, and `keep` not to start it again."""
-        self._is_ending = True
+        self._ending.set()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
 
     async def page(self, target: str) -> bytes | None:
         """Return a page of the process's ops port, or None if it does not answer with 200 within ASK_S."""
+        asked = self._process
         try:
             async with asyncio.timeout(ASK_S), connect(*self._ops.getsockname()) as connection:
                 found = await connection.get(target)
         except (OSError, ResponseError, TimeoutError):
             return None  # it starts, ends or is stuck
-        return found.body if found.status == 200 else None
+        if found.status != 200:
+            return None
+        self._served = asked
+        return found.body
 
 
 async def serve_all(
     settings: Settings, data: Sequence[socket.socket], ops_socket: socket.socket, log: EventLog
 ) -> int:
-    """Serve with a process per socket of `data` until a signal, or until one ends for what the operator must mend; then
-    end all. Return the highest exit code. Raises ConfigError. The ops port goes last, to show how they drain."""
+    """Serve with a process per socket of `data` until a signal, or until one cannot be kept (`Child.keep`); then end
+    all. Return the highest exit code. Raises ConfigError. The ops port goes last, to show how they drain."""
     Gateway(settings, log)  # thrown away: raises what is wrong once, before any process starts
     children, stop = [Child(one, log) for one in data], stop_event()
     ops = ops_server(ops_app(children))
     ops_task = asyncio.create_task(ops.serve([ops_socket]))
-    kept = [asyncio.create_task(child.keep()) for child in children]
+    kept = [asyncio.create_task(child.keep(siblings_of(child, children))) for child in children]
     ready = asyncio.create_task(announce(children, log, data=address_of(data[0]), ops=address_of(ops_socket)))
     await wait_for_any(stop, *kept, ops_task)
     for child in children:
@@ -93,6 +114,17 @@ async def serve_all(
     ops.should_exit = True
     await ops_task
     return max(map(abs, codes))  # a negative one is the signal that killed a process
+
+
+def siblings_of(child: Child, children: Sequence[Child]) -> list[Child]:
+    """Return all but one."""
+    return [one for one in children if one is not child]
+
+
+async def any_serves(children: Sequence[Child]) -> bool:
+    """Return whether one of the processes serves. Each is asked, since nobody may have since it was started again."""
+    await pages(children, "/workers")
+    return any(child.serves() for child in children)
 
 
 async def announce(children: Sequence[Child], log: EventLog, **facts: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.config.api_keys import hash_key
 from tests.fake_worker import COMPLETION, DONE, FakeWorker
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import (
@@ -108,6 +109,31 @@ def test_a_process_that_is_lost_is_started_again(gateway: Gateway, own_worker: F
     assert {fresh(gateway).status_code for _ in range(40)} == {200}
     wait_until(lambda: gateway.metric("gateway_processes") == 2, "two again")
     assert lost not in children(gateway)
+
+
+def test_a_process_that_cannot_start_again_is_tried_until_it_can(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    """A key file that is wrong at run time changes nothing for the processes that serve: one that is lost meanwhile
+    must not end them. Where none serves, the gateway ends as at a first start."""
+    keys = tmp_path / "keys"
+    keys.write_text(right := f"sha256:{hash_key(b'one')} one\n")
+    gateway = start_gateway(GATEWAY_PROCESSES=2, GATEWAY_API_KEYS_FILE=keys)
+    wait_until(lambda: gateway.metric("gateway_processes") == 2, "two")
+    keys.write_text("sha256:short\n")
+    lost, kept = children(gateway)
+    os.kill(lost, signal.SIGKILL)
+    gateway.event("process_lost", exit_code=2)
+    assert (children(gateway), gateway.metric("gateway_processes")) == ([kept], 1)
+    keys.write_text(right)
+    wait_until(lambda: gateway.metric("gateway_processes") == 2, "two again")
+    keys.write_text("sha256:short\n")
+    for pid in children(gateway):
+        os.kill(pid, signal.SIGKILL)
+    code, complaints = gateway.end()
+    assert code == 2
+    assert "sha256:short" not in complaints
+    assert complaints.count("is not `sha256:<64 hex digits> [name]`") >= 2
 
 
 def test_an_end_while_a_process_is_started_again(gateway: Gateway) -> None:

@@ -19,7 +19,7 @@ def test_a_process_that_is_being_made_is_told_to_end_too(turns: int) -> None:
     async def run() -> int:
         with socket.create_server(("127.0.0.1", 0)) as data:
             child = Child(data, EventLog())
-            kept = asyncio.create_task(child.keep())
+            kept = asyncio.create_task(child.keep(()))
             for _ in range(turns):
                 await asyncio.sleep(0)
             child.terminate()
