@@ -200,8 +200,8 @@ def test_thousands_of_lines_are_read_and_the_yaml_form_has_a_bound_of_its_own(tm
     path = tmp_path / "keys"
     path.write_text("".join(f"sha256:{number:064x} team-{number}\n" for number in range(10_000)))
     assert len(read(path, MODELS)) == 10_000
-    with pytest.raises(ConfigError, match=r"^k is larger than 1048576 bytes.*begins with `keys:`: remove"):
-        parse("keys:\n" + "#" * 1024 * 1024, K, MODELS)
+    with pytest.raises(ConfigError, match=r"^k is larger than 262144 bytes.*begins with `keys:`: remove"):
+        parse("keys:\n" + "#" * 256 * 1024, K, MODELS)
 
 
 def test_a_file_that_cannot_be_read_says_what_makes_one(tmp_path: Path) -> None:
