@@ -25,6 +25,7 @@ TURN_STEPS: Final = 4096  # per turn, at most
 
 FIRST, NAME, COLON, VALUE, AFTER, STRING, SKIP, DONE = range(8)  # states: what is read next (AFTER: a value)
 QUOTE, BACKSLASH, COMMA, COLON_MARK, SPACE = b'"'[0], b"\\"[0], b","[0], b":"[0], b" "[0]
+NULL: Final = b"n"[0]  # begins null, as nothing else does: it is as good as no field
 OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = b"{"[0], b"}"[0], b"["[0], b"]"[0]
 BLANK: Final = rb"[ \t\n\r]*+"
 SHORT_TEXT: Final = rb'"[^"\\]{0,40}+(?:\\.[^"\\]{0,40}+){0,20}+"'  # for longer ones, bytes.find is faster
@@ -150,7 +151,7 @@ class JsonScan:
             return
         if member.is_address and self.text[start] == QUOTE:
             self._add_address(start)
-        if member.refused is not None:
+        if member.refused is not None and self.text[start] != NULL:
             self._refuse(member.refused)
         if member.refused_texts:
             self._compare_text(member, start)
@@ -285,7 +286,7 @@ class JsonScan:
         around = self._open[-1]
         member = around.inner.get(found[1])
         if member is None and around.is_closed:
-            self._refuse(found[1].decode())
+            member = self._unknown(found[1].decode())
         start = found.start(2)
         if start < 0:
             self._member, self._next = member, VALUE
@@ -295,6 +296,14 @@ class JsonScan:
             if found.start(3) >= 0:
                 self._next = NAME
         self._at = found.end()
+
+    def _unknown(self, name: str) -> Member | None:
+        """Return the member for a name that is not taken, unless its value is null. None once one is refused."""
+        if self.refused is not None:
+            return None
+        member = Member()
+        member.refused = name
+        return member
 
     def _read_colon(self, byte: int) -> None:
         """Read the colon behind a long name; `_read_name` itself reads that of a short one."""
@@ -343,7 +352,7 @@ class JsonScan:
             name = text_of(written) if len(written) <= MAX_NAME_BYTES else "(a long name)"
             self._member = self._open[-1].inner.get(name.encode())
             if self._member is None and self._open[-1].is_closed:
-                self._refuse(name)
+                self._member = self._unknown(name)
 
     def _unexpected(self) -> InvalidRequest:
         """Return the error for the byte that is next: JSON's grammar does not allow it here."""

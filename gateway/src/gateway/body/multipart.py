@@ -1,7 +1,7 @@
 """Find the model that a multipart form names, and compare its fields with the route's policy, in short turns. Pure.
 
 It must see every part that a worker could take for a field. So a form is refused if a part's name is written in an
-unusual way, or if it has two parts for the model or for a field whose value has a rule."""
+unusual way or in another charset, or if it has two parts for the model or for a field whose value has a rule."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ from gateway.body.field_check import named_twice
 from gateway.config.field_policy import RoutePolicy
 
 MAX_PARTS: Final = 1000  # of a form, far more than a transcription has
-MAX_HEAD_BYTES: Final = 8192  # of the head of a part, and of the model's name
+MAX_HEAD_BYTES: Final = 8192  # of the head of a part, of the model's name, and of a value with a rule
 TURN_BYTES: Final = 256 * 1024  # per turn
 MAX_TYPE_BYTES: Final = 256  # of Content-Type, which names the boundary
 HEAD_END: Final = b"\r\n\r\n"
@@ -90,7 +90,9 @@ class MultipartForm:
         if name in self._ruled:
             raise named_twice(name)
         self._ruled.add(name)
-        value = self._body[head_end + len(HEAD_END) : min(end, head_end + MAX_HEAD_BYTES)]
+        if end - head_end > MAX_HEAD_BYTES:
+            raise InvalidRequest(f"`{name}` is longer than {MAX_HEAD_BYTES} bytes", name)
+        value = self._body[head_end + len(HEAD_END) : end]
         found = self._policy.fault(name, value.decode(errors="replace"))
         if found is not None:
             raise self._policy.wrong_value(name, found)
@@ -105,15 +107,22 @@ class MultipartForm:
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """Return the boundary in a Content-Type. Raises InvalidRequest if there is not exactly one valid boundary."""
+    """Return the boundary in a Content-Type. Raises InvalidRequest if there is not exactly one valid boundary, or if
+    there is more than it and UTF-8: a worker decodes names and values with the charset that stands here."""
     found = FORM_TYPE.fullmatch(content_type) if len(content_type) <= MAX_TYPE_BYTES else None
-    named = PARAMETERS.findall(found[1]) if found is not None else []
-    boundaries = [value for name, value in named if name.lower() == b"boundary"]
-    boundary: bytes = boundaries[0].strip(b'"') if len(boundaries) == 1 else b""
-    if BOUNDARY.fullmatch(boundary) is None:
+    named = (
+        [(name.lower(), value.strip(b'"')) for name, value in PARAMETERS.findall(found[1]) if name]
+        if found
+        else []
+    )
+    parameters: dict[bytes, bytes] = dict(named)
+    is_plain = len(named) == len(parameters) and parameters.keys() <= {b"boundary", b"charset"}
+    is_utf8 = parameters.get(b"charset", b"utf-8").lower() in (b"utf-8", b"utf8")
+    boundary = parameters.get(b"boundary", b"")
+    if not is_plain or not is_utf8 or BOUNDARY.fullmatch(boundary) is None:
         raise InvalidRequest(
             "The request body must be multipart/form-data, with one boundary of 1 to 70 letters, digits or marks "
-            f"in a Content-Type of at most {MAX_TYPE_BYTES} bytes"
+            f"and no charset but UTF-8, in a Content-Type of at most {MAX_TYPE_BYTES} bytes"
         )
     return boundary
 

@@ -5,12 +5,14 @@ wants. A number is also read from text, as a worker's reader does: `"n": "5"` is
 
 import re
 from collections.abc import Mapping
+from math import nan
 from typing import Final
 
 import orjson
 
 REPEAT: Final = re.compile(r"\{[0-9,\s]*[0-9]{5}")  # a part of a regular expression 10,000 times or more
 EXPRESSIONS: Final = ("pattern", "patternProperties", "regex", "grammar")  # members of schemas
+MAX_DIGITS: Final = 100  # characters of a number in a text: blanks or zeros could hide its sign
 MAX_DEPTH: Final = 64  # levels of a schema, as of a body
 Fault = tuple[str, str]  # where inside the field ("" or ".regex"), and what is wrong there
 
@@ -140,7 +142,8 @@ class Object(Rule):
         rule = self.inner.get(name)
         if rule is not None:
             return None if item is None else rule.fault(item)
-        return ("", "is not known here") if self.is_closed and name not in self.inner else None
+        is_unknown = self.is_closed and name not in self.inner and item is not None
+        return ("", "is not known here") if is_unknown else None
 
     def words(self) -> str:
         only = f"only {', '.join(f'`{name}`' for name in sorted(self.inner))}" if self.is_closed else ""
@@ -224,10 +227,13 @@ class Schema(Rule):
 
 
 def number_of(value: object) -> float | None:
-    """Return the number that a worker reads from `value`: a number, a truth value, or a text; None: none."""
+    """Return the number that a worker reads from `value`: a number, a truth value, or a text; None: none. A text that
+    is too long for a number is nan, which is in no range."""
     if isinstance(value, (int, float)):
         return value
-    if isinstance(value, str) and len(value) <= 1000:
+    if isinstance(value, str):
+        if len(value) > MAX_DIGITS:
+            return nan
         try:
             return float(value.replace("_", ""))
         except ValueError:

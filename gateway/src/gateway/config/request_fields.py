@@ -55,8 +55,8 @@ AUDIO: Final = words(
 ROUTE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "chat_completions": GENERATION | TEMPLATE | words(
         "max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls functions function_call documents"
-        " reasoning_effort reasoning audio modalities moderation prediction verbosity web_search_options"
-        " return_prompt_text"
+        " reasoning_effort reasoning thinking enable_thinking audio modalities moderation prediction verbosity"
+        " web_search_options return_prompt_text"
     ),
     "completions": GENERATION | words("prompt suffix"),
     "responses": words(
@@ -66,7 +66,7 @@ ROUTE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
         " include_stop_str_in_output presence_penalty frequency_penalty repetition_penalty stop_token_ids ignore_eos"
         " logit_bias prompt_cache_key prompt_cache_retention prompt_cache_options safety_identifier session_id priority"
         " enable_response_messages previous_input_messages structured_outputs chat_template_kwargs watermarking"
-        " access_programs context_management conversation image moderation"
+        " access_programs client_metadata context_management conversation image moderation"
     ),
     "messages": ANTHROPIC | words(
         "max_tokens metadata stop_sequences stream temperature top_k top_p service_tier inference_geo watermarking"
@@ -103,6 +103,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "ec_transfer_params": TRANSFER,
     "vllm_xargs": "its members reach what `kv_transfer_params` reaches, and extensions of the engine",
     "cache_salt": "CVE-2025-46570: whoever knows another's salt can time what is in the prefix cache",
+    "request_id": "workers mix up two requests of one id: send the header X-Request-Id",
     "guided_decoding_backend": "CVE-2025-29770: a backend that fills the disk with compiled grammars",
     "guided_json": OUTDATED,
     "guided_regex": OUTDATED,
@@ -136,7 +137,7 @@ LOGPROBS: Final = Number(0, 20, "the logprobs of a whole vocabulary exhaust the 
 PENALTY: Final = Number(-2, 2, f"CVE-2026-105922: {SAMPLER}")
 SHARE: Final = Number(0, 1, SAMPLER)
 REPETITION: Final = "each token is compared with so many before it"
-STOP: Final = Items(16, "each is looked for behind every token", longest=1024)
+STOP: Final = Items(64, "each is looked for behind every token", longest=1024)
 TEMPLATE_KWARGS: Final = {
     "chat_template": TEMPLATES,
     **dict.fromkeys(
@@ -192,7 +193,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "allowed_token_ids": Items(1024, TOO_MANY, number=Number(0, MAX_TOKEN_ID, SAMPLER)),
     "logit_bias": Items(1024, TOO_MANY),
     "stream_options": Object(
-        dict.fromkeys(("include_usage", "continuous_usage_stats", "include_obfuscation")),
+        dict.fromkeys(("include_usage", "continuous_usage_stats", "include_obfuscation", "reasoning_summary_delivery")),
         "what the worker reads of it, and OpenAI's clients send", is_closed=True,
     ),
     "response_format": Schema(REGEX, GRAMMAR, COMPILED),

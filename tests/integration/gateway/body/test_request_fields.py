@@ -111,9 +111,14 @@ HARMFUL: list[tuple[str, str, Fields, str]] = [  # the weakness, the route, the 
     ("logprobs", COMPLETIONS, {"prompt_logprobs": -1}, "prompt_logprobs"),
     ("token ids", CHAT, {"stop_token_ids": [2**31]}, "stop_token_ids"),
     ("token ids", COMPLETIONS, {"logit_bias": {str(at): 1 for at in range(2000)}}, "logit_bias"),
-    ("stop", CHAT, {"stop": ["x"] * 17}, "stop"),
+    ("stop", CHAT, {"stop": ["x"] * 65}, "stop"),
     ("stop", MESSAGES, {"stop_sequences": ["x" * 2000]}, "stop_sequences"),
     ("priority", CHAT, {"priority": -5}, "priority"),
+    ("priority", CHAT, {"priority": " " * 1001 + "-5"}, "priority"),
+    ("priority", COMPLETIONS, {"priority": "-" + "0" * 1001 + "5"}, "priority"),
+    ("token ids", CHAT, {"stop_token_ids": [" " * 101 + "-1"]}, "stop_token_ids"),
+    ("another's id", CHAT, {"request_id": "chatcmpl-1"}, "request_id"),
+    ("another's id", EMBEDDINGS, {"request_id": "1"}, "request_id"),
     ("another's image", CHAT, part(type="image_url", image_url={"url": IMAGE}, uuid="1"), "messages.content.uuid"),
     ("an unknown field", CHAT, {"no_such_field": 1}, "no_such_field"),
     ("an unknown field", CHAT, {"extra_body": {"chat_template": "x"}}, "extra_body"),
@@ -334,6 +339,12 @@ RIGHT: list[tuple[str, Fields]] = [
     ("/v1/detokenize", {"tokens": [1, 2, 3]}),
     (CHAT, {"messages": HI, "n": None, "max_tokens": None, "stop": None, "tools": None, "response_format": None}),
     (CHAT, {"messages": HI, "stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
+    (CHAT, {"messages": HI, "chat_template": None, "no_such_field": None, "x" * 200: None, "request_id": None}),
+    (CHAT, part(type="image_url", image_url={"url": IMAGE}, uuid=None, image_embeds=None)),
+    (CHAT, {"messages": HI, "structured_outputs": {"regex": "a", "no_such_field": None}}),
+    (CHAT, {"messages": HI, "stop": ["x"] * 64, "thinking": {"type": "disabled"}, "enable_thinking": False}),
+    (RESPONSES, {"input": "hi", "stream": True, "client_metadata": {"x-codex-installation-id": "1"},
+                 "stream_options": {"reasoning_summary_delivery": "sequential_cutoff"}}),
     (CHAT, tool({"properties": {"chat_template": {}, "n": {}, "uuid": {}, "pattern": {"type": "string"}}})
      | {"messages": HI}),
 ]  # fmt: skip
@@ -365,7 +376,8 @@ def test_a_recording_with_all_that_clients_send(strict: Gateway, own: FakeWorker
     [
         ("n", ["1000000"], "from 0 to 128"), ("n", ["1", "1"], "twice"), ("repetition_penalty", ["nan"], "from 0.01"),
         ("vllm_xargs", ["{}"], "vllm_xargs"), ("no_such_field", ["x"], "GATEWAY_ALLOWED_FIELDS=no_such_field"),
-        ("max_completion_tokens", ["9" * 400], "from 0 to"),
+        ("max_completion_tokens", ["9" * 400], "from 0 to"), ("n", [" " * 9000 + "1000000"], "longer than 8192"),
+        ("n", [" " * 2000 + "1000000"], "from 0 to 128"), ("request_id", ["1"], "X-Request-Id"),
     ],
 )  # fmt: skip
 def test_a_form_has_the_same_rules(
@@ -380,6 +392,31 @@ def test_a_form_has_the_same_rules(
     assert own.seen.empty()
 
 
+def test_a_form_in_another_charset_is_refused(strict: Gateway, own: FakeWorker) -> None:
+    """A worker would read names and values in it that the gateway does not see."""
+    form = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nalpha\r\n--B--\r\n'
+    for kind, status in (("boundary=B; charset=utf-7", 400), ("boundary=B; charset=utf-8", 200)):
+        headers = {"content-type": f"multipart/form-data; {kind}"}
+        assert strict.http.post(SPEECH, content=form, headers=headers).status_code == status
+    assert own.next().body == form
+    assert own.seen.empty()
+
+
+TWICE_OR_NULL = [
+    '"chat_template":"x","chat_template":null',
+    '"uuid":null,"uuid":1',
+    '"no_such":1,"no_such":null',
+]
+
+
+@pytest.mark.parametrize("members", TWICE_OR_NULL)
+def test_null_hides_no_other_value(strict: Gateway, own: FakeWorker, members: str) -> None:
+    """A name that stands twice, once with null, is judged by the other."""
+    for padding in (0, LARGE):
+        assert ask(strict, CHAT, written(CHAT, {}, padding)[:-1] + f",{members}}}").status_code == 400
+    assert own.seen.empty()
+
+
 def test_permissive_takes_what_is_unknown_and_refuses_what_harms(
     start_gateway: StartGateway, own_worker: FakeWorker
 ) -> None:
@@ -390,7 +427,12 @@ def test_permissive_takes_what_is_unknown_and_refuses_what_harms(
         body = written(CHAT, {"no_such_field": 1, "stream_options": {"no_such": 1}, "stream": False}, padding)
         assert ask(gateway, CHAT, body).status_code == 200
         assert own_worker.next().body == body.encode()
-        for fields in ({"chat_template": "x"}, {"n": 10**6}, {"chat_template_kwargs": {"tokenize": 1}}):
+        for fields in (
+            {"chat_template": "x"},
+            {"n": 10**6},
+            {"request_id": "1"},
+            {"chat_template_kwargs": {"tokenize": 1}},
+        ):
             assert ask(gateway, CHAT, written(CHAT, fields, padding)).status_code == 400
     assert own_worker.seen.empty()
 
