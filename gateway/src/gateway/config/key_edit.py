@@ -14,7 +14,7 @@ import yaml
 
 from gateway.api.errors import ConfigError
 from gateway.config import yaml_file
-from gateway.config.key_file import SETTING, is_yaml
+from gateway.config.key_file import MAX_BYTES, SETTING, is_yaml
 
 MODE = 0o640  # of a file that is made here; one that is there keeps its own, and its owner
 INDENT = 2
@@ -33,9 +33,9 @@ class File:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        content = os.pread(descriptor, yaml_file.MAX_BYTES + 1, 0)
-        if len(content) > yaml_file.MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {yaml_file.MAX_BYTES} bytes")
+        content = os.pread(descriptor, MAX_BYTES + 1, 0)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes")
         self.text = content.decode()
         self.check_name()
 
@@ -54,7 +54,7 @@ class File:
         one if another took its name. It waits until a file stands still, and so reads no half of this. What cannot
         be written whole, as on a full disk, leaves the old content."""
         content = text.encode()
-        if len(content) > yaml_file.MAX_BYTES:
+        if len(text) > yaml_file.MAX_BYTES:
             raise ConfigError(
                 f"{self.path} would be larger than {yaml_file.MAX_BYTES} bytes: take out keys that are no longer used"
             )

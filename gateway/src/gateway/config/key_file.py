@@ -25,9 +25,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 OTHER, UNNAMED = "other", "unnamed"  # in metrics: of names beyond those counted; of lines without a name
 RESERVED = (OTHER, UNNAMED, "none")
 MAX_AMOUNT = 10**15
-LAST_SECOND = datetime(
-    9999, 12, 31, 23, 59, 59, tzinfo=UTC
-).timestamp()  # a fraction more rounds into year 10000
+LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()  # its end rounds into year 10000
 SECRET = re.compile(r"sk-octet-[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\b[0-9a-f]{64}\b")
 BAD_MOMENT = "must be a date, such as 2027-06-30, or a time with its zone, such as 2027-06-30T18:00:00Z"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.api.errors import ConfigError
-from gateway.config import key_edit, yaml_file
+from gateway.config import key_edit, key_file, yaml_file
 from gateway.config.api_keys import hash_key
 from gateway.config.key_file import Entry, parse
 from gateway.config.model_options import Models, Options
@@ -182,6 +182,15 @@ def test_a_file_system_that_cannot_reserve_is_written_to(
     assert (tmp_path / "keys").read_text() == BLOCK
 
 
+def test_what_the_reader_takes_is_written(tmp_path: Path) -> None:
+    """A large file too, which this must not bound more tightly."""
+    text = BLOCK + "#" * (yaml_file.MAX_BYTES - len(BLOCK))
+    with key_edit.locked(tmp_path / "keys") as file:
+        file.write(text)
+    with key_edit.locked(tmp_path / "keys") as file:
+        assert file.text == text
+
+
 def test_more_than_the_reader_takes_is_not_written(tmp_path: Path) -> None:
     """The gateway would refuse the file."""
     path = tmp_path / "keys"
@@ -208,7 +217,9 @@ def test_a_key_whose_entry_says_that_it_is_not_revoked(text: str) -> None:
     assert ("# no" in text) is ("# no" in after)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff", b"#" * 300_000])
+@pytest.mark.parametrize(
+    "content", [None, b"\xff", b"#" * (key_file.MAX_BYTES + 1)], ids=["no directory", "no text", "too large"]
+)
 def test_a_file_that_cannot_be_changed_is_told(tmp_path: Path, content: bytes | None) -> None:
     """No such directory, no text, or larger than any key file."""
     path = tmp_path / "none" / "keys"
