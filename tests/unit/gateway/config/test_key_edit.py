@@ -1,6 +1,7 @@
 """Changing a key file's text: nothing but what must change does."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,9 @@ def test_a_file_that_goes_while_it_is_changed_is_told(
             path.write_text("other")
 
     if when == "before the lock":
-        monkeypatch.setattr(key_edit.fcntl, "flock", take)
+        monkeypatch.setattr(fcntl, "flock", take)
     if when == "during the write":
-        monkeypatch.setattr(key_edit.os, "fsync", take)
+        monkeypatch.setattr(os, "fsync", take)
 
     def write() -> None:
         with key_edit.locked(path) as file:
@@ -159,7 +160,7 @@ def test_a_full_disk_leaves_the_old_text(
             real(descriptor, words[0][: len(words[0]) // 2], words[1])
         raise failures.pop()
 
-    monkeypatch.setattr(key_edit.os, failing, fail_once)
+    monkeypatch.setattr(os, failing, fail_once)
     with (
         pytest.raises(ConfigError, match=r"cannot be changed: .*No space left"),
         key_edit.locked(path) as file,
@@ -176,7 +177,7 @@ def test_a_file_system_that_cannot_reserve_is_written_to(
     def refuse(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr(key_edit.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
     with key_edit.locked(tmp_path / "keys") as file:
         file.write(BLOCK)
     assert (tmp_path / "keys").read_text() == BLOCK
