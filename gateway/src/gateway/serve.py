@@ -101,7 +101,7 @@ async def watch_certificate(certificate: Certificate | None, log: EventLog) -> N
         try:
             if certificate.refresh():
                 tell_of(certificate, log)
-        except ConfigError as error:
+        except Exception as error:  # noqa: BLE001  # the boundary of one reload: no file may end the gateway
             log.error("certificate_refused", message=f"{error}; the certificate read before stays in force")
 
 

@@ -18,6 +18,7 @@ CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFI
 KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 MAX_BYTES: Final = 1024 * 1024  # of a file; a chain has a few KB
 MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")  # OpenSSL's names
+STEPS: Final = 5  # of each side, more than any version of TLS needs; one that has ended does nothing more
 EXPIRED: Final = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
@@ -157,17 +158,25 @@ def rehearse(context: ssl.SSLContext, leaf: str, cert_file: Path) -> dict[str, o
         trusting.load_verify_locations(cadata=leaf)
         client = trusting.wrap_bio(to_client, to_server)
         server = context.wrap_bio(to_server, to_client, server_side=True)
-        for side in (client, server, client, server):
+        for side in (client, server) * STEPS:
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
         told = client.getpeercert() or {}
+        expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told["notAfter"])), UTC)
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(f"{CERT_SETTING}={cert_file}: {refusal(error)}") from error
     except ssl.SSLError as error:
         raise ConfigError(
             f"{CERT_SETTING}={cert_file}: no client could use it: {error.reason or error}; issue it anew"
         ) from error
-    expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told["notAfter"])), UTC)
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+    ) as error:  # odd bytes, which OpenSSL passes over and Python does not
+        raise ConfigError(
+            f"{CERT_SETTING}={cert_file} cannot be understood: {error}; issue it anew"
+        ) from error
     names = [str(name[1]) for name in told.get("subjectAltName", ())]
     return {"expires": f"{expires:%Y-%m-%dT%H:%M:%SZ}", "names": names}
 

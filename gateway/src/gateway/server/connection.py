@@ -424,6 +424,9 @@ class ClientConnection:
         connection = self.transport.get_extra_info("socket")
         if connection is None:
             return False  # connection_lost is about to be called
+        if wire.is_closing() and not self.transport.is_closing():
+            self.transport.abort()  # the client ended TCP below TLS, which goes on and drops what is written
+            return False
         if self._phase is LINGERING:
             arrived = received(connection)
             if arrived > self._arrived:

@@ -52,6 +52,7 @@ class Handshake:
         self._listener = handshakes.listener
         self._since = handshakes.listener.loop.time()
         self._agreeing: asyncio.Task[None] | None = None
+        self._early = b""  # what came, decrypted, between the handshake's end and the turn of its task
 
     @property
     def busy(self) -> bool:
@@ -85,7 +86,11 @@ class Handshake:
         self._listener.enter(self)
 
     def data_received(self, data: bytes) -> None:
-        """Begin TLS with the client's first bytes, or say that they are none."""
+        """Begin TLS with the client's first bytes, or say that they are none. Once TLS is agreed, keep what it brings
+        for the connection that the task is about to make: a busy loop reads several times in one turn."""
+        if self._agreeing is not None:
+            self._early += data
+            return
         if data[0] != TLS_RECORD:
             self._go_on(self._transport, ClientConnection(self._listener)).refuse(
                 InvalidRequest("This port speaks TLS only: use https:// in the address")
@@ -122,7 +127,9 @@ class Handshake:
                 ssl_shutdown_timeout=FAREWELL_S,
             )
             if secured is not None and not secured.is_closing():
-                self._go_on(secured, ClientConnection(listener, self._transport))
+                connection = self._go_on(secured, ClientConnection(listener, self._transport))
+                if self._early:
+                    connection.data_received(self._early)
         except ssl.SSLError as error:
             self._handshakes.failed(error.reason or str(error))
         except OSError:

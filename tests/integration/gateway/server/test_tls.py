@@ -371,12 +371,13 @@ def wrong_pairs(authority: Authority) -> dict[str, tuple[bytes, bytes, str]]:
         "a damaged certificate": (cert.replace(b"M", b"N"), key, "cannot be used"),
         "a damaged key": (cert, key.replace(b"M", b"N"), "cannot be used"),
         "a file of megabytes": (cert + b"x" * 2 * MIB, key, "is larger than"),
+        "an odd space in a line": (cert.replace(b"\n", b"\xc2\xa0\n", 3), key, "cannot be understood"),
     }
 
 
 WRONG = [
     "another's key", "expired", "of tomorrow", "for clients", "no certificate", "no key", "the wrong way round",
-    "an encrypted key", "a damaged certificate", "a damaged key", "a file of megabytes",
+    "an encrypted key", "a damaged certificate", "a damaged key", "a file of megabytes", "an odd space in a line",
 ]  # fmt: skip
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from gateway.config.settings import Settings
+from gateway.server import handshake as module
 from gateway.server.handshake import MAX_HANDSHAKES, Handshake, Handshakes
 
 
@@ -69,3 +73,55 @@ def test_the_bound_is_above_the_backlog() -> None:
     serve = (Path(__file__).resolve().parents[4] / "gateway/src/gateway/serve.py").read_text()
     backlog = next(line for line in serve.splitlines() if line.startswith("BACKLOG"))
     assert int(backlog.split()[2]) < MAX_HANDSHAKES
+
+
+class Secured(Wire):
+    """The transport that TLS gives."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_protocol(self, protocol: object) -> None: ...
+
+
+class Recorder:
+    """A client's connection that notes what it is given. secured, data: of the one made last."""
+
+    made: list[bytes]
+
+    def __init__(self, listener: object, wire: object) -> None: ...
+
+    def connection_made(self, transport: object) -> None: ...
+
+    def data_received(self, data: bytes) -> None:
+        self.made.append(data)
+
+
+class ReadsOn:
+    """A loop that reads on in the turn in which TLS is agreed."""
+
+    @staticmethod
+    def time() -> float:
+        return 0.0
+
+    @staticmethod
+    async def start_tls(transport: object, protocol: Handshake, *_: object, **__: object) -> Secured:
+        for piece in (b"GET / HT", b"TP/1.1\r\n\r\n"):
+            protocol.data_received(piece)
+        return Secured()
+
+
+async def test_what_comes_before_the_task_has_its_turn_goes_to_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TLS is agreed, and the loop reads on in the same turn: it is a request, and no client without TLS."""
+    Recorder.made = []
+    monkeypatch.setattr(module, "ClientConnection", Recorder)
+    listener: Any = Listener()
+    listener.loop = ReadsOn()
+    certificate: Any = SimpleNamespace(context=None)
+    handshake, wire = begun(Handshakes(listener, certificate, print))
+    handshake._agreeing = asyncio.create_task(handshake._agree())
+    await handshake._agreeing
+    assert Recorder.made == [b"GET / HTTP/1.1\r\n\r\n"]
+    assert not wire.aborted
