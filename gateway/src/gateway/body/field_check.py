@@ -20,7 +20,7 @@ MAX_JUDGED_BYTES: Final = 64 * 1024  # of one that must be parsed
 TURN_BYTES: Final = 32 * 1024  # of values that are parsed in one turn
 # All names and short texts of letters and underscores in a JSON text, if it has no escaped letters.
 NAMES: Final = re.compile(rb'"([A-Za-z_]++)"')
-EXPRESSIONS: Final = frozenset([name.encode() for name in field_rules.EXPRESSIONS])
+JUDGED: Final = frozenset([name.encode() for name in (*field_rules.EXPRESSIONS, *field_rules.SIZES)])
 ESCAPE_MARK: Final = b"\\u00"  # begins an escaped letter, which may hide a name
 BLANKS: Final = (b'" ', b'"\n', b'"\t', b'"\r')  # what may stand between a name and its colon
 
@@ -40,7 +40,7 @@ def is_fine(policy: RoutePolicy, fields: dict[str, object], names: list[bytes], 
     is_nested = False
     for name, value in fields.items():
         rule = policy.rules.get(name)
-        if rule is None or value is None or (rule.is_schema and EXPRESSIONS.isdisjoint(names)):
+        if rule is None or value is None or (rule.is_schema and JUDGED.isdisjoint(names)):
             continue
         if rule.fault(value) is not None:
             return False
@@ -97,12 +97,16 @@ class FieldCheck:
         return self._judged == len(self._values)
 
     def _judge(self, name: str, written: bytes) -> None:
-        """Judge one value, as it stands in the body. Of schemas, only expressions and grammars matter."""
+        """Judge one value, as it stands in the body. Of schemas, only expressions, grammars and sizes matter."""
         if self._policy.rules[name].is_schema and not has_expressions(written):
             return
         if len(written) > MAX_JUDGED_BYTES:
             raise InvalidRequest(
                 f"`{name}` is longer than {MAX_JUDGED_BYTES} bytes, with expressions in it", name
+            )
+        if field_rules.containers_in(written) > field_rules.MAX_CONTAINERS:
+            raise InvalidRequest(
+                f"`{name}` has more than {field_rules.MAX_CONTAINERS} objects and lists", name
             )
         try:
             value: object = orjson.loads(written)
@@ -116,8 +120,8 @@ class FieldCheck:
 
 
 def has_expressions(written: bytes) -> bool:
-    """Whether a schema may have a regular expression or a grammar in it."""
-    return ESCAPE_MARK in written or not EXPRESSIONS.isdisjoint(NAMES.findall(written))
+    """Whether a schema may have a regular expression, a grammar or a bound of a size in it."""
+    return ESCAPE_MARK in written or not JUDGED.isdisjoint(NAMES.findall(written))
 
 
 def refuse_duplicates(field: str, written: bytes) -> None:

@@ -10,8 +10,24 @@ from typing import Final
 
 import orjson
 
-REPEAT: Final = re.compile(r"\{[0-9,\s]*[0-9]{5}")  # a part of a regular expression 10,000 times or more
+BOUNDS: Final = r"\s*+([0-9]*+)\s*+(?:,\s*+([0-9]*+)\s*+)?\}"
+# What is before the next repetition of an expression, such as {3} or {1,3}, and its bounds. Escapes are none: \u{41}.
+REPEAT: Final = re.compile(
+    r"((?:[^\\{]++|\\[ux]\{[0-9A-Fa-f]*+\}|\\.|\{(?!" + BOUNDS.replace("([", "(?:[") + r"))*+)\{" + BOUNDS,
+    re.DOTALL,
+)
+MAX_REPEATS: Final = 10_000  # of all parts of an expression together
 EXPRESSIONS: Final = ("pattern", "patternProperties", "regex", "grammar")  # members of schemas
+SIZES: Final = (
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+)  # the same
+MAX_SIZE: Final = 1_000_000  # that one of them may have
+MAX_CONTAINERS: Final = 4000  # objects and lists of one value
 MAX_DIGITS: Final = 100  # characters of a number in a text: blanks or zeros could hide its sign
 MAX_DEPTH: Final = 64  # levels of a schema, as of a body
 Fault = tuple[str, str]  # where inside the field ("" or ".regex"), and what is wrong there
@@ -99,17 +115,17 @@ class Text(Rule):
         return f"at most {self.most:,} characters"
 
 
-class Regex(Text):
-    """A regular expression: short, and without a part that is repeated very often."""
+class Expression(Text):
+    """A regular expression or a grammar: short, and without parts that are repeated very often."""
 
     def fault(self, value: object) -> Fault | None:
         found = super().fault(value)
-        if found is None and isinstance(value, str) and "{" in value and REPEAT.search(value) is not None:
-            return "", "repeats a part 10,000 times or more"
+        if found is None and isinstance(value, str) and "{" in value and repeats(value) > MAX_REPEATS:
+            return "", f"repeats its parts more than {MAX_REPEATS} times"
         return found
 
     def words(self) -> str:
-        return f"at most {self.most:,} characters; no part repeated 10,000 times or more"
+        return f"at most {self.most:,} characters; parts repeated at most {MAX_REPEATS:,} times in all"
 
 
 class Object(Rule):
@@ -166,7 +182,12 @@ class Schema(Rule):
     the regular expressions and grammars inside. Schemas may also be written as JSON in a text (is_text)."""
 
     def __init__(
-        self, regex: Regex, grammar: Text, why: str, is_text: bool = False, by_element: bool = False
+        self,
+        regex: Expression,
+        grammar: Expression,
+        why: str,
+        is_text: bool = False,
+        by_element: bool = False,
     ) -> None:
         super().__init__(why, is_nested=True, by_element=by_element, is_schema=True)
         self.regex = regex
@@ -193,15 +214,23 @@ class Schema(Rule):
         return None
 
     def _fault_of_text(self, text: str) -> Fault | None:
-        """Return what is wrong with a schema that is written as text. The worker refuses what is not JSON."""
+        """Return what is wrong with a schema that is written as text: a worker's reader might read what ours cannot."""
+        if containers_in(text.encode(errors="replace")) > MAX_CONTAINERS:
+            return "", f"has more than {MAX_CONTAINERS} objects and lists"
         try:
             value = orjson.loads(text)
         except orjson.JSONDecodeError:
-            return None
-        return None if isinstance(value, str) else self.fault(value)
+            return "", "is a text that is not JSON"
+        return (
+            self.fault(value) if isinstance(value, (dict, bool)) else ("", "is a text without a schema in it")
+        )
 
     def _fault_of_members(self, item: dict[str, object]) -> Fault | None:
-        """Return what is wrong with the expressions and grammars that stand in one object, not deeper."""
+        """Return what is wrong with the sizes, expressions and grammars that stand in one object, not deeper."""
+        for name in SIZES:
+            size = item.get(name)
+            if isinstance(size, (int, float)) and size > MAX_SIZE:
+                return "", f"has a `{name}` of more than {MAX_SIZE}"
         for name in EXPRESSIONS:
             value = item.get(name)
             if value is None:
@@ -223,7 +252,38 @@ class Schema(Rule):
         return None
 
     def words(self) -> str:
-        return f"schemas of at most {MAX_DEPTH} levels, with regular expressions of {self.regex.words()}"
+        sizes = f"sizes such as `maxItems` of at most {MAX_SIZE:,}"
+        return f"schemas of at most {MAX_DEPTH} levels, with regular expressions of {self.regex.words()}; {sizes}"
+
+
+def containers_in(written: bytes) -> int:
+    """Return how many objects and lists a JSON text has, at most: brackets in its texts are counted too."""
+    return written.count(b"{") + written.count(b"[")
+
+
+def repeats(expression: str) -> int:
+    """Return how many parts an expression has once its repetitions are written out, at most; MAX_REPEATS + 1 for more.
+    Only groups nest, and what is repeated already: so their numbers are multiplied, those of other parts are added."""
+    nested, added = 1, 0
+    found = REPEAT.match(expression)
+    is_first = True
+    while found is not None:
+        before = found[1].rstrip()
+        times = most_times(found[2], found[3] or "")
+        if before[-1] in ")*+?" if before else not is_first:
+            nested *= max(times, 1)
+        else:
+            added += times
+        if nested * max(added, 1) > MAX_REPEATS:
+            return MAX_REPEATS + 1
+        is_first = False
+        found = REPEAT.match(expression, found.end())
+    return nested * max(added, 1)
+
+
+def most_times(*bounds: str) -> int:
+    """Return the higher bound of a repetition. Without any, or of 0: 0."""
+    return max([int(bound or "0") if len(bound) < 6 else MAX_REPEATS + 1 for bound in bounds])
 
 
 def number_of(value: object) -> float | None:

@@ -72,6 +72,23 @@ HARMFUL: list[tuple[str, str, Fields, str]] = [  # the weakness, the route, the 
     ("CVE-2026-55574 regex", MESSAGES, {"output_config": {"format": {"schema": pattern(LONG)}}}, "output_config"),
     ("CVE-2026-55574 regex", CHAT, {"structured_outputs": {"json": json.dumps(pattern(LONG))}},
      "structured_outputs.json"),
+    ("CVE-2026-55574 regex", CHAT, {"structured_outputs": {"regex": "((a{1,100}){,100} ){9}"}},
+     "structured_outputs.regex"),
+    ("CVE-2026-55574 regex", CHAT, {"structured_outputs": {"regex": r"\\u{9999}[b] {2,} \)"}},
+     "structured_outputs.regex"),
+    ("CVE-2026-55574 regex", CHAT, {"structured_outputs": {"regex": "a{200}{200}b{0}"}}, "structured_outputs.regex"),
+    ("CVE-2026-55574 regex", CHAT, {"structured_outputs": {"regex": "a{" + "9" * 900 + "}"}},
+     "structured_outputs.regex"),
+    ("CVE-2026-105757 structured output", CHAT, {"structured_outputs": {"grammar": 'root ::= ("a"{200}) {200}'}},
+     "structured_outputs.grammar"),
+    ("CVE-2026-105757 structured output", CHAT, tool({"type": "string", "maxLength": 2_000_000}), "tools"),
+    ("CVE-2026-105757 structured output", CHAT, {"response_format": {"type": "json_schema", "json_schema": {
+        "name": "x", "schema": {"type": "array", "minItems": 1e9}}}}, "response_format"),
+    ("CVE-2026-105757 structured output", CHAT, {"structured_outputs": {"json": '{"pattern": NaN}'}},
+     "structured_outputs.json"),
+    ("CVE-2026-105757 structured output", CHAT, {"structured_outputs": {"json": json.dumps(json.dumps(pattern(LONG)))}},
+     "structured_outputs.json"),
+    ("too many objects", CHAT, {"chat_template_kwargs": {"a": [[]] * 4000}}, "chat_template_kwargs"),
     ("CVE-2026-105757 structured output", CHAT, {"structured_outputs": {"_backend": "x", "regex": "a"}},
      "structured_outputs._backend"),
     ("CVE-2026-105757 structured output", CHAT, {"structured_outputs": {"grammar": "root ::= " + "a " * 20_000}},
@@ -322,6 +339,11 @@ CLAUDE: Fields = {
     "metadata": {"user_id": "u"}, "temperature": 1, "top_k": 5, "top_p": 0.9, "stop_sequences": ["x"],
     "service_tier": "auto", "stream": True,
 }  # fmt: skip
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+ORDINARY = (
+    f"{UUID}/{UUID}", r"(\d{1,3}\.){3}\d{1,3}", r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z", r".{0,8000}",
+    r"([a-z0-9-]{1,63}\.){1,8}[a-z]{2,63}", r"\u{10FFFF}\x{99999}\p{L}{2,}a{b}{", r"(a{20} ){20}",
+)  # fmt: skip
 COUNTED = ("messages", "system", "tools", "tool_choice", "thinking")
 RIGHT: list[tuple[str, Fields]] = [
     (MESSAGES, CLAUDE),
@@ -341,6 +363,11 @@ RIGHT: list[tuple[str, Fields]] = [
     (CHAT, {"messages": HI, "stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}),
     (CHAT, {"messages": HI, "chat_template": None, "no_such_field": None, "x" * 200: None, "request_id": None}),
     (CHAT, part(type="image_url", image_url={"url": IMAGE}, uuid=None, image_embeds=None)),
+    *((CHAT, {"messages": HI, "structured_outputs": {"regex": text}}) for text in ORDINARY),
+    (CHAT, {"messages": HI, "structured_outputs": {"json": json.dumps(PARAMETERS), "grammar": "root ::= [0-9]{4}"}}),
+    (CHAT, {"messages": HI, "structured_outputs": {"json": "true"}}),
+    (CHAT, {"messages": HI, "chat_template_kwargs": {"a": [[]] * 3000}}),
+    (CHAT, tool({"properties": {"maxItems": {"maxLength": 1_000_000}}}) | {"messages": HI}),
     (CHAT, {"messages": HI, "structured_outputs": {"regex": "a", "no_such_field": None}}),
     (CHAT, {"messages": HI, "stop": ["x"] * 64, "thinking": {"type": "disabled"}, "enable_thinking": False}),
     (RESPONSES, {"input": "hi", "stream": True, "client_metadata": {"x-codex-installation-id": "1"},

@@ -230,6 +230,13 @@ def test_health_needs_no_model(gateway: Gateway) -> None:
     assert httpx.get(f"http://{gateway.address}/health").status_code == 200
 
 
+def test_no_header_lets_a_client_choose_its_place(gateway: Gateway, worker: FakeWorker) -> None:
+    """vLLM takes a priority and an engine from headers: a client's do not reach it."""
+    chosen = {"X-Vllm-Priority": "-5", "X-data-parallel-rank": "0", "X-Session-Id": "1"}
+    gateway.http.post(CHAT, json=ask("alpha"), headers=chosen)
+    assert not {name.lower() for name in chosen} & {name.lower() for name, _ in worker.next().headers}
+
+
 TAKEN = ["my-trace-1", "Root=1-67891233:abc", "a" * 128, "7"]
 REPLACED = ["a" * 129, "a b", "a,b", "a/b", "\u00e4".encode(), ""]
 
