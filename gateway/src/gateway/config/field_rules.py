@@ -10,11 +10,9 @@ from typing import Final
 
 import orjson
 
-BOUNDS: Final = r"\s*+([0-9]*+)\s*+(?:,\s*+([0-9]*+)\s*+)?\}"
-# What is before the next repetition of an expression, such as {3} or {1,3}, and its bounds. Escapes are none: \u{41}.
+# A repetition of an expression, such as {3} or {1,3}, with its bounds; or an escape, which is none: \{ or \u{41}.
 REPEAT: Final = re.compile(
-    r"((?:[^\\{]++|\\[ux]\{[0-9A-Fa-f]*+\}|\\.|\{(?!" + BOUNDS.replace("([", "(?:[") + r"))*+)\{" + BOUNDS,
-    re.DOTALL,
+    r"\\[ux]\{[0-9A-Fa-f]*+\}|\\.|\{\s*+([0-9]*+)\s*+(?:,\s*+([0-9]*+)\s*+)?\}", re.DOTALL
 )
 MAX_REPEATS: Final = 10_000  # of all parts of an expression together
 EXPRESSIONS: Final = ("pattern", "patternProperties", "regex", "grammar")  # members of schemas
@@ -264,20 +262,19 @@ def containers_in(written: bytes) -> int:
 def repeats(expression: str) -> int:
     """Return how many parts an expression has once its repetitions are written out, at most; MAX_REPEATS + 1 for more.
     Only groups nest, and what is repeated already: so their numbers are multiplied, those of other parts are added."""
-    nested, added = 1, 0
-    found = REPEAT.match(expression)
-    is_first = True
-    while found is not None:
-        before = found[1].rstrip()
-        times = most_times(found[2], found[3] or "")
-        if before[-1] in ")*+?" if before else not is_first:
+    nested, added, end = 1, 0, 0
+    for found in REPEAT.finditer(expression):
+        if found[1] is None:  # an escape
+            continue
+        before = expression[end : found.start()].rstrip()
+        times = most_times(found[1], found[2] or "")
+        if before[-1] in ")*+?" if before else end > 0:
             nested *= max(times, 1)
         else:
             added += times
         if nested * max(added, 1) > MAX_REPEATS:
             return MAX_REPEATS + 1
-        is_first = False
-        found = REPEAT.match(expression, found.end())
+        end = found.end()
     return nested * max(added, 1)
 
 
