@@ -131,13 +131,13 @@ def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(cert_file, key_file, refuse_password)
     except ssl.SSLError as error:
-        if error.reason in MISMATCHES:
+        if reason_of(error) in MISMATCHES:
             raise ConfigError(
                 f"{KEY_SETTING}={key_file} is not the key of {CERT_SETTING}={cert_file}; name a certificate and a key "
                 "that were issued together, the server's own certificate first"
             ) from error
         raise ConfigError(
-            f"{CERT_SETTING}={cert_file} with {KEY_SETTING}={key_file} cannot be used: {error.reason or error}; "
+            f"{CERT_SETTING}={cert_file} with {KEY_SETTING}={key_file} cannot be used: {reason_of(error)}; "
             "issue them anew as PEM files"
         ) from error
     except OSError as error:
@@ -167,7 +167,7 @@ def rehearse(context: ssl.SSLContext, leaf: str, cert_file: Path) -> dict[str, o
         raise ConfigError(f"{CERT_SETTING}={cert_file}: {refusal(error)}") from error
     except ssl.SSLError as error:
         raise ConfigError(
-            f"{CERT_SETTING}={cert_file}: no client could use it: {error.reason or error}; issue it anew"
+            f"{CERT_SETTING}={cert_file}: no client could use it: {reason_of(error)}; issue it anew"
         ) from error
     except (
         TypeError,
@@ -179,6 +179,12 @@ def rehearse(context: ssl.SSLContext, leaf: str, cert_file: Path) -> dict[str, o
         ) from error
     names = [str(name[1]) for name in told.get("subjectAltName", ())]
     return {"expires": f"{expires:%Y-%m-%dT%H:%M:%SZ}", "names": names}
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """Return OpenSSL's word for an error, or Python's text. `reason` may be None, though it is declared as a text: code
+    that is compiled would raise TypeError."""
+    return str(getattr(error, "reason", None) or error)
 
 
 def refusal(error: ssl.SSLCertVerificationError) -> str:

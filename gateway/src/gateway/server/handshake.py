@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from gateway.api.errors import InvalidRequest
-from gateway.config.certificate import Certificate
+from gateway.config.certificate import Certificate, reason_of
 from gateway.server.connection import DRAIN_WAIT_S, WRITE_BUFFER_BYTES, ClientConnection
 from gateway.server.listener import Listener
 
@@ -131,7 +131,7 @@ class Handshake:
                 if self._early:
                     connection.data_received(self._early)
         except ssl.SSLError as error:
-            self._handshakes.failed(error.reason or str(error))
+            self._handshakes.failed(reason_of(error))
         except OSError:
             pass  # the client has left, or its time was over
         except Exception as fault:  # noqa: BLE001  # the boundary of one connection
