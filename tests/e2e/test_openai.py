@@ -90,12 +90,12 @@ def test_completion_is_deterministic(client: OpenAI) -> None:
 
 
 def test_a_workers_own_error_passes_unchanged(client: OpenAI) -> None:
-    """vLLM's refusal of a bad field reaches the client as vLLM said it."""
+    """vLLM's refusal of a bad field, whose value is within the gateway's bounds, reaches the client as vLLM said it."""
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": "hi"}], temperature=-1
+            model=MODEL, messages=[{"role": "user", "content": "hi"}], temperature=1, top_p=0
         )
-    assert "temperature" in caught.value.message
+    assert "top_p" in caught.value.message
     assert "x-gateway-error" not in caught.value.response.headers
 
 
