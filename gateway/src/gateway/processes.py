@@ -24,10 +24,8 @@ from gateway.telemetry.logs import EventLog
 START_AGAIN_S = 1.0  # after a process is lost, so that one that dies at once does not take the processor
 ASK_S = 2.0  # a process may take to answer the parent
 ASK_AGAIN_S = 0.05  # until all have begun to listen
-OPERATORS = (
-    2,
-    3,
-)  # exit codes of what the operator must mend: started again at once, it would only end so again
+# Exit codes of what the operator must mend: started again at once, it would only end so again.
+OPERATORS = (2, 3)
 MEND_S = 5.0  # the operator has to mend what keeps a process from starting while others serve; then it is tried again
 Json = dict[str, object]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.api.errors import ConfigError
+from gateway.config.file_stamp import Stamp, stamp_of
 from gateway.config.settings import Settings
 
 CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -24,7 +25,6 @@ NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
 KEY_SETTING: Final = "GATEWAY_TLS_KEY_FILE"
 KEY_MODE: Final = f"give it mode 0400 and owner uid {os.geteuid()}, or 0440 and a group of that user"
-Stamp = tuple[tuple[int, ...] | None, ...]  # of each file; None: it cannot be looked at
 
 
 class Certificate:
@@ -58,8 +58,8 @@ class Certificate:
             return ""
         return f"{KEY_SETTING}={self._key_file} has mode {mode:04o}, so every user can read it: {KEY_MODE}"
 
-    def _stamp(self) -> Stamp:
-        """Return what changes with a file's content or rights, for both: a link is followed to what it names now."""
+    def _stamp(self) -> tuple[Stamp, ...]:
+        """Return the stamps of both files."""
         return tuple(stamp_of(path) for path in (self._cert_file, self._key_file))
 
 
@@ -68,15 +68,6 @@ def certificate_of(settings: Settings) -> Certificate | None:
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return Certificate(settings.tls_cert_file, settings.tls_key_file)
-
-
-def stamp_of(path: Path) -> tuple[int, ...] | None:
-    """Return a file's identity, times and size, or None if it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def read_pair(cert_file: Path, key_file: Path) -> tuple[ssl.SSLContext, dict[str, object]]:

@@ -9,11 +9,10 @@ from typing import Final
 from gateway.api.errors import ConfigError, InvalidApiKey
 from gateway.config import key_file
 from gateway.config.api_keys import ANYONE, ApiKey, Standing, hash_key, offered, why_refused, why_unknown
+from gateway.config.file_stamp import Stamp, stamp_of
 from gateway.config.model_options import Models
 
 MAX_LABELS: Final = 64  # names that metrics know in the life of a process; the keys of all others are OTHER
-Stamp = tuple[int, int, int, int, int]
-MISSING: Final = (0, 0, 0, 0, 0)
 
 
 class KeyRing:
@@ -26,8 +25,8 @@ class KeyRing:
         self._clock = clock
         self._keys: Mapping[str, ApiKey] = {}
         self._labels: set[str] = set()
-        self._seen: Stamp = MISSING  # at the last look
-        self._judged: Stamp = MISSING  # of the content that was last read whole, and taken or found wrong
+        self._seen: Stamp = None  # at the last look
+        self._judged: Stamp = None  # of the content that was last read whole, and taken or found wrong
         self._told: tuple[Stamp, str] | None = None  # the fault that is_news was last asked about
         if path is not None:
             self._seen = stamp_of(path)
@@ -106,14 +105,3 @@ class KeyRing:
         if key.revoked is None and len(self._labels) < MAX_LABELS:
             self._labels.add(key.name)
         return key.name if key.name in self._labels else key_file.OTHER
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return what tells one content of the key file from another: its times of change, of which one counts changes of
-    mode and owner too, and nobody can set it; size, file, and whether its name is still its own. MISSING if it cannot
-    be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return MISSING
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_nlink
