@@ -99,10 +99,13 @@ async def watch_certificate(certificate: Certificate | None, log: EventLog) -> N
     while True:
         await asyncio.sleep(CERTIFICATE_S)
         try:
-            if certificate.refresh():
+            if certificate.has_changed() and await asyncio.to_thread(certificate.read):
                 tell_of(certificate, log)
         except Exception as error:  # noqa: BLE001  # the boundary of one reload: no file may end the gateway
-            log.error("certificate_refused", message=f"{error}; the certificate read before stays in force")
+            if certificate.is_news(str(error)):
+                log.error(
+                    "certificate_refused", message=f"{error}; the certificate read before stays in force"
+                )
 
 
 def tell_of(certificate: Certificate, log: EventLog) -> None:

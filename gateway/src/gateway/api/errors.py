@@ -47,6 +47,10 @@ class ConfigError(Exception):
     """The operator's input is wrong; the message says what, and what to do. Exit code 2."""
 
 
+class NotNow(ConfigError):
+    """The same, for a cause that may pass with the files as they are: one cannot be read, or is not valid yet."""
+
+
 class PortInUse(Exception):
     """A listening port is taken; the message names the port and the remedy. Exit code 3."""
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gateway.api.errors import ConfigError
-from gateway.config.file_stamp import Stamp, stamp_of
+from gateway.api.errors import ConfigError, NotNow
+from gateway.config.file_watch import FileWatch, check_linked
 from gateway.config.settings import Settings
 
 CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -33,19 +33,26 @@ class Certificate:
     def __init__(self, cert_file: Path, key_file: Path) -> None:
         self._cert_file = cert_file
         self._key_file = key_file
-        self._read = self._seen = self._stamp()  # of the pair in force or refused, and at the last look
+        self._watch = FileWatch(cert_file, key_file)
         self.context, self.facts = read_pair(cert_file, key_file)
 
-    def refresh(self) -> bool:
-        """Read the files again if they have changed, and return whether they had; `serve` calls this every second. A
-        change is read when it has stood until the next call: most tools write one file after the other. Raises
-        ConfigError once for a wrong pair; the old one then stays in force."""
-        before, self._seen = self._seen, self._stamp()
-        if self._seen == self._read or self._seen != before:
+    def has_changed(self) -> bool:
+        """Return whether to `read` now (`FileWatch.has_changed`); `serve` asks every second. A pair that has stood for
+        a second is whole: most tools write one file after the other."""
+        return self._watch.has_changed()
+
+    def read(self) -> bool:
+        """Read the files again, and put the pair in force. Return False if they have changed since `has_changed`.
+        Raises ConfigError; the pair before then stays. A handshake takes milliseconds, so a thread may do this."""
+        found = self._watch.read(lambda: read_pair(self._cert_file, self._key_file))
+        if found is None:
             return False
-        self._read = self._seen
-        self.context, self.facts = read_pair(self._cert_file, self._key_file)
+        self.context, self.facts = found
         return True
+
+    def is_news(self, fault: str) -> bool:
+        """Return whether to log why a `read` failed (`FileWatch.is_news`)."""
+        return self._watch.is_news(fault)
 
     @property
     def exposure(self) -> str:
@@ -57,10 +64,6 @@ class Certificate:
         if not mode & stat.S_IROTH:
             return ""
         return f"{KEY_SETTING}={self._key_file} has mode {mode:04o}, so every user can read it: {KEY_MODE}"
-
-    def _stamp(self) -> tuple[Stamp, ...]:
-        """Return the stamps of both files."""
-        return tuple(stamp_of(path) for path in (self._cert_file, self._key_file))
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
@@ -90,17 +93,19 @@ def read_pair(cert_file: Path, key_file: Path) -> tuple[ssl.SSLContext, dict[str
 
 
 def read_file(path: Path, setting: str, mode: str) -> str:
-    """Return the text of one of the files. mode: what its rights should be, for the error. Raises ConfigError."""
+    """Return the text of one of the files. mode: what its rights should be, for the error. Raises ConfigError;
+    NotNow if its content is not to blame."""
     try:
+        check_linked(path, setting)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ConfigError(f"{setting}={path} is larger than {MAX_BYTES} bytes; name a PEM file")
         return content.decode("ascii", "replace")
     except PermissionError as error:
-        raise ConfigError(f"{setting}={path} cannot be read: {error.strerror}; {mode}") from error
+        raise NotNow(f"{setting}={path} cannot be read: {error.strerror}; {mode}") from error
     except OSError as error:
-        raise ConfigError(
+        raise NotNow(
             f"{setting}={path} cannot be read: {error.strerror}; name an existing PEM file, or set neither "
             f"{CERT_SETTING} nor {KEY_SETTING} for plain HTTP"
         ) from error
@@ -132,9 +137,7 @@ def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
             "issue them anew as PEM files"
         ) from error
     except OSError as error:
-        raise ConfigError(
-            f"{CERT_SETTING}={cert_file} or {KEY_SETTING}={key_file} vanished: {error}"
-        ) from error
+        raise NotNow(f"{CERT_SETTING}={cert_file} or {KEY_SETTING}={key_file} vanished: {error}") from error
     return context
 
 
@@ -155,7 +158,8 @@ def rehearse(context: ssl.SSLContext, leaf: str, cert_file: Path) -> dict[str, o
         told = client.getpeercert() or {}
         expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told["notAfter"])), UTC)
     except ssl.SSLCertVerificationError as error:
-        raise ConfigError(f"{CERT_SETTING}={cert_file}: {refusal(error)}") from error
+        kind = NotNow if error.verify_code == NOT_YET_VALID else ConfigError
+        raise kind(f"{CERT_SETTING}={cert_file}: {refusal(error)}") from error
     except ssl.SSLError as error:
         raise ConfigError(
             f"{CERT_SETTING}={cert_file}: no client could use it: {reason_of(error)}; issue it anew"

@@ -1,4 +1,4 @@
-"""Tell one content of a file from another without reading it: the key file and the certificate are watched by this."""
+"""Tell one content of a file from another without reading it, for `FileWatch`."""
 
 from pathlib import Path
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
-from gateway.api.errors import ConfigError
+from gateway.api.errors import ConfigError, NotNow
 from gateway.config import yaml_file
 from gateway.config.api_keys import ApiKey, Limits, Priority
+from gateway.config.file_watch import check_linked
 from gateway.config.model_options import Models
 from gateway.config.policies import StrictModel
 
@@ -118,16 +119,11 @@ def read(path: Path, models: Models) -> tuple[Entry, ...]:
 
 
 def text_of(path: Path) -> str:
-    """Return the key file's text. Raises ConfigError."""
+    """Return the key file's text. Raises ConfigError; NotNow if its content is not to blame."""
     try:
-        links = path.stat().st_nlink
+        check_linked(path, SETTING)
     except OSError as error:
-        raise ConfigError(f"{SETTING}={path}: {error.strerror}; make key writes one") from error
-    if not links:
-        raise ConfigError(
-            f"{SETTING}={path} was replaced by another file, which this container does not see: write into the file "
-            "instead of replacing it, and now make the container anew (docker compose up -d --force-recreate gateway)"
-        )
+        raise NotNow(f"{SETTING}={path}: {error.strerror}; make key writes one") from error
     return yaml_file.read(path, SETTING, MAX_BYTES)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from gateway.api.errors import ConfigError, InvalidApiKey
 from gateway.config import key_file
 from gateway.config.api_keys import ANYONE, ApiKey, Standing, hash_key, offered, why_refused, why_unknown
-from gateway.config.file_stamp import Stamp, stamp_of
+from gateway.config.file_watch import FileWatch
 from gateway.config.model_options import Models
 
 MAX_LABELS: Final = 64  # names that metrics know in the life of a process; the keys of all others are OTHER
@@ -25,16 +25,13 @@ class KeyRing:
         self._clock = clock
         self._keys: Mapping[str, ApiKey] = {}
         self._labels: set[str] = set()
-        self._seen: Stamp = None  # at the last look
-        self._judged: Stamp = None  # of the content that was last read whole, and taken or found wrong
-        self._told: tuple[Stamp, str] | None = None  # the fault that is_news was last asked about
+        self._watch: FileWatch | None = None
         if path is not None:
-            self._seen = stamp_of(path)
+            self._watch = FileWatch(path)
             entries = key_file.read(path, models)
             if all(entry.key.revoked is not None for entry in entries):
                 raise ConfigError(f"{path} holds no key: nobody could use the gateway; make key writes one")
             self._take(entries)
-            self._judged = self._seen
 
     @property
     def is_open(self) -> bool:
@@ -57,40 +54,35 @@ class KeyRing:
         raise InvalidApiKey(why or why_unknown(keys, headers))
 
     def has_changed(self) -> bool:
-        """Return whether to `read` now: the file is not what was last judged, and is as it was at the last look, a
-        second ago. One that is being written is left alone: half of it might be valid, and lack somebody's key."""
-        if self._path is None:
-            return False
-        before, self._seen = self._seen, stamp_of(self._path)
-        return self._seen == before and self._seen != self._judged
+        """Return whether to `read` now (`FileWatch.has_changed`); never without a key file."""
+        return self._watch is not None and self._watch.has_changed()
 
     def read(self) -> bool:
         """Read the file as `has_changed` saw it, and put its keys in force. Return False if it has changed since.
 
-        Raises ConfigError; the keys read before then stay. A file that is wrong is not read again until it changes; one
-        that cannot be read is tried at each look. Parsing a large file takes a while, so a thread may do this."""
-        assert self._path is not None
-        seen = self._seen
-        text = key_file.text_of(self._path)
-        if stamp_of(self._path) != seen:
+        Raises ConfigError; the keys read before then stay. Parsing a large file takes a while, so a thread may do
+        this."""
+        assert self._watch is not None
+        entries = self._watch.read(self._entries)
+        if entries is None:
             return False
-        try:
-            entries = key_file.parse(text, self._path, self._models)
-            if not entries and not key_file.says_none(text):
-                raise ConfigError(
-                    f"{self._path} has no entry, as a file that was cut off: to take every key back, write `keys: {{}}`"
-                )
-        except ConfigError:
-            self._judged = seen
-            raise
         self._take(entries)
-        self._judged, self._told = seen, None
         return True
 
     def is_news(self, fault: str) -> bool:
-        """Return whether to log why a `read` failed: not at each look, but again if the file has changed since."""
-        before, self._told = self._told, (self._seen, fault)
-        return self._told != before
+        """Return whether to log why a `read` failed (`FileWatch.is_news`)."""
+        return self._watch is not None and self._watch.is_news(fault)
+
+    def _entries(self) -> tuple[key_file.Entry, ...]:
+        """Return the keys of the file at run time, when they may be none if the file says so. Raises ConfigError."""
+        assert self._path is not None
+        text = key_file.text_of(self._path)
+        entries = key_file.parse(text, self._path, self._models)
+        if not entries and not key_file.says_none(text):
+            raise ConfigError(
+                f"{self._path} has no entry, as a file that was cut off: to take every key back, write `keys: {{}}`"
+            )
+        return entries
 
     def _take(self, entries: Iterable[key_file.Entry]) -> None:
         """Put the keys of the file in force."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gateway.api.errors import ConfigError
+from gateway.api.errors import ConfigError, NotNow
 
 MAX_BYTES = 256 * 1024  # of a file: PyYAML is slow, and these have a few KB
 MAX_DEPTH = 20  # of mappings and lists in each other: PyYAML recurses, and would fail with a RecursionError
@@ -73,15 +73,19 @@ def refused(event: yaml.Event, reason: str) -> yaml.YAMLError:
 
 
 def read(path: Path, setting: str = "", max_bytes: int = MAX_BYTES) -> str:
-    """Return a file's text. setting: the variable that names the file, for errors. Raises ConfigError."""
+    """Return a file's text. setting: the variable that names the file, for errors. Raises ConfigError; NotNow if its
+    content is not to blame."""
+    problem = f"{setting and setting + '='}{path} cannot be read"
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
-            raise OSError(f"it is larger than {max_bytes} bytes")
+            raise ConfigError(f"{problem}: it is larger than {max_bytes} bytes")
         return content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{setting and setting + '='}{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise NotNow(f"{problem}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{problem}: {error}") from error
 
 
 def parse(text: str, path: Path, loader: type[Bounded]) -> object:

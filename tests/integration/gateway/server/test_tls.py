@@ -434,6 +434,17 @@ def test_wrong_new_pairs_change_nothing(gateway: Gateway, authority: Authority, 
     assert len(gateway.events("certificate_refused")) == 5
 
 
+def test_a_pair_that_comes_too_early_counts_when_it_is_valid(
+    gateway: Gateway, authority: Authority, files: Files
+) -> None:
+    """By itself: it is tried again every second, and told at most once (on a slow host it may be valid at once)."""
+    early = authority.issue(days=(8 / 86400, 9))
+    files.key.unlink()
+    files.write(early)
+    wait_until(lambda: serial(gateway) == serial_of(early), "the new certificate")
+    assert len(gateway.events("certificate_refused")) <= 1
+
+
 def test_a_key_that_everybody_can_read_is_told(start_tls: StartTls, files: Files) -> None:
     """With the mode that it should have."""
     files.key.chmod(0o644)
