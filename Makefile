@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import verify status logs report key keys key-rotate key-revoke api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import cache-export cache-import verify status logs report key keys key-rotate key-revoke api-key \
         setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -57,6 +57,10 @@ weights-export: ## Write published weights in parts, for a host without internet
 	@scripts/weights-export '$(MODEL)' '$(DIR)' '$(PART_BYTES)' '$(FROM)'
 weights-import: ## Read such parts, disk by disk, verify and publish them (MODEL=slug DIR=path)
 	@scripts/weights-import '$(MODEL)' '$(DIR)'
+cache-export: ## Write what vLLM compiled for a model to one file, for another node of the same kind (MODEL=slug TO=file)
+	@scripts/cache-export '$(MODEL)' '$(TO)'
+cache-import: ## Start from such a file, which is trusted as the image is (MODEL=slug FROM=file)
+	@scripts/cache-import '$(MODEL)' '$(FROM)'
 verify: ## Load the weights with Transformers and generate a few tokens, without vLLM (MODEL=slug)
 	@scripts/verify $(MODEL)
 logs: ## Follow the logs of a model's worker and jobs (MODEL=slug)
