@@ -27,6 +27,7 @@ from gateway.proxy.record import Recorder
 from gateway.server.cors import Cors
 from gateway.server.host_check import HostCheck
 from gateway.server.listener import Listener
+from gateway.telemetry.audit import audit_of
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
@@ -46,15 +47,16 @@ class Gateway:
         self._upstream = Upstream(settings.connect_timeout_s, settings.pool_idle_s, loop)
         probes = Probes(settings.probe_timeout_s)
         models = load_models(settings, self.fleet.catalog)
+        self._audit = audit = audit_of(settings, log, loop)
         keys, queues = KeyRing(settings.api_keys_file, models), Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
-        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies)
+        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies, audit)
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
-        self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log)
+        self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
         recorder = Recorder(metrics, log, loop)
-        context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder)
+        context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder, audit)
         local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self._admission = Admission(context, keys, cors, host_check, local, preflight)
         self.ops = ops_app(self.fleet, metrics)
@@ -77,11 +79,17 @@ class Gateway:
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        """Close idle connections to workers, and those being opened, after the drain, at the end of `serve`."""
+        """Keep the audit log, if there is one, while `serve` runs. After its drain, at the end, write what is left of
+        that log, and close idle connections to workers, and those being opened."""
+        keeping = asyncio.create_task(self._audit.keep()) if self._audit is not None else None
         try:
             yield
         finally:
             self._upstream.close()
+            if keeping is not None:
+                keeping.cancel()
+            if self._audit is not None:
+                self._audit.close()
 
 
 def host_check_of(settings: Settings) -> HostCheck:

@@ -38,6 +38,11 @@ class KeyRing:
         """Whether no key is needed."""
         return self._path is None
 
+    @property
+    def in_force(self) -> Mapping[str, ApiKey]:
+        """The keys by digest. A new content of the file makes a new mapping, so that two can be compared."""
+        return self._keys
+
     def find(self, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey:
         """Return the accepted key that a request carries, or ANYONE if none is needed. Raises InvalidApiKey. The time
         that this takes tells nothing of a key, since digests are looked up, and nobody can choose a digest."""

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     allowed_hosts: str = ""  # names under which a gateway without keys is served, beside this host's own
     cors_origins: str = ""  # of the web pages that may read answers
     processes: Annotated[int, Field(ge=1, le=64)] = 1
+    state_dir: Path = Path("/var/lib/octet")  # what outlives the gateway
+    audit: Literal["off", "on"] = "off"
+    audit_prompts: bool = False  # also what requests ask
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # that the audit log's files are kept
 
     # which workers there are, and how they are
     cards_dir: Path = Path("/etc/octet/docker")  # one directory per slug
@@ -104,6 +108,7 @@ def load_settings() -> Settings:
     settings = read_settings()
     check_bind_rule(settings)
     check_tls_rule(settings)
+    check_audit_rule(settings)
     return settings
 
 
@@ -132,6 +137,12 @@ def check_tls_rule(settings: Settings) -> None:
     if len(given) == 1:
         (missing,) = files.keys() - given
         raise ConfigError(f"{given[0]} is set without {missing}: set both for TLS, or neither for plain HTTP")
+
+
+def check_audit_rule(settings: Settings) -> None:
+    """Raise ConfigError if prompts are to be in an audit log that is off: somebody counts on them."""
+    if settings.audit_prompts and settings.audit == "off":
+        raise ConfigError("GATEWAY_AUDIT_PROMPTS is set without GATEWAY_AUDIT=on: set both, or neither")
 
 
 def is_loopback(address: str) -> bool:

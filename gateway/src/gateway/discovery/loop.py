@@ -16,6 +16,7 @@ from gateway.discovery.probes import WORKER_PORT, NamesDiffer, OwnLimit, ProbeFa
 from gateway.fleet.fleet import Address, Fleet, Transition
 from gateway.fleet.health import WorkerState
 from gateway.fleet.workers import Worker
+from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.logs import EventLog
 from gateway.upstream.pool import Upstream
 
@@ -31,7 +32,7 @@ class DiscoveryLoop:
 
     def __init__(
         self, settings: Settings, fleet: Fleet,
-        probes: Probes, upstream: Upstream, keys: KeyRing, log: EventLog,
+        probes: Probes, upstream: Upstream, keys: KeyRing, log: EventLog, audit: AuditTrail | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._fleet = fleet
@@ -39,6 +40,7 @@ class DiscoveryLoop:
         self._upstream = upstream
         self._keys = keys
         self._log = log
+        self._audit = audit
         self._static = load_static(settings.workers_file, fleet.catalog)
         self._random = random.Random()  # noqa: S311  # for jitter
         self._is_limited = False
@@ -149,9 +151,12 @@ class DiscoveryLoop:
         fails, log it once: the old keys stay valid."""
         if not self._keys.has_changed():
             return
+        before = self._keys.in_force
         try:
             if await asyncio.to_thread(self._keys.read):
                 self._log.info("keys_read")
+                if self._audit is not None:
+                    self._audit.key_changes(before, self._keys.in_force)
         except ConfigError as error:
             self._report_keys(str(error))
         except Exception as error:  # noqa: BLE001  # boundary of one reload: no memory or thread must not end the gateway

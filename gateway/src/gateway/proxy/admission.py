@@ -53,6 +53,8 @@ class Admission:
         request.limit = self._context.settings.max_body_bytes
         ids = request_ids(request.headers, b"%032x" % self._context.random.getrandbits(128))
         request.handler = handler = ProxyHandler(self._context, request, route, ids)
+        if self._context.audit is not None:
+            handler.client = request.peer()  # which nobody can tell any more once the client has left
         try:
             check_method(request, route)
             handler.key = self._keys.find(request.headers)

@@ -17,6 +17,7 @@ from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
 from gateway.proxy.response_affinity import ResponseAffinity, Search
 from gateway.proxy.retry_budget import RetryBudget
+from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.logs import EventLog
 from gateway.upstream.pool import Upstream
 
@@ -32,6 +33,7 @@ class Context:
     queues: Queues
     log: EventLog
     recorder: Recorder
+    audit: AuditTrail | None = None
     random: Random = field(default_factory=Random)
     affinity: ResponseAffinity = field(default_factory=ResponseAffinity)
     offload: Offload = field(init=False)

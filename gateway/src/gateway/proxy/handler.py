@@ -32,11 +32,13 @@ from gateway.http import headers
 from gateway.http.states import STEPS, Step, changed
 from gateway.proxy.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.proxy.context import Context
+from gateway.proxy.record import milliseconds
 from gateway.proxy.relay import Relay
 from gateway.proxy.response_affinity import Search
 from gateway.proxy.response_filter import Edits, ReasoningNames
 from gateway.proxy.timing import Timing
 from gateway.server.request import ClientRequest
+from gateway.telemetry.audit import AuditTrail, word_of
 from gateway.upstream.connection import StaleConnection
 
 UNKNOWN: Final = "unknown"  # label in metrics and log of a model that no card declares
@@ -49,8 +51,8 @@ MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the 
 class ProxyHandler:
     """Runs one request: it is the `Handler` of the client's request and the `Receiver` of the worker's answer.
     `Admission.prepare` makes it; the client's request owns it. Times are seconds of the event loop's clock. ids: the
-    request's id for the client, and the worker's. key: whose request it is, set by `Admission`. status, ending, code:
-    how it ended, for the record."""
+    request's id for the client, and the worker's. key: whose request it is, set by `Admission`. status, ending, code,
+    param: how it ended, for the record."""
 
     def __init__(
         self, context: Context, request: ClientRequest, route: Route, ids: tuple[bytes, bytes]
@@ -72,6 +74,7 @@ class ProxyHandler:
         self.wants_stream = False
         self.id, self.sent_id = ids
         self.key: ApiKey = ANYONE
+        self.client = ""  # its address, for the audit log
         self.route = route
         self.timing = Timing(request.arrived)
         self.model = UNKNOWN
@@ -81,6 +84,7 @@ class ProxyHandler:
         self.attempts = self.status = 0
         self.ending = "broken"  # in the log: complete, broken, refused or client_gone
         self.code: str | None = None
+        self.param: str | None = None  # what the gateway's own error is about
 
     def _become(self, step: Step) -> None:
         """Enter `step`. Raises InvalidTransition, which means a bug, if it cannot follow the present one."""
@@ -128,6 +132,9 @@ class ProxyHandler:
 
     def _read(self, body: bytes) -> None:
         """Read the decoded body for what the gateway must know, a large one in turns of the loop; then `_route`."""
+        if self._context.audit is not None:
+            form = self.route.kind is Kind.FORM
+            self._context.audit.prompt(self.id, self.sent_id, self.key, body, form=form)
         content_type = headers.get(self._request.headers, b"content-type") or b""
         reading = self._context.reader.begin(body, content_type, self.route, self.key)
         if reading.advance():
@@ -502,7 +509,7 @@ class ProxyHandler:
             return
         self._become(Step.OVER)
         self._release()
-        self.code = error.code
+        self.code, self.param = error.code, error.param
         if self._request.begun:
             self.status = self.relay.status  # and `ending` stays "broken"
             self.relay.break_off(error)
@@ -526,6 +533,22 @@ class ProxyHandler:
             ids=(self.id, self.sent_id), key=self.key, route=self.route.name, model=self.model,
             worker=self.worker, status=self.status, ending=self.ending, code=self.code, attempts=self.attempts,
             queued=self.queued, stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
+        )  # fmt: skip
+
+        if self._context.audit is not None:
+            self._write_audit(self._context.audit)
+
+    def _write_audit(self, audit: AuditTrail) -> None:
+        """Write the request's line in the audit log. Of a model that is not declared it has the name that was sent."""
+        parsed, tokens = self._parsed, self.relay.filter.tokens
+        model = self.model if self.model != UNKNOWN or parsed is None else parsed.model
+        prompt, completion = (None, None) if tokens is None else tokens
+        audit.request(
+            id=self.id.decode(), sent_id=self.sent_id.decode(), client=self.client or None,
+            key=self.key.name or None, route=self.route.name, model=word_of(model),
+            status=self.status, ending=self.ending, code=self.code, param=self.param and word_of(self.param),
+            prompt_tokens=prompt, completion_tokens=completion,
+            duration_ms=milliseconds(self._context.upstream.loop.time() - self.timing.started),
         )  # fmt: skip
 
     def _release(self) -> None:

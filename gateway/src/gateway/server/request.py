@@ -232,6 +232,11 @@ class ClientRequest:
         else:
             handler.fail(refusal)
 
+    def peer(self) -> str:
+        """Return the address from which the client's connection comes, "" if it is gone: a proxy's, if there is one."""
+        address = self._transport.get_extra_info("peername")
+        return str(address[0]) if address else ""
+
     def leave(self) -> None:
         """End the request because the client has left, then tell its handler. `connection_lost` calls it."""
         handler, self.handler = self.handler, None

@@ -1,5 +1,5 @@
-"""A thread that writes log lines to a file descriptor, so that a slow or absent reader never blocks the event loop. The
-lines that wait are bounded. Lines that find no room are dropped and counted; the count is logged once writing goes on.
+"""A thread that writes log lines, so that a slow or absent reader or a slow disk never blocks the event loop. The lines
+that wait are bounded. Lines that find no room are dropped and counted; the count is logged once writing goes on.
 `EventLog` owns a writer and calls `put` in the event loop; the methods that may block run in the thread."""
 
 import os
@@ -12,12 +12,15 @@ from typing import Final
 MAX_BYTES: Final = 4 * 1024 * 1024  # that wait, some ten thousand lines
 CLOSE_S: Final = 2.0  # that the end of the process waits for a reader
 
+Write = Callable[[bytes], None]  # writes all of the bytes, however long that takes; raises OSError
+
 
 class LogWriter:
-    """The writer of one descriptor. `tell` makes the log line that reports how many lines were dropped."""
+    """The writer of one log. `write` writes to where it goes; `tell` makes the line that reports how many lines were
+    dropped."""
 
-    def __init__(self, descriptor: int, tell: Callable[[int], bytes], most_bytes: int = MAX_BYTES) -> None:
-        self._descriptor = descriptor
+    def __init__(self, write: Write, tell: Callable[[int], bytes], most_bytes: int = MAX_BYTES) -> None:
+        self._write = write
         self._tell = tell
         self._most_bytes = most_bytes
         self._change = threading.Condition()  # guards all below but `_thread`, which is for `put`, `close`
@@ -67,7 +70,7 @@ class LogWriter:
     def _write_counted(self, piece: bytes) -> None:
         """Write a piece. If it cannot be written (full disk, closed pipe), count its lines as dropped."""
         try:
-            write(self._descriptor, piece)
+            self._write(piece)
             lost = 0
         except OSError:
             lost = piece.count(b"\n")
@@ -82,7 +85,7 @@ class LogWriter:
         if not untold:
             return
         try:
-            write(self._descriptor, self._tell(untold))
+            self._write(self._tell(untold))
         except OSError:
             return
         with self._change:

@@ -4,11 +4,12 @@ import asyncio
 import time
 import traceback
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 import orjson
 
-from gateway.telemetry.log_writer import LogWriter
+from gateway.telemetry.log_writer import LogWriter, write
 
 STDOUT: Final = 1
 FLUSH_S: Final = 0.02  # for which lines of requests are collected, to wake the writing thread once for many
@@ -20,15 +21,16 @@ def timestamp(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def line_of(moment: str, level: str, event: str, facts: dict[str, object]) -> bytes:
+def line_of(moment: str, level: str, event: str, facts: dict[str, object], logger: str = "gateway") -> bytes:
     """Return an event as a line of JSON. A fact of a type that JSON does not have is written as its `str`."""
-    line = {"ts": moment, "level": level, "logger": "gateway", "event": event, **facts}
+    line = {"ts": moment, "level": level, "logger": logger, "event": event, **facts}
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def dropped_line(count: int) -> bytes:
+def dropped_line(count: int, logger: str = "gateway") -> bytes:
     """Return the log line that reports `count` lines missing before it, for the writer to write itself."""
-    return line_of(timestamp(int(time.time() * 1000)), "warning", "log_lines_dropped", {"lines": count})
+    moment = timestamp(int(time.time() * 1000))
+    return line_of(moment, "warning", "log_lines_dropped", {"lines": count}, logger)
 
 
 class Out(Protocol):
@@ -46,10 +48,12 @@ class Out(Protocol):
 class EventLog:
     """Writes events as JSON lines. `event` is a fixed word, the other fields are its facts; bodies and keys are never
     logged. Lines of requests are collected for at most FLUSH_S seconds and written together; any other line is written
-    at once, after those that wait. out: None for standard output. One per process; all parts get it."""
+    at once, after those that wait. out: None for standard output; logger: the name of the log in its lines. One per
+    process, which all parts get; `AuditTrail` has one of its own."""
 
-    def __init__(self, out: Out | None = None) -> None:
-        self._out: Out = LogWriter(STDOUT, dropped_line) if out is None else out
+    def __init__(self, out: Out | None = None, logger: str = "gateway") -> None:
+        self._logger = logger
+        self._out: Out = LogWriter(partial(write, STDOUT), dropped_line) if out is None else out
         self._lines: list[bytes] = []
         self._last, self._timestamp = 0, ""  # milliseconds: the second half is worked out once for each
 
@@ -101,4 +105,4 @@ class EventLog:
         milliseconds = int(time.time() * 1000)
         if milliseconds != self._last:  # its text is made once per millisecond
             self._last, self._timestamp = milliseconds, timestamp(milliseconds)
-        self._lines.append(line_of(self._timestamp, level, event, facts))
+        self._lines.append(line_of(self._timestamp, level, event, facts, self._logger))

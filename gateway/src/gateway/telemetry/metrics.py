@@ -14,6 +14,7 @@ from gateway import __version__
 from gateway.body.budget import BodyBudget
 from gateway.fleet.fleet import Fleet, ModelState
 from gateway.fleet.health import WorkerState
+from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.prometheus_text import Family, counter, gauge, histogram
 
@@ -85,7 +86,10 @@ class Use:
 class Metrics:
     """What the data path counts: plain numbers, so that a request costs a few additions. A scrape makes them text."""
 
-    def __init__(self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget) -> None:
+    def __init__(
+        self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget,
+        audit: AuditTrail | None = None,
+    ) -> None:  # fmt: skip
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._uses: dict[tuple[str, str], Use] = {}
@@ -96,6 +100,7 @@ class Metrics:
         self._queues = queues
         self._log = log
         self._bodies = bodies
+        self._audit = audit
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
@@ -163,6 +168,9 @@ class Metrics:
         yield counter("gateway_retries", what, samples=[((), self._retries)])
         what = "Log lines that could not be written."
         yield counter("gateway_log_lines_dropped", what, samples=[((), self._log.dropped)])
+        what = "Lines of the audit log that could not be written."
+        dropped = 0 if self._audit is None else self._audit.dropped
+        yield counter("gateway_audit_lines_dropped", what, samples=[((), dropped)])
         what = "Requests that wait for a worker."
         yield gauge("gateway_queue_length", what, ["model"], [((one,), queues.length(one)) for one in models])
         what = "Seconds that the first request in line has waited for a worker."

@@ -5,12 +5,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from select import PIPE_BUF
 
 import pytest
 
-from gateway.telemetry.log_writer import LogWriter, pieces
+from gateway.telemetry.log_writer import LogWriter, pieces, write
 
 WAIT_S = 40.0
 
@@ -60,7 +61,7 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 def test_lines_go_out_whole_and_in_order(pipe: Pipe) -> None:
     """However they are handed over; the end waits for the last of them."""
-    writer, lines = LogWriter(pipe.end, tell), numbered(1000)
+    writer, lines = LogWriter(partial(write, pipe.end), tell), numbered(1000)
     pipe.read()
     for at in range(0, 1000, 7):
         writer.put(lines[at : at + 7])
@@ -71,7 +72,7 @@ def test_lines_go_out_whole_and_in_order(pipe: Pipe) -> None:
 
 def test_nobody_reads(pipe: Pipe) -> None:
     """Handing over never blocks; what has no room is dropped and counted, and told once somebody reads."""
-    writer, lines = LogWriter(pipe.end, tell, most_bytes=40_000), numbered(1000)
+    writer, lines = LogWriter(partial(write, pipe.end), tell, most_bytes=40_000), numbered(1000)
     start = time.monotonic()
     for line in lines:
         writer.put([line])
@@ -88,7 +89,7 @@ def test_nobody_reads(pipe: Pipe) -> None:
 
 def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
     """Lines behind the gap come behind the line that tells of it."""
-    writer = LogWriter(pipe.end, tell, most_bytes=40_000)
+    writer = LogWriter(partial(write, pipe.end), tell, most_bytes=40_000)
     writer.put(numbered(150))
     writer.put(numbered(100))
     pipe.read()
@@ -105,7 +106,7 @@ def test_writing_goes_on_after_a_gap(pipe: Pipe) -> None:
 
 def test_the_end_is_not_held_up_for_ever(pipe: Pipe) -> None:
     """By a reader that never comes."""
-    writer = LogWriter(pipe.end, tell)
+    writer = LogWriter(partial(write, pipe.end), tell)
     writer.put(numbered(1000))
     start = time.monotonic()
     writer.close(0.05)
@@ -118,7 +119,7 @@ def test_the_end_is_not_held_up_for_ever(pipe: Pipe) -> None:
 def test_lines_that_cannot_be_written_are_counted() -> None:
     """A full disk costs lines, and nothing else."""
     with Path("/dev/full").open("wb") as full:
-        writer = LogWriter(full.fileno(), tell)
+        writer = LogWriter(partial(write, full.fileno()), tell)
         writer.put(numbered(100))
         writer.close(WAIT_S)
     assert writer.dropped == 100
@@ -127,7 +128,7 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
 def test_a_descriptor_that_does_not_block(pipe: Pipe) -> None:
     """Whoever shares it may have made it so: all is written even then."""
     os.set_blocking(pipe.end, False)
-    writer, lines = LogWriter(pipe.end, tell), numbered(300)
+    writer, lines = LogWriter(partial(write, pipe.end), tell), numbered(300)
     writer.put(lines)
     pipe.read()
     writer.close(WAIT_S)
