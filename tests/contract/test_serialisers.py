@@ -90,7 +90,7 @@ def test_a_document(writer: str, names: ReasoningNames) -> None:
     whole = WRITERS[writer](Answer(choices=[Choice(message=message, finish_reason="stop")], usage=USAGE))
     reading = DocumentFilter(Edits(names))
     made = json.loads(through(reading, whole))["choices"][0]["message"]
-    assert reading.tokens == (7, 3)
+    assert reading.tokens == (7, 3, 5)
     wanted = {"reasoning", "reasoning_content"} if names is ReasoningNames.BOTH else {names.value} - {"none"}
     assert {name: made[name] for name in made if name.startswith("reasoning")} == dict.fromkeys(
         wanted, "why\n"
@@ -108,7 +108,7 @@ def test_a_stream(writer: str) -> None:
     ]
     reading = StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH, hide_usage=True))
     made = through(reading, *events, END).removesuffix(END).split(b"\n\n")[:-1]
-    assert reading.tokens == (7, 3)
+    assert reading.tokens == (7, 3, 5)
     deltas = [json.loads(event[6:])["choices"][0]["delta"] for event in made]
     assert [delta.get("content") for delta in deltas] == [None, None, TEXT]
     assert deltas[1]["reasoning"] == deltas[1]["reasoning_content"] == "why"
@@ -119,4 +119,4 @@ def test_a_chunk_without_the_words_passes_untouched(writer: str) -> None:
     """Nothing is looked for in it but the words themselves."""
     chunk = b"data: " + WRITERS[writer](Answer(choices=[Choice(delta=Message(content="x"))])) + b"\n\n\r\n"
     if b'"usage"' not in chunk and b'"reasoning"' not in chunk:
-        assert StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH)).passes(chunk)
+        assert StreamFilter((b"data: [DONE]",), Edits(ReasoningNames.BOTH)).pass_on(chunk) == chunk

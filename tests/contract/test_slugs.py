@@ -99,6 +99,12 @@ def test_each_engine_takes_requests_by_priority(slug: Path) -> None:
     assert serve(slug)["scheduling-policy"] == "priority"
 
 
+@each_slug
+def test_each_engine_tells_cached_tokens(slug: Path) -> None:
+    """The usage record has a column for them; without this option vLLM 0.32 leaves them out."""
+    assert serve(slug)["enable-prompt-tokens-details"] is True
+
+
 @each_gpu_slug
 def test_the_first_declared_layout_is_served(slug: Path) -> None:
     """serve.yaml spreads the model over all of the slug's GPUs as the card's first layout says."""

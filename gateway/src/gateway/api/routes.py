@@ -24,7 +24,8 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Route:
     """One row. `target`: the path at the worker, b"" if the same; `also`: other paths under which vLLM serves it;
-    `ends`: lines of which a complete stream has one, in its last event."""
+    `ends`: lines of which a complete stream has one, in its last event; `brings_text`: what an event of a stream has
+    that brings text, where the worker tells no usage with it."""
 
     name: str
     path: bytes
@@ -35,6 +36,7 @@ class Route:
     kind: Kind = Kind.JSON
     dialect: Dialect = Dialect.OPENAI
     ends: tuple[bytes, ...] = (b"data: [DONE]",)
+    brings_text: bytes = b""
     asks_usage: bool = False  # a stream tells its tokens only if `stream_options` asks
     reasons: bool = False  # its answers have a field `reasoning`
     stores: bool = False  # its answers have an id that later requests name
@@ -53,17 +55,20 @@ RESPONSE_ENDS = (
     b"event: response.failed",
     ERROR,
 )
+CHOICES = b'"choices":[{'
 TABLE = (
-    Route("chat_completions", b"/v1/chat/completions", "A chat", streams=True, asks_usage=True, reasons=True),
-    Route("completions", b"/v1/completions", "The continuation of a text", streams=True, asks_usage=True),
+    Route("chat_completions", b"/v1/chat/completions", "A chat", streams=True, asks_usage=True, reasons=True,
+          brings_text=CHOICES),
+    Route("completions", b"/v1/completions", "The continuation of a text", streams=True, asks_usage=True,
+          brings_text=CHOICES),
     Route("responses", b"/v1/responses", "A response", dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, stores=True,
-          streams=True),
+          streams=True, brings_text=b".delta\n"),
     Route("response", b"/v1/responses/{id}", "A stored response", b"GET", kind=Kind.STORED,
           dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, streams=True),
     Route("response_cancel", b"/v1/responses/{id}/cancel", "Ends a response that is being made", kind=Kind.STORED,
           dialect=Dialect.RESPONSES),
     Route("messages", b"/v1/messages", "A message, as Anthropic's clients ask for one", dialect=Dialect.ANTHROPIC,
-          ends=(b"event: message_stop", ERROR), streams=True),
+          ends=(b"event: message_stop", ERROR), streams=True, brings_text=b"content_block_delta\n"),
     Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
     Route("embeddings", b"/v1/embeddings", "Embeddings of texts"),
     Route("rerank", b"/v1/rerank", "Documents in the order of their relevance", also=(b"/rerank", b"/v2/rerank")),

@@ -16,6 +16,7 @@ NOTED: Final = (
     "stream_options",
     "stream_options.include_usage",
     "stream_options.continuous_usage_stats",
+    "n",
     "previous_response_id",
     "user",
 )

@@ -37,28 +37,32 @@ OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
 USED: Final = frozenset(name for name in NOTED if "." not in name)  # top-level members that are read
 MAX_USED_BYTES: Final = 1 << 20  # of one such member
 MAX_OPTIONS_BYTES: Final = 4096  # of `stream_options`, which is parsed at once
-NEEDS_SCAN: Final = USED - {"model", "stream"}  # a small body with one of these is scanned too
+NEEDS_SCAN: Final = USED - {"model", "stream", "n"}  # a small body with one of these is scanned too
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
+ASK_IN_EACH_CHUNK: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
+CONTINUOUS_NAME: Final = "continuous_usage_stats"
 MAX_COPIED_BYTES: Final = 1 << 20  # of a changed body that is joined; joining 50 MiB would take 60 ms
 Fields = dict[str, object]
 
 
 class ParsedBody:
     """A body that was read, as it will be sent. fields: the members that the gateway reads; hides_usage: remove the
-    usage from the answer, since only the gateway asked for it; alias: the one that the client named; addresses: of
-    media for a worker to fetch; parts: the body as it is sent, `size` bytes; body: the same in one piece, but without
-    the gateway's changes if it is large."""
+    usage at a stream's end, since only the gateway asked for it; cuts_usage: likewise the usage in each chunk; alias:
+    the one that the client named; addresses: of media for a worker to fetch; parts: the body as it is sent, `size`
+    bytes; body: the same in one piece, but without the gateway's changes if it is large."""
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
         alias: Alias | None = None, addresses: Collection[str] = (), parts: Parts | None = None,
+        cuts_usage: bool = False,
     ) -> None:  # fmt: skip
         self.model = model
         self.body = body
         self.fields = fields
         self.stream = stream
         self.hides_usage = hides_usage
+        self.cuts_usage = cuts_usage
         self.alias = alias
         self.addresses = addresses
         self.parts: Parts = [body] if parts is None else parts
@@ -77,12 +81,19 @@ class BodyReading(Protocol):
 
 class BodyReader:
     """Makes the reading of each body; one per process. most_text: bytes of a body without images or sound; policy:
-    which fields are taken."""
+    which fields are taken; sparing: models whose workers are asked for usage at a stream's end only."""
 
-    def __init__(self, aliases: Mapping[str, Alias], most_text: int, policy: FieldPolicy) -> None:
+    def __init__(
+        self,
+        aliases: Mapping[str, Alias],
+        most_text: int,
+        policy: FieldPolicy,
+        sparing: Collection[str] = frozenset(),
+    ) -> None:
         self.aliases = aliases
         self.most_text = most_text
         self.policy = policy
+        self._sparing = sparing
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
         self._members: dict[tuple[str, bool], Member] = {}  # by route and whether parts are looked into
 
@@ -99,6 +110,10 @@ class BodyReader:
         """Return the alias of the name `model`; None if there is none that `key` may use."""
         alias = self.aliases.get(model)
         return alias if alias is not None and key.may_use(model) else None
+
+    def meters(self, model: str, key: ApiKey) -> bool:
+        """Return whether to ask for usage in each chunk: what a key used is counted, of an aborted stream too."""
+        return key.name != "" and model not in self._sparing
 
     def members(self, route: str, parts: bool) -> Member:
         """Return the tree of members to scan for, which is made once per route. parts: look into content parts too."""
@@ -168,7 +183,7 @@ class JsonReading:
             return self._check.advance()
         if self._scan is None:
             if len(self._body) <= SMALL_BYTES:
-                self._small = read_small(self._body, self._route, self._reader.aliases, self._policy)
+                self._small = read_small(self._body, self._route, self._reader, self._key, self._policy)
                 if self._small is not None:
                     return True
             self._prescan()
@@ -222,19 +237,22 @@ class JsonReading:
             fields.update(changes)
             model = alias.model
         stream = fields.get("stream") is True
-        hides_usage = stream and self._route.asks_usage and not wants_usage(fields)
-        if hides_usage:
-            splices += usage_splices(fields, scan)
+        asks = stream and self._route.asks_usage
+        hides_usage = asks and not wants_usage(fields)
+        in_each = asks and self._reader.meters(model, self._key)
+        if hides_usage or in_each:
+            splices += usage_splices(fields, scan, in_each=in_each)
+        cuts_usage = in_each and (hides_usage or not wants_usage(fields, CONTINUOUS_NAME))
         body, parts = self._body, None
         if splices and len(body) > MAX_COPIED_BYTES:
             parts = spliced(body, splices)
         elif splices:
             body = b"".join(spliced(body, splices))
-        return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts)
+        return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts, cuts_usage)
 
 
 def read_small(
-    body: bytes, route: Route, aliases: Mapping[str, Alias], policy: RoutePolicy
+    body: bytes, route: Route, reader: BodyReader, key: ApiKey, policy: RoutePolicy
 ) -> ParsedBody | None:
     """Parse a small body, asking for a stream's usage; None if it needs the scan: media, options, alias or faults."""
     if BACKSLASH in body and ESCAPE_MARK in body:
@@ -252,7 +270,7 @@ def read_small(
     if (
         not isinstance(model, str)
         or not model
-        or model in aliases
+        or model in reader.aliases
         or not is_fine(policy, fields, names, body)
     ):
         return None
@@ -262,7 +280,9 @@ def read_small(
     if not stream or not route.asks_usage:
         return ParsedBody(model, body, fields, stream)
     start = body.index(b"{") + 1
-    return ParsedBody(model, body[:start] + ASK_FOR_USAGE + body[start:], fields, True, True)
+    in_each = reader.meters(model, key)
+    asking = ASK_IN_EACH_CHUNK if in_each else ASK_FOR_USAGE
+    return ParsedBody(model, body[:start] + asking + body[start:], fields, True, True, cuts_usage=in_each)
 
 
 def may_be_deep(body: bytes) -> bool:
@@ -356,30 +376,40 @@ def splice_of(name: str, value: bytes, scan: JsonScan) -> Splice:
     return start, start, b"%b:%b," % (json_of(name), value)
 
 
-def wants_usage(fields: Fields) -> bool:
+def wants_usage(fields: Fields, name: str = "include_usage") -> bool:
     """Whether the client itself asks for a stream's usage; else the gateway does, and removes it from the answer."""
     options = fields.get("stream_options")
-    return isinstance(options, dict) and options.get("include_usage") is True
+    return isinstance(options, dict) and options.get(name) is True
 
 
-def usage_splices(fields: Fields, scan: JsonScan) -> list[Splice]:
-    """Return splices that ask for usage, at the stream's end only; none for options of a wrong type: vLLM refuses."""
+def usage_splices(fields: Fields, scan: JsonScan, *, in_each: bool) -> list[Splice]:
+    """Return splices that ask for usage, at the stream's end only or in each chunk; none for options of a wrong type:
+    vLLM refuses them. What the client asks for itself stays as it wrote it."""
     options = fields.get("stream_options")
+    asking = ASK_IN_EACH_CHUNK if in_each else ASK_FOR_USAGE
     if "stream_options" not in fields:
         start = scan.text.index(b"{") + 1
-        return [(start, start, ASK_FOR_USAGE)]
+        return [(start, start, asking)]
     if options is None:
-        return [splice_of("stream_options", b'{"include_usage":true}', scan)]
+        return [splice_of("stream_options", asking.removeprefix(b'"stream_options":')[:-1], scan)]
     if not isinstance(options, dict):
         return []
-    splices = []
-    if USAGE in scan.spans:
-        splices.append(splice_of(USAGE, b"true", scan))
-    else:
-        start = scan.spans["stream_options"][0] + 1
-        splices.append((start, start, b'"include_usage":true' + (b"," if options else b"")))
-    if options.get("continuous_usage_stats"):
+    splices, added = [], []
+    if options.get("include_usage") is not True:
+        if USAGE in scan.spans:
+            splices.append(splice_of(USAGE, b"true", scan))
+        else:
+            added.append(b'"include_usage":true')
+    if in_each and options.get(CONTINUOUS_NAME) is not True:
+        if CONTINUOUS in scan.spans:
+            splices.append(splice_of(CONTINUOUS, b"true", scan))
+        else:
+            added.append(b'"continuous_usage_stats":true')
+    elif not in_each and options.get(CONTINUOUS_NAME):
         splices.append(splice_of(CONTINUOUS, b"false", scan))
+    if added:
+        start = scan.spans["stream_options"][0] + 1
+        splices.append((start, start, b",".join(added) + (b"," if options else b"")))
     return splices
 
 

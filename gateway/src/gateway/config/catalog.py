@@ -14,6 +14,12 @@ from gateway.config import yaml_file
 
 SUSPECT_S, DOWN_S = 60.0, 180.0  # without progress, where a card says nothing else
 MAX_PROGRESS_S = 10**9  # of these two: keeps out YAML's .inf and typing errors
+# Reasoning parsers with which vLLM 0.32, asked for usage in each chunk, counts the reasoning among all tokens so far
+# each time: a long answer would take it a millisecond a chunk.
+COUNTING_ANEW = frozenset({
+    "cohere_command3", "cohere_command4", "deepseek_r1", "deepseek_v3", "ernie45", "holo2", "hy_v3", "hy_v4", "inkling",
+    "kimi_k3", "minimax_m3", "step3",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,11 @@ class Card:
     context: int | None = None  # tokens that are served, if the card says so
     images_per_prompt: int | None = None
     parsers: Mapping[str, str] = field(default_factory=dict, hash=False)  # of `reasoning` and `tools`
+
+    @property
+    def counts_anew(self) -> bool:
+        """Return whether its workers are not to be asked for usage in each chunk of a stream (COUNTING_ANEW)."""
+        return self.parsers.get("reasoning") in COUNTING_ANEW
 
     @property
     def owner(self) -> str:
@@ -67,6 +78,13 @@ class Catalog:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.by_name)
+
+    @property
+    def counting_anew(self) -> frozenset[str]:
+        """Return the models of which a worker is not to be asked for usage in each chunk (`Card.counts_anew`)."""
+        return frozenset(
+            name for name, cards in self.by_name.items() if any(card.counts_anew for card in cards)
+        )
 
 
 def load_catalog(directory: Path) -> Catalog:

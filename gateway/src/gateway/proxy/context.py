@@ -46,7 +46,8 @@ class Context:
         self.offload = Offload(self.upstream.loop)
         self.turns = Turns(self.upstream.loop)
         policy = FieldPolicy(Mode(self.settings.field_policy), self.settings.allowed_fields.split())
-        self.reader = BodyReader(self.models.aliases, self.settings.max_text_bytes, policy)
+        sparing = self.fleet.catalog.counting_anew
+        self.reader = BodyReader(self.models.aliases, self.settings.max_text_bytes, policy, sparing)
         options = self.models.options.items()
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
         self.retry_budgets = {model: RetryBudget() for model in self.models.options}

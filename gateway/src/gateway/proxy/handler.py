@@ -37,6 +37,7 @@ from gateway.proxy.relay import Relay
 from gateway.proxy.response_affinity import Search
 from gateway.proxy.response_filter import Edits, ReasoningNames
 from gateway.proxy.timing import Timing
+from gateway.proxy.token_usage import Meter
 from gateway.server.request import ClientRequest
 from gateway.telemetry.audit import AuditTrail, word_of
 from gateway.upstream.connection import StaleConnection
@@ -71,6 +72,8 @@ class ProxyHandler:
         self._search: Search | None = None  # for the worker of the stored response that it names
         self._may_retry_elsewhere = True  # until it has gone to a second worker
         self._hides_usage = False  # the gateway alone asked for the stream's usage, so the client gets none
+        self._cuts_usage = False  # likewise for the usage in each chunk
+        self._meter: Meter | None = None  # of the usage, for a request with a key
         self.wants_stream = False
         self.id, self.sent_id = ids
         self.key: ApiKey = ANYONE
@@ -160,7 +163,10 @@ class ProxyHandler:
     def _route(self, parsed: ParsedBody) -> None:
         """Go on with the body that was read: look the model up, or find the worker of a stored response. Its path has
         an id (`or` is for mypy): the route was found by it."""
-        self._parsed, self._hides_usage = parsed, parsed.hides_usage
+        self._parsed, self._hides_usage, self._cuts_usage = parsed, parsed.hides_usage, parsed.cuts_usage
+        if self.key.name:
+            n = parsed.fields.get("n")
+            self._meter = Meter(n if isinstance(n, int) else 1, self.route.brings_text)
         self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
             self._send_to_holder(stored_id(self.route, self._request.path) or b"", None)
@@ -309,7 +315,8 @@ class ProxyHandler:
         self.timing.heard = self._context.upstream.loop.time()
         self._become(Step.ANSWERED)
         self._release_body()
-        if not self.relay.open(exchange, worker, Edits(self._names, self._hides_usage), alone=alone):
+        edits = Edits(self._names, self._hides_usage, self._cuts_usage, self._meter)
+        if not self.relay.open(exchange, worker, edits, alone=alone):
             self.fail(BadWorkerResponse(f"The worker answered with status {exchange.status} and no stream"))
 
     def _release_body(self) -> None:

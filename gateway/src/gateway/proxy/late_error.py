@@ -25,8 +25,8 @@ class LateError:
         self._dialect = dialect
         self._body = b""
 
-    def passes(self, framed: bytes) -> bool:
-        return False  # `feed` must see each piece
+    def pass_on(self, framed: bytes) -> bytes:
+        return b""  # `feed` must see each piece
 
     def feed(self, data: bytes) -> bytes:
         """Hold the piece back; drop it if MAX_HELD_BYTES are held already."""

@@ -4,8 +4,8 @@ import asyncio
 
 from gateway.config.api_keys import ApiKey
 from gateway.fleet.workers import Worker
-from gateway.proxy.response_filter import Tokens
 from gateway.proxy.timing import Timing
+from gateway.proxy.token_usage import Tokens
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 
@@ -42,9 +42,9 @@ class Recorder:
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
         if stream and (gap := timing.between_pieces()) is not None:
             traffic.between_chunks.add(gap)
-        prompt = completion = None
+        prompt = completion = cached = None
         if tokens is not None:
-            prompt, completion = tokens
+            prompt, completion, cached = tokens
             traffic.prompt_tokens += prompt
             traffic.completion_tokens += completion
         if key.label:
@@ -59,7 +59,7 @@ class Recorder:
             slug=worker and worker.slug, worker=worker and worker.address,
             status=status, ending=ending, code=code, attempts=attempts, queue_ms=milliseconds(queued),
             stream=stream, ttfb_ms=first_byte and milliseconds(first_byte), duration_ms=milliseconds(seconds),
-            prompt_tokens=prompt, completion_tokens=completion,
+            prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached,
         )  # fmt: skip
 
 

@@ -71,10 +71,11 @@ class Relay:
         return filter_for(kind, self._route.ends, edits)
 
     def chunk(self, framed: bytes) -> None:
-        """Send one whole chunk: as it is, frame included, if nothing in it is to be read or changed, which is cheap."""
+        """Send one whole chunk: with its frame, if the filter can pass it so, which is cheap."""
         request = self._request
-        if request.chunked and self._learning is None and self.filter.passes(framed):
-            request.write_framed(framed)
+        passed = self.filter.pass_on(framed) if request.chunked and self._learning is None else b""
+        if passed:
+            request.write_framed(passed)
         else:
             self.payload(framed[framed.index(b"\r\n") + 2 : -2])
 

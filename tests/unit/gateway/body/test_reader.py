@@ -12,7 +12,17 @@ from gateway.api.errors import InvalidRequest, RequestTooLarge
 from gateway.api.routes import Route, Routes
 from gateway.body.json_scan import MAX_CONTAINERS, MAX_DEPTH
 from gateway.body.members import PARTS, addresses_of
-from gateway.body.reader import MEDIA_MARKS, NAMES, SMALL_BYTES, BodyReader, ParsedBody, remote_media
+from gateway.body.reader import (
+    ASK_FOR_USAGE,
+    ASK_IN_EACH_CHUNK,
+    MEDIA_MARKS,
+    NAMES,
+    SMALL_BYTES,
+    BodyReader,
+    ParsedBody,
+    remote_media,
+)
+from gateway.config.api_keys import ApiKey
 from gateway.config.model_options import Alias
 from tests.reading import ANY_FIELD, read
 
@@ -90,6 +100,55 @@ def test_whose_usage_it_is(options: object, sent: object, hides: bool) -> None:
     """Who asked for it gets it; nonsense is left to the worker's own words."""
     found = parsed({"model": "m", "stream": True, "stream_options": options})
     assert (json.loads(found.body)["stream_options"], found.hides_usage) == (sent, hides)
+
+
+EACH = {"include_usage": True, "continuous_usage_stats": True}
+NAMED = ApiKey("team-a")
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "hides", "cuts"),
+    [
+        ({"include_usage": True}, EACH, False, True),
+        ({"include_usage": False}, EACH, True, True),
+        ({}, EACH, True, True),
+        ({"x": 1}, EACH | {"x": 1}, True, True),
+        ({"continuous_usage_stats": True}, EACH, True, True),
+        ({"continuous_usage_stats": False, "include_usage": True}, EACH, False, True),
+        (EACH, EACH, False, False),
+        (None, EACH, True, True),
+        ("nonsense", "nonsense", True, True),
+    ],
+)
+def test_a_key_is_asked_for_in_each_chunk(options: object, sent: object, hides: bool, cuts: bool) -> None:
+    """So that an aborted stream is counted too; what the client asked for itself is not taken away."""
+    body = {"model": "m", "stream": True, "stream_options": options}
+    found = whole(READER, json.dumps(body).encode(), NAMED)
+    assert (json.loads(found.body)["stream_options"], found.hides_usage, found.cuts_usage) == (
+        sent,
+        hides,
+        cuts,
+    )
+
+
+def test_how_a_small_body_of_a_key_is_changed() -> None:
+    """By one member before all others, and `n` needs no scan; the model may be one whose worker would count anew."""
+    body = b'{"model":"m","n":3,"stream":true}'
+    found = whole(READER, body, NAMED)
+    assert found.body == b"{" + ASK_IN_EACH_CHUNK + body[1:]
+    assert (found.hides_usage, found.cuts_usage, found.fields["n"]) == (True, True, 3)
+    spared = whole(BodyReader({}, MIB, ANY_FIELD, {"m"}), body, NAMED)
+    assert spared.body == b"{" + ASK_FOR_USAGE + body[1:]
+    assert (spared.hides_usage, spared.cuts_usage) == (True, False)
+    plain = whole(READER, b'{"model":"m","stream":false}', NAMED)
+    assert (plain.body, plain.cuts_usage) == (b'{"model":"m","stream":false}', False)
+
+
+def whole(reader: BodyReader, body: bytes, key: ApiKey) -> ParsedBody:
+    reading = reader.begin(body, b"application/json", CHAT, key)
+    while not reading.advance():
+        pass
+    return reading.parsed()
 
 
 def nested(levels: int) -> dict[str, object]:

@@ -127,14 +127,14 @@ def test_the_usage_that_was_asked_for_is_read_and_hidden(cuts: list[int]) -> Non
     edges = [0, *sorted(cuts), len(stream)]
     fed = [reading.feed(stream[start:end]) for start, end in pairwise(edges)]
     assert b"".join(fed) + reading.rest() == EVENT + END
-    assert (reading.tokens, reading.whole) == ((3, 4), True)
+    assert (reading.tokens, reading.whole) == ((3, 4, 1), True)
 
 
 def test_the_usage_of_a_client_that_asked_stays() -> None:
     """It is read, and passes."""
     reading = StreamFilter(DONE, PLAIN)
     assert reading.feed(EVENT + LAST + END) == EVENT + LAST + END
-    assert reading.tokens == (3, 4)
+    assert reading.tokens == (3, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_the_usage_of_a_client_that_asked_stays() -> None:
 def test_what_passes_with_its_frame(framed: bytes, passes: bool) -> None:
     """Whole events in which there is nothing to read or to change, and nothing is held before them."""
     reading = StreamFilter(DONE, BOTH)
-    assert reading.passes(framed) is passes
+    assert bool(reading.pass_on(framed)) is passes
     reading.feed(b"data: half")
-    assert reading.passes(framed) is False
+    assert reading.pass_on(framed) == b""
 
 
 @pytest.mark.parametrize(
@@ -222,11 +222,11 @@ def test_no_bytes_break_the_count(data: bytes) -> None:
 
 def test_other_names_of_the_same_count() -> None:
     """Anthropic's and OpenAI's newer API tell input and output; embeddings have no output."""
-    assert tokens_in(b'{"usage":{"input_tokens":5,"output_tokens":6}}') == (5, 6)
-    assert tokens_in(b'{"usage":{"prompt_tokens":5,"total_tokens":5}}') == (5, 0)
+    assert tokens_in(b'{"usage":{"input_tokens":5,"output_tokens":6}}') == (5, 6, 0)
+    assert tokens_in(b'{"usage":{"prompt_tokens":5,"total_tokens":5}}') == (5, 0, 0)
     assert tokens_in(b'{"usage":{"prompt_tokens":"x"}}') is None
 
 
 def test_an_error_is_not_read() -> None:
     """Its bytes pass, with their frame or without."""
-    assert (PassThrough().passes(b"x"), PassThrough().feed(b"x"), PassThrough().rest()) == (True, b"x", b"")
+    assert (PassThrough().pass_on(b"x"), PassThrough().feed(b"x"), PassThrough().rest()) == (b"x", b"x", b"")
