@@ -549,7 +549,7 @@ class ProxyHandler:
         """Write the request's line in the audit log. Of a model that is not declared it has the name that was sent."""
         parsed, tokens = self._parsed, self.relay.filter.tokens
         model = self.model if self.model != UNKNOWN or parsed is None else parsed.model
-        prompt, completion = (None, None) if tokens is None else tokens
+        prompt, completion = (None, None) if tokens is None else tokens[:2]
         audit.request(
             id=self.id.decode(), sent_id=self.sent_id.decode(), client=self.client or None,
             key=self.key.name or None, route=self.route.name, model=word_of(model),
