@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import cache-export cache-import verify status logs report key keys key-rotate key-revoke api-key \
-        setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput tune bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -122,6 +122,8 @@ bench: setup ## Run vLLM's load generator on a running model, directly and throu
 	@scripts/bench '$(MODEL)' $(BENCH)
 bench-throughput: ## Measure a model's engine without a server (MODEL=slug, not running; BENCH: options)
 	@scripts/bench-throughput '$(MODEL)' $(BENCH)
+tune: setup ## Look for values of serve.yaml that do better on this host (MODEL=slug, not running; TTFT_MS= TPOT_MS=, else most tokens/s; LOSSY=1; TUNE='--help')
+	@PYTHONPATH=docker $(PYTHON) -m bench.tune '$(MODEL)' --ttft-ms '$(TTFT_MS)' --tpot-ms '$(TPOT_MS)' --lossy '$(LOSSY)' $(TUNE)
 bench-gateway: setup ## Measure what a request and a chunk cost the gateway and its peers (BENCH='--help': parts of it)
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.gateway --max-us-per-request 90 --max-us-per-chunk 30 --json out/bench-gateway.json $(BENCH)
