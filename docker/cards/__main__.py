@@ -2,7 +2,8 @@
 
     python3 -m cards show SLUG                     prints a card for people
     python3 -m cards check SLUG [NAME=VALUE ...]   can SLUG run with these? TP, EP (0 or 1), GPUS, GPU_MEMORY_GB
-    python3 -m cards host SLUG                     can SLUG run on this host? asks nvidia-smi and the weights volume
+    python3 -m cards host SLUG                     can SLUG run on this host? asks nvidia-smi, memory and weights volume
+                      [--kv-offload-gib=GIB]       with so much KV cache in the host's memory, instead of serve.yaml's
 
 Exit codes: 0 yes · 1 the combination is refused · 2 bad input or a wrong card · 3 the host does not fit.
 """
@@ -14,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cards import card, describe, host, preflight, validation, volume
+from cards import card, describe, host, memory, preflight, validation, volume
 from cards.card import Card
 from cards.facts import CardError
-from cards.host import HostError
-from cards.request import LayoutRequest, setting
+from cards.host import Gpu, HostError
+from cards.request import LayoutRequest, gibibytes, setting
 
 _REFUSED, _BAD_INPUT, _HOST = 1, 2, 3  # exit codes
 
@@ -50,9 +51,11 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, default=Path("/weights"), help="the weights volume")
     parser.add_argument("--slots", type=Path, default=Path("/gpu-slots"), help="the volume of GPU slots")
+    parser.add_argument("--meminfo", type=Path, default=Path("/proc/meminfo"), help="the host's memory")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("show", "check", "host"):
         verbs.add_parser(verb).add_argument("slug")
+    verbs.choices["host"].add_argument("--kv-offload-gib", type=gibibytes, metavar="GIB")
     verbs.choices["check"].add_argument("settings", nargs="*", type=setting, metavar="NAME=VALUE")
     return parser
 
@@ -79,11 +82,21 @@ def _host(asked: argparse.Namespace, found: Card) -> int:
 
 
 def _gpu_problems(asked: argparse.Namespace, found: Card) -> list[str]:
-    """Return what is wrong with the host's GPUs, or why they cannot be examined; nothing for a slug on the CPU."""
+    """Return what is wrong with the host's GPUs, and with its memory if KV cache is kept there, or why they cannot be
+    examined; nothing for a slug on the CPU."""
+    if found.gpus is None:
+        return []
     try:
-        return list(preflight.of_gpus(found, host.gpus(asked.slots))) if found.gpus else []
+        seen = host.gpus(asked.slots)
+        return [*preflight.of_gpus(found, seen), *_memory_problems(asked, found, seen)]
     except HostError as error:
         return [str(error)]
+
+
+def _memory_problems(asked: argparse.Namespace, found: Card, seen: Sequence[Gpu]) -> list[str]:
+    """Return that the host's memory is too small for the KV cache beyond the GPUs, if it is. Raises HostError."""
+    wanted = found.kv_offload_gib if asked.kv_offload_gib is None else asked.kv_offload_gib
+    return list(preflight.of_memory(found, wanted, memory.measure(asked.meminfo), seen)) if wanted else []
 
 
 def _disk_problems(asked: argparse.Namespace, found: Card) -> list[str]:

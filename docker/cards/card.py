@@ -1,4 +1,4 @@
-"""Reads one slug's card.yaml (and a share from its serve.yaml) and checks every fact, also those that others use.
+"""Reads one slug's card.yaml (and two sizes from its serve.yaml) and checks every fact, also those that others use.
 Others call `load`; each private function checks one section for it, and raises CardError for the first wrong fact."""
 
 import datetime
@@ -59,7 +59,8 @@ class Proof:
 @dataclass(frozen=True)
 class Card:
     """The facts of a slug that this package uses; the others in card.yaml are only checked. `gpus` is None for a slug
-    that runs on the CPU; `memory_share` is the part of each GPU's memory that vLLM takes; `context` is in tokens."""
+    that runs on the CPU; `memory_share` is the part of each GPU's memory that vLLM takes; `context` is in tokens.
+    `kv_offload_gib`: how much KV cache serve.yaml keeps in the host's memory, beyond that of the GPUs."""
 
     slug: str
     weights: Weights
@@ -69,6 +70,7 @@ class Card:
     vllm: str
     proven: tuple[Proof, ...]
     not_proven: str
+    kv_offload_gib: float = 0
 
 
 def load(directory: Path, slug: str) -> Card:
@@ -80,10 +82,12 @@ def load(directory: Path, slug: str) -> Card:
     if card.text("slug", _SLUG, "the directory's name") != slug:
         raise card.wrong("slug", f"the directory's name, {slug!r}")
     options = facts.read(directory / slug / "serve.yaml")
-    return _card(card, options.share("gpu-memory-utilization", VLLM_SHARE))
+    return _card(
+        card, options.share("gpu-memory-utilization", VLLM_SHARE), options.gibibytes("kv-offloading-size")
+    )
 
 
-def _card(card: Facts, memory_share: float) -> Card:
+def _card(card: Facts, memory_share: float, kv_offload_gib: float) -> Card:
     """Check every section of the card and return the facts that this package uses. Raises CardError."""
     card.only(
         "slug", "weights", "hardware", "serving", "progress", "pin", "candidate", "proven", "not_proven"
@@ -99,6 +103,7 @@ def _card(card: Facts, memory_share: float) -> Card:
         vllm=vllm + _candidate(card),
         proven=tuple(_proof(entry) for entry in card.sections("proven")),
         not_proven=card.text("not_proven") if "not_proven" in card else "",
+        kv_offload_gib=kv_offload_gib,
     )
 
 

@@ -9,6 +9,7 @@ from cards import documents
 
 _MAX_BYTES = 256 * 1024  # of card.yaml or serve.yaml
 _MAX_WHOLE = 10**18  # largest whole number in a card: an exabyte
+_MAX_GIBIBYTES = 1_000_000  # of memory: a petabyte
 _SHOWN = 100  # characters of a value in an error
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -60,6 +61,14 @@ class Facts:
             raise self.wrong(key, "more than 0 and at most 1")
         return value
 
+    def gibibytes(self, key: str) -> float:
+        """Return a size in GiB above 0, such as that of vLLM's KV cache in the host's memory; 0 if it is missing."""
+        value = self.values.get(key, 0)
+        if key in self.values and not is_gibibytes(value):
+            raise self.wrong(key, "a number of GiB above 0")
+        assert isinstance(value, int | float)
+        return value
+
     def flag(self, key: str) -> bool:
         """Return true or false."""
         value = self.values.get(key)
@@ -94,6 +103,11 @@ class Facts:
         """Return the error to raise for a fact that is missing or not what is `wanted`, here or by a rule in `card`."""
         found = f"is {_shown(self.values[key])}" if key in self.values else "is missing"
         return CardError(f"{self.file}: {self.above}{key} {found}: it must be {wanted}")
+
+
+def is_gibibytes(value: object) -> bool:
+    """Return whether the value is a number above 0 and at most a million GiB."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= _MAX_GIBIBYTES
 
 
 def read(path: Path) -> Facts:

@@ -5,8 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cards.card import Card, GpuNeeds, version
 from cards.host import Gpu
+from cards.memory import Memory
 from cards.validation import gigabytes
 from cards.volume import Disk
+
+GIB = 1 << 30
+PROCESS_BYTES = (
+    6_000_000_000  # of the host's memory that vLLM's process for one GPU takes, and a part of the others
+)
 
 
 def of_gpus(card: Card, seen: Sequence[Gpu]) -> Iterator[str]:
@@ -31,6 +37,24 @@ def of_disk(card: Card, disk: Disk) -> Iterator[str]:
         yield (
             f"the weights volume has {gigabytes(disk.free_bytes)} free and {card.weights.repo} needs about "
             f"{gigabytes(need)} more: free space there, or set WEIGHTS_DIR to a larger file system"
+        )
+
+
+def of_memory(card: Card, kv_offload_gib: float, memory: Memory, seen: Sequence[Gpu]) -> Iterator[str]:
+    """Yield that the host has less memory than the KV cache beyond the GPUs takes, with the size that would fit. Where
+    the slug runs, its own worker has that memory already, so that only the total is compared."""
+    if not kv_offload_gib or card.gpus is None:
+        return
+    runs = any(gpu.holder == card.slug for gpu in seen)
+    free = memory.total_bytes if runs else memory.available_bytes
+    room = free - card.gpus.count * PROCESS_BYTES
+    if kv_offload_gib * GIB > room:
+        name = f"{card.slug.upper().replace('-', '_')}_KV_OFFLOAD_GIB"
+        fits = f"set {name}={room // GIB}" if room >= GIB else f"leave {name} empty"
+        yield (
+            f"{kv_offload_gib:g} GiB of KV cache in the host's memory do not fit: {free / GIB:.0f} of "
+            f"{memory.total_bytes / GIB:.0f} GiB are {'there' if runs else 'free'}, and vLLM's processes need "
+            f"{card.gpus.count * PROCESS_BYTES / GIB:.0f} GiB of them; {fits}, or stop what uses the memory"
         )
 
 

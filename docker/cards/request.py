@@ -1,9 +1,11 @@
-"""Parses the settings `NAME=VALUE` of `cards check`. Pure."""
+"""Parses the settings `NAME=VALUE` of `cards check`, and the size that `cards host` takes. Pure."""
 
 import argparse
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from cards.facts import is_gibibytes
 
 _WHOLE = r"0*[1-9][0-9]{0,8}", "a whole number from 1"
 # by name: a pattern for the value, and its description for errors
@@ -34,6 +36,18 @@ class LayoutRequest:
             gpus=int(given["GPUS"]) if "GPUS" in given else None,
             gpu_memory_bytes=float(given["GPU_MEMORY_GB"]) * 1e9 if "GPU_MEMORY_GB" in given else None,
         )
+
+
+def gibibytes(word: str) -> float | None:
+    """Return a size in GiB, None for an empty word; argparse calls it. Raises ArgumentTypeError."""
+    if not word:
+        return None
+    size = float(word) if re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", word) else 0
+    if not is_gibibytes(size):
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no size: it must be a number of GiB above 0, or empty for none"
+        )
+    return size
 
 
 def setting(word: str) -> tuple[str, str]:

@@ -182,6 +182,15 @@ ENGINE = Row(
             Query(ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"),
         ),
         panels.lines(
+            "Which share of prompt tokens came from the host's memory?",
+            "Only with <SLUG>_KV_OFFLOAD_GIB: tokens that the cards had forgotten and that were not computed again. "
+            "Near zero although conversations continue, it brings nothing: give the memory back.",
+            panels.RATIO,
+            Query(
+                ratio("vllm:external_prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{slug}}"
+            ),
+        ),
+        panels.lines(
             "Which share of the draft's tokens was accepted?",
             "Only for slugs with a draft model. Below a third the draft costs more than it brings: remove"
             " speculative-config for this load.",

@@ -118,3 +118,13 @@ def test_make_check_card_refuses_in_one_sentence(
     sentence, from_make = done.stderr.splitlines()
     assert [word for word in said if word not in sentence] == []
     assert from_make.endswith(f"Error {code}")
+
+
+@pytest.mark.parametrize("slug", ON_GPUS)
+def test_worker_and_check_get_one_size_of_kv_cache_in_memory(slug: str) -> None:
+    """The setting is the slug's own; unset, vLLM gets no word of it. /dev/shm, where the cache lies, sets no limit."""
+    found = services(f"docker/{slug}/compose.yaml")
+    name = f"{slug.upper().replace('-', '_')}_KV_OFFLOAD_GIB"
+    assert f" ${{{name}:+--kv-offloading-size=}}${{{name}:-}}" in found[slug]["command"]
+    assert found[f"{slug}-check"]["command"] == f"host {slug} --kv-offload-gib=${{{name}:-}}"
+    assert found[slug]["shm_size"] == "4096g"

@@ -69,13 +69,20 @@ class Node:
         """Makes the card's weights larger than any disk."""
         write(self.directory, CARD.replace("bytes: 1000000,", f"bytes: {10**18},"))
 
-    def check(self) -> subprocess.CompletedProcess[str]:
+    def memory(self, total_gib: int, free_gib: int) -> None:
+        """Sets what the host's /proc/meminfo says."""
+        kib = 1 << 20
+        lines = f"MemTotal:  {total_gib * kib} kB\nMemFree:  7 kB\nMemAvailable: {free_gib * kib} kB\n"
+        (self.directory / "meminfo").write_text(lines)
+
+    def check(self, *more: str) -> subprocess.CompletedProcess[str]:
         host = self.directory / "host.json"
         host.write_text(json.dumps(self.says or {"gpus": self.gpus, "unknown": self.unknown}))
         paths = f"{self.directory / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
         env = os.environ | {"PATH": paths, "FAKE_NVIDIA_SMI": str(host), "PYTHONPATH": str(ROOT / "docker")}
         where = ["--cards", self.directory, "--weights", self.weights, "--slots", self.slots]
-        words = [sys.executable, "-m", "cards", *where, "host", SLUG]
+        where += ["--meminfo", self.directory / "meminfo"]
+        words = [sys.executable, "-m", "cards", *where, "host", SLUG, *more]
         return subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=30)
 
     def problems(self, count: int) -> str:
@@ -388,3 +395,84 @@ def test_every_problem_has_a_sentence_of_its_own(node: Node) -> None:
     node.gpus.pop()
     node.need_more_than_there_is()
     node.problems(5)
+
+
+def hold(node: Node, slots: ExitStack, slug: str) -> None:
+    """Locks every GPU as a launcher of that slug does."""
+    (node.slots / "turn.lock").touch()
+    for gpu in node.gpus:
+        file = slots.enter_context((node.slots / gpu["uuid"]).open("w"))
+        file.write(json.dumps({"slug": slug}))
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_kv_cache_in_memory_that_the_host_has(node: Node) -> None:
+    """400 GiB beside what eight processes need."""
+    node.memory(1024, 500)
+    assert node.check("--kv-offload-gib=400").returncode == 0
+    assert node.check("--kv-offload-gib=").stdout == FITS
+
+
+@pytest.mark.parametrize(
+    ("free", "wanted", "said"),
+    [
+        (200, "300", "300 GiB of KV cache in the host's memory do not fit: 200 of 1024 GiB are free, and vLLM's "
+         "processes need 45 GiB of them; set BIG_MODEL_KV_OFFLOAD_GIB=155, or stop what uses the memory"),
+        (40, "0.5", "and vLLM's processes need 45 GiB of them; leave BIG_MODEL_KV_OFFLOAD_GIB empty"),
+    ],
+)  # fmt: skip
+def test_kv_cache_in_memory_that_the_host_has_not(node: Node, free: int, wanted: str, said: str) -> None:
+    """The sentence says what is free, and the size that would fit."""
+    node.memory(1024, free)
+    done = node.check(f"--kv-offload-gib={wanted}")
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_yaml_may_ask_for_it_and_the_setting_wins(node: Node) -> None:
+    node.memory(1024, 200)
+    write(node.directory, serve="kv-offloading-size: 300\n")
+    assert "set BIG_MODEL_KV_OFFLOAD_GIB=155" in node.problems(1)
+    assert node.check("--kv-offload-gib=100").returncode == 0
+
+
+def test_a_worker_that_runs_has_its_memory_already(node: Node) -> None:
+    """`docker compose up` once more, while the slug serves: only the total is compared."""
+    node.memory(1024, 20)
+    with ExitStack() as slots:
+        hold(node, slots, SLUG)
+        assert node.check("--kv-offload-gib=900").returncode == 0
+        said = node.check("--kv-offload-gib=1000").stderr
+        assert "1024 of 1024 GiB are there" in said
+        assert "set BIG_MODEL_KV_OFFLOAD_GIB=979" in said
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "x", "1e3", "nan", "9999999", "\u0663", "1 2"])
+def test_a_size_that_is_none_is_refused(node: Node, wrong: str) -> None:
+    done = node.check(f"--kv-offload-gib={wrong}")
+    assert done.returncode == 2
+    assert "must be a number of GiB above 0, or empty for none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "true", "x", "'5'", ".inf"])
+def test_a_wrong_size_in_serve_yaml_is_named(node: Node, wrong: str) -> None:
+    write(node.directory, serve=f"kv-offloading-size: {wrong}\n")
+    done = node.check()
+    assert done.returncode == 2
+    assert "serve.yaml: kv-offloading-size is " in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: x kB\n", "MemTotal: 5 kB\n"])
+def test_a_strange_meminfo_is_one_sentence(node: Node, text: str) -> None:
+    (node.directory / "meminfo").write_text(text)
+    done = node.check("--kv-offload-gib=1")
+    assert done.returncode == 3
+    assert "does not tell the memory" in done.stderr
+    (node.directory / "meminfo").unlink()
+    assert (
+        "cannot be read (No such file or directory), so the memory is unknown"
+        in node.check("--kv-offload-gib=1").stderr
+    )
