@@ -82,8 +82,8 @@ def _tune(given: argparse.Namespace, folder: Path) -> int:
     subject = f"vLLM {card['pin']['vllm']['version']}, {_hardware(gpus)}"
     session = _what(given.slug, serve_yaml, goal, load, options, subject)
     engine = _engine(given, folder, gpus, trust_remote_code=bool(shipped.get("trust-remote-code")))
-    engine.check()
     journal = Journal(folder / "journal.jsonl", session)
+    engine.check()
     tuning = Tuning(serve_yaml, folder, options, goal, load, engine, journal, given.runs)
     outcome = tuning.run()
     if outcome.best.score == WORST:
@@ -155,6 +155,13 @@ def _whole(text: str) -> int:
     return value
 
 
+def _rounds(text: str) -> int:
+    """Return a number of rounds: of a single one nobody could tell a gain from chance."""
+    if (value := int(text)) < 2:
+        raise ValueError
+    return value
+
+
 def _wholes(text: str) -> tuple[int, ...]:
     return tuple(map(_whole, text.split(",")))
 
@@ -178,7 +185,9 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=_whole, default=12, help="starts of vLLM at most")
     parser.add_argument("--concurrency", type=_wholes)
-    parser.add_argument("--rounds", type=_whole, default=3)
+    parser.add_argument(
+        "--rounds", type=_rounds, default=3, help="at least 2: one tells nothing of the spread"
+    )
     parser.add_argument("--prompts", type=_whole, default=5, help="for each that is open at once")
     parser.add_argument("--input-len", type=_whole, default=256)
     parser.add_argument("--output-len", type=_whole, default=128)

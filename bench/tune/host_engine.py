@@ -1,5 +1,8 @@
 """Trials without containers: this Python's own vLLM with a checkpoint, for GPU hosts without Docker, and for tests."""
 
+import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +32,7 @@ class HostEngine:
         """Raise EngineError if there is no such checkpoint, or this Python has no vLLM."""
         if not (self._checkpoint / "config.json").exists():
             raise EngineError(f"{self._checkpoint} has no config.json: it is no checkpoint")
-        if subprocess.run([sys.executable, "-c", "import vllm"], capture_output=True).returncode:
+        if importlib.util.find_spec("vllm") is None:
             raise EngineError(f"{sys.executable} cannot import vllm: run this with the Python that has it")
 
     def measure(self, serve_yaml: Path, load: Load) -> Measured:
@@ -50,6 +53,13 @@ class HostEngine:
         words = ["--model", recipe.served_names(self._slug)[0], "--tokenizer", str(self._checkpoint)]
         words += ["--way", f"direct=http://127.0.0.1:{self._port}", *load.words()]
         program = [sys.executable, str(Path(__file__).parents[1] / "serve.py")]
-        return subprocess.run(
-            [*program, *words], capture_output=True, text=True, errors="replace", timeout=_LOAD_AT_MOST_S
-        )
+        with subprocess.Popen(
+            [*program, *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                out, err = process.communicate(timeout=_LOAD_AT_MOST_S)
+            except BaseException:  # interrupted, or too long: what it has started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(program, process.returncode, out, err)

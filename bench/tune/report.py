@@ -26,6 +26,7 @@ def write(tuning: Tuning, outcome: Outcome, slug: str, subject: str) -> list[str
     return [
         f"{describe(outcome.best.changes)}: score {score.value:.2f} (spread {score.spread:.2f})",
         *(f"serve.yaml as it is: {score.value:.2f} (spread {score.spread:.2f})" for score in outcome.shipped),
+        *_beyond(tuning, outcome),
         f"written: {file}. Nothing uses it yet. To use it",
         f"  for good:   cp {file} docker/{slug}/serve.yaml && make build MODEL={slug} && docker compose up -d {slug}",
         f"  for a try:  COMPOSE_FILE=compose.yaml:{overlay} docker compose up -d {slug}",
@@ -43,7 +44,17 @@ def _nothing(tuning: Tuning, outcome: Outcome) -> Iterable[str]:
             f"{describe(outcome.best.changes)} was better than serve.yaml at first, and no longer when that was "
             "measured again: the host itself has changed meanwhile; try when it is quiet, or with more rounds"
         )
+    yield from _beyond(tuning, outcome)
     yield "nothing was written"
+
+
+def _beyond(tuning: Tuning, outcome: Outcome) -> Iterable[str]:
+    """Yield that even the best is not within the targets, if it is not."""
+    if outcome.best.score.value < 0:
+        yield (
+            f"no trial keeps {tuning.goal}: the best is {-outcome.best.score.value:.0%} beyond; try fewer requests "
+            "at once (TUNE='--concurrency 1'), shorter prompts, or more cards"
+        )
 
 
 def _evidence(tuning: Tuning, outcome: Outcome, subject: str) -> Iterable[str]:

@@ -219,6 +219,14 @@ def test_nothing_is_written_where_nothing_is_better(tuning: Callable[..., Tuning
     assert not Outcome(search.Best({}, Score(1, 0)), []).is_better
 
 
+def test_targets_that_nothing_keeps_are_told(tuning: Callable[..., Tuning]) -> None:
+    """Every round of the simulation has a TTFT of 50 ms."""
+    session = tuning(Simulated(lambda options: 1000.0), goal=Goal(ttft_ms=40))
+    lines = report.write(session, session.run(), "a", "here")
+    assert "no trial keeps tokens/s with TTFT p50 <= 40 ms: the best is 25% beyond" in lines[1]
+    assert lines[-1] == "nothing was written"
+
+
 # -- the goal
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bench.tune.compose_engine import ComposeEngine
 from bench.tune.engine import EngineError, Load, StartError
 
 ROOT = Path(__file__).resolve().parents[3]
 SLUG = "qwen3-0p6b-cpu"
-LOAD = Load((4,), rounds=1, prompts=2, input_len=16, output_len=8)
+LOAD = Load((4,), rounds=2, prompts=2, input_len=16, output_len=8)
 ROUND = {
     "round": 0, "way": "direct", "concurrency": 4, "failed": 0, "output_throughput": 50.0, "median_ttft_ms": 20.0,
     "median_tpot_ms": 5.0,
@@ -71,7 +73,7 @@ def test_a_trial_in_the_slugs_own_image(fake: Path) -> None:
     assert run.endswith(f" {SLUG}")
     [load] = [call for call in said if "/program/serve.py" in call.split(" ")]
     assert f"--tokenizer /weights/slugs/{SLUG} --trust-remote-code --way direct=http://127.0.0.1:8000" in load
-    assert "--concurrency 4 --rounds 1 --prompts 2 --input-len 16 --output-len 8" in load
+    assert "--concurrency 4 --rounds 2 --prompts 2 --input-len 16 --output-len 8" in load
     assert said[-1] == f"rm --force --volumes octet-tune-{SLUG}"
 
 
@@ -114,7 +116,7 @@ def test_a_host_without_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def words(folder: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "bench.tune", SLUG, "--folder", str(folder), "--rounds", "1", *more]
+    return [sys.executable, "-m", "bench.tune", SLUG, "--folder", str(folder), "--rounds", "2", *more]
 
 
 def tune(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -143,6 +145,7 @@ def test_the_command_from_end_to_end(fake: Path) -> None:
     [
         (["--ttft-ms", "-1"], "argument --ttft-ms"),
         (["--runs", "0"], "argument --runs"),
+        (["--rounds", "1"], "argument --rounds"),
         (["--concurrency", "1,x"], "argument --concurrency"),
         (["--options", "/nowhere"], "/nowhere cannot be read"),
     ],
@@ -175,3 +178,85 @@ def test_a_second_session_is_refused_and_a_stop_leaves_nothing_running(fake: Pat
     assert calls(fake)[-1] == f"rm --force --volumes octet-tune-{SLUG}"
     (fake / "slow").unlink()
     assert "trial 1 of" in tune(fake / "out", "--runs", "2").stderr
+
+
+VLLM = """
+# stands in for vLLM: its speed is its max-num-seqs, up to 16
+import json, pathlib, sys, urllib.request, yaml
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+given = dict(zip(sys.argv, sys.argv[1:]))
+if sys.argv[1] == "serve":
+    options = yaml.safe_load(pathlib.Path(given["--config"]).read_text())
+    if options.get("kv-cache-dtype"):
+        sys.exit("ValueError: no such type: " + options["kv-cache-dtype"])
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(str(min(16, options["max-num-seqs"])).encode())
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.do_GET()
+
+    HTTPServer(("127.0.0.1", int(given["--port"])), Answer).serve_forever()
+with urllib.request.urlopen(given["--base-url"] + "/speed") as answer:
+    speed = float(answer.read())
+figures = {"completed": 1, "failed": 0, "output_throughput": speed, "median_ttft_ms": 1, "median_tpot_ms": 1}
+pathlib.Path(given["--result-dir"], given["--result-filename"]).write_text(json.dumps(figures))
+"""
+TABLE = """
+- {option: max-num-seqs, unset: 256, first: up, values: [1, 4, 16, 64]}
+- {option: kv-cache-dtype, values: [null, no-such-type]}
+"""
+
+
+def test_without_docker_from_end_to_end(tmp_path: Path) -> None:
+    """On this host's own vLLM, for which a module stands in: a value that is too small is found, and written."""
+    (tmp_path / "vllm/entrypoints/cli").mkdir(parents=True)
+    (tmp_path / "vllm/entrypoints/cli/main.py").write_text(VLLM)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "options.yaml").write_text(TABLE)
+    shipped = (
+        (ROOT / "docker" / SLUG / "serve.yaml").read_text().replace("max-num-seqs: 16", "max-num-seqs: 1")
+    )
+    (tmp_path / "shipped.yaml").write_text(shipped)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = [
+        "--checkpoint",
+        tmp_path,
+        "--options",
+        tmp_path / "options.yaml",
+        "--serve-yaml",
+        tmp_path / "shipped.yaml",
+    ]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'docker'}:{tmp_path}"}
+    command = [*words(tmp_path / "out", *map(str, own)), "--port", str(port), "--within-s", "60"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    trials = [json.loads(line) for line in (tmp_path / "out/journal.jsonl").read_text().splitlines()[1:]]
+    tried = [
+        trial["changes"].get("max-num-seqs", 1)
+        for trial in trials
+        if "kv-cache-dtype" not in trial["changes"]
+    ]
+    assert tried == [1, 4, 16, 64, 1]
+    [failed] = [trial["failure"] for trial in trials if trial["failure"]]
+    assert "ValueError: no such type: no-such-type" in failed
+    written = yaml.safe_load((tmp_path / "out/serve.yaml").read_text())
+    assert written == yaml.safe_load(shipped) | {"max-num-seqs": 16}
+    assert "max-num-seqs: 16: score 16.00 (spread 0.00)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("config.json", "cannot import vllm"), ("other", "has no config.json")]
+)
+def test_a_host_that_cannot_start_anything(tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / file).write_text("{}")
+    done = tune(tmp_path / "out", "--checkpoint", str(tmp_path))
+    assert done.returncode == 3
+    assert said in done.stderr
