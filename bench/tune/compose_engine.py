@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.tune.engine import EngineError, Load, Measured, StartError
+from bench.tune.engine import WARMING, EngineError, Load, Measured, StartError
 
 _LOOK_EVERY_S = 1.0
 _SAID = 600  # characters of a program's last words that are kept
@@ -82,7 +82,7 @@ class ComposeEngine:
         return state if isinstance(state, dict) else {}
 
     def _load(self, load: Load) -> Sequence[dict[str, Any]]:
-        """Return every round. Raises StartError if not even a first request was answered."""
+        """Return every round that counts. Raises StartError if not even a first request was answered."""
         words = ["--model", self._model, "--tokenizer", f"/weights/slugs/{self._slug}", *self._trust]
         words += ["--way", "direct=http://127.0.0.1:8000", *load.words()]
         done = self._run(
@@ -118,9 +118,8 @@ class ComposeEngine:
 
 
 def rounds(done: "subprocess.CompletedProcess[str]") -> Sequence[dict[str, Any]]:
-    """Return the rounds that `bench/serve.py` printed. Raises StartError if it printed none."""
+    """Return the rounds that count of those that `bench/serve.py` printed. Raises StartError if it printed none."""
     try:
-        loads = json.loads(done.stdout)["loads"]
+        return [load for load in json.loads(done.stdout)["loads"] if load["round"] >= WARMING]
     except (ValueError, KeyError, TypeError):
         raise StartError(f"it answered no request: {done.stderr[-_SAID:].strip()}") from None
-    return list(loads)

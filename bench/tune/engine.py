@@ -14,9 +14,13 @@ class StartError(Exception):
     """This vLLM did not start with these options, or ended; the text is its own reason. A result."""
 
 
+WARMING = 1  # rounds at the beginning that do not count
+
+
 @dataclass(frozen=True)
 class Load:
-    """How each trial is loaded, as `bench/serve.py` takes it."""
+    """How each trial is loaded. Of each concurrency there is one round more than those that count (`rounds`): the first
+    only warms up, since many batches come for the first time in it."""
 
     concurrency: tuple[int, ...]
     rounds: int
@@ -27,15 +31,15 @@ class Load:
     def words(self) -> list[str]:
         """Return the options of `bench/serve.py`."""
         given = {
-            "concurrency": ",".join(map(str, self.concurrency)), "rounds": self.rounds, "prompts": self.prompts,
-            "input-len": self.input_len, "output-len": self.output_len,
+            "concurrency": ",".join(map(str, self.concurrency)), "rounds": WARMING + self.rounds,
+            "prompts": self.prompts, "input-len": self.input_len, "output-len": self.output_len,
         }  # fmt: skip
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds until vLLM was ready, and every round of its loads."""
+    """Seconds until vLLM was ready, and every round of its loads that counts."""
 
     ready_s: float
     loads: Sequence[dict[str, Any]]

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from bench.gpu import recipe
@@ -46,7 +45,6 @@ class HostEngine:
                 last = [line for line in worker.lines if "rror" in line] or worker.lines
                 raise StartError(f"{outcome}: {' | '.join(last[-_SAID:])[-600:]}")
             ready_s = time.monotonic() - begun
-            self._load(replace(load, rounds=1, prompts=1))  # in place of the launcher's warm-up
             return Measured(ready_s, rounds(self._load(load)))
 
     def _load(self, load: Load) -> "subprocess.CompletedProcess[str]":

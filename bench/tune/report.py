@@ -61,7 +61,7 @@ def _evidence(tuning: Tuning, outcome: Outcome, subject: str) -> Iterable[str]:
     """Yield the comments that go to the head of the file: what was measured, before and after."""
     best = key_of(outcome.best.changes)
     yield f"Written by `make tune` for {tuning.goal}, on this host: {subject}."
-    yield f"Load of each trial: {' '.join(tuning.load.words())}; a score is the median of the rounds."
+    yield f"Load of each trial: {' '.join(tuning.load.words())}; a score is the median of all rounds but the first."
     yield f"Changed: {describe(outcome.best.changes)}"
     for trial in _told(tuning.journal.trials, best):
         figures = result(trial, tuning.goal.score(trial.loads))

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SLUG = "qwen3-0p6b-cpu"
 LOAD = Load((4,), rounds=2, prompts=2, input_len=16, output_len=8)
 ROUND = {
-    "round": 0, "way": "direct", "concurrency": 4, "failed": 0, "output_throughput": 50.0, "median_ttft_ms": 20.0,
+    "round": 1, "way": "direct", "concurrency": 4, "failed": 0, "output_throughput": 50.0, "median_ttft_ms": 20.0,
     "median_tpot_ms": 5.0,
 }  # fmt: skip
 DOCKER = """#!/usr/bin/env bash
@@ -48,7 +48,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(tmp_path))
     (tmp_path / "state").write_text('{"phase": "ready"}')
-    (tmp_path / "answer").write_text(json.dumps({"loads": [ROUND]}))
+    (tmp_path / "answer").write_text(json.dumps({"loads": [ROUND | {"round": 0}, ROUND]}))
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def test_a_trial_in_the_slugs_own_image(fake: Path) -> None:
     assert run.endswith(f" {SLUG}")
     [load] = [call for call in said if "/program/serve.py" in call.split(" ")]
     assert f"--tokenizer /weights/slugs/{SLUG} --trust-remote-code --way direct=http://127.0.0.1:8000" in load
-    assert "--concurrency 4 --rounds 2 --prompts 2 --input-len 16 --output-len 8" in load
+    assert "--concurrency 4 --rounds 3 --prompts 2 --input-len 16 --output-len 8" in load
     assert said[-1] == f"rm --force --volumes octet-tune-{SLUG}"
 
 
@@ -88,6 +88,7 @@ def test_a_trial_in_the_slugs_own_image(fake: Path) -> None:
         ({"state": '{"phase": "loading"}'}, StartError, "not ready within 1 s, in phase loading"),
         ({"answer": "", "said": "bench: 500"}, StartError, "it answered no request: bench: 500"),
         ({"answer": "{}"}, StartError, "it answered no request"),
+        ({"answer": '{"loads": [{}]}'}, StartError, "it answered no request"),
         ({"refuses": "no such image"}, EngineError, "docker compose failed: no such image"),
     ],
 )  # fmt: skip
