@@ -32,7 +32,7 @@ key-rotate: ## Make another API key for a name; the one before works until the n
 key-revoke: ## Take the API keys of a name back, within seconds (NAME=...)
 	@scripts/keys revoke '$(NAME)'
 api-key: ## Print a new API key, and its hashed line for a key file without rights
-	@docker compose run --rm --no-deps gateway new-key
+	@scripts/keys new
 
 ##@ Operate
 build: setup ## Build a model's images, and check that their vLLM accepts serve.yaml (MODEL=slug)

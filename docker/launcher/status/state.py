@@ -18,6 +18,7 @@ from launcher.files.document import Fields
 from launcher.status.logs import timestamp
 
 _MAX_BYTES = 1024 * 1024  # of the file, and of `problem`
+_MAX_PROBLEM_BYTES = 64 * 1024  # that are written; JSON may need six bytes for one
 _MAX_S = 1e10  # of a phase, in seconds: three centuries
 _MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 
@@ -66,7 +67,17 @@ class State:
 
 def write(path: Path, state: State) -> None:
     """Replace the state file atomically, so that a reader never sees half of it. Raises `OSError`."""
-    safe_open.replace(path, json.dumps({"schema": 1} | asdict(state), ensure_ascii=False))
+    problem = None if state.problem is None else _readable(state.problem)
+    safe_open.replace(
+        path, json.dumps({"schema": 1} | asdict(state) | {"problem": problem}, ensure_ascii=False)
+    )
+
+
+def _readable(problem: str) -> str:
+    """Return the problem as `read` takes it: a path or vLLM's last words may have bytes that are no UTF-8, or NUL,
+    which are escaped here, or be endless."""
+    escaped = problem.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
+    return escaped[:_MAX_PROBLEM_BYTES].decode(errors="ignore")
 
 
 def read(path: Path) -> State | None:

@@ -56,7 +56,7 @@ class Gateway:
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
         recorder = Recorder(metrics, log, loop)
-        context = Context(settings, self.fleet, models, self._upstream, queues, log, recorder, audit)
+        context = Context(settings, self.fleet, models, keys, self._upstream, queues, log, recorder, audit)
         local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self._admission = Admission(context, keys, cors, host_check, local, preflight)
         self.ops = ops_app(self.fleet, metrics)

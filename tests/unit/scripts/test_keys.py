@@ -1,6 +1,8 @@
 """`make key` and its like, with a small program in Docker's place that runs the gateway on this host."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from gateway.config.api_keys import hash_key
 ROOT = Path(__file__).resolve().parents[3]
 DOCKER = f"""#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$DOCKER_LOG"
+cat "${{COMPOSE_FILE##*:}}" >> "$DOCKER_LOG.yaml"; echo "$COMPOSE_FILE" >> "$DOCKER_LOG.files"
 while [ "$1" != gateway ]; do shift; done
 exec {sys.executable} -m "$@"
 """
@@ -68,6 +71,44 @@ def test_a_key_from_its_making_to_its_end(checkout: Checkout) -> None:
     calls = (checkout.path / "docker.log").read_text().splitlines()
     user = f"--user {os.getuid()}:{checkout.file.stat().st_gid}"
     assert all(f"{user} --volume {checkout.file}:{checkout.file} gateway keys" in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["key", "NAME=a"], "compose.yaml:mine.yaml"),
+        (["keys"], ""),
+        (["key-rotate", "NAME=b"], ""),
+        (["key-revoke", "NAME=b"], ""),
+        (["api-key"], ""),
+    ],
+)
+def test_nothing_that_is_printed_stays_in_a_log(checkout: Checkout, words: list[str], files: str) -> None:
+    """Docker keeps what a container prints, unless its log driver is `none`; the operator's own files still count."""
+    checkout.file.write_text(f"keys: {{b: {{sha256: [{'a' * 64}]}}}}\n" if words[0] != "key" else "")
+    (checkout.path / ".env").write_text(f"COMPOSE_FILE={files}\n")
+    done = checkout.make(*words, GATEWAY_API_KEYS_FILE=str(checkout.file))
+    is_printed = "sk-octet-" in done.stdout + done.stderr
+    assert (done.returncode, is_printed) == (0, words[0] not in ("keys", "key-revoke"))
+    assert "logging: !override {driver: none}" in (checkout.path / "docker.log.yaml").read_text()
+    used = (checkout.path / "docker.log.files").read_text().strip()
+    assert used.startswith(f"{files or 'compose.yaml'}:")
+    assert not Path(used.rpartition(":")[2]).exists()
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs Docker Compose, but no Engine")
+def test_compose_understands_what_takes_the_log_away(checkout: Checkout, tmp_path: Path) -> None:
+    """Beside the repository's own files: no log, no network, everything else as for the gateway."""
+    assert checkout.make("key", "NAME=a", GATEWAY_API_KEYS_FILE=str(checkout.file)).returncode == 0
+    override = tmp_path / "docker.log.yaml"
+    done = subprocess.run(
+        ["docker", "compose", "-f", "compose.yaml", "-f", override, "config", "--format", "json", "gateway"],
+        cwd=ROOT, capture_output=True, text=True, timeout=40, check=True,
+    )  # fmt: skip
+    gateway = json.loads(done.stdout)["services"]["gateway"]
+    assert gateway["logging"] == {"driver": "none"}
+    assert gateway["network_mode"] == "none"
+    assert gateway["read_only"] is True
 
 
 def test_a_refusal_leaves_nothing_behind(checkout: Checkout) -> None:

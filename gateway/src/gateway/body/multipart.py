@@ -4,16 +4,19 @@ It must see every part that a worker could take for a field. So a form is refuse
 unusual way or in another charset, or if it has two parts for the model or for a field whose value has a rule."""
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from gateway.api.errors import InvalidRequest
 from gateway.body.field_check import named_twice
+from gateway.body.form_fields import Span
 from gateway.config.field_policy import RoutePolicy
 
 MAX_PARTS: Final = 1000  # of a form, far more than a transcription has
 MAX_HEAD_BYTES: Final = 8192  # of the head of a part, of the model's name, and of a value with a rule
 TURN_BYTES: Final = 256 * 1024  # per turn
 MAX_TYPE_BYTES: Final = 256  # of Content-Type, which names the boundary
+LINE_BREAK: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
 TOKEN: Final = rb"[!#$%&'+.^_`|~0-9A-Za-z-]++"  # no asterisk: it announces another encoding (RFC 2231)
 PARAMETER: Final = (
@@ -35,12 +38,20 @@ IS_ODD: Final = re.compile(rb'(?i)content-disposition:.*;\s*name\s*(?:\*|=\s*"[^
 
 
 class MultipartForm:
-    """The reading of one form; `FormReading` owns it."""
+    """The reading of one form; `FormReading` owns it. noted: fields of which the parts' positions are kept in `spans`,
+    for an alias to put others in their place; delimiter: what stands before each part."""
 
-    def __init__(self, body: bytes, content_type: bytes, policy: RoutePolicy) -> None:
+    def __init__(
+        self, body: bytes, content_type: bytes, policy: RoutePolicy, noted: Collection[str] = ()
+    ) -> None:
         self._body = body
+        self._noted = noted
+        self.spans: dict[str, list[Span]] = {}
+        self.is_odd = False  # a part has several names, of which a worker might take any
         self._policy = policy
-        self._mark = b"\r\n--" + boundary_of(content_type)
+        self.delimiter = b"--" + boundary_of(content_type)
+        self._mark = b"\r\n" + self.delimiter
+        self._begin = 0  # index of the delimiter before the current part
         self._part = self._at = 0  # index where the current part begins, and how far it is read
         self._parts = 0
         self._models: list[str] = []
@@ -66,6 +77,7 @@ class MultipartForm:
             self._at = min(stop + 1, len(self._body))  # no boundary begins up to `stop`
             return
         self._end_part(at)
+        self._begin = at + len(LINE_BREAK)
         self._part = self._at = at + len(self._mark)
 
     def _end_part(self, end: int) -> None:
@@ -77,8 +89,16 @@ class MultipartForm:
         head_end, names = names_of_part(self._body, self._part, end)
         if "model" in names:
             self._models.append(model_in_part(self._body, head_end, end))
+        self.is_odd = self.is_odd or len(names) > 1
         for name in names:
             self._judge(name, head_end, end)
+            self._note(name, min(end + len(LINE_BREAK), len(self._body)))
+
+    def _note(self, written: str, end: int) -> None:
+        """Keep where the current part is, if an alias may set its field. end: where the next delimiter is."""
+        name = written.partition("[")[0]
+        if name in self._noted and (name != "model" or written == name):
+            self.spans.setdefault(name, []).append((self._begin, end))
 
     def _judge(self, written: str, head_end: int, end: int) -> None:
         """Compare one field with the policy. written: its name, such as `include[]`. Raises InvalidRequest."""

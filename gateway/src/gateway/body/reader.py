@@ -14,6 +14,7 @@ from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Kind, Route
 from gateway.body.budget import too_large
 from gateway.body.field_check import ESCAPE_MARK, NAMES, FieldCheck, is_fine
+from gateway.body.form_fields import splices_of
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
 from gateway.body.members import NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
@@ -50,14 +51,16 @@ class ParsedBody:
     """A body that was read, as it will be sent. fields: the members that the gateway reads; hides_usage: remove the
     usage at a stream's end, since only the gateway asked for it; cuts_usage: likewise the usage in each chunk; alias:
     the one that the client named; addresses: of media for a worker to fetch; parts: the body as it is sent, `size`
-    bytes; body: the same in one piece, but without the gateway's changes if it is large."""
+    bytes; body: the same in one piece, but without the gateway's changes if it is large; named: what the client wrote
+    as its model."""
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
         alias: Alias | None = None, addresses: Collection[str] = (), parts: Parts | None = None,
-        cuts_usage: bool = False,
+        cuts_usage: bool = False, named: str = "",
     ) -> None:  # fmt: skip
         self.model = model
+        self.named = named or model
         self.body = body
         self.fields = fields
         self.stream = stream
@@ -95,6 +98,7 @@ class BodyReader:
         self.policy = policy
         self._sparing = sparing
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
+        self.form_fields = {"model", *self._others} if aliases else set()  # that an alias may set in a form
         self._members: dict[tuple[str, bool], Member] = {}  # by route and whether parts are looked into
 
     def begin(self, body: bytes, content_type: bytes, route: Route, key: ApiKey = ANYONE) -> BodyReading:
@@ -138,7 +142,7 @@ class NoBody:
 
 
 class FormReading:
-    """The reading of a multipart form, which is sent unchanged."""
+    """The reading of a multipart form. It is sent unchanged, but for the parts that an alias sets."""
 
     def __init__(
         self, reader: BodyReader, body: bytes, content_type: bytes, route: Route, key: ApiKey
@@ -146,18 +150,29 @@ class FormReading:
         self._reader = reader
         self._body = body
         self._key = key
-        self._form = MultipartForm(body, content_type, reader.policy.of(route.name))
+        self._policy = reader.policy.of(route.name)
+        self._form = MultipartForm(body, content_type, self._policy, reader.form_fields)
 
     def advance(self) -> bool:
         return self._form.advance()
 
     def parsed(self) -> ParsedBody:
-        """Return the form unchanged. Raises InvalidRequest for an alias, since the form would have to be changed."""
-        model = self._form.model()
+        """Return the form with the alias resolved. Raises InvalidRequest if it cannot be, or no model is named."""
+        form, model = self._form, self._form.model()
         alias = self._reader.alias_of(model, self._key)
-        if alias is not None:
-            raise InvalidRequest(f"{model!r} is an alias; here, name {alias.model!r}", "model")
-        return ParsedBody(model, self._body, {})
+        if alias is None:
+            return ParsedBody(model, self._body, {})
+        if form.is_odd:
+            raise InvalidRequest(
+                f"A part of the form has several names, with which {model!r} cannot be used", "model"
+            )
+        missing: Fields = {name: value for name, value in alias.default.items() if name not in form.spans}
+        known = {
+            name: value for name, value in (missing | dict(alias.force)).items() if self._policy.takes(name)
+        }
+        splices = splices_of({"model": alias.model} | known, form.spans, form.delimiter)
+        body, parts = with_splices(self._body, splices)
+        return ParsedBody(alias.model, body, {}, alias=alias, parts=parts, named=model)
 
 
 class JsonReading:
@@ -230,7 +245,7 @@ class JsonReading:
                 "The request body must be a JSON object with the name of a model in `model`", "model"
             )
         splices: list[Splice] = []
-        alias = self._reader.alias_of(model, self._key)
+        named, alias = model, self._reader.alias_of(model, self._key)
         if alias is not None:
             changes = alias_members(alias, scan)
             splices = [splice_of(name, json_of(value), scan) for name, value in changes.items()]
@@ -243,12 +258,10 @@ class JsonReading:
         if hides_usage or in_each:
             splices += usage_splices(fields, scan, in_each=in_each)
         cuts_usage = in_each and (hides_usage or not wants_usage(fields, CONTINUOUS_NAME))
-        body, parts = self._body, None
-        if splices and len(body) > MAX_COPIED_BYTES:
-            parts = spliced(body, splices)
-        elif splices:
-            body = b"".join(spliced(body, splices))
-        return ParsedBody(model, body, fields, stream, hides_usage, alias, scan.addresses, parts, cuts_usage)
+        body, parts = with_splices(self._body, splices)
+        return ParsedBody(
+            model, body, fields, stream, hides_usage, alias, scan.addresses, parts, cuts_usage, named
+        )
 
 
 def read_small(
@@ -411,6 +424,14 @@ def usage_splices(fields: Fields, scan: JsonScan, *, in_each: bool) -> list[Spli
         start = scan.spans["stream_options"][0] + 1
         splices.append((start, start, b",".join(added) + (b"," if options else b"")))
     return splices
+
+
+def with_splices(body: bytes, splices: list[Splice]) -> tuple[bytes, Parts | None]:
+    """Return the body with the splices made, or as it is and what to send in parts if it is large."""
+    if not splices:
+        return body, None
+    parts = spliced(body, splices)
+    return (body, parts) if len(body) > MAX_COPIED_BYTES else (b"".join(parts), None)
 
 
 def spliced(body: bytes, splices: list[Splice]) -> Parts:

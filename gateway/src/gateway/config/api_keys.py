@@ -47,8 +47,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """Who sends a request, and what for. Its handler carries it. The key file makes a new object each time it is read,
-    so what must outlive a change of the file goes by `name`. label: the name in metrics; models: the names that a
-    request may have in `model`, None for all; the moments are Unix seconds."""
+    so what must outlive a change of the file goes by `name`. label: the name in metrics; edition: which reading of the
+    file it is of; models: the names that a request may have in `model`, None for all; the moments are Unix seconds."""
 
     name: str
     label: str = ""
@@ -59,6 +59,7 @@ class ApiKey:
     not_before: float | None = None
     expires: float | None = None
     revoked: float | None = None
+    edition: int = 0
 
     def may_use(self, model: str) -> bool:
         """Return whether a request with this key may name `model`, which is a model or an alias."""
@@ -106,6 +107,11 @@ def offered(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
             if scheme.lower() == b"bearer":
                 keys.append(key.strip())
     return keys
+
+
+def why_two(one: str, other: str) -> str:
+    """Return why a request with two accepted keys is refused, and what to do. one, other: their names."""
+    return f"Two API keys were sent, of {one!r:.80} and {other!r:.80}: send one, as Authorization or as x-api-key"
 
 
 def why_unknown(keys: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -> str:

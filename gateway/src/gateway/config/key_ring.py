@@ -8,7 +8,16 @@ from typing import Final
 
 from gateway.api.errors import ConfigError, InvalidApiKey
 from gateway.config import key_file
-from gateway.config.api_keys import ANYONE, ApiKey, Standing, hash_key, offered, why_refused, why_unknown
+from gateway.config.api_keys import (
+    ANYONE,
+    ApiKey,
+    Standing,
+    hash_key,
+    offered,
+    why_refused,
+    why_two,
+    why_unknown,
+)
 from gateway.config.file_watch import FileWatch
 from gateway.config.model_options import Models
 
@@ -24,6 +33,7 @@ class KeyRing:
         self._models = models
         self._clock = clock
         self._keys: Mapping[str, ApiKey] = {}
+        self._edition = 0  # counts the readings of the file that counted
         self._labels: set[str] = set()
         self._watch: FileWatch | None = None
         if path is not None:
@@ -49,14 +59,28 @@ class KeyRing:
         if self._path is None:
             return ANYONE
         why, keys = None, offered(headers)
+        found: ApiKey | None = None
         for one in keys:
             key = self._keys.get(hash_key(one))
-            if key is not None:
-                standing = key.standing(self._clock())
-                if standing is Standing.VALID:
-                    return key
+            if key is None:
+                continue
+            standing = key.standing(self._clock())
+            if standing is not Standing.VALID:
                 why = why or why_refused(key, standing)
-        raise InvalidApiKey(why or why_unknown(keys, headers))
+            elif found is not None and found.name != key.name:  # whose rights, limits and usage are meant?
+                raise InvalidApiKey(why_two(found.name, key.name))
+            else:
+                found = found or key
+        if found is None:
+            raise InvalidApiKey(why or why_unknown(keys, headers))
+        return found
+
+    def renewed(self, key: ApiKey, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey:
+        """Return the key that a request has now which was accepted with `key` a while ago: the same, unless the file
+        was read again meanwhile. Raises InvalidApiKey if it was revoked or has expired since."""
+        if key.edition == self._edition and key.standing(self._clock()) is Standing.VALID:
+            return key
+        return self.find(headers)
 
     def has_changed(self) -> bool:
         """Return whether to `read` now (`FileWatch.has_changed`); never without a key file."""
@@ -92,9 +116,11 @@ class KeyRing:
     def _take(self, entries: Iterable[key_file.Entry]) -> None:
         """Put the keys of the file in force."""
         keys: dict[str, ApiKey] = {}
+        edition = self._edition + 1
         for entry in entries:
-            keys |= dict.fromkeys(entry.digests, replace(entry.key, label=self._label(entry.key)))
-        self._keys = keys
+            key = replace(entry.key, label=self._label(entry.key), edition=edition)
+            keys |= dict.fromkeys(entry.digests, key)
+        self._keys, self._edition = keys, edition
 
     def _label(self, key: ApiKey) -> str:
         """Return the label of a key's name in metrics: a name keeps its own, so that no counter jumps to another, and a

@@ -66,7 +66,7 @@ def data_app(
         if not fleet.catalog.resolve(behind) or not key.may_use(model):
             raise fleet.not_found(model, key)
         if fleet.model_state(behind) is not ModelState.READY:
-            raise fleet.why_unavailable(behind)
+            raise fleet.why_unavailable(behind, model, key)
         return describe(model, key)
 
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way

@@ -232,34 +232,39 @@ class Fleet:
 
     # what clients are told
 
-    def why_unavailable(self, model: str) -> GatewayError:
-        """Return the error for a request whose model is unknown or has no pool. Its message says what to do."""
-        cards = self.catalog.resolve(model)
+    def why_unavailable(self, model: str, named: str = "", key: ApiKey = ANYONE) -> GatewayError:
+        """Return the error for a request whose model is unknown or has no pool. Its message says what to do. named: as
+        the client has it, such as an alias; key: whose request it is. If that may use only aliases of the model, it
+        learns no name or slug of the model itself."""
+        cards, named = self.catalog.resolve(model), named or model
         if not cards:
-            return self.not_found(model)
+            return self.not_found(named)
         state = self.model_state(model)
         if state is ModelState.ABSENT:
-            command = cards[0].start_command
-            return ModelNotFound(f"The model {model!r} is declared but not started: {command}", "model")
+            command = cards[0].start_command if key.may_use(model) else "ask the operator for it"
+            return ModelNotFound(f"The model {named!r} is declared but not started: {command}", "model")
         if state is ModelState.LOADING:
             progress = self._progress(model, cards)
             return ModelLoading(
-                f"The model {model!r} is loading{progress}; try again after Retry-After seconds"
+                f"The model {named!r} is loading{progress}; try again after Retry-After seconds"
             )
-        return NoWorkerAvailable(self._why_down(model, cards))
+        return NoWorkerAvailable(self._why_down(model, cards, named, key))
 
     def not_found(self, model: str, key: ApiKey = ANYONE) -> GatewayError:
         """Return the error for a model that does not exist, or that `key` may not use: nothing tells which."""
         return ModelNotFound(f"The model {model[:100]!r} does not exist. {self._known_models(key)}", "model")
 
-    def _why_down(self, model: str, cards: tuple[Card, ...]) -> str:
-        """Return why no worker of the model answers: wrong names if a worker has them, else what a launcher reports."""
+    def _why_down(self, model: str, cards: tuple[Card, ...], named: str, key: ApiKey) -> str:
+        """Return why no worker of the model answers: wrong names if a worker has them, else what a launcher reports.
+        Arguments as of `why_unavailable`."""
+        told = next(filter(None, map(describe_start, self._starts(model))), "")
+        if not key.may_use(model):
+            return f"No worker of the model {named!r} answers{told}; tell the operator"
         for worker in self._workers_of(model):
             if worker.state is WorkerState.MISNAMED:
-                return f"A worker of the model {model!r} {worker.reason}"
-        told = next(filter(None, map(describe_start, self._starts(model))), "")
+                return f"A worker of the model {named!r} {worker.reason}"
         return (
-            f"No worker of the model {model!r} answers{told}; on the node: docker compose ps {cards[0].slug}"
+            f"No worker of the model {named!r} answers{told}; on the node: docker compose ps {cards[0].slug}"
         )
 
     def _known_models(self, key: ApiKey) -> str:

@@ -8,6 +8,7 @@ from gateway.body.offload import Offload
 from gateway.body.reader import BodyReader
 from gateway.config.api_keys import ApiKey
 from gateway.config.field_policy import FieldPolicy, Mode
+from gateway.config.key_ring import KeyRing
 from gateway.config.model_options import Models
 from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
@@ -29,6 +30,7 @@ class Context:
     settings: Settings
     fleet: Fleet
     models: Models
+    keys: KeyRing
     upstream: Upstream
     queues: Queues
     log: EventLog
@@ -61,19 +63,35 @@ class Context:
         """Return a search for a stored response: at the worker that made it if that is known and has not left, else at
         the pool of `model`; if `model` is None, since the request names none, at all workers that take requests.
         Workers of models that `key` may not use are not asked, as if they were not there."""
-        holder = self.affinity.worker_of(response_id)
+        holder, made_by = self.affinity.holder_of(response_id)
+        if made_by and not self._may_use(
+            made_by, key
+        ):  # its worker may serve another name, which the key may use
+            return Search(response_id, ())
         if holder is not None and self.fleet.has(holder) and self._may_ask(holder, key):
             return Search(response_id, (holder,))
         if model is not None:
             return Search(response_id, self.fleet.pool(model))
         return Search(response_id, [one for one in self.fleet.workers() if self._may_ask(one, key)])
 
+    def model_for(self, worker: Worker, response_id: bytes, key: ApiKey) -> str:
+        """Return the model by which a stored response is asked of a worker: the one that made it, if that is known,
+        else the first of the worker's that `key` may use."""
+        _, made_by = self.affinity.holder_of(response_id)
+        names = self.fleet.models_of(worker)
+        return (
+            made_by if made_by in names else next((one for one in names if self._may_use(one, key)), names[0])
+        )
+
     def _may_ask(self, worker: Worker, key: ApiKey) -> bool:
-        """Return whether `key` may use a model of the worker's, under its name or by an alias."""
-        if key.models is None:
+        """Return whether `key` may use a model of the worker's."""
+        return any([self._may_use(name, key) for name in self.fleet.models_of(worker)])  # noqa: C419  # as a list is cheaper
+
+    def _may_use(self, model: str, key: ApiKey) -> bool:
+        """Return whether `key` may use a model, under its name or by an alias."""
+        if key.models is None or model in key.models:
             return True
-        usable = {self.models.model_of(name) for name in key.models}
-        return not usable.isdisjoint(self.fleet.models_of(worker))
+        return model in [self.models.model_of(name) for name in key.models]
 
     def serve_queue(self, worker: Worker) -> None:
         """Send queued requests for the models of `worker`, where a request has ended, so that there may be room."""

@@ -197,8 +197,8 @@ class ProxyHandler:
         """Set `model`, its options, and, if a card says that it reasons, the reasoning's names for the client. Raises
         GatewayError if there is no such model for the request's key, or if it does not take the media or size."""
         cards = self._context.fleet.catalog.resolve(parsed.model)
-        if not cards or not (parsed.alias is not None or self.key.may_use(parsed.model)):
-            raise self._context.fleet.not_found(parsed.model, self.key)
+        if not cards or not self.key.may_use(parsed.named):
+            raise self._context.fleet.not_found(parsed.named, self.key)
         self.model, self._options = parsed.model, self._context.models.options[parsed.model]
         if self.route.reasons and any(card.reasons for card in cards):
             alias = parsed.alias
@@ -211,7 +211,7 @@ class ProxyHandler:
         id may hold half a surrogate pair, which no UTF-8 has: `replace`."""
         context = self._context
         if not context.fleet.pool(self.model):
-            raise context.fleet.why_unavailable(self.model)
+            raise context.fleet.why_unavailable(self.model, parsed.named, self.key)
         previous = parsed.fields.get("previous_response_id") if self.route.stores else None
         if isinstance(previous, str):
             self._send_to_holder(previous.encode(errors="replace"), self.model)
@@ -222,7 +222,7 @@ class ProxyHandler:
             self.waits_since = context.upstream.loop.time()
         else:
             raise QueueFull(
-                f"Every worker of {self.model!r} has as many requests as it takes, and the queue is full"
+                f"Every worker of {parsed.named!r} has as many requests as it takes, and the queue is full"
             )
 
     def has_room(self) -> bool:
@@ -259,6 +259,7 @@ class ProxyHandler:
     def _send_to_holder(self, response_id: bytes, model: str | None) -> None:
         """Send the request to the first worker that may have the stored response. model: None for all workers.
         Raises GatewayError if no worker can be asked."""
+        self._check_key_again()
         self._search = self._context.search(response_id, model, self.key)
         self._send(self._next_holder(self._search))
 
@@ -266,7 +267,7 @@ class ProxyHandler:
         """Return the next worker to ask for the stored response. Raises GatewayError if none is left."""
         worker = search.next()
         if self.route.kind is Kind.STORED:  # no model is named: deadlines, retry budget and log need one
-            self.model = self._context.fleet.models_of(worker)[0]
+            self.model = self._context.model_for(worker, search.response_id, self.key)
             self._options = self._context.models.options[self.model]
         return worker
 
@@ -278,9 +279,23 @@ class ProxyHandler:
     def _send(self, worker: Worker) -> None:
         """Send the request for the first time, which earns its model a share of a retry. Further workers of a search
         are no attempts in log and metrics: only `_retry` counts."""
+        self._check_key_again()
         self._context.retry_budgets[self.model].earn()
         self.attempts = 1
         self._start_attempt(worker)
+
+    def _check_key_again(self) -> None:
+        """Raise GatewayError if the request's key, which was looked up when its head came, has been revoked or expired
+        since, or may no longer use the model: the body may have taken minutes, and the queue too. Once it is sent, a
+        request runs to its end."""
+        if self.key is ANYONE:
+            return
+        key, parsed = self._context.keys.renewed(self.key, self._request.headers), self._parsed
+        if key is self.key:
+            return
+        self.key = key
+        if parsed is not None and parsed.named and not key.may_use(parsed.named):
+            raise self._context.fleet.not_found(parsed.named, key)
 
     def _start_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
         """Take a lease on `worker`, and send it head and body: a first or further try. fresh: by a new connection. The
@@ -316,7 +331,7 @@ class ProxyHandler:
         self._become(Step.ANSWERED)
         self._release_body()
         edits = Edits(self._names, self._hides_usage, self._cuts_usage, self._meter)
-        if not self.relay.open(exchange, worker, edits, alone=alone):
+        if not self.relay.open(exchange, worker, self.model, edits, alone=alone):
             self.fail(BadWorkerResponse(f"The worker answered with status {exchange.status} and no stream"))
 
     def _release_body(self) -> None:
@@ -472,7 +487,7 @@ class ProxyHandler:
             why := self.timing.overdue(self._options.deadlines, worker.moved, now)
         ):
             self._count_timeout(worker, now)
-            self.fail(WorkerTimeout(f"A worker of {worker.slug} was too slow: {why}"))
+            self.fail(WorkerTimeout(f"The worker was too slow: {why}"))
         elif self.wants_stream and self.timing.is_silent(self._context.settings.comment_s, now):
             self.timing.commented = now
             self.relay.comment()
@@ -490,9 +505,10 @@ class ProxyHandler:
 
     def _check_queue_time(self, now: float, since: float) -> None:
         """Fail the request if it has been in the queue for too long, else see whether a worker has room now."""
-        wait = self._options.queue.wait_s
+        wait, parsed = self._options.queue.wait_s, self._parsed
         if now - since > wait:
-            self.fail(Overloaded(f"No worker of {self.model!r} had room for the request within {wait:g} s"))
+            named = self.model if parsed is None else parsed.named
+            self.fail(Overloaded(f"No worker of {named!r} had room for the request within {wait:g} s"))
         else:
             self._context.queues.serve((self.model,))  # in case no event has told of a worker with room
 

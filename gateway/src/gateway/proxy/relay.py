@@ -31,6 +31,7 @@ class Relay:
         self._id = request_id  # as the client gets it
         self._fields: headers.Headers | None = None  # of the worker's answer, None until `open`
         self._learning: Worker | None = None  # while the id of its new stored response is looked for
+        self._model = ""  # that makes it
         self.filter: ResponseFilter = PassThrough()
         self.status = 0
         self.stream = False
@@ -45,7 +46,7 @@ class Relay:
         """Whether the answer is a worker's error that came after a comment, which had status 200; see `close`."""
         return isinstance(self.filter, LateError)
 
-    def open(self, exchange: Exchange, worker: Worker, edits: Edits, *, alone: bool) -> bool:
+    def open(self, exchange: Exchange, worker: Worker, model: str, edits: Edits, *, alone: bool) -> bool:
         """Take the worker's head and choose the filter. An answer that is not read (PassThrough) begins now, any other
         with its first byte. alone: no byte of the body has come with the head, which is sent by itself. Return False if
         the answer cannot follow the comments that were sent: it is no stream."""
@@ -55,6 +56,7 @@ class Relay:
                 return False
             answer_filter = LateError(exchange.status, self._route.dialect)
         self._fields, self._learning = exchange.headers, worker if self._route.stores else None
+        self._model = model
         self.status, self.filter = exchange.status, answer_filter
         self.stream = request.begun or isinstance(answer_filter, StreamFilter)
         if isinstance(answer_filter, PassThrough):
@@ -81,7 +83,7 @@ class Relay:
 
     def payload(self, data: bytes) -> None:
         """Send a piece of the worker's body through the filter. It begins the answer with the first byte to send."""
-        if self._learning is not None and self._affinity.learn(data, self._learning):
+        if self._learning is not None and self._affinity.learn(data, self._learning, self._model):
             self._learning = None  # its id is found
         data = self.filter.feed(data)
         if data and not self._request.begun:

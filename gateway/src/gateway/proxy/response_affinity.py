@@ -14,32 +14,41 @@ from gateway.fleet.health import TAKES_REQUESTS
 from gateway.fleet.workers import Worker
 
 ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
+Holder = tuple[Worker | None, str]  # of a response; "": the model that made it is not known
+NOBODY: Final[Holder] = (None, "")
 MAX_RESPONSES: Final = 10_000  # responses, in a few MB; the oldest are forgotten first, and then searched for
 
 
 class ResponseAffinity:
-    """Remembers which worker made each of the newest `most` stored responses, by id. One per process."""
+    """Remembers which worker made each of the newest `most` stored responses, by id, and under which of its models'
+    names: a key may be for one of them. One per process."""
 
     def __init__(self, most: int = MAX_RESPONSES) -> None:
         self._most = most
-        self._workers: OrderedDict[bytes, Worker] = OrderedDict()
+        self._holders: OrderedDict[bytes, Holder] = OrderedDict()
 
-    def learn(self, data: bytes, worker: Worker) -> bool:
-        """Look for a new response's id in `data`, a piece of `worker`'s answer; note it. Return whether it is there."""
+    def learn(self, data: bytes, worker: Worker, model: str) -> bool:
+        """Look for a new response's id in `data`, a piece of `worker`'s answer for `model`; note it. Return whether it
+        is there."""
         found = ID.search(data)
         if found is not None:
-            self.note(found[1], worker)
+            self._note(found[1], (worker, model))
         return found is not None
 
     def note(self, response_id: bytes, worker: Worker) -> None:
-        """Remember that `worker` has the response, made or found there; forget the oldest one if there are too many."""
-        self._workers[response_id] = worker
-        if len(self._workers) > self._most:
-            self._workers.popitem(last=False)
+        """Remember that the response was found at `worker`; which model made it is not known by that."""
+        self._note(response_id, (worker, self.holder_of(response_id)[1]))
 
-    def worker_of(self, response_id: bytes) -> Worker | None:
-        """Return the worker that made a stored response, if that is remembered. It may have left the fleet since."""
-        return self._workers.get(response_id)
+    def _note(self, response_id: bytes, holder: Holder) -> None:
+        """Remember a holder; forget the oldest one if there are too many."""
+        self._holders[response_id] = holder
+        if len(self._holders) > self._most:
+            self._holders.popitem(last=False)
+
+    def holder_of(self, response_id: bytes) -> Holder:
+        """Return the worker that has a stored response and the model that made it, as far as they are remembered. The
+        worker may have left the fleet since."""
+        return self._holders.get(response_id, NOBODY)
 
 
 class Search:

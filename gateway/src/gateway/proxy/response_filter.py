@@ -23,7 +23,13 @@ from gateway.proxy.token_usage import (
 KEY, FORMER_KEY = b'"reasoning"', b'"reasoning_content"'  # vLLM sends the first
 VALUE: Final = rb'(?:\s*:\s*(?:null|"[^"\\]*(?:\\.[^"\\]*)*"))'
 FIELD: Final = re.compile(KEY + b"(" + VALUE + b")")
-FIELD_AND_COMMA: Final = re.compile(rb",\s*" + KEY + VALUE + b"|" + KEY + VALUE + rb"\s*,?")
+
+
+def member_and_comma(key: bytes) -> re.Pattern[bytes]:
+    """Return what finds a member of this name, with the comma that goes if it does."""
+    return re.compile(rb",\s*" + key + VALUE + b"|" + key + VALUE + rb"\s*,?")
+
+
 USAGE_EVENT: Final = re.compile(
     rb'^data: \{[^\n]*"choices"\s*:\s*\[\s*\]\s*,[^\n]*"usage"\s*:\s*\{[^\n]*\}\r?\n\r?\n', re.MULTILINE
 )
@@ -48,6 +54,10 @@ REPLACEMENTS: Final = {
     ReasoningNames.BOTH: KEY + rb"\1," + FORMER_KEY + rb"\1",
     ReasoningNames.REASONING_CONTENT: FORMER_KEY + rb"\1",
 }
+REMOVED: Final = {  # where a worker itself sends the former name, alone or beside the other one
+    ReasoningNames.REASONING_CONTENT: member_and_comma(KEY),
+    ReasoningNames.NONE: member_and_comma(rb'"reasoning(?:_content)?"'),
+}
 
 
 class Edits:
@@ -66,12 +76,13 @@ class Edits:
         self.cut_usage = cut_usage
         self.meter = meter
         self.renames = names is not ReasoningNames.REASONING
+        self.marks = (KEY, FORMER_KEY) if names is ReasoningNames.NONE else (KEY,) if self.renames else ()
         # Whether events are held until they are complete: they are changed, or no usage in them may be missed.
         self.by_event = hide_usage or cut_usage or self.renames or meter is not None
 
     def apply(self, data: bytes) -> bytes:
         """Return `data`, whole events or a whole document unless these are too long, with the changes made."""
-        if self.renames and KEY in data and FORMER_KEY not in data:  # a worker may send both itself
+        if self.renames and (KEY in data or FORMER_KEY in data):
             data = self._renamed(data)
         if (self.hide_usage or self.cut_usage) and USAGE_KEY in data:
             if self.hide_usage:
@@ -81,10 +92,12 @@ class Edits:
         return data
 
     def _renamed(self, data: bytes) -> bytes:
-        """Return `data` with each member `reasoning` under the names that are wanted, or without it if none is."""
-        if self.names is ReasoningNames.NONE:
-            return FIELD_AND_COMMA.sub(b"", data)
-        return FIELD.sub(REPLACEMENTS[self.names], data)
+        """Return `data` with each member `reasoning` under the names that are wanted, or without it if none is. A
+        worker may send both names itself."""
+        if FORMER_KEY not in data and self.names is not ReasoningNames.NONE:
+            return FIELD.sub(REPLACEMENTS[self.names], data)
+        unwanted = REMOVED.get(self.names)
+        return data if unwanted is None else unwanted.sub(b"", data)
 
 
 class ResponseFilter(Protocol):
@@ -118,7 +131,7 @@ class StreamFilter:
         self._meter = edits.meter
         self._cuts = edits.cut_usage
         self._end = re.compile(rb"^(?:%b)[ \r]*$" % b"|".join(map(re.escape, ends)), re.MULTILINE)
-        self._marks = (*ends, USAGE_KEY, *((KEY,) if edits.renames else ()))  # a chunk with one is read
+        self._marks = (*ends, USAGE_KEY, *edits.marks)  # a chunk with one is read
         self._held = b""  # of an event that is not complete
         self._fragment = b""  # of the line that is not complete
         self._usage: bytes | None = None  # the bytes with the last usage

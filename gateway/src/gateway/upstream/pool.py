@@ -104,7 +104,7 @@ class Upstream:
         if exchange.over:
             idle.put(connection)
         elif connection.closed:
-            exchange.fail(unreachable(worker, "it closed the connection at once"))
+            exchange.fail(unreachable("it closed the connection at once"))
         else:
             connection.start(exchange, head, body)
 
@@ -118,15 +118,15 @@ class Upstream:
         try:
             await self._wait_for(opening)
         except TimeoutError as error:
-            raise unreachable(worker, f"no connection within {self._connect_timeout_s:g} s") from error
+            raise unreachable(f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:
             if is_our_limit(error):
                 raise Overloaded(
                     f"The gateway has no room for another connection: {error.strerror}"
                 ) from error
-            raise unreachable(worker, error.strerror or str(error)) from error
+            raise unreachable(error.strerror or str(error)) from error
         except UnicodeError as error:  # the worker's name cannot be a host name
-            raise unreachable(worker, str(error)) from error
+            raise unreachable(str(error)) from error
         return connection
 
     async def _wait_for(self, opening: asyncio.Task[Opened]) -> None:
@@ -170,8 +170,6 @@ class Upstream:
             self.forget(worker)
 
 
-def unreachable(worker: Worker, why: str) -> GatewayError:
+def unreachable(why: str) -> GatewayError:
     """Return the error for a connection that could not be made or used. why: the reason, for its message."""
-    return WorkerUnreachable(
-        f"A worker of {worker.slug} cannot be reached ({why}); try again after Retry-After seconds"
-    )
+    return WorkerUnreachable(f"The worker cannot be reached ({why}); try again after Retry-After seconds")

@@ -2,11 +2,16 @@
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import suppress
+from email import message_from_bytes
+from email.policy import HTTP
+from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from pydantic import JsonValue
 
 from gateway.api.errors import InvalidRequest, RequestTooLarge
 from gateway.api.routes import Route, Routes
@@ -23,6 +28,7 @@ from gateway.body.reader import (
     remote_media,
 )
 from gateway.config.api_keys import ApiKey
+from gateway.config.field_policy import FieldPolicy
 from gateway.config.model_options import Alias
 from tests.reading import ANY_FIELD, read
 
@@ -334,10 +340,81 @@ def test_an_alias_is_sent_as_its_model() -> None:
     assert (sent.model, sent.alias) == ("m", FAST["fast"])
 
 
-def test_an_alias_is_not_for_forms() -> None:
-    """A form is not written anew."""
-    with pytest.raises(InvalidRequest, match="alias"):
-        read(form(FIELD.format("model", "fast")), b"multipart/form-data; boundary=B", SPEECH, FAST, MIB)
+FORM = b"multipart/form-data; boundary=B"
+SPOKEN = {
+    "spoken": Alias(
+        model="m",
+        force={"temperature": 0, "include": ["logprobs", "x"], "n": None, "chat_template_kwargs": {"a": 1}},
+        default={"language": "de", "stream": True, "prompt": 'a "b"\n'},
+    )
+}
+
+
+def fields_in(body: bytes) -> list[tuple[str, bytes]]:
+    """The fields of a form, as another reader finds them."""
+    message = message_from_bytes(b"content-type: " + FORM + b"\r\n\r\n" + body, policy=HTTP)
+    parts = [part for part in message.walk() if not part.is_multipart()]
+    return [
+        (part.get_param("name", header="content-disposition"), part.get_payload(decode=True))  # type: ignore[misc]
+        for part in parts
+    ]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    list(permutations([FIELD.format("model", "spoken"), FIELD.format("temperature", "1"), FILE])),
+)
+@pytest.mark.parametrize("before", ["", "a preamble\r\n", "\r\n"])
+@pytest.mark.parametrize("size", [0, MIB])
+def test_an_alias_in_a_form(parts: Sequence[str], before: str, size: int) -> None:
+    """Its model and what it forces stand in place of the client's, its defaults where the client says nothing."""
+    more = (FIELD.format("include[]", "logprobs"), FIELD.format("prompt", "mine"), FIELD.format("n", "3"))
+    body = before.encode() + form(*parts, *more, FILE + "x" * size)
+    sent = read(body, FORM, SPEECH, SPOKEN, MIB, FieldPolicy())
+    whole = b"".join(sent.parts)
+    read_back = fields_in(whole)
+    assert (sent.model, sent.named, sent.size) == ("m", "spoken", len(whole))
+    assert [one for one in read_back if one[0] != "file"] == [
+        ("model", b"m"), ("language", b"de"), ("stream", b"true"), ("temperature", b"0"),
+        ("include[]", b"logprobs"), ("include[]", b"x"), ("prompt", b"mine"),
+    ]  # fmt: skip
+    assert [len(value) for name, value in read_back if name == "file"] == [17, 17 + size]
+    assert read(whole, FORM, SPEECH, {}, 2 * MIB, FieldPolicy()).model == "m"
+
+
+@given(
+    some.lists(some.sampled_from([FIELD.format("n", "1"), FILE, FIELD.format("user", "\r\n")]), max_size=3)
+)
+def test_an_alias_leaves_the_other_parts_of_a_form_alone(others: list[str]) -> None:
+    """Byte by byte, wherever its own part stands."""
+    for at in range(len(others) + 1):
+        parts = [*others[:at], FIELD.format("model", "fast"), *others[at:]]
+        sent = read(form(*parts), FORM, SPEECH, {"fast": Alias(model="m")}, MIB)
+        assert sent.body == form(*[FIELD.format("model", "m") if one == parts[at] else one for one in parts])
+
+
+@pytest.mark.parametrize(
+    ("force", "policy"),
+    [
+        ({"prompt": "a\r\n--B\r\nContent-Disposition: form-data; name=x\r\n\r\n"}, FieldPolicy()),
+        ({"prompt": "--B"}, FieldPolicy()),
+        ({"prompt": {"a": 1}}, FieldPolicy()),
+        ({"include": [["a"]]}, FieldPolicy()),
+        ({'a"; name="b': 1}, ANY_FIELD),
+    ],
+)
+def test_what_an_alias_cannot_say_in_a_form_is_told(force: dict[str, JsonValue], policy: FieldPolicy) -> None:
+    """In the names that the client knows: a boundary that the client chose, an object, a strange name."""
+    body = form(FIELD.format("model", "fast"))
+    with pytest.raises(InvalidRequest, match=r"sets `.* form cannot say"):
+        read(body, FORM, SPEECH, {"fast": Alias(model="real", force=force)}, MIB, policy)
+
+
+def test_an_alias_in_a_part_of_several_names_is_refused() -> None:
+    """A worker might take it for another field, which would be lost."""
+    part = 'Content-Disposition: form-data; name=model; x; name="prompt"\r\n\r\nfast'
+    with pytest.raises(InvalidRequest, match="several names"):
+        read(form(part), FORM, SPEECH, {"fast": Alias(model="real")}, MIB)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,43 @@ def test_of_several_keys_the_accepted_one_counts(file: Path) -> None:
         ring.find(bearer("foreign", "late"))
 
 
+def test_two_accepted_keys_of_different_names_are_refused(file: Path) -> None:
+    """Whose rights count could not be told. Two keys of one name are one, as while a key is being replaced."""
+    digests = f"sha256: [{hash_key(b'old')}, {hash_key(b'new')}]"
+    file.write_text(
+        f"keys:\n  twice: {{{digests}}}\n" + entry("second") + entry("late", ", expires: 2026-12-31")
+    )
+    ring = KeyRing(file, MODELS, lambda: NEW_YEAR)
+    assert ring.find(bearer("old", "new", "old")).name == "twice"
+    assert ring.find(bearer("late", "foreign", "second")).name == "second"
+    for sent in (("old", "second"), ("second", "late", "new")):
+        with pytest.raises(InvalidApiKey, match=r"Two API keys were sent, of '\w+' and '\w+': send one"):
+            ring.find([*bearer(*sent[:-1]), (b"x-api-key", sent[-1].encode())])
+
+
+def test_a_key_that_was_accepted_is_looked_up_again_if_it_may_have_changed(file: Path) -> None:
+    """The same object while the file is the same and the key valid; else what the file and the clock say now."""
+    file.write_text("keys:\n" + entry("late", ", expires: 2026-12-31") + entry("good"))
+    now = [NEW_YEAR - 10]
+    ring = KeyRing(file, MODELS, lambda: now[0])
+    late, good = (ring.find(bearer(name)) for name in ("late", "good"))
+    assert ring.renewed(late, bearer("late")) is late
+    now[0] += 20
+    with pytest.raises(InvalidApiKey, match="expired"):
+        ring.renewed(late, bearer("late"))
+    assert ring.renewed(good, bearer("good")) is good
+    write_later(file, "keys:\n" + entry("good", ", models: [alpha]"))
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
+    assert ring.renewed(good, bearer("good")).models == {"alpha"}
+    write_later(file, "keys:\n" + entry("second"))
+    assert [ring.has_changed() for _ in range(2)] == [False, True]
+    assert ring.read() is True
+    with pytest.raises(InvalidApiKey, match="unknown"):
+        ring.renewed(good, bearer("good"))
+    assert KeyRing(None, MODELS).renewed(ANYONE, []) is ANYONE
+
+
 def test_a_changed_file_counts_once_it_stands_still(file: Path) -> None:
     """A file that differs from look to look is being written; then it is read once."""
     ring = KeyRing(file, MODELS)

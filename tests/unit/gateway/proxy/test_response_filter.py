@@ -99,6 +99,49 @@ def test_no_reasoning_at_all(body: bytes, left: bytes) -> None:
     assert Edits(ReasoningNames.NONE).apply(body) == left
 
 
+BOTH_SENT = [
+    b'"reasoning":"a \\"b\\"","reasoning_content":"a \\"b\\""',
+    b'"reasoning_content" : "a", "reasoning" : "a"',
+]
+
+
+@pytest.mark.parametrize("sent", BOTH_SENT)
+@pytest.mark.parametrize("form", ["{%b}", '{%b,"b":2}', '{"a":1,%b}', '{"a":1, %b ,"b":2}'])
+@pytest.mark.parametrize("names", ReasoningNames)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_worker_that_sends_both_names(
+    sent: bytes, form: str, names: ReasoningNames, *, whole: bool
+) -> None:
+    """Only the names that are wanted reach the client, in a stream and in a document; all else stays."""
+    body = form.encode() % sent
+    wanted = {
+        ReasoningNames.BOTH: {"reasoning", "reasoning_content"},
+        ReasoningNames.REASONING: {"reasoning", "reasoning_content"},  # it is never changed
+        ReasoningNames.REASONING_CONTENT: {"reasoning_content"},
+        ReasoningNames.NONE: set(),
+    }[names]
+    if whole:
+        document = DocumentFilter(Edits(names))
+        told = document.feed(body) + document.rest()
+    else:
+        stream, event = StreamFilter(DONE, Edits(names)), b"data: " + body + b"\n\n"
+        framed = b"%x\r\n%b\r\n" % (len(event), event)
+        told = (event if stream.passes(framed) else stream.feed(event))[6:]
+    expected = {name: value for name, value in json.loads(body).items() if name in {"a", "b"} | wanted}
+    assert json.loads(told) == expected
+
+
+@pytest.mark.parametrize("sent", [b'{"reasoning_content":"a"}', b'{"x":1, "reasoning_content" : null}'])
+def test_a_former_name_alone_is_reasoning_too(sent: bytes) -> None:
+    """A worker may be older: whoever wants none gets none, and whoever wants some gets what there is."""
+    stream = StreamFilter(DONE, Edits(ReasoningNames.NONE))
+    event = b"data: " + sent + b"\n\n"
+    assert stream.passes(b"%x\r\n%b\r\n" % (len(event), event)) is False
+    assert b"reasoning" not in stream.feed(event)
+    for names in (ReasoningNames.BOTH, ReasoningNames.REASONING_CONTENT):
+        assert Edits(names).apply(sent) == sent
+
+
 def test_a_former_name_that_is_there_stays_alone() -> None:
     """A worker that writes both itself is not corrected."""
     body = b'{"reasoning":"a","reasoning_content":"a"}'

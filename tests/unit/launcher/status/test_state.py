@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,25 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     state.write(tmp_path / "state.json", written)
     assert written == state.read(tmp_path / "state.json")
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (os.fsdecode(b"no /weights/\xff\xfe.json"), "no /weights/\\udcff\\udcfe.json"),
+        ("\ud800 half a pair", "\\ud800 half a pair"),
+        ("a\0b", "a\\x00b"),
+        ("\x01" * 300_000, "\x01" * 65536),
+        ("\U0001f600" * 300_000, "\U0001f600" * 16384),
+        ("x" + "\u00e9" * 300_000, "x" + "\u00e9" * 32767),
+    ],
+)
+def test_whatever_the_problem_is_the_state_can_be_read(tmp_path: Path, problem: str, told: str) -> None:
+    """A path may have bytes that are no UTF-8, and the last words of a process be anything."""
+    state.write(tmp_path / "state.json", State("a", Phase.STOPPING, problem=problem))
+    found = state.read(tmp_path / "state.json")
+    assert found is not None
+    assert found.problem == told
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1, "slug": "a", "phase": "dancing"}'])
