@@ -150,7 +150,7 @@ class StreamFilter:
         if self._held or not self.between_events or framed[-4:] != b"\n\n\r\n":
             return b""
         meter = self._meter
-        if meter is not None and self._cuts and not (self._edits.renames and framed.find(KEY) >= 0):
+        if meter is not None and self._cuts and not has_any(framed, self._edits.marks):
             event = meter.cut(framed[framed.find(b"\n") + 1 : -2])
             if event:
                 size = len(event)
@@ -274,6 +274,14 @@ def filter_for(content_type: bytes, ends: tuple[bytes, ...], edits: Edits) -> Re
     if content_type.startswith(b"text/event-stream"):
         return StreamFilter(ends, edits)
     return DocumentFilter(edits) if content_type.startswith(b"application/json") else PassThrough()
+
+
+def has_any(data: bytes, marks: tuple[bytes, ...]) -> bool:
+    """Whether one of `marks` is in `data`."""
+    for mark in marks:  # noqa: SIM110  # any() would make a generator for every chunk
+        if data.find(mark) >= 0:
+            return True
+    return False
 
 
 def event_end(data: bytes) -> int:

@@ -17,6 +17,7 @@ from gateway.proxy.response_filter import (
     StreamFilter,
     tokens_in,
 )
+from gateway.proxy.token_usage import Meter
 
 BOTH, PLAIN = Edits(ReasoningNames.BOTH), Edits()
 DONE = (b"data: [DONE]",)
@@ -126,9 +127,23 @@ def test_a_worker_that_sends_both_names(
     else:
         stream, event = StreamFilter(DONE, Edits(names)), b"data: " + body + b"\n\n"
         framed = b"%x\r\n%b\r\n" % (len(event), event)
-        told = (event if stream.passes(framed) else stream.feed(event))[6:]
+        told = (event if stream.pass_on(framed) else stream.feed(event))[6:]
     expected = {name: value for name, value in json.loads(body).items() if name in {"a", "b"} | wanted}
     assert json.loads(told) == expected
+
+
+@pytest.mark.parametrize("name", [b"reasoning", b"reasoning_content"])
+def test_no_reasoning_passes_where_the_usage_is_cut(name: bytes) -> None:
+    """Of a request whose usage is counted in each chunk, too."""
+    stream = StreamFilter(DONE, Edits(ReasoningNames.NONE, cut_usage=True, meter=Meter()))
+    event = (
+        b'data: {"choices":[{"delta":{"%b":"a","content":"b"}}],'
+        b'"usage":{"prompt_tokens":3,"total_tokens":4,"completion_tokens":1}}\n\n'
+    ) % name
+    framed = b"%x\r\n%b\r\n" % (len(event), event)
+    told = stream.pass_on(framed) or stream.feed(event)
+    assert b"reasoning" not in told
+    assert b'"content":"b"' in told
 
 
 @pytest.mark.parametrize("sent", [b'{"reasoning_content":"a"}', b'{"x":1, "reasoning_content" : null}'])
@@ -136,7 +151,7 @@ def test_a_former_name_alone_is_reasoning_too(sent: bytes) -> None:
     """A worker may be older: whoever wants none gets none, and whoever wants some gets what there is."""
     stream = StreamFilter(DONE, Edits(ReasoningNames.NONE))
     event = b"data: " + sent + b"\n\n"
-    assert stream.passes(b"%x\r\n%b\r\n" % (len(event), event)) is False
+    assert stream.pass_on(b"%x\r\n%b\r\n" % (len(event), event)) == b""
     assert b"reasoning" not in stream.feed(event)
     for names in (ReasoningNames.BOTH, ReasoningNames.REASONING_CONTENT):
         assert Edits(names).apply(sent) == sent
