@@ -8,7 +8,8 @@ from typing import Final
 
 from gateway.config.api_keys import ApiKey
 
-RIGHTS: Final = [one.name for one in fields(ApiKey) if one.name not in ("name", "label", "revoked")]
+NO_RIGHTS: Final = ("name", "label", "edition", "revoked")
+RIGHTS: Final = [one.name for one in fields(ApiKey) if one.name not in NO_RIGHTS]
 Keys = Mapping[str, ApiKey]  # by digest
 
 
