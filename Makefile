@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
-.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import cache-export cache-import verify status logs report key keys key-rotate key-revoke api-key \
+.PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import cache-export cache-import verify status logs report key keys key-rotate key-revoke usage api-key \
         setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput tune bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
@@ -29,6 +29,8 @@ keys: ## List the API keys: rights, state, and the first digits of their hashes
 	@scripts/keys list
 key-rotate: ## Make another API key for a name; the one before works until the next time (NAME=...)
 	@scripts/keys rotate '$(NAME)'
+usage: ## Tell what the API keys have used (FORMAT=table|csv|json SINCE=2026-11-01 UNTIL=2026-11-30 BY=key,model,day)
+	@scripts/usage '--format=$(FORMAT)' '--since=$(SINCE)' '--until=$(UNTIL)' '--by=$(BY)'
 key-revoke: ## Take the API keys of a name back, within seconds (NAME=...)
 	@scripts/keys revoke '$(NAME)'
 api-key: ## Print a new API key, and its hashed line for a key file without rights

@@ -11,7 +11,19 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent / "src"
 # Not among them: control (FastAPI looks into its functions), discovery and the root (they start, look and end).
-ROOMS = ("api", "balancing", "body", "config", "fleet", "http", "proxy", "server", "telemetry", "upstream")
+ROOMS = (
+    "api",
+    "balancing",
+    "body",
+    "config",
+    "fleet",
+    "http",
+    "proxy",
+    "server",
+    "telemetry",
+    "upstream",
+    "usage",
+)
 PLAIN = {
     "api/errors.py": "mypyc takes no two attributes of a class set at once",
     "balancing/selection.py": "mypyc fails at its generic dataclass with slots",
@@ -24,6 +36,8 @@ PLAIN = {
     "config/yaml_file.py": "its loader is a kind of PyYAML's",
     "telemetry/log_writer.py": "its work is done by a thread that waits; C has a word `__thread` of its own",
     "telemetry/merging.py": "its collector is a kind of the library's",
+    "usage/store.py": "SQLite's, and no request passes it",
+    "usage/writer.py": "its work is done by a thread that waits",
 }
 
 

@@ -1,4 +1,5 @@
 """`python -m gateway` runs the gateway; `python -m gateway keys ...` makes, lists, replaces and revokes API keys;
+`python -m gateway usage ...` tells what they have used;
 `python -m gateway new-key [name]` prints a key and its line for a key file without rights.
 Exit codes: 0 drained after a signal · 2 configuration · 3 port in use."""
 
@@ -17,6 +18,8 @@ from gateway.key_commands import main as run_key_command
 from gateway.processes import serve_all
 from gateway.serve import listen, listen_by_several, log_warnings, raise_file_limit, serve
 from gateway.telemetry.logs import EventLog
+from gateway.usage.pipe import ToParent
+from gateway.usage_commands import main as run_usage_command
 
 
 def main() -> int:
@@ -30,15 +33,17 @@ def main() -> int:
 
 
 def command(words: list[str]) -> int:
-    """Run `new-key`, or `process DATA OPS` (descriptors of two open sockets), with which `processes.Child` starts one
+    """Run `new-key`, or `process DATA OPS USAGE` (descriptors of open sockets), with which `processes.Child` starts one
     of several processes; for any other words, or none, serve. Return the exit code."""
     match words:
         case ["new-key", *name]:
             return print_key(name)
         case ["keys", *rest]:
             return run_key_command(rest, read_settings())
-        case ["process", data, ops]:
-            return run_child(load_settings(), int(data), int(ops))
+        case ["usage", *rest]:
+            return run_usage_command(rest, read_settings())
+        case ["process", data, ops, usage]:
+            return run_child(load_settings(), int(data), int(ops), int(usage))
     return run(load_settings())
 
 
@@ -52,26 +57,32 @@ def run(settings: Settings) -> int:
         ops = stack.enter_context(listen(settings, settings.ops_port, "GATEWAY_OPS_PORT"))
         if settings.processes > 1:
             return uvloop.run(serve_all(settings, data, ops, log))
-        uvloop.run(run_gateway(settings, log, data[0], ops, child=False))
+        uvloop.run(run_gateway(settings, log, data[0], ops, None))
     return 0
 
 
-def run_child(settings: Settings, data: int, ops: int) -> int:
+def run_child(settings: Settings, data: int, ops: int, usage: int) -> int:
     """Run one of several processes on the parent's sockets (`processes.Child` starts it); return the exit code."""
     with closing(EventLog()) as log:
         log_warnings(log)
         sockets = socket.socket(fileno=data), socket.socket(fileno=ops)
-        uvloop.run(run_gateway(settings, log, *sockets, child=True))
+        sink = ToParent(socket.socket(fileno=usage))
+        uvloop.run(run_gateway(settings, log, *sockets, sink))
     return 0
 
 
 async def run_gateway(
-    settings: Settings, log: EventLog, data_socket: socket.socket, ops_socket: socket.socket, *, child: bool
+    settings: Settings,
+    log: EventLog,
+    data_socket: socket.socket,
+    ops_socket: socket.socket,
+    sink: ToParent | None,
 ) -> None:
-    """Build the gateway, in the running event loop, and serve until a signal. Raises ConfigError."""
-    gateway = Gateway(settings, log)
+    """Build the gateway, in the running event loop, and serve until a signal. sink: of the usage, for one of several
+    processes. Raises ConfigError."""
+    gateway = Gateway(settings, log, sink)
     tune_garbage_collector()
-    await serve(gateway, data_socket, ops_socket, log, child=child)
+    await serve(gateway, data_socket, ops_socket, log, child=sink is not None)
 
 
 def tune_garbage_collector() -> None:

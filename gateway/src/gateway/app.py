@@ -31,14 +31,17 @@ from gateway.telemetry.audit import audit_of
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
+from gateway.usage.ledger import Ledger, Sink
+from gateway.usage.writer import InLoop, UsageWriter
 
 MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gateway itself slept
 
 
 class Gateway:
-    """All objects of one gateway process. Raises ConfigError if cards, keys, models or static workers are wrong."""
+    """All objects of one gateway process. Raises ConfigError if cards, keys, models or static workers are wrong. sink:
+    takes what keys use, if another process writes that; None: this one does."""
 
-    def __init__(self, settings: Settings, log: EventLog) -> None:
+    def __init__(self, settings: Settings, log: EventLog, sink: Sink | None = None) -> None:
         self.settings, loop = settings, asyncio.get_running_loop()
         self.draining = False
         self.certificate = certificate_of(settings)
@@ -55,7 +58,10 @@ class Gateway:
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
-        recorder = Recorder(metrics, log, loop)
+        self._writer = usage_writer(settings, log) if sink is None else None
+        sink = sink or self._writer
+        self._ledger = Ledger(sink, loop) if sink is not None and not keys.is_open else None
+        recorder = Recorder(metrics, log, loop, self._ledger)
         context = Context(settings, self.fleet, models, keys, self._upstream, queues, log, recorder, audit)
         local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self._admission = Admission(context, keys, cors, host_check, local, preflight)
@@ -79,17 +85,30 @@ class Gateway:
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        """Keep the audit log, if there is one, while `serve` runs. After its drain, at the end, write what is left of
-        that log, and close idle connections to workers, and those being opened."""
+        """Keep the audit log and the record of usage, if there are any, while `serve` runs. After its drain, write
+        what is left of both, and close idle connections to workers, and those being opened."""
+        if self._writer is not None:
+            self._writer.start()
         keeping = asyncio.create_task(self._audit.keep()) if self._audit is not None else None
         try:
             yield
         finally:
             self._upstream.close()
+            if self._ledger is not None:
+                self._ledger.flush()
+            if self._writer is not None:
+                self._writer.close()
             if keeping is not None:
                 keeping.cancel()
             if self._audit is not None:
                 self._audit.close()
+
+
+def usage_writer(settings: Settings, log: EventLog) -> UsageWriter | None:
+    """Return the writer of the record of usage; None without a key file, as nobody's use could be told apart."""
+    if settings.api_keys_file is None:
+        return None
+    return UsageWriter(settings.state_dir, settings.usage_days, InLoop(log, asyncio.get_running_loop()))
 
 
 def host_check_of(settings: Settings) -> HostCheck:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from fastapi import FastAPI, Response
 
 from gateway.api.errors import NoWorkerAvailable
-from gateway.app import Gateway
+from gateway.app import Gateway, usage_writer
 from gateway.config.settings import Settings
 from gateway.control.framework import bare_app
 from gateway.control.ops import EXPOSITION
@@ -20,6 +20,7 @@ from gateway.discovery.probe_client import ResponseError, connect
 from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
 from gateway.telemetry import merging
 from gateway.telemetry.logs import EventLog
+from gateway.usage import pipe
 
 START_AGAIN_S = 1.0  # after a process is lost, so that one that dies at once does not take the processor
 ASK_S = 2.0  # a process may take to answer the parent
@@ -31,10 +32,12 @@ Json = dict[str, object]
 
 
 class Child:
-    """One gateway process, as its parent holds it. data: the socket on which it takes clients' connections."""
+    """One gateway process, as its parent holds it. data: the socket on which it takes clients' connections; usage: the
+    one on which it tells what keys use."""
 
-    def __init__(self, data: socket.socket, log: EventLog) -> None:
+    def __init__(self, data: socket.socket, usage: socket.socket, log: EventLog) -> None:
         self._data = data
+        self._usage = usage
         self._ops = socket.create_server(("127.0.0.1", 0))
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
@@ -64,7 +67,7 @@ class Child:
 
     async def _run(self) -> int:
         """Run the process and return its exit code. It ends if its standard input does, and so with the parent."""
-        sockets = self._data.fileno(), self._ops.fileno()
+        sockets = self._data.fileno(), self._ops.fileno(), self._usage.fileno()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", "process", *map(str, sockets),
             pass_fds=sockets, stdin=asyncio.subprocess.PIPE,
@@ -99,7 +102,12 @@ async def serve_all(
     """Serve with a process per socket of `data` until a signal, or until one cannot be kept (`Child.keep`); then end
     all. Return the highest exit code. Raises ConfigError. The ops port goes last, to show how they drain."""
     Gateway(settings, log)  # thrown away: raises what is wrong once, before any process starts
-    children, stop = [Child(one, log) for one in data], stop_event()
+    reading, writing = pipe.sockets()
+    children, stop = [Child(one, writing, log) for one in data], stop_event()
+    usage = usage_writer(settings, log)
+    if usage is not None:
+        usage.start()
+        asyncio.get_running_loop().add_reader(reading.fileno(), lambda: usage.put([*pipe.received(reading)]))
     ops = ops_server(ops_app(children))
     ops_task = asyncio.create_task(ops.serve([ops_socket]))
     kept = [asyncio.create_task(child.keep(siblings_of(child, children))) for child in children]
@@ -109,6 +117,9 @@ async def serve_all(
         child.terminate()
     codes = await asyncio.gather(*kept)
     await end(ready)
+    if usage is not None:
+        usage.put([*pipe.received(reading)])
+        usage.close()
     ops.should_exit = True
     await ops_task
     return max(map(abs, codes))  # a negative one is the signal that killed a process

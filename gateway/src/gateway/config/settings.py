@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     cors_origins: str = ""  # of the web pages that may read answers
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     state_dir: Path = Path("/var/lib/octet")  # what outlives the gateway
+    usage_days: Annotated[int, Field(ge=32, le=36_500)] = (
+        400  # that the record of usage is kept; a month at least
+    )
     audit: Literal["off", "on"] = "off"
     audit_prompts: bool = False  # also what requests ask
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # that the audit log's files are kept

@@ -1,6 +1,7 @@
 """Write the log line and the metrics of a request that is over. The log line goes to a queue, so nothing blocks."""
 
 import asyncio
+from typing import Final
 
 from gateway.config.api_keys import ApiKey
 from gateway.fleet.workers import Worker
@@ -8,15 +9,25 @@ from gateway.proxy.timing import Timing
 from gateway.proxy.token_usage import Tokens
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
+from gateway.usage.ledger import Ledger
+
+NOTHING: Final = (0, 0, 0)
+NOT_MADE_NOW: Final = frozenset(
+    {"response", "response_cancel"}
+)  # routes that tell again what was used before
 
 
 class Recorder:
-    """Writes log lines and metrics of requests; one per process. loop: its clock gave the requests' times."""
+    """Writes log lines, metrics and usage of requests; one per process. loop: its clock gave the requests' times;
+    ledger: of the usage, None without a key file."""
 
-    def __init__(self, metrics: Metrics, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, metrics: Metrics, log: EventLog, loop: asyncio.AbstractEventLoop, ledger: Ledger | None = None
+    ) -> None:
         self._metrics = metrics
         self._log = log
         self._loop = loop
+        self._ledger = ledger
 
     def write(
         self,
@@ -49,6 +60,9 @@ class Recorder:
             traffic.completion_tokens += completion
         if key.label:
             self._metrics.count_key(key.label, model, prompt or 0, completion or 0)
+        if self._ledger is not None and key.name:
+            told = NOTHING if tokens is None or route in NOT_MADE_NOW else tokens
+            self._ledger.add(key.name, model, worker is not None, told[0], told[2], told[1])
         if code is not None:
             self._metrics.count_error(model, code)
         if attempts > 1:
