@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.tune.engine import WARMING, EngineError, Load, Measured, StartError
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 2.0
 _SAID = 600  # characters of a program's last words that are kept
 _LOAD_AT_MOST_S = 6 * 3600
 _HOSTS_FAULT = (

@@ -1,5 +1,6 @@
 """Writes what a session found, as files that a person may put to use: nothing is taken over by itself."""
 
+import textwrap
 from collections.abc import Iterable
 
 from bench.tune import variant
@@ -7,7 +8,7 @@ from bench.tune.journal import Trial
 from bench.tune.search import key_of
 from bench.tune.tuning import Outcome, Tuning, describe, result
 
-_WIDTH = 118
+_WIDTH = 116
 
 
 def write(tuning: Tuning, outcome: Outcome, slug: str, subject: str) -> list[str]:
@@ -16,10 +17,10 @@ def write(tuning: Tuning, outcome: Outcome, slug: str, subject: str) -> list[str
     if not outcome.is_better:
         return list(_nothing(tuning, outcome))
     file = tuning.folder / "serve.yaml"
-    remarks = "".join(
-        f"# {' '.join(line.split())}"[:_WIDTH] + "\n" for line in _evidence(tuning, outcome, subject)
-    )
+    lines = [part for line in _evidence(tuning, outcome, subject) for part in textwrap.wrap(line, _WIDTH)]
+    remarks = "".join(f"# {line}\n" for line in lines)
     file.write_text(variant.text(tuning.serve_yaml.read_text(), outcome.best.changes, remarks + "\n"))
+    file.chmod(0o644)  # the container's user reads it
     overlay = tuning.folder / "compose.yaml"
     overlay.write_text(f'services: {{{slug}: {{volumes: ["{file.resolve()}:/etc/octet/serve.yaml:ro"]}}}}\n')
     score = outcome.best.score
@@ -30,6 +31,7 @@ def write(tuning: Tuning, outcome: Outcome, slug: str, subject: str) -> list[str
         f"written: {file}. Nothing uses it yet. To use it",
         f"  for good:   cp {file} docker/{slug}/serve.yaml && make build MODEL={slug} && docker compose up -d {slug}",
         f"  for a try:  COMPOSE_FILE=compose.yaml:{overlay} docker compose up -d {slug}",
+        "              (where .env sets COMPOSE_FILE, its files go before that one)",
         "make clean removes out/ with both files; the journal beside them has every round",
     ]  # fmt: skip
 

@@ -80,6 +80,7 @@ class Tuning:
         self.say(f"tune: trial {len(self.journal.trials) + 1} of at most {self.most}: {describe(changes)}")
         file = self.folder / "trial.yaml"
         file.write_text(variant.text(self.serve_yaml.read_text(), changes))
+        file.chmod(0o644)  # the container's user reads it
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         try:
             measured = self.engine.measure(file, self.load)
