@@ -10,6 +10,8 @@ from typing import Final
 
 import orjson
 
+from gateway.config.grammar_size import parts_of
+
 # A repetition of an expression, such as {3} or {1,3}, with its bounds; or an escape, which is none: \{ or \u{41}.
 REPEAT: Final = re.compile(
     r"\\[ux]\{[0-9A-Fa-f]*+\}|\\.|\{\s*+([0-9]*+)\s*+(?:,\s*+([0-9]*+)\s*+)?\}", re.DOTALL
@@ -126,6 +128,21 @@ class Expression(Text):
         return f"at most {self.most:,} characters; parts repeated at most {MAX_REPEATS:,} times in all"
 
 
+class Grammar(Expression):
+    """A grammar: as an expression, and its rules, which may repeat one another, are multiplied."""
+
+    def fault(self, value: object) -> Fault | None:
+        found = super().fault(value)
+        if (
+            found is None
+            and isinstance(value, str)
+            and has_repetition(value)
+            and parts_of(value) > MAX_REPEATS
+        ):
+            return "", f"repeats its parts more than {MAX_REPEATS} times, through rules that repeat others"
+        return found
+
+
 class Object(Rule):
     """An object. inner: rules of its members, None for one that may have any value; is_closed: it has no others;
     refused: members that it may not have, and why."""
@@ -152,7 +169,7 @@ class Object(Rule):
         """Return what is wrong with one member."""
         why = self.refused.get(name)
         if why is not None:
-            return "", f"is refused: {why}"
+            return None if item is None else ("", f"is refused: {why}")
         rule = self.inner.get(name)
         if rule is not None:
             return None if item is None else rule.fault(item)
@@ -182,7 +199,7 @@ class Schema(Rule):
     def __init__(
         self,
         regex: Expression,
-        grammar: Expression,
+        grammar: Grammar,
         why: str,
         is_text: bool = False,
         by_element: bool = False,
@@ -257,6 +274,11 @@ class Schema(Rule):
 def containers_in(written: bytes) -> int:
     """Return how many objects and lists a JSON text has, at most: brackets in its texts are counted too."""
     return written.count(b"{") + written.count(b"[")
+
+
+def has_repetition(grammar: str) -> bool:
+    """Whether a grammar may have a repetition with bounds: in braces, or as Lark's `~`."""
+    return "{" in grammar or "~" in grammar
 
 
 def repeats(expression: str) -> int:

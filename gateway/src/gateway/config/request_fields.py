@@ -7,7 +7,7 @@ docs/request-fields.md shows these tables; a test compares them."""
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.config.field_rules import Expression, Items, Number, Object, Rule, Schema
+from gateway.config.field_rules import Expression, Grammar, Items, Number, Object, Rule, Schema
 
 MAX_TOKENS: Final = 10_000_000  # more than any model's context
 MAX_TOKEN_ID: Final = 2_000_000  # more than any vocabulary has
@@ -129,7 +129,7 @@ TOO_MANY: Final = "the engine has room for so many; more end it"
 INTEGERS: Final = "as `min_tokens`: no right request has more"
 COMPILED: Final = "CVE-2026-105757, CVE-2026-55574: a grammar that takes minutes, or ends the engine"
 REGEX: Final = Expression(1024, "CVE-2026-55574: an expression that takes minutes to compile")
-GRAMMAR: Final = Expression(32_768, COMPILED)
+GRAMMAR: Final = Grammar(32_768, COMPILED)
 TOKENS: Final = Number(
     0, MAX_TOKENS, "CVE-2026-114051: a number out of bounds ends the engine's input thread"
 )

@@ -15,6 +15,7 @@ from gateway.body.field_check import NAMES as NAMES_IN
 from gateway.body.json_scan import MAX_ELEMENTS
 from gateway.body.reader import SMALL_BYTES
 from gateway.config.field_policy import FieldPolicy, Mode
+from gateway.config.request_fields import TEMPLATE_KWARGS
 from tests.reading import read
 
 MIB = 1 << 20
@@ -113,3 +114,19 @@ def test_every_field_that_is_allowed_by_name_passes() -> None:
     policy = FieldPolicy(Mode.STRICT, ["cache_salt", "n", "x"])
     assert verdict(b'{"model":"m","n":1e9,"n":3,"x":1,"cache_salt":"a"}', policy) == ""
     assert "cache_salt" in verdict(b'{"model":"m","cache_salt":"a"}')
+
+
+@pytest.mark.parametrize("name", TEMPLATE_KWARGS)
+@pytest.mark.parametrize("pad", [0, SMALL_BYTES])
+def test_null_is_no_argument_of_a_template(name: str, pad: int) -> None:
+    """As for any field that is refused; a name that stands twice is judged by no single value."""
+    body = '{"model":"m","messages":[{"role":"user","content":"%s"}],"chat_template_kwargs":{%s}}'
+    members = {
+        "null": "",
+        '1,"x":null': f"`chat_template_kwargs.{name}` is refused",
+        f'null,"{name}":1': "twice",
+    }
+    for value, told in members.items():
+        found = verdict((body % ("x" * pad, f'"{name}":{value}')).encode())
+        assert told in found
+        assert bool(told) is bool(found)
