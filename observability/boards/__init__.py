@@ -5,5 +5,6 @@ from observability.boards.gateway import GATEWAY
 from observability.boards.gpus import GPUS
 from observability.boards.model import MODEL
 from observability.boards.starts import STARTS
+from observability.boards.tenants import TENANTS
 
-BOARDS = (FLEET, MODEL, GATEWAY, GPUS, STARTS)
+BOARDS = (FLEET, MODEL, GATEWAY, GPUS, STARTS, TENANTS)

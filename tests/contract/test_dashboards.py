@@ -40,7 +40,7 @@ def test_the_committed_dashboards_are_the_generated_ones() -> None:
 
 def test_uids_are_fixed() -> None:
     """Links and bookmarks lead to them."""
-    names = ["fleet", "model", "gateway", "gpus", "starts"]
+    names = ["fleet", "model", "gateway", "gpus", "starts", "tenants"]
     assert [board.uid for board in BOARDS] == [f"octet-{name}" for name in names]
 
 

@@ -79,7 +79,9 @@ class Use:
     """What the requests of one key came to, for one model."""
 
     requests: int = 0
+    refused: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
 
 
@@ -122,13 +124,19 @@ class Metrics:
             traffic.first_byte.add(first_byte)
         return traffic
 
-    def count_key(self, label: str, model: str, prompt: int, completion: int) -> None:
-        """Count a request of a key that has ended, and its tokens. label: the key's, of a bounded number (KeyRing)."""
+    def count_key(
+        self, label: str, model: str, sent: bool, prompt: int, cached: int, completion: int
+    ) -> None:
+        """Count a request of a key that has ended, and its tokens. label: the key's, of a bounded number (KeyRing);
+        sent: to a worker."""
         use = self._uses.get((label, model))
         if use is None:
             use = self._uses[label, model] = Use()
         use.requests += 1
+        if not sent:
+            use.refused += 1
         use.prompt_tokens += prompt
+        use.cached_tokens += cached
         use.completion_tokens += completion
 
     def count_error(self, model: str, code: str) -> None:
@@ -160,7 +168,9 @@ class Metrics:
         yield self._tokens("prompt_tokens")
         yield self._tokens("completion_tokens")
         yield self._use("requests", "Requests by API key.")
+        yield self._use("refused", "Requests by API key that no worker got.")
         yield self._use("prompt_tokens", "Prompt tokens that answers told, by API key.")
+        yield self._use("cached_tokens", "Prompt tokens from a cache that answers told, by API key.")
         yield self._use("completion_tokens", "Completion tokens that answers told, by API key.")
         what = "Errors that the gateway itself answered with."
         yield counter("gateway_errors", what, ["model", "code"], self._errors.items())

@@ -60,13 +60,13 @@ def test_what_a_key_used_is_counted_by_key_and_model() -> None:
     """Requests and both kinds of tokens; without keys there is no series."""
     metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
     assert not [name for name, _ in told(metrics) if name.startswith("gateway_key_")]
-    metrics.count_key("team-a", "alpha", 7, 5)
-    metrics.count_key("team-a", "alpha", 1, 0)
-    metrics.count_key("other", "alpha", 2, 2)
+    metrics.count_key("team-a", "alpha", True, 7, 4, 5)
+    metrics.count_key("team-a", "alpha", True, 1, 0, 0)
+    metrics.count_key("other", "alpha", False, 2, 0, 2)
     found = told(metrics)
-    for label, counts in {"team-a": (2, 8, 5), "other": (1, 2, 2)}.items():
+    for label, counts in {"team-a": (2, 0, 8, 4, 5), "other": (1, 1, 2, 0, 2)}.items():
         where = frozenset({("key", label), ("model", "alpha")})
-        names = ("requests", "prompt_tokens", "completion_tokens")
+        names = ("requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens")
         assert tuple(found[f"gateway_key_{name}_total", where] for name in names) == counts
 
 
