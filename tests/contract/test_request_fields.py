@@ -27,6 +27,8 @@ SENT = {
     "translations": translation_create_params.TranslationCreateParams,
 }
 
+WEAKNESS = r"(?:CVE|PYSEC)-[0-9]+-[0-9]+"
+
 
 def test_the_page_shows_the_data() -> None:
     """docs/request-fields.md has these tables; `python -m tests.contract.field_tables` writes them."""
@@ -68,8 +70,25 @@ def test_every_rule_is_for_a_field_that_some_route_has() -> None:
 def test_every_weakness_that_a_line_answers_is_one_that_is_sent() -> None:
     """tests/integration/gateway/body/test_request_fields.py has a row for each CVE of the tables."""
     sent = (PAGE.parents[1] / "tests/integration/gateway/body/test_request_fields.py").read_text()
-    named = set(re.findall(r"(?:CVE|PYSEC)-[0-9]+-[0-9]+", PAGE.read_text()))
+    named = set(re.findall(WEAKNESS, PAGE.read_text()))
     assert {one for one in named if one not in sent} == set()
+
+
+def test_every_vulnerability_that_arrives_in_a_request_is_sent() -> None:
+    """Those of the second column of docs/security.md's table, and no id stands in both columns."""
+    root = PAGE.parents[1]
+    sent = (root / "tests/integration/gateway/body/test_request_fields.py").read_text()
+    section = (
+        (root / "docs/security.md")
+        .read_text()
+        .partition("## vLLM's vulnerabilities")[2]
+        .partition("\n## ")[0]
+    )
+    rows = [row.split("|")[2:4] for row in section.splitlines() if row.startswith("| ")][1:]
+    arriving, others = (set(re.findall(WEAKNESS, " ".join(column))) for column in zip(*rows, strict=True))
+    assert {one for one in arriving if one not in sent} == set()
+    assert arriving & others == set()
+    assert set(re.findall(WEAKNESS, PAGE.read_text())) <= arriving
 
 
 def test_all_that_harms_is_refused_in_both_modes() -> None:

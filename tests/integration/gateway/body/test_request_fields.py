@@ -123,6 +123,7 @@ HARMFUL: list[tuple[str, str, Fields, str]] = [  # the weakness, the route, the 
     ("CVE-2026-105760 media", RESPONSES, {"media_io_kwargs": {"video": {"num_frames": -1}}}, "media_io_kwargs"),
     ("CVE-2025-32444 KV transfer", CHAT, {"kv_transfer_params": {"remote_host": "10.0.0.1"}}, "kv_transfer_params"),
     ("CVE-2025-29783 KV transfer", COMPLETIONS, {"vllm_xargs": {"kv_transfer_params": "x"}}, "vllm_xargs"),
+    ("CVE-2026-115912 shared memory", CHAT, {"multi_modal_data": {"image": {"handle": "psm_1"}}}, "multi_modal_data"),
     ("CVE-2025-46570 cache timing", CHAT, {"cache_salt": "another's"}, "cache_salt"),
     ("logprobs", CHAT, {"logprobs": True, "top_logprobs": 100_000}, "top_logprobs"),
     ("logprobs", COMPLETIONS, {"prompt_logprobs": -1}, "prompt_logprobs"),
@@ -214,6 +215,7 @@ def test_what_harms_a_worker_is_refused(
 ADDRESSES: list[tuple[str, str, Fields]] = [
     ("CVE-2025-6242 SSRF", CHAT, part(type="image_url", image_url={"url": "http://169.254.169.254/"})),
     ("CVE-2026-24779 SSRF", CHAT, part(type="image_url", image_url={"url": "http://good.example\\@10.0.0.1/"})),
+    ("CVE-2026-25960 SSRF", CHAT, part(type="image_url", image_url={"url": "HTTPS://good.example@127.1:8001/workers"})),
     ("CVE-2026-34753 SSRF", RESPONSES, {"input": [{"content": [{"type": "input_image", "image_url": "file:///etc"}]}]}),
     ("CVE-2026-54236 media", MESSAGES, {"messages": [{"role": "user", "content": [
         {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/"}}]}]}),
@@ -232,6 +234,28 @@ def test_a_worker_fetches_nothing_for_a_client(
         assert answer.status_code == 400
         assert "data:" in answer.json()["error"]["message"]
     assert own.seen.empty()
+
+
+HEADS: list[tuple[str, bytes, bytes, bytes]] = [  # the weakness, the method, lines of the head, how the answer begins
+    ("CVE-2025-48956 huge headers", b"POST", b"x: " + b"x" * 100_000, b"HTTP/1.1 431 "),
+    ("CVE-2025-48956 many headers", b"POST", b"\r\n".join(b"x%d: x" % at for at in range(500)), b"HTTP/1.1 431 "),
+    ("PYSEC-2026-4325 methods", b"UNHEARD", b"x: x", b"HTTP/1.1 405 "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cause", "method", "lines", "answer"), HEADS, ids=[row[0] for row in HEADS])
+def test_a_harmful_head_reaches_no_worker(
+    strict: Gateway, own: FakeWorker, cause: str, method: bytes, lines: bytes, answer: bytes
+) -> None:
+    """Nor does anything of it become a label."""
+    before = strict.ops.get("/metrics").text
+    head = b"%b %b HTTP/1.1\r\nhost: a\r\n%b\r\ncontent-length: 0\r\n\r\n" % (method, CHAT.encode(), lines)
+    with strict.connect(head) as connection:
+        assert connection.recv(4096).startswith(answer)
+    assert own.seen.empty()
+    told = strict.ops.get("/metrics").text
+    assert "UNHEARD" not in told
+    assert abs(len(told.splitlines()) - len(before.splitlines())) < 60  # a route's first series, and no more
 
 
 TWICE = [
