@@ -129,6 +129,9 @@ class Settings(VolumeSettings):
     """Address of the hub. Always passed explicitly: the SDK would otherwise also ask its second site."""
     token_file: Path | None = None
     """File that holds an access token, for private repositories."""
+    proxy_file: Path | None = None
+    """File that holds a proxy's address, with user and password; HTTPS_PROXY and HTTP_PROXY would show them to whoever
+    may look at the container."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8002
     """Port of /progress and /metrics while the job runs; 0 takes any free one."""
     fallbacks: Annotated[str, AfterValidator(_fallbacks)] = ""
@@ -173,6 +176,11 @@ class Settings(VolumeSettings):
         """Return the token in ``token_file``, None when no file is set. Raises ConfigError when `read_token` does."""
         return read_token(self.token_file, f"{_PREFIX}TOKEN_FILE") if self.token_file else None
 
+    def proxy(self) -> str | None:
+        """Return the proxy's address in ``proxy_file``, None if no file is set. Raises ConfigError as `read_token`."""
+        variable = f"{_PREFIX}PROXY_FILE"
+        return read_token(self.proxy_file, variable, "proxy's address") if self.proxy_file else None
+
     def node_token(self) -> str | None:
         """Return the token in ``node_token_file``, None if no file is set. Raises ConfigError if `read_token` does."""
         return read_token(self.node_token_file, f"{_PREFIX}NODE_TOKEN_FILE") if self.node_token_file else None
@@ -184,18 +192,18 @@ class Settings(VolumeSettings):
         return [(kind, place.rstrip("/") or "/") for kind, _, place in parts]
 
 
-def read_token(path: Path, variable: str) -> str:
-    """Return the token in the file at *path*, a setting called *variable*. Raises ConfigError if it cannot be read, is
-    empty, or could not be sent in a header."""
+def read_token(path: Path, variable: str, what: str = "token") -> str:
+    """Return the token, or *what* else, in the file at *path*, a setting called *variable*. Raises ConfigError if it
+    cannot be read, is empty, or could not be sent in a header."""
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the token: {error}; check {variable}") from error
+        raise ConfigError(f"cannot read the {what}: {error}; check {variable}") from error
     if not token:
-        raise ConfigError(f"{path} is empty: write the token into it or unset {variable}")
+        raise ConfigError(f"{path} is empty: write the {what} into it or unset {variable}")
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigError(
-            f"{path} is no token: it has spaces, several lines or characters that are not ASCII"
+            f"{path} is no {what}: it has spaces, several lines or characters that are not ASCII"
         )
     return token
 
@@ -222,9 +230,13 @@ def load(kind: type[_Kind]) -> _Kind:
         raise ConfigError(faults) from error
 
 
-def export_proxies() -> None:
-    """Put http:// before proxies in the environment without a scheme; `connect` calls it, for `sources.proxies`."""
-    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
+def export_proxies(proxy: str | None = None) -> None:
+    """Put http:// before proxies in the environment without a scheme; `connect` calls it, for `sources.proxies`.
+    *proxy*: the only one, in place of those in the environment."""
+    names = (*_PROXIES, *map(str.lower, _PROXIES))
+    if proxy is not None:
+        os.environ.update(dict.fromkeys(names, proxy))
+    for name in names:
         if (value := os.environ.get(name, "").strip()) and "://" not in value:
             os.environ[name] = f"http://{value.lstrip('/')}"
 

@@ -121,6 +121,38 @@ def test_a_proxy_without_a_scheme_speaks_http(
     assert set(proxy.asked) == {"http://hub.invalid"}
 
 
+def test_a_proxy_may_stand_in_a_file(
+    job: Job, proxy: Proxy, true_hashes: dict[str, str], tmp_path: Path
+) -> None:
+    """In place of what the environment says, which others can read."""
+    path = tmp_path / "proxy"
+    path.write_text(f"user:{PASSWORD}@{proxy.address}\n")
+    elsewhere = f"http://127.0.0.1:{free_port()}"
+    outcome = job.run(
+        MODEL_CACHE_PROXY_FILE=str(path), MODEL_CACHE_ENDPOINT="http://hub.invalid", HTTP_PROXY=elsewhere,
+        http_proxy=elsewhere,
+    )  # fmt: skip
+
+    assert outcome.code == 0, outcome.stderr
+    assert hashes(job.link) == true_hashes
+    assert set(proxy.asked) == {"http://hub.invalid"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [(None, "cannot read"), ("", "is empty"), ("two words", "is no proxy's")]
+)
+def test_a_file_without_a_proxy_is_named(job: Job, tmp_path: Path, text: str | None, told: str) -> None:
+    """Exit 2, with the setting or the file."""
+    path = tmp_path / "proxy"
+    if text is not None:
+        path.write_text(text)
+    outcome = job.run(MODEL_CACHE_PROXY_FILE=str(path), MODEL_CACHE_ENDPOINT="http://hub.invalid")
+
+    assert outcome.code == 2
+    assert told in outcome.stderr
+    assert str(path) in outcome.stderr
+
+
 def test_no_proxy_is_heard(job: Job, proxy: Proxy) -> None:
     """A host that it names is asked directly."""
     assert job.run(**through(proxy, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")).code == 0

@@ -47,7 +47,7 @@ def connect(settings: Settings, on_retry: Callable[[str], None], say: Callable[[
     from model_cache.sources import proxies
     from model_cache.sources.session import HttpOptions
 
-    export_proxies()
+    export_proxies(settings.proxy())
     mirrors = (place for kind, place in settings.other_sources if kind == "hf")  # a node is asked directly
     proxies.require_usable([settings.endpoint, *mirrors])
     rate_limit = RateLimit(settings.most_bytes_per_s, settings.least_bytes_per_s, settings.patience_s)
