@@ -13,6 +13,7 @@ import uvloop
 from gateway.api.errors import ConfigError, PortInUse
 from gateway.app import Gateway
 from gateway.config.api_keys import hash_key, new_key
+from gateway.config.key_file import without_secrets
 from gateway.config.settings import Settings, load_settings, read_settings
 from gateway.key_commands import main as run_key_command
 from gateway.processes import serve_all
@@ -101,8 +102,9 @@ def print_key(words: list[str]) -> int:
 
 
 def fail(error: Exception, code: int) -> int:
-    """Write an error as one line, without the log, which may not be open yet, and return `code` to exit with."""
-    sys.stderr.write(f"gateway: {error}\n")
+    """Write an error as one line, without the log, which may not be open yet, and return `code` to exit with. It says
+    which value is wrong, and somebody may have put a key where its file is asked for."""
+    sys.stderr.write(f"gateway: {without_secrets(str(error))}\n")
     return code
 
 

@@ -28,6 +28,7 @@ RESERVED = (OTHER, UNNAMED, "none")
 MAX_AMOUNT = 10**15
 LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()  # its end rounds into year 10000
 SECRET = re.compile(r"sk-octet-[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\b[0-9a-f]{64}\b")
+USER = re.compile(r"//[^/\s@]+@")
 BAD_MOMENT = "must be a date, such as 2027-06-30, or a time with its zone, such as 2027-06-30T18:00:00Z"
 
 
@@ -136,8 +137,8 @@ def parse(text: str, path: Path, models: Models) -> tuple[Entry, ...]:
 
 
 def without_secrets(text: str) -> str:
-    """Return an error's text without what might be a key or a digest, wherever the file had it."""
-    return SECRET.sub("***", text)
+    """Return an error's text without what might be a key, a digest, or a user and password in an address."""
+    return USER.sub("//***@", SECRET.sub("***", text))
 
 
 def parse_yaml(text: str, path: Path, models: Models) -> tuple[Entry, ...]:

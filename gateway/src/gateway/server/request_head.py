@@ -18,6 +18,7 @@ TARGET: Final = rb"[!$-;=?-\[\]-~]++"  # visible ASCII without the five that eve
 LINE: Final = re.compile(rb"(?:\r\n)?(%b) (%b) HTTP/1\.([01])\r\n" % (TOKEN, TARGET))
 HEAD: Final = re.compile(rb"%b((?:%b:%b\r\n)*+)\r\n" % (LINE.pattern, TOKEN, TEXT))
 FIELD: Final = re.compile(rb"%b:%b" % (TOKEN, TEXT))
+NAME: Final = re.compile(rb"[!-9;-~]++(?=[\t ]*+:)")  # of a line that is no FIELD, for the message
 PAIR: Final = re.compile(rb"([^:\r]++):[\t ]*+([^\r]*+)\r\n")  # splits lines that match HEAD
 # What may stand nowhere in a head:
 FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
@@ -142,17 +143,20 @@ class HeadReader:
 
 
 def what_is_wrong(head: bytes) -> str:
-    """Return the error message for a head that does not match the grammar: it shows the first wrong line."""
+    """Return the error message for a head that does not match the grammar: it tells of the first wrong line, but not
+    what might be a key or a value of a query: answers and the log show it."""
     lines = head.removeprefix(CRLF).split(CRLF)
     if LINE.match(head) is None:
-        return f"The request does not begin as HTTP/1.1 does: {shown(lines[0])}"
+        return f"The request does not begin as HTTP/1.1 does: {shown(lines[0].partition(b' ')[0][:8])}"
     wrong = next((line for line in lines[1:] if line and FIELD.fullmatch(line) is None), b"")
-    return f"The request has a line that is no HTTP/1.1 header: {shown(wrong)}"
+    name = NAME.match(wrong)
+    which = f"of {len(wrong)} bytes" if name is None else f"that begins with {shown(name[0])}"
+    return f"The request has a line {which} and is no HTTP/1.1 header"
 
 
-def shown(line: bytes) -> str:
-    """Return the first 60 bytes of `line` in quotes and escaped, without the b before them, for a message."""
-    return repr(line[:60])[1:]
+def shown(word: bytes) -> str:
+    """Return the first 20 bytes of `word` in quotes and escaped, without the b before them, for a message."""
+    return repr(word[:20])[1:]
 
 
 def joined(name: bytes, before: bytes, value: bytes) -> bytes:
@@ -187,7 +191,7 @@ def path_of(method: bytes, target: bytes, host: bytes | None) -> bytes:
         return target
     absolute = ABSOLUTE.fullmatch(target)
     if absolute is None:
-        raise InvalidRequest(f"The request's target is no path: {shown(target)}")
+        raise InvalidRequest(f"The request's target is no path: it begins with {shown(target[:7])}")
     if host is not None and absolute[1].lower() != host.lower():
         raise InvalidRequest("The request's target names another host than its Host header")
     if not is_host(absolute[1]):
