@@ -162,6 +162,7 @@ CASES = (
     Case("Preemptions", "15m", *one(f"vllm:num_preemptions_total{WORKER}", "0+120x20", "0+30x20")),
     Case("GatewaySaturated", "15m", histogram(LAG, {"0.05": 0, "0.1": 60, "+Inf": 60}),
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
+    Case("AuditLogIncomplete", "15m", *one("gateway_audit_lines_dropped_total", "0x10 5x10", "5x20")),
     Case("WeightsStalled", "15m", download("5x30"), download("0+1000x30")),
     # the job is gone by then; another run makes good, or another way to have the weights
     Case("WeightsJobFailed", "30m", runs_of_job("o/n", "100x5", "0x4 1x0"), runs_of_job("o/n", "100x5", "0x5")),
