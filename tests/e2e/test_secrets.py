@@ -63,7 +63,8 @@ def planted(stack: Stack, settings: dict[str, str], secrets: dict[str, str]) -> 
         yield stack
     finally:
         stack.compose("--profile", "*", "rm", "--stop", "--force", *OPTIONAL, **settings)
-        stack.compose("up", "-d", "--no-deps", "--wait", "gateway", f"{SLUG}-weights")
+        stack.compose("up", "-d", "--no-deps", f"{SLUG}-weights")
+        stack.compose("up", "-d", "--no-deps", "--wait", "gateway")
         stack.wait_ready()
 
 
