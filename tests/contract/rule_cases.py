@@ -70,6 +70,12 @@ def hang(prompt_tokens: str) -> Series:
     }
 
 
+def of_key(requests: str, refused: str) -> Series:
+    """What a key's clients sent, and how much of it no worker got."""
+    names = {"requests": requests, "refused": refused}
+    return {f'gateway_key_{name}_total{{key="k",model="m"}}': values for name, values in names.items()}
+
+
 def histogram(name: str, bounds: dict[str, int]) -> Series:
     """So many observations up to each bound in each minute."""
     return {name % bound: f"0+{count}x30" for bound, count in bounds.items()}
@@ -160,6 +166,8 @@ CASES = (
     Case("StartTakesTooLong", "20m", start(300), start(900)),
     Case("KVCacheFull", "15m", *one(f"vllm:kv_cache_usage_perc{WORKER}", "0.97x20", "0.97x8 0.5x12")),
     Case("Preemptions", "15m", *one(f"vllm:num_preemptions_total{WORKER}", "0+120x20", "0+30x20")),
+    Case("KeyRefused", "40m", of_key("0+60x50", "0+40x50"), of_key("0+60x50", "0+20x50")),
+    Case("KeyRefused", "40m", of_key("0+60x50", "0+60x50"), of_key("0+60x50", "0+60x12 720x38")),  # it was told
     Case("GatewaySaturated", "15m", histogram(LAG, {"0.05": 0, "0.1": 60, "+Inf": 60}),
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
     Case("AuditLogIncomplete", "15m", *one("gateway_audit_lines_dropped_total", "0x10 5x10", "5x20")),
