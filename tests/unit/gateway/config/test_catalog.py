@@ -32,6 +32,14 @@ def test_a_card_may_limit_standing_still(tmp_path: Path) -> None:
     assert [(card.suspect_s, card.down_s) for card in cards] == [(90.0, 180.0), (200.0, 1000.5)]
 
 
+def test_some_parsers_are_not_asked_for_usage_in_each_chunk(tmp_path: Path) -> None:
+    """Those with which vLLM counts all tokens anew each time; one slug of a name is enough."""
+    declare(tmp_path, "alpha", card="slug: alpha\nserving: {parsers: {reasoning: deepseek_r1}}\n")
+    declare(tmp_path, "beta", "WEIGHTS_REPO=o/b\nSERVED_MODEL_NAMES='beta alpha'\n",
+            card="slug: beta\nserving: {parsers: {reasoning: qwen3, tools: hermes}}\n")  # fmt: skip
+    assert load_catalog(tmp_path).counting_anew == {"alpha", "alpha-chat"}
+
+
 def test_a_card_tells_of_images_and_media(tmp_path: Path) -> None:
     """Whether large bodies make sense, and from where media may be fetched."""
     declare(
