@@ -51,7 +51,8 @@ class Gateway:
         probes = Probes(settings.probe_timeout_s)
         models = load_models(settings, self.fleet.catalog)
         self._audit = audit = audit_of(settings, log, loop)
-        keys, queues = KeyRing(settings.api_keys_file, models), Queues()
+        keys = KeyRing(settings.api_keys_file, models, salts=settings.cache_salt == "key")
+        queues = Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
         self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies, audit)

@@ -19,7 +19,10 @@ from gateway.config.model_options import Models, load_models
 from gateway.config.settings import Settings
 
 LIMITS = tuple(asdict(Limits()))
-COLUMNS = ("NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS")
+COLUMNS = (
+    *("NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "WEIGHT"),
+    *("ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS"),
+)
 NAME_WIDTH = 64  # characters of a name that are listed
 Edit = Callable[[str, Sequence[Entry]], tuple[str, Entry]]  # the new text, and what its key must then be
 
@@ -55,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     for limit in LIMITS:
         adding.add_argument(f"--{limit.replace('_', '-')}", type=amount, help="a whole number; else no limit")
     adding.add_argument("--priority", default="", help="interactive, normal (the default) or bulk")
+    adding.add_argument("--weight", type=amount, help="its share beside other keys of its priority; else 1")
     adding.add_argument(
         "--not-before", default="", help="the first day (UTC) on which it is valid, or a time"
     )
@@ -209,8 +213,8 @@ def rights(chosen: argparse.Namespace, key: str) -> Iterator[tuple[str, object]]
         yield "models", models
     if limits := {limit: value for limit in LIMITS if (value := getattr(chosen, limit)) is not None}:
         yield "limits", limits
-    for field in ("priority", "not_before", "expires"):
-        if value := getattr(chosen, field):
+    for field in ("priority", "weight", "not_before", "expires"):
+        if (value := getattr(chosen, field)) not in (None, ""):
             yield field, value
     if chosen.admin == "1":
         yield "admin", True
@@ -225,7 +229,8 @@ def row(entry: Entry, now: float) -> tuple[str, ...]:
         key.standing(now).value,
         "all" if key.models is None else " ".join(sorted(key.models)),
         " ".join(limits) or "none",
-        key.priority.name.lower(),
+        key.priority.label,
+        str(key.weight),
         "yes" if key.admin else "no",
         "-" if key.not_before is None else moment(key.not_before),
         "-" if key.expires is None else moment(key.expires),

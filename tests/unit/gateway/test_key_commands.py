@@ -51,19 +51,20 @@ def test_a_key_with_all_rights_there_are(host: Host) -> None:
     """Its hash and rights are in the file, and it is printed once."""
     digest = host.new_key(
         "add", "team-a", "--models", "qwen3-0.6b, step3p5-flash", "--rpm=60", "--tpm-in=1000", "--tpm-out=500",
-        "--concurrency=4", "--monthly-tokens=1000000", "--priority=bulk", "--not-before=2026-12-01",
+        "--concurrency=4", "--monthly-tokens=1000000", "--priority=bulk", "--weight=3", "--not-before=2026-12-01",
         "--expires=2100-12-31", "--admin=1",
     )  # fmt: skip
     models = frozenset({"qwen3-0.6b", "step3p5-flash"})
     limits = Limits(60, 1000, 500, 4, 1_000_000)
-    key = ApiKey("team-a", "", models, limits, Priority.BULK, True, 1796083200.0, 4133980799.999999)
+    key = ApiKey("team-a", "", models, limits, Priority.BULK, True, 1796083200.0, 4133980799.999999, weight=3)
     assert host.entries() == (Entry(key, (digest,)),)
 
 
 def test_what_make_leaves_empty_is_not_said(host: Host) -> None:
     """A key without rights of its own may do anything; the file has its hash alone."""
     empty = [
-        f"--{name}=" for name in ("models", "rpm", "tpm-in", "priority", "not-before", "expires", "admin")
+        f"--{name}="
+        for name in ("models", "rpm", "tpm-in", "priority", "weight", "not-before", "expires", "admin")
     ]
     digest = host.new_key("add", "all", *empty)
     assert host.entries() == (Entry(ApiKey("all"), (digest,)),)
@@ -98,14 +99,14 @@ def test_the_list_shows_rights_and_no_more_of_a_hash_than_tells_it_apart(host: H
     host.file.write_text(
         f"keys:\n  gone: {{sha256: [{OLD}], revoked: 2026-01-01, priority: interactive}}\n"
         f"  late: {{sha256: [{hash_key(b'1')}, {hash_key(b'2')}], expires: 2026-01-01, models: [qwen3-0.6b]}}\n"
-        f"  soon: {{sha256: [{hash_key(b'3')}], not_before: 2100-01-01, limits: {{rpm: 5, tpm_in: 6}}, admin: true}}\n"
+        f"  soon: {{sha256: [{hash_key(b'3')}], not_before: 2100-01-01, limits: {{rpm: 5, tpm_in: 6}}, weight: 7, admin: true}}\n"
     )
     assert [re.split("  +", line) for line in host.run("list").splitlines()] == [
-        ["NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS"],
-        ["gone", "revoked", "all", "none", "interactive", "no", "-", "-", OLD[:8]],
-        ["late", "expired", "qwen3-0.6b", "none", "normal", "no", "-", "2026-01-01T23:59:59Z",
+        ["NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "WEIGHT", "ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS"],
+        ["gone", "revoked", "all", "none", "interactive", "1", "no", "-", "-", OLD[:8]],
+        ["late", "expired", "qwen3-0.6b", "none", "normal", "1", "no", "-", "2026-01-01T23:59:59Z",
          f"{hash_key(b'1')[:8]} {hash_key(b'2')[:8]}"],
-        ["soon", "not yet valid", "all", "rpm=5 tpm_in=6", "normal", "yes", "2100-01-01T00:00:00Z", "-",
+        ["soon", "not yet valid", "all", "rpm=5 tpm_in=6", "normal", "7", "yes", "2100-01-01T00:00:00Z", "-",
          hash_key(b"3")[:8]],
     ]  # fmt: skip
     host.file.write_text(f"sha256:{OLD} Ann B.\n")
@@ -160,6 +161,8 @@ REFUSED = {
     ("add", "a", "--models=nope"): "'nope' is no model or alias; it must be one of",
     ("add", "a", "--rpm=0"): "keys.a.limits.rpm: Input should be greater than 0",
     ("add", "a", "--rpm=9999999999999999"): "keys.a.limits.rpm: Input should be less than",
+    ("add", "a", "--weight=0"): "keys.a.weight: Input should be greater than 0",
+    ("add", "a", "--weight=1001"): "keys.a.weight: Input should be less than or equal to 1000",
     ("add", "a", "--priority=high"): "Input should be 'interactive', 'normal' or 'bulk'",
     ("add", "a", "--expires=2026-01-01"): "EXPIRES=2026-01-01 is past: the key would never be valid",
     ("add", "a", "--expires=soon"): "keys.a.expires: must be a date, such as 2027-06-30",

@@ -13,13 +13,14 @@ MAX_SWEPT: Final = 64  # expired prefixes that one request removes: as many as i
 Holders = tuple[str, ...]  # addresses of workers, the one that got the prefix last comes first
 
 
-def prefixes_of(body: bytes, block_bytes: int, most: int) -> list[int]:
+def prefixes_of(body: bytes, block_bytes: int, most: int, salt: bytes = b"") -> list[int]:
     """Return a hash for each of the prompt's first whole blocks, at most `most`; each covers all bytes up to its end.
-    The prompt's bytes are taken as they are in the body. The hashes differ between processes."""
+    The prompt's bytes are taken as they are in the body; another salt makes other prefixes of them. The hashes differ
+    between processes."""
     begin = PROMPT.search(body, 0, MAX_SEARCHED_BYTES)
     if begin is None:
         return []
-    start, number, numbers = begin.end(), 0, []
+    start, number, numbers = begin.end(), hash(salt), []
     end = min(len(body), start + most * block_bytes)
     for at in range(start, end - block_bytes + 1, block_bytes):
         number = hash((number, body[at : at + block_bytes]))

@@ -25,6 +25,7 @@ class RequestView:
     headers: headers.Headers
     fields: Mapping[str, object]  # members of the body that the gateway reads
     body: bytes
+    salt: bytes = b""  # workers find a prompt in their cache only for requests of the same salt
 
 
 class Selector(Protocol[W]):
@@ -151,7 +152,7 @@ class PrefixAffinitySelector(Generic[W]):
         if len(pool) == 1:
             return pool[0]
         settings, least = self._settings, self._least.choose(pool, request, now)
-        prefixes = prefixes_of(request.body, settings.block_bytes, settings.blocks)
+        prefixes = prefixes_of(request.body, settings.block_bytes, settings.blocks, request.salt)
         known = (self._table.holders(prefix, now) for prefix in reversed(prefixes))  # longest first
         chosen = best_holder(self._by_address(pool), known, least, max_load(load(least), settings))
         self._table.remember(prefixes, chosen.address, now)

@@ -19,6 +19,12 @@ NOTED: Final = (
     "n",
     "previous_response_id",
     "user",
+    "service_tier",
+    "priority",
+    "cache_salt",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
 )
 # Keys of a content part whose value is an address, or an object with `url`.
 PART_KEYS: Final = ("image_url", "video_url", "audio_url")

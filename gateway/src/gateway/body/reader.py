@@ -18,7 +18,7 @@ from gateway.body.form_fields import splices_of
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
 from gateway.body.members import NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
-from gateway.config.api_keys import ANYONE, ApiKey
+from gateway.config.api_keys import ANYONE, ApiKey, salt_from
 from gateway.config.catalog import Card
 from gateway.config.field_policy import FieldPolicy, RoutePolicy
 from gateway.config.model_options import Alias
@@ -38,7 +38,8 @@ OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
 USED: Final = frozenset(name for name in NOTED if "." not in name)  # top-level members that are read
 MAX_USED_BYTES: Final = 1 << 20  # of one such member
 MAX_OPTIONS_BYTES: Final = 4096  # of `stream_options`, which is parsed at once
-NEEDS_SCAN: Final = USED - {"model", "stream", "n"}  # a small body with one of these is scanned too
+# A small body with one of these is scanned too.
+NEEDS_SCAN: Final = frozenset(["stream_options", "previous_response_id", "user"])
 ASK_FOR_USAGE: Final = b'"stream_options":{"include_usage":true},'
 ASK_IN_EACH_CHUNK: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true},'
 USAGE, CONTINUOUS = "stream_options.include_usage", "stream_options.continuous_usage_stats"
@@ -258,6 +259,7 @@ class JsonReading:
         if hides_usage or in_each:
             splices += usage_splices(fields, scan, in_each=in_each)
         cuts_usage = in_each and (hides_usage or not wants_usage(fields, CONTINUOUS_NAME))
+        splices += key_splices(self._key, self._route, fields, scan)
         body, parts = with_splices(self._body, splices)
         return ParsedBody(
             model, body, fields, stream, hides_usage, alias, scan.addresses, parts, cuts_usage, named
@@ -267,7 +269,8 @@ class JsonReading:
 def read_small(
     body: bytes, route: Route, reader: BodyReader, key: ApiKey, policy: RoutePolicy
 ) -> ParsedBody | None:
-    """Parse a small body, asking for a stream's usage; None if it needs the scan: media, options, alias or faults."""
+    """Parse a small body, asking for a stream's usage and adding what the key brings; None if it needs the scan: media,
+    options, alias, faults, or a member of the client's in place of which the key's must stand."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
     names = NAMES.findall(body)
@@ -287,15 +290,18 @@ def read_small(
         or not is_fine(policy, fields, names, body)
     ):
         return None
-    if "stream" not in fields:
-        return ParsedBody(model, body, fields)
-    stream = fields["stream"] is True
-    if not stream or not route.asks_usage:
+    added = key_members(key, route)
+    if added and ("cache_salt" in fields or (route.pools and "priority" in fields)):
+        return None
+    stream = fields.get("stream") is True
+    asks = stream and route.asks_usage
+    in_each = asks and reader.meters(model, key)
+    if asks:
+        added = (ASK_IN_EACH_CHUNK if in_each else ASK_FOR_USAGE) + added
+    if not added:
         return ParsedBody(model, body, fields, stream)
     start = body.index(b"{") + 1
-    in_each = reader.meters(model, key)
-    asking = ASK_IN_EACH_CHUNK if in_each else ASK_FOR_USAGE
-    return ParsedBody(model, body[:start] + asking + body[start:], fields, True, True, cuts_usage=in_each)
+    return ParsedBody(model, body[:start] + added + body[start:], fields, stream, asks, cuts_usage=in_each)
 
 
 def may_be_deep(body: bytes) -> bool:
@@ -387,6 +393,29 @@ def splice_of(name: str, value: bytes, scan: JsonScan) -> Splice:
         return span[0], span[1], value
     start = scan.text.index(b"{") + 1
     return start, start, b"%b:%b," % (json_of(name), value)
+
+
+def key_members(key: ApiKey, route: Route) -> bytes:
+    """Return the members that a worker gets because of the key, each with a comma behind it; none without a key."""
+    members = b'"cache_salt":"%b",' % key.salt if key.salt and route.salts else b""
+    if route.pools and key is not ANYONE:
+        members += b'"priority":%d,' % key.priority.at_engine(0)
+    return members
+
+
+def key_splices(key: ApiKey, route: Route, fields: Fields, scan: JsonScan) -> list[Splice]:
+    """Return splices that put `key_members` in, or in place of the client's own. A salt of the client's, where it may
+    send one, still sets its requests apart: the two make a third."""
+    splices, salt = [], key.salt
+    if salt and route.salts:
+        own = fields.get("cache_salt")
+        if isinstance(own, str):
+            salt = salt_from(salt, own.encode(errors="surrogatepass"))
+        splices.append(splice_of("cache_salt", b'"%b"' % salt, scan))
+    if route.pools and key is not ANYONE:
+        number = key.priority.at_engine(fields.get("priority"))
+        splices.append(splice_of("priority", b"%d" % number, scan))
+    return splices
 
 
 def wants_usage(fields: Fields, name: str = "include_usage") -> bool:

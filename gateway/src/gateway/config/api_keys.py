@@ -1,7 +1,9 @@
 """An API key: what its holder may do, and the key itself, which is never stored or logged. The keys that `make key`
 writes are 256 random bits, so a fast hash is enough: there is nothing to guess."""
 
+import base64
 import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ from typing import Final
 PREFIX: Final = "sk-octet-"  # of a key; scanners for secrets can know it
 WHOLE: Final = re.compile(rb"sk-octet-[A-Za-z0-9_-]{43}")
 HASH: Final = re.compile(rb"(sha256:)?[0-9a-f]{64}")
+CLASS_SPAN: Final = 1_000_000  # numbers of one class at the engine
 
 
 class Priority(IntEnum):
@@ -21,6 +24,17 @@ class Priority(IntEnum):
     INTERACTIVE = 0
     NORMAL = 1
     BULK = 2
+
+    @property
+    def label(self) -> str:
+        """Return its name in files, lists and metrics."""
+        return self.name.lower()
+
+    def at_engine(self, own: object) -> int:
+        """Return the number by which vLLM orders its waiting requests. own: the client's `priority`, which orders the
+        requests of its class, and makes none overtake a higher class."""
+        within = own if isinstance(own, int) else 0
+        return self.value * CLASS_SPAN + max(0, min(within, CLASS_SPAN - 1))
 
 
 class Standing(Enum):
@@ -48,7 +62,8 @@ class Limits:
 class ApiKey:
     """Who sends a request, and what for. Its handler carries it. The key file makes a new object each time it is read,
     so what must outlive a change of the file goes by `name`. label: the name in metrics; edition: which reading of the
-    file it is of; models: the names that a request may have in `model`, None for all; the moments are Unix seconds."""
+    file it is of; models: the names that a request may have in `model`, None for all; the moments are Unix seconds;
+    weight: its share beside other keys of its class; salt: of the prefix cache of its requests, b"" for none."""
 
     name: str
     label: str = ""
@@ -60,6 +75,8 @@ class ApiKey:
     expires: float | None = None
     revoked: float | None = None
     edition: int = 0
+    weight: int = 1
+    salt: bytes = b""
 
     def may_use(self, model: str) -> bool:
         """Return whether a request with this key may name `model`, which is a model or an alias."""
@@ -131,6 +148,11 @@ def why_unknown(keys: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -
 def hash_key(key: bytes) -> str:
     """Return a key's digest as it stands in the key file."""
     return hashlib.sha256(key).hexdigest()
+
+
+def salt_from(secret: bytes, of: bytes) -> bytes:
+    """Return a salt of the prefix cache, which nobody guesses who does not know `secret`; vLLM takes its characters."""
+    return base64.urlsafe_b64encode(hmac.digest(secret, of, "sha256")).rstrip(b"=")
 
 
 def new_key() -> str:

@@ -26,6 +26,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 OTHER, UNNAMED = "other", "unnamed"  # in metrics: of names beyond those counted; of lines without a name
 RESERVED = (OTHER, UNNAMED, "none")
 MAX_AMOUNT = 10**15
+MAX_WEIGHT = 1000
 LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()  # its end rounds into year 10000
 SECRET = re.compile(r"sk-octet-[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\b[0-9a-f]{64}\b")
 USER = re.compile(r"//[^/\s@]+@")
@@ -82,6 +83,7 @@ class WrittenKey(StrictModel):
     models: Annotated[list[str], Field(min_length=1)] | None = None
     limits: WrittenLimits = WrittenLimits()
     priority: Literal["interactive", "normal", "bulk"] = "normal"
+    weight: Annotated[PositiveInt, Field(le=MAX_WEIGHT)] = 1
     not_before: Begin | None = None
     expires: End | None = None
     revoked: Begin | None = None
@@ -212,6 +214,7 @@ def entry_of(name: str, written: WrittenKey, models: Models) -> Entry:
         not_before=written.not_before,
         expires=written.expires,
         revoked=written.revoked,
+        weight=written.weight,
     )
     return Entry(key, tuple(written.sha256))
 

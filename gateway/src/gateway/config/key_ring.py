@@ -11,9 +11,11 @@ from gateway.config import key_file
 from gateway.config.api_keys import (
     ANYONE,
     ApiKey,
+    Priority,
     Standing,
     hash_key,
     offered,
+    salt_from,
     why_refused,
     why_two,
     why_unknown,
@@ -26,12 +28,17 @@ MAX_LABELS: Final = 64  # names that metrics know in the life of a process; the 
 
 class KeyRing:
     """The accepted API keys, by digest. Without a key file every request passes, if the bind rule (settings.py) allows
-    that. models: those that a key may be for. clock: Unix seconds; it may jump."""
+    that. models: those that a key may be for. clock: Unix seconds; it may jump. salts: each key gets a salt of its own.
+    classes: of the keys in the file, other than revoked ones; a new set whenever they may have changed."""
 
-    def __init__(self, path: Path | None, models: Models, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path | None, models: Models, clock: Callable[[], float] = time.time, *, salts: bool = True
+    ) -> None:
         self._path = path
         self._models = models
         self._clock = clock
+        self._salts = salts
+        self.classes: frozenset[Priority] = frozenset()
         self._keys: Mapping[str, ApiKey] = {}
         self._edition = 0  # counts the readings of the file that counted
         self._labels: set[str] = set()
@@ -118,9 +125,11 @@ class KeyRing:
         keys: dict[str, ApiKey] = {}
         edition = self._edition + 1
         for entry in entries:
-            key = replace(entry.key, label=self._label(entry.key), edition=edition)
+            salt = salt_of(entry) if self._salts else b""
+            key = replace(entry.key, label=self._label(entry.key), edition=edition, salt=salt)
             keys |= dict.fromkeys(entry.digests, key)
         self._keys, self._edition = keys, edition
+        self.classes = frozenset([key.priority for key in keys.values() if key.revoked is None])
 
     def _label(self, key: ApiKey) -> str:
         """Return the label of a key's name in metrics: a name keeps its own, so that no counter jumps to another, and a
@@ -128,3 +137,9 @@ class KeyRing:
         if key.revoked is None and len(self._labels) < MAX_LABELS:
             self._labels.add(key.name)
         return key.name if key.name in self._labels else key_file.OTHER
+
+
+def salt_of(entry: key_file.Entry) -> bytes:
+    """Return a key's salt: nobody guesses it who does not have the key itself, and all gateways with this file make the
+    same. It is of the oldest digest, so that the cache outlives a rotation until the key before is dropped."""
+    return salt_from(bytes.fromhex(entry.digests[-1]), b"cache_salt")

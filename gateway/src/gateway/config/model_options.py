@@ -15,6 +15,7 @@ from gateway.config.settings import Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 Reasoning = Literal["both", "reasoning", "reasoning_content", "none"]
 P = TypeVar("P", bound=StrictModel)
@@ -37,6 +38,14 @@ class Queue(StrictModel):
     wait_s: float = Field(default=0.0, ge=0)
 
 
+class Reserved(StrictModel):
+    """Which part of each worker's places (`in_flight_per_worker`) lower classes leave free for a class. It counts while
+    the key file has a key of that class."""
+
+    interactive: Share = 0.25
+    normal: Share = 0.25
+
+
 class Defaults(StrictModel):
     """The options of every model that does not set its own."""
 
@@ -44,6 +53,7 @@ class Defaults(StrictModel):
     deadlines: Deadlines = Deadlines()
     queue: Queue = Queue()
     in_flight_per_worker: PositiveInt | None = None  # no limit
+    reserved: Reserved = Reserved()
 
 
 class Options(Defaults):
@@ -129,9 +139,9 @@ def first_problem(error: ValidationError) -> str:
 
 def over(base: Options, given: Defaults) -> Options:
     """Return `base` with what the operator wrote in `given` in place: the file's defaults over the settings, then a
-    model's own options over these. Deadlines and queue are merged value by value, others replaced."""
+    model's own options over these. Groups of values are merged value by value, others replaced."""
     said = {name: getattr(given, name) for name in given.model_fields_set}
-    for name in {"deadlines", "queue"} & said.keys():
+    for name in {"deadlines", "queue", "reserved"} & said.keys():
         said[name] = replaced(getattr(base, name), said[name])
     return base.model_copy(update=said)
 

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     max_head_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 16 * 1024
     max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
     field_policy: Literal["strict", "permissive"] = "strict"  # which fields requests may have
+    cache_salt: Literal["key", "off"] = "key"  # whether keys share what workers have cached of prompts
     allowed_fields: str = ""  # names and paths of fields that are taken with any value
     bodies_bytes: Bytes = 256 * 1024 * 1024  # of all bodies in all processes; one alone is always taken
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.config.api_keys import Priority
 from gateway.fleet.health import Health, WorkerState
 
 PREFILL: Final = 4  # requests that a stream counts for until its first byte: prefills delay each other most
@@ -22,11 +23,12 @@ class Served:
 @dataclass(slots=True, eq=False)
 class Worker:
     """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one. The
-    data path changes only `in_flight` and `weighted_in_flight` (through leases; a stream whose answer's first byte has
-    not come counts as PREFILL requests). The fleet writes the rest, and discovery `served` and `start`. waiting:
-    requests in the worker's own queue; kv_use: share of its KV cache in use, 0 to 1; moved: when its engine last made
-    progress; slow_start_factor: share of its usual requests, below 1 while it is new; start: what its launcher reports
-    while it is not up, or None."""
+    data path changes only the counts of requests in flight (through leases; a stream whose answer's first byte has not
+    come weighs PREFILL requests). The fleet writes the rest, and discovery `served` and `start`. in_flight_below: those
+    requests that are normal or bulk, and those that are bulk; waiting: requests in the worker's own queue; kv_use: share
+    of its KV cache in use, 0 to 1; moved: when its engine last made progress; slow_start_factor: share of its usual
+    requests, below 1 while it is new; start: what its launcher reports while it is not up, or
+    None."""
 
     slug: str
     host: str
@@ -34,6 +36,7 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     in_flight: int = 0
     weighted_in_flight: int = 0
+    in_flight_below: list[int] = field(default_factory=lambda: [0, 0])
     waiting: float = 0.0
     kv_use: float = 0.0
     moved: float = -math.inf
@@ -52,17 +55,18 @@ class Worker:
         self.address = f"{self.host}:{self.port}"
         self.host_header = self.address.encode()
 
-    def lease(self, *, streams: bool = False) -> "Lease":
+    def lease(self, *, streams: bool = False, priority: Priority = Priority.NORMAL) -> "Lease":
         """Count one more request on this worker, for an `Attempt`, until the lease ends. streams: the answer will be a
-        stream, so that `note_first_byte` will follow."""
-        return Lease(self, PREFILL if streams else 1)
+        stream, so that `note_first_byte` will follow. priority: the request's."""
+        return Lease(self, PREFILL if streams else 1, priority.value)
 
 
 class Lease:
     """One request's count on a worker, until `end`, which must be called once (tests use `with`)."""
 
-    def __init__(self, worker: Worker, weighted_in_flight: int) -> None:
+    def __init__(self, worker: Worker, weighted_in_flight: int, rank: int) -> None:
         self._worker = worker
+        self._rank = rank
         self._on_trial = worker.on_trial
         self._weight = weighted_in_flight
         worker.weighted_in_flight += weighted_in_flight
@@ -86,5 +90,7 @@ class Lease:
     def _count(self, change: int) -> None:
         """Add `change` (±1) to the worker's requests, and to its trials if it was on trial when the lease began."""
         self._worker.in_flight += change
+        for above in range(self._rank):
+            self._worker.in_flight_below[above] += change
         if self._on_trial is not None:
             self._on_trial(self._worker, change)

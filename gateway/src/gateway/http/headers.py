@@ -25,14 +25,18 @@ def get(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
 
 
 def request_head(
-    method: bytes, target: bytes, host: bytes, client_headers: Headers, length: int, request_id: bytes
-) -> bytes:
+    method: bytes, target: bytes, host: bytes, client_headers: Headers, length: int, request_id: bytes,
+    priority: int | None = None,
+) -> bytes:  # fmt: skip
     """Return the head of a request to a worker: the client's headers that may pass, for a body of `length` bytes. host:
-    the worker's; request_id: unique, since vLLM mixes up requests of one id (server/request_id.py)."""
+    the worker's; request_id: unique, since vLLM mixes up requests of one id (server/request_id.py); priority: at the
+    engine; vLLM's routes that generate take it from a header rather than from the body."""
     parts = [method, b" ", target, b" HTTP/1.1\r\nhost: ", host]
     for name, value in client_headers:
         if name in TO_WORKER:
             parts += (b"\r\n", name, b": ", value)
+    if priority is not None:
+        parts.append(b"\r\nx-vllm-priority: %d" % priority)
     parts.append(b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, length))
     return b"".join(parts)
 

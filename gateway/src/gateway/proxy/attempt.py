@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.api.errors import BadWorkerResponse, WorkerDisconnected, WorkerUnreachable
+from gateway.config.api_keys import Priority
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
 from gateway.http.write_coalescer import Parts
@@ -16,9 +17,9 @@ class Attempt:
     """One attempt, which its request's handler owns. It holds a lease on the worker from here until `end`. streams: the
     answer will be a stream, which weighs more in the worker's load until `note_first_byte` is called."""
 
-    def __init__(self, worker: Worker, *, streams: bool) -> None:
+    def __init__(self, worker: Worker, *, streams: bool, priority: Priority) -> None:
         self.worker = worker
-        self._lease = worker.lease(streams=streams)
+        self._lease = worker.lease(streams=streams, priority=priority)
         self._exchange: Exchange | None = None
 
     def send(self, upstream: Upstream, head: bytes, body: Parts, receiver: Receiver, *, fresh: bool) -> None:

@@ -6,7 +6,7 @@ from random import Random
 from gateway.balancing.selection import Selector, selector_for
 from gateway.body.offload import Offload
 from gateway.body.reader import BodyReader
-from gateway.config.api_keys import ApiKey
+from gateway.config.api_keys import ApiKey, Priority
 from gateway.config.field_policy import FieldPolicy, Mode
 from gateway.config.key_ring import KeyRing
 from gateway.config.model_options import Models
@@ -14,6 +14,7 @@ from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.workers import Worker
 from gateway.http.turns import Turns
+from gateway.proxy.places import Places, has_place, places_of
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
 from gateway.proxy.response_affinity import ResponseAffinity, Search
@@ -43,6 +44,10 @@ class Context:
     reader: BodyReader = field(init=False)
     selectors: dict[str, Selector[Worker]] = field(init=False)
     retry_budgets: dict[str, RetryBudget] = field(init=False)
+    _places: dict[str, Places | None] = field(init=False, default_factory=dict)  # by model
+    _classes: frozenset[Priority] | None = field(
+        init=False, default=None
+    )  # of keys, by which `_places` was made
 
     def __post_init__(self) -> None:
         self.offload = Offload(self.upstream.loop)
@@ -54,10 +59,19 @@ class Context:
         self.selectors = {model: selector_for(chosen, self.random) for model, chosen in options}
         self.retry_budgets = {model: RetryBudget() for model in self.models.options}
 
-    def free_workers(self, model: str) -> tuple[Worker, ...]:
-        """Return the workers of `model` with room by the option `in_flight_per_worker`; without it, all of its pool."""
-        pool, most = self.fleet.pool(model), self.models.options[model].in_flight_per_worker
-        return pool if most is None else tuple(worker for worker in pool if worker.in_flight < most)
+    def free_workers(self, model: str, priority: Priority) -> tuple[Worker, ...]:
+        """Return the workers of `model` with room for a request of a class by the options `in_flight_per_worker` and
+        `reserved`; without the former, all of its pool."""
+        pool, places = self.fleet.pool(model), self._places_of(model)
+        return pool if places is None else tuple([one for one in pool if has_place(one, places, priority)])
+
+    def _places_of(self, model: str) -> Places | None:
+        """Return the places of the model's workers: made anew when the key file may have keys of other classes."""
+        if self._classes is not self.keys.classes:
+            self._classes = self.keys.classes
+            options = self.models.options.items()
+            self._places = {name: places_of(chosen, self._classes) for name, chosen in options}
+        return self._places[model]
 
     def search(self, response_id: bytes, model: str | None, key: ApiKey) -> Search:
         """Return a search for a stored response: at the worker that made it if that is known and has not left, else at

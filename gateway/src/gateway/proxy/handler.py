@@ -23,8 +23,8 @@ from gateway.api.routes import Kind, Route, stored_id
 from gateway.balancing import selection
 from gateway.body import content_coding, reader
 from gateway.body.content_coding import Decoding
-from gateway.body.reader import BodyReading, ParsedBody
-from gateway.config.api_keys import ANYONE, ApiKey
+from gateway.body.reader import BodyReading, Fields, ParsedBody
+from gateway.config.api_keys import ANYONE, ApiKey, Priority
 from gateway.config.model_options import Options
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
@@ -46,6 +46,11 @@ UNKNOWN: Final = "unknown"  # label in metrics and log of a model that no card d
 NOT_FOUND, UNAVAILABLE = 404, 503  # a worker has no such stored response; it takes no requests
 NO_OPTIONS: Final = Options()  # until the model is known
 MAX_JOINED_BYTES: Final = 1 << 20  # of a body joined on the event loop, in about 1 ms; above, in a thread
+BYTES_PER_TOKEN: Final = 4  # of a body, about
+UNTOLD_TOKENS: Final = 256  # of an answer whose client sets no limit
+MAX_COST_TOKENS: Final = (
+    32_768  # of prompt and of answer: images are long, and clients ask for more than they use
+)
 MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the answer begins; more: for 1 s
 
 
@@ -78,6 +83,8 @@ class ProxyHandler:
         self.id, self.sent_id = ids
         self.key: ApiKey = ANYONE
         self.client = ""  # its address, for the audit log
+        self.priority = ANYONE.priority  # of the key, or lower if the client asks for that
+        self.cost = 1.0  # in tokens, about; estimated when it is queued
         self.route = route
         self.timing = Timing(request.arrived)
         self.model = UNKNOWN
@@ -167,6 +174,7 @@ class ProxyHandler:
         if self.key.name:
             n = parsed.fields.get("n")
             self._meter = Meter(n if isinstance(n, int) else 1, self.route.brings_text)
+        self.priority = priority_of(self.key, parsed.fields)
         self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
             self._send_to_holder(stored_id(self.route, self._request.path) or b"", None)
@@ -217,7 +225,7 @@ class ProxyHandler:
             self._send_to_holder(previous.encode(errors="replace"), self.model)
         elif free := self._free_after_queue():
             self._send(self._choose(free, parsed))
-        elif context.queues.enter(self.model, self, self._options.queue.most):
+        elif self._enter_queue(parsed):
             self._become(Step.QUEUED)
             self.waits_since = context.upstream.loop.time()
         else:
@@ -225,9 +233,33 @@ class ProxyHandler:
                 f"Every worker of {parsed.named!r} has as many requests as it takes, and the queue is full"
             )
 
+    def _enter_queue(self, parsed: ParsedBody) -> bool:
+        """Append the request to the model's queue. Return False if that is full."""
+        self.cost = cost_of(parsed)
+        return self._context.queues.enter(self.model, self, self._options.queue.most)
+
     def has_room(self) -> bool:
-        """Whether a worker of the model takes one more request. `Queues.serve` asks the first in the queue."""
-        return bool(self._context.free_workers(self.model))
+        """Whether a worker of the model takes one more request of this one's class. `Queues.serve` asks."""
+        return bool(self._context.free_workers(self.model, self.priority))
+
+    def is_late(self) -> bool:
+        """Whether more than half of the time that it may wait has passed. `Queues.serve` asks."""
+        since = self.waits_since
+        return (
+            since is not None and self._context.upstream.loop.time() - since > self._options.queue.wait_s / 2
+        )
+
+    def give_way(self) -> None:
+        """Refuse the request: the queue is full, and has given its place to another."""
+        self._end_wait()
+        self._safely(self._refuse_after_queue)
+
+    def _refuse_after_queue(self) -> None:
+        """Do the work of `give_way`, which answers with what this raises."""
+        raise QueueFull(
+            f"The queue for {self.model!r} is full, and others in it come first: requests of a higher priority, or of "
+            "keys that have fewer of them there"
+        )
 
     def send_now(self) -> None:
         """Send the request now. The queue calls this when it has removed the request and a worker has room."""
@@ -237,7 +269,7 @@ class ProxyHandler:
     def _send_after_queue(self) -> None:
         """Do the work of `send_now`, which catches what this raises: send to a worker with room (see `has_room`)."""
         assert self._parsed is not None
-        self._send(self._choose(self._context.free_workers(self.model), self._parsed))
+        self._send(self._choose(self._context.free_workers(self.model, self.priority), self._parsed))
 
     def _end_wait(self) -> None:
         """Record in `queued` how long the request was in the queue, if it is. Called when it leaves, sent or not."""
@@ -247,13 +279,13 @@ class ProxyHandler:
     def _free_after_queue(self) -> tuple[Worker, ...]:
         """Send what is in the queue, since it came first, then return the workers that still have room."""
         self._context.queues.serve((self.model,))
-        return self._context.free_workers(self.model)
+        return self._context.free_workers(self.model, self.priority)
 
     def _choose(self, pool: tuple[Worker, ...], parsed: ParsedBody) -> Worker:
         """Return the worker of `pool` (not empty) that the model's policy picks. A pool of one needs no policy."""
         if len(pool) == 1:
             return pool[0]
-        view = selection.RequestView(self._request.headers, parsed.fields, parsed.body)
+        view = selection.RequestView(self._request.headers, parsed.fields, parsed.body, self.key.salt)
         return self._context.selectors[self.model].choose(pool, view, self._context.upstream.loop.time())
 
     def _send_to_holder(self, response_id: bytes, model: str | None) -> None:
@@ -304,11 +336,12 @@ class ProxyHandler:
         assert parsed is not None
         target = request.path + request.query if self.route.kind is Kind.STORED else self.route.at_worker
         head = headers.request_head(
-            self.route.method, target, worker.host_header, request.headers, parsed.size, self.sent_id
-        )
+            self.route.method, target, worker.host_header, request.headers, parsed.size, self.sent_id,
+            None if self.key is ANYONE else self.priority.at_engine(parsed.fields.get("priority")),
+        )  # fmt: skip
         self._become(Step.SENT)
         self.worker, self.timing.heard = worker, upstream.loop.time()
-        self._attempt = Attempt(worker, streams=self.wants_stream)
+        self._attempt = Attempt(worker, streams=self.wants_stream, priority=self.priority)
         self._attempt.send(upstream, head, parsed.parts, self, fresh=fresh)
 
     # the worker's answer: `upstream` calls these
@@ -425,7 +458,7 @@ class ProxyHandler:
         """Send to another worker, at most once per request. Return False if none has room or no retry is left, or for a
         stored response, whose search asks other workers itself."""
         parsed = self._parsed
-        free = () if self._search is not None else self._context.free_workers(self.model)
+        free = () if self._search is not None else self._context.free_workers(self.model, self.priority)
         others = tuple(worker for worker in free if worker is not self.worker)
         if not others or parsed is None or not self._may_retry_elsewhere:  # None: the body is freed
             return False
@@ -442,7 +475,9 @@ class ProxyHandler:
 
     def _replace_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
         """End the attempt before, then send to `worker`: for a retry, and for the next worker of a search."""
-        reserved = worker.lease(streams=self.wants_stream)  # keeps the room from requests in the queue
+        reserved = worker.lease(
+            streams=self.wants_stream, priority=self.priority
+        )  # keeps the room from requests in the queue
         self._release()
         reserved.end()
         self._start_attempt(worker, fresh=fresh)
@@ -553,7 +588,7 @@ class ProxyHandler:
     def _record(self) -> None:
         """Write the request's log line and metrics. Each way in which a request ends calls this once, last."""
         self._context.recorder.write(
-            ids=(self.id, self.sent_id), key=self.key, route=self.route.name, model=self.model,
+            ids=(self.id, self.sent_id), key=self.key, priority=self.priority, route=self.route.name, model=self.model,
             worker=self.worker, status=self.status, ending=self.ending, code=self.code, attempts=self.attempts,
             queued=self.queued, stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
         )  # fmt: skip
@@ -588,3 +623,21 @@ class ProxyHandler:
         if attempt is not None:
             attempt.end()
             self._context.serve_queue(attempt.worker)
+
+
+def priority_of(key: ApiKey, fields: Fields) -> Priority:
+    """Return a request's class: its key's, or bulk if the client asks for OpenAI's tier for work that may wait."""
+    if key is not ANYONE and fields.get("service_tier") == "flex":
+        return Priority.BULK
+    return key.priority
+
+
+def cost_of(parsed: ParsedBody) -> float:
+    """Return about how many tokens a request may come to: its prompt's, by the body's size, and those of the answer."""
+    answer = UNTOLD_TOKENS
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        told = parsed.fields.get(name)
+        if isinstance(told, int):
+            answer = max(0, told)
+            break
+    return 1.0 + min(parsed.size // BYTES_PER_TOKEN, MAX_COST_TOKENS) + min(answer, MAX_COST_TOKENS)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from gateway.config.api_keys import ApiKey
+from gateway.config.api_keys import ApiKey, Priority
 from gateway.fleet.workers import Worker
 from gateway.proxy.timing import Timing
 from gateway.proxy.token_usage import Tokens
@@ -34,6 +34,7 @@ class Recorder:
         *,
         ids: tuple[bytes, bytes],
         key: ApiKey,
+        priority: Priority,
         route: str,
         model: str,
         worker: Worker | None,
@@ -47,8 +48,8 @@ class Recorder:
         tokens: Tokens | None,
     ) -> None:
         """Record one request that is over; its handler calls this once. ids: the client's and the worker's; key: whose
-        it was; ending: as the log names it; code: of the gateway's own error, or None; queued: seconds; stream: the
-        answer was one."""
+        it was; priority: its class; ending: as the log names it; code: of the gateway's own error, or None; queued:
+        seconds; stream: the answer was one."""
         seconds, first_byte = self._loop.time() - timing.started, timing.first_byte
         traffic = self._metrics.count(model, route, status, ending, seconds, first_byte)
         if stream and (gap := timing.between_pieces()) is not None:
@@ -67,6 +68,8 @@ class Recorder:
             self._ledger.add(key.name, model, worker is not None, told[0], told[2], told[1])
         if code is not None:
             self._metrics.count_error(model, code)
+        if queued:
+            self._metrics.count_wait(model, priority, queued)
         if attempts > 1:
             self._metrics.count_retry()
         self._log.request(

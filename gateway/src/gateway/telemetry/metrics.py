@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, genera
 
 from gateway import __version__
 from gateway.body.budget import BodyBudget
+from gateway.config.api_keys import Priority
 from gateway.fleet.fleet import Fleet, ModelState
 from gateway.fleet.health import WorkerState
 from gateway.telemetry.audit import AuditTrail
@@ -38,11 +39,11 @@ UNSEEN: Final = {
 class QueueLengths(Protocol):
     """The queues of requests that wait for a worker (`proxy.queue.Queues`), as the metrics read them at a scrape."""
 
-    def length(self, model: str) -> int:
-        """Return how many requests wait for a worker of `model`."""
+    def length(self, model: str, priority: Priority) -> int:
+        """Return how many requests of a class wait for a worker of `model`."""
 
-    def waits_since(self, model: str) -> float | None:
-        """Return since when the first request waits, in seconds of a monotonic clock; None if none does."""
+    def waits_since(self, model: str, priority: Priority) -> float | None:
+        """Return since when the first of them waits, in seconds of a monotonic clock; None if none does."""
 
 
 class Histogram:
@@ -95,6 +96,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
         self._uses: dict[tuple[str, str], Use] = {}
+        self._waits: dict[tuple[str, str], Histogram] = {}  # by model and class
         self._errors = Counter({(model, "model_loading"): 0 for model in fleet.catalog.names})  # see UNSEEN
         self._retries = 0
         self._loop_lag = Histogram()
@@ -139,6 +141,10 @@ class Metrics:
         use.cached_tokens += cached
         use.completion_tokens += completion
 
+    def count_wait(self, model: str, priority: Priority, seconds: float) -> None:
+        """Count how long a request that has ended was in the queue; of those that were not, none is counted."""
+        self._waits.setdefault((model, priority.label), Histogram()).add(seconds)
+
     def count_error(self, model: str, code: str) -> None:
         """Count an error that the gateway itself answered with, by its `GatewayError.code`."""
         self._errors[model, code] += 1
@@ -181,11 +187,14 @@ class Metrics:
         what = "Lines of the audit log that could not be written."
         dropped = 0 if self._audit is None else self._audit.dropped
         yield counter("gateway_audit_lines_dropped", what, samples=[((), dropped)])
+        each = [(model, priority) for model in models for priority in Priority]
         what = "Requests that wait for a worker."
-        yield gauge("gateway_queue_length", what, ["model"], [((one,), queues.length(one)) for one in models])
-        what = "Seconds that the first request in line has waited for a worker."
-        ages = [((model,), self._queue_age(model)) for model in models]
-        yield gauge("gateway_queue_age_seconds", what, ["model"], ages)
+        lengths = [((model, one.label), queues.length(model, one)) for model, one in each]
+        yield gauge("gateway_queue_length", what, ["model", "priority"], lengths)
+        what = "Seconds for which the first of these requests has waited."
+        ages = [((model, one.label), self._queue_age(model, one)) for model, one in each]
+        yield gauge("gateway_queue_age_seconds", what, ["model", "priority"], ages)
+        yield self._queue_wait()
         lag = histogram("gateway_loop_lag_seconds", "Seconds by which the event loop was late.")
         lag.add_histogram([], self._loop_lag.buckets(), self._loop_lag.total)
         yield lag
@@ -223,10 +232,17 @@ class Metrics:
         found = [(labels, getattr(use, which)) for labels, use in self._uses.items()]
         return counter(f"gateway_key_{which}", what, ["key", "model"], found)
 
-    def _queue_age(self, model: str) -> float:
+    def _queue_wait(self) -> Family:
+        """Return the histogram of waits in the queue."""
+        family = histogram("gateway_queue_wait_seconds", "Seconds in the queue.", ["model", "priority"])
+        for labels, times in self._waits.items():
+            family.add_histogram(labels, times.buckets(), times.total)
+        return family
+
+    def _queue_age(self, model: str, priority: Priority) -> float:
         """Return how many seconds the first in a queue has waited, or 0. `max`: `since` is of another clock, the
         loop's."""
-        since = self._queues.waits_since(model)
+        since = self._queues.waits_since(model, priority)
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
 

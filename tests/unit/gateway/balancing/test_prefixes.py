@@ -33,6 +33,14 @@ def test_prompts_share_as_many_prefixes_as_whole_blocks(begin: str, one: str, ot
     assert alike == [at < whole for at in range(len(alike))]
 
 
+@given(texts, some.binary(max_size=5), some.binary(max_size=5))
+def test_prompts_of_another_salt_share_nothing(text: str, one: bytes, other: bytes) -> None:
+    """A worker finds them in its cache for requests of the same salt alone."""
+    numbers = [prefixes_of(prompt(text), BLOCK, 16, salt) for salt in (one, other)]
+    assert (numbers[0] == numbers[1]) == (one == other or not numbers[0])
+    assert one == other or not {*numbers[0]} & {*numbers[1]}
+
+
 def test_what_stands_before_a_block_counts() -> None:
     """Prompts that differ in their first block alone have no prefix in common."""
     numbers = [prefixes_of(prompt(first * BLOCK + "x" * 5 * BLOCK), BLOCK, 16) for first in "ab"]

@@ -60,6 +60,7 @@ keys:
     models: [big, fast]
     limits: {{rpm: 60, tpm_in: 1000, tpm_out: 500, concurrency: 4, monthly_tokens: 1000000000000}}
     priority: bulk
+    weight: 3
     not_before: 2026-12-01
     expires: 2027-06-30
     admin: true
@@ -77,7 +78,7 @@ def test_the_yaml_form_gives_rights() -> None:
     assert first == Entry(
         ApiKey(
             "team-a", "", frozenset({"big", "deep", "fast"}), Limits(60, 1000, 500, 4, 10**12), Priority.BULK, True,
-            1796083200.0, 1814399999.999999,
+            1796083200.0, 1814399999.999999, weight=3,
         ),
         (ONE, TWO),
     )  # fmt: skip
@@ -116,6 +117,10 @@ WRONG = {  # what stands below `a:`, and what is told
     f"{{sha256: [{ONE}], models: [nope]}}":
         "keys.a.models: 'nope' is no model or alias; it must be one of big, small, fast, deep",
     f"{{sha256: [{ONE}], priority: high}}": "keys.a.priority: Input should be 'interactive', 'normal' or 'bulk'",
+    f"{{sha256: [{ONE}], weight: 0}}": "keys.a.weight: Input should be greater than 0, not 0",
+    f"{{sha256: [{ONE}], weight: 1001}}": "keys.a.weight: Input should be less than or equal to 1000, not 1001",
+    f"{{sha256: [{ONE}], weight: 1.5}}": "keys.a.weight: Input should be a valid integer",
+    f"{{sha256: [{ONE}], weight: true}}": "keys.a.weight: Input should be a valid integer",
     f"{{sha256: [{ONE}], admin: 1}}": "keys.a.admin: Input should be a valid boolean, not 1",
     f"{{sha256: [{ONE}], limits: {{rps: 1}}}}": "keys.a.limits.rps is no key that is known here",
     f"{{sha256: [{ONE}], limits: {{rpm: 0}}}}": "keys.a.limits.rpm: Input should be greater than 0, not 0",

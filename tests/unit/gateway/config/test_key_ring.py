@@ -9,7 +9,7 @@ import pytest
 
 from gateway.api.errors import ConfigError, InvalidApiKey
 from gateway.config import key_file
-from gateway.config.api_keys import ANYONE, hash_key
+from gateway.config.api_keys import ANYONE, Priority, hash_key
 from gateway.config.key_ring import MAX_LABELS, KeyRing
 from gateway.config.model_options import Models, Options
 
@@ -299,3 +299,30 @@ def test_a_key_revoked_at_the_beginning_of_time_is_told_as_revoked(file: Path) -
     file.write_text("keys:\n" + entry("gone", ", revoked: 1970-01-01") + entry("good"))
     with pytest.raises(InvalidApiKey, match="was revoked at 1970-01-01T00:00:00Z"):
         KeyRing(file, MODELS).find(bearer("gone"))
+
+
+def test_each_key_has_a_salt_that_outlives_a_rotation(file: Path) -> None:
+    """Both digests of a key have one, of the older; no two keys have the same. vLLM takes its characters."""
+    both = f"  two: {{sha256: [{hash_key(b'new')}, {hash_key(b'old')}]}}\n"
+    file.write_text("keys:\n" + entry("a") + entry("b") + both)
+    ring = KeyRing(file, MODELS)
+    salts = {name: ring.find(bearer(name)).salt for name in ("a", "b", "new", "old")}
+    assert len(set(salts.values())) == 3
+    assert salts["new"] == salts["old"]
+    assert all(len(salt) == 43 and not set(salt) & set(b'@/\\\0"') for salt in salts.values())
+    file.write_text("keys:\n" + f"  two: {{sha256: [{hash_key(b'old')}]}}\n")
+    assert KeyRing(file, MODELS).find(bearer("old")).salt == salts["old"]
+    assert KeyRing(file, MODELS, salts=False).find(bearer("old")).salt == b""
+
+
+def test_the_classes_of_keys_that_may_come(file: Path) -> None:
+    """Those of revoked keys are none; without a key file there are none."""
+    write_later(file, "keys:\n" + entry("a") + entry("b", ", priority: bulk, revoked: 2026-01-01"))
+    ring = KeyRing(file, MODELS)
+    assert ring.classes == {Priority.NORMAL}
+    write_later(file, "keys:\n" + entry("a", ", priority: interactive") + entry("b", ", priority: bulk"))
+    assert ring.has_changed() is False
+    assert ring.has_changed()
+    assert ring.read()
+    assert ring.classes == {Priority.INTERACTIVE, Priority.BULK}
+    assert KeyRing(None, MODELS).classes == frozenset()

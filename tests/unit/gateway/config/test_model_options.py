@@ -7,7 +7,7 @@ import pytest
 
 from gateway.api.errors import ConfigError
 from gateway.config.catalog import Card, Catalog, group_by_name, load_catalog
-from gateway.config.model_options import Alias, Deadlines, Models, Options, Queue, load_models
+from gateway.config.model_options import Alias, Deadlines, Models, Options, Queue, Reserved, load_models
 from gateway.config.policies import POLICIES, LeastInFlight, PowerOfTwo, PrefixAffinity, Session
 from gateway.config.settings import Settings
 
@@ -60,6 +60,14 @@ def test_what_a_model_says_goes_before_the_defaults(path: Path) -> None:
         queue=Queue(most=0, wait_s=5),
         in_flight_per_worker=4,
     )
+
+
+def test_each_share_that_is_reserved_is_set_by_itself(path: Path) -> None:
+    """A model's own leaves the other as the defaults have it."""
+    text = "defaults: {reserved: {normal: 0}}\nmodels: {small: {reserved: {interactive: 0.5}}}"
+    options = load(path, text).options
+    assert options["small"].reserved == Reserved(interactive=0.5, normal=0)
+    assert options["big"].reserved == Reserved(interactive=0.25, normal=0)
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -125,6 +133,9 @@ def test_aliases_are_listed_with_their_models(path: Path) -> None:
         ("defaults: {deadlines: {idle_s: '5'}}", "defaults.deadlines.idle_s: .*, not '5'"),
         ("defaults: {queue: {most: true}}", "defaults.queue.most: .*, not True"),
         ("defaults: {in_flight_per_worker: 0}", "defaults.in_flight_per_worker: .*, not 0"),
+        ("defaults: {reserved: {interactive: 1}}", "defaults.reserved.interactive: .*less than 1, not 1"),
+        ("defaults: {reserved: {normal: -0.1}}", "defaults.reserved.normal: .*, not -0.1"),
+        ("defaults: {reserved: {bulk: 0.1}}", "defaults.reserved.bulk is no key that is known here"),
         ("aliases: {small: {model: big}}", "aliases.small: is the name of a model; give the alias a name"),
         ("aliases: {a: {model: b}, b: {model: big}}", "aliases.a.model: b is an alias itself; name big"),
         ("aliases: {a: {model: a}}", "aliases.a.model: a is an alias itself"),
@@ -168,7 +179,13 @@ def test_the_documented_example_is_a_models_file(path: Path) -> None:
     example = page.split("## The models file", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
     models = load(path, example, load_catalog(ROOT / "docker"))
     assert models.aliases
-    keys = {*Options.model_fields, *Deadlines.model_fields, *Queue.model_fields, *Alias.model_fields}
+    keys = {
+        *Options.model_fields,
+        *Deadlines.model_fields,
+        *Queue.model_fields,
+        *Reserved.model_fields,
+        *Alias.model_fields,
+    }
     assert {key for key in keys if f"{key}:" not in example} == set()
 
 

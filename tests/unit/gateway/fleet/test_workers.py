@@ -1,5 +1,6 @@
 """The lease that a request holds on a worker."""
 
+from gateway.config.api_keys import Priority
 from gateway.fleet.workers import PREFILL, Worker
 
 
@@ -34,3 +35,15 @@ def test_a_worker_on_trial_counts_its_trials() -> None:
     one.on_trial = None
     lease.end()
     assert told == [(one, 1), (one, -1)]
+
+
+def test_lower_classes_are_counted_apart() -> None:
+    """Those that are normal or bulk, and those that are bulk."""
+    one = Worker("a", "10.0.0.1", 8000)
+    leases = [
+        one.lease(priority=priority) for priority in (Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE)
+    ]
+    assert (one.in_flight, one.in_flight_below) == (3, [2, 1])
+    for lease in leases:
+        lease.end()
+    assert (one.in_flight, one.in_flight_below) == (0, [0, 0])

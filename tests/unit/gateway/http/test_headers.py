@@ -23,6 +23,16 @@ def test_only_listed_headers_reach_a_worker(client: list[tuple[bytes, bytes]]) -
     assert (end, rest) == (b"", b"")
 
 
+@given(headers, some.integers(0, 3 * 10**6))
+def test_a_request_has_its_place_in_the_engine_by_one_header(
+    client: list[tuple[bytes, bytes]], priority: int
+) -> None:
+    """The gateway's, whatever the client sends."""
+    sent = [*[(name, value.hex().encode()) for name, value in client], (b"x-vllm-priority", b"-1")]
+    lines = request_head(b"POST", b"/v1/x", b"w:1", sent, 2, b"id-1", priority).split(b"\r\n")
+    assert [line for line in lines if b"priority" in line] == [b"x-vllm-priority: %d" % priority]
+
+
 @given(some.lists(names, max_size=5), headers)
 def test_no_header_that_connection_names_reaches_a_client(
     named: list[bytes], others: list[tuple[bytes, bytes]]

@@ -5,6 +5,7 @@ from hypothesis import strategies as some
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.body.budget import BodyBudget
+from gateway.config.api_keys import Priority
 from gateway.config.catalog import Card, Catalog
 from gateway.fleet.fleet import Fleet
 from gateway.proxy.queue import Queues
@@ -53,7 +54,19 @@ def test_a_request_in_every_metric_of_its_own() -> None:
     assert found["gateway_prompt_tokens_total", frozenset(where)] == 3
     assert found["gateway_errors_total", frozenset({("model", "alpha"), ("code", "model_not_found")})] == 1
     assert found["gateway_retries_total", frozenset()] == 1
-    assert found["gateway_queue_length", frozenset({("model", "alpha")})] == 0
+
+
+def test_the_queue_is_told_by_class() -> None:
+    """How many wait, for how long the first has, and how long those waited that have ended."""
+    metrics = Metrics(Fleet.of(Catalog((CARD,), {"alpha": (CARD,)})), Queues(), EventLog(), BodyBudget(1000))
+    metrics.count_wait("alpha", Priority.BULK, 0.2)
+    metrics.count_wait("alpha", Priority.BULK, 2)
+    found = told(metrics)
+    for one in ("interactive", "normal", "bulk"):
+        where = frozenset({("model", "alpha"), ("priority", one)})
+        assert found["gateway_queue_length", where] == found["gateway_queue_age_seconds", where] == 0
+        count, total = (found.get((f"gateway_queue_wait_seconds_{name}", where)) for name in ("count", "sum"))
+        assert (count, total) == ((2, 2.2) if one == "bulk" else (None, None))
 
 
 def test_what_a_key_used_is_counted_by_key_and_model() -> None:
