@@ -23,8 +23,8 @@ base-image: ## Make a Debian base image on a host without an image registry (FOR
 	@scripts/base-image
 wheelhouse: ## Fetch the pinned vLLM and PyTorch wheels with this host's pip, for builds (MODEL=slug)
 	@scripts/wheelhouse $(MODEL)
-key: ## Make an API key, print it once, and write its hash and rights into GATEWAY_API_KEYS_FILE (NAME=..., and any of MODELS= RPM= TPM_IN= TPM_OUT= CONCURRENCY= MONTHLY_TOKENS= PRIORITY=interactive|normal|bulk NOT_BEFORE= EXPIRES= ADMIN=1)
-	@scripts/keys add '$(NAME)' '--models=$(MODELS)' '--rpm=$(RPM)' '--tpm-in=$(TPM_IN)' '--tpm-out=$(TPM_OUT)' '--concurrency=$(CONCURRENCY)' '--monthly-tokens=$(MONTHLY_TOKENS)' '--priority=$(PRIORITY)' '--not-before=$(NOT_BEFORE)' '--expires=$(EXPIRES)' '--admin=$(ADMIN)'
+key: ## Make an API key, print it once, and write its hash and rights into GATEWAY_API_KEYS_FILE (NAME=..., and any of MODELS= RPM= TPM_IN= TPM_OUT= CONCURRENCY= MONTHLY_TOKENS= PRIORITY=interactive|normal|bulk WEIGHT= NOT_BEFORE= EXPIRES= ADMIN=1)
+	@scripts/keys add '$(NAME)' '--models=$(MODELS)' '--rpm=$(RPM)' '--tpm-in=$(TPM_IN)' '--tpm-out=$(TPM_OUT)' '--concurrency=$(CONCURRENCY)' '--monthly-tokens=$(MONTHLY_TOKENS)' '--priority=$(PRIORITY)' '--weight=$(WEIGHT)' '--not-before=$(NOT_BEFORE)' '--expires=$(EXPIRES)' '--admin=$(ADMIN)'
 keys: ## List the API keys: rights, state, and the first digits of their hashes
 	@scripts/keys list
 key-rotate: ## Make another API key for a name; the one before works until the next time (NAME=...)

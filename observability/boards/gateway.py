@@ -142,18 +142,18 @@ CLIENTS = Row(
             stacked=True,
         ),
         panels.lines(
-            "How many requests wait in the queue, by model?",
+            "How many requests wait in the queue, by model and priority?",
             "The models file sets the queue's length and longest wait. Beyond them clients get 429 or 503"
             " with Retry-After.",
             Scale(),
-            Query("gateway_queue_length", "{{model}}"),
+            Query("gateway_queue_length > 0", "{{model}} {{priority}}"),
             to=(MODEL,),
         ),
         panels.lines(
-            "How long has the first request in the queue waited, by model (s)?",
-            "Above ten seconds an alert pages: more requests arrive than the workers can take.",
+            "How long has the first request in the queue waited, by model and priority (s)?",
+            "Above ten seconds an alert pages, but for bulk: more requests arrive than the workers can take.",
             Scale("s", red=thresholds.QUEUE_WAIT_S),
-            Query("gateway_queue_age_seconds", "{{model}}"),
+            Query("gateway_queue_age_seconds > 0", "{{model}} {{priority}}"),
             to=(MODEL,),
         ),
         panels.lines(

@@ -99,7 +99,8 @@ def test_the_list_shows_rights_and_no_more_of_a_hash_than_tells_it_apart(host: H
     host.file.write_text(
         f"keys:\n  gone: {{sha256: [{OLD}], revoked: 2026-01-01, priority: interactive}}\n"
         f"  late: {{sha256: [{hash_key(b'1')}, {hash_key(b'2')}], expires: 2026-01-01, models: [qwen3-0.6b]}}\n"
-        f"  soon: {{sha256: [{hash_key(b'3')}], not_before: 2100-01-01, limits: {{rpm: 5, tpm_in: 6}}, weight: 7, admin: true}}\n"
+        f"  soon: {{sha256: [{hash_key(b'3')}], not_before: 2100-01-01, limits: {{rpm: 5, tpm_in: 6}}, weight: 7, "
+        "admin: true}\n"
     )
     assert [re.split("  +", line) for line in host.run("list").splitlines()] == [
         ["NAME", "STATE", "MODELS", "LIMITS", "PRIORITY", "WEIGHT", "ADMIN", "NOT BEFORE", "EXPIRES", "DIGESTS"],

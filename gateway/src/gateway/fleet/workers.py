@@ -25,10 +25,9 @@ class Worker:
     """One running vLLM server. It is compared by object: a worker that comes back at an old address is a new one. The
     data path changes only the counts of requests in flight (through leases; a stream whose answer's first byte has not
     come weighs PREFILL requests). The fleet writes the rest, and discovery `served` and `start`. in_flight_below: those
-    requests that are normal or bulk, and those that are bulk; waiting: requests in the worker's own queue; kv_use: share
-    of its KV cache in use, 0 to 1; moved: when its engine last made progress; slow_start_factor: share of its usual
-    requests, below 1 while it is new; start: what its launcher reports while it is not up, or
-    None."""
+    requests that are normal or bulk, and those that are bulk; waiting: requests in the worker's own queue; kv_use:
+    share of its KV cache in use, 0 to 1; moved: when its engine last made progress; slow_start_factor: share of its
+    usual requests, below 1 while it is new; start: what its launcher reports while it is not up, or None."""
 
     slug: str
     host: str

@@ -126,8 +126,8 @@ def held(gateway: Gateway, own_worker: FakeWorker, clients: ThreadPoolExecutor) 
 
 
 def test_a_kept_place_is_free_for_a_higher_class(held: Held) -> None:
-    """Bulk has taken what it may, and more of it waits: an interactive request is sent at once; the next one goes first
-    when a bulk one ends."""
+    """Bulk has taken what it may, and more of it waits: an interactive request is sent at once; the next one goes
+    first when a bulk one ends."""
     bulk = [held.run("batch") for _ in range(3)]
     bulk += [held.queue("batch") for _ in range(2)]
     chat = [held.run("chat"), held.queue("chat")]
@@ -180,8 +180,8 @@ def test_a_full_queue_refuses_who_has_most_of_the_lowest_class(
 
 
 async def saturate(gateway: Gateway, names: Sequence[str], each: int, seconds: float) -> Counter[str]:
-    """How many requests each key had answered while each of them had so many at a time. The worker's time for one is far
-    longer than what this needs for it."""
+    """How many requests each key had answered while each of them had so many at a time. The worker's time for one is
+    far longer than what this needs for it."""
     answered: Counter[str] = Counter()
     begin = time.monotonic() + 1  # until then the queue fills
     until = begin + seconds

@@ -43,7 +43,7 @@ def test_each_class_has_a_place_and_no_more_than_a_higher_one(every: int, reserv
 
 
 def test_lower_classes_leave_room_together() -> None:
-    """Bulk fills its part; normal what the two may have; interactive all. Where a class finds room, a higher one does."""
+    """Bulk fills its part, normal what the two may have, interactive all. Where a class finds room, higher ones do."""
     worker = Worker("a", "10.0.0.1", 8000)
     places = (4, 3, 2)
     taken = []

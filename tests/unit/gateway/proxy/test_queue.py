@@ -14,7 +14,7 @@ from gateway.proxy.queue import LATE_PASSED_OVER, PASSED_OVER, Queues
 
 INTERACTIVE, NORMAL, BULK = Priority
 CHAT, WORK, BATCH = ApiKey("chat", priority=INTERACTIVE), ApiKey("work"), ApiKey("batch", priority=BULK)
-SEEDS = range(20)
+SEEDS = range(8)
 
 
 class Asker:
@@ -225,8 +225,8 @@ def test_a_place_that_is_kept_is_free() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_keys_share_by_weight(seed: int) -> None:
-    """Within 5 %, whatever their requests cost, when they come and how long they take, if they always have some waiting:
-    the share is of what they cost."""
+    """Within 5 %, whatever their requests cost, when they come and how long they take, if some always wait: the share
+    is of what they cost."""
     random = Random(seed)
     keys = [ApiKey(f"k{at}", weight=random.randint(1, 8)) for at in range(random.randint(2, 6))]
     worker = Worker(*[random.randint(1, 8)] * 3)
@@ -361,14 +361,14 @@ def test_in_a_tiny_queue_the_better_one_stays() -> None:
 
 
 def seconds_of(waiting: int, keys: int) -> float:
-    """The least time of 2,000 requests that come and are sent behind so many others, one of which leaves each time."""
+    """The least time of 1,000 requests that come and are sent behind so many others, one of which leaves each time."""
     every = [ApiKey(f"k{at}") for at in range(keys)]
     worker = Worker()
     left = [worker.ask(every[at % keys]) for at in range(waiting)][1:]
     best = 1e9
     for _ in range(3):
         begun = time.perf_counter()
-        for at in range(2000):
+        for at in range(1000):
             left.append(worker.ask(every[at % keys]))
             worker.queues.leave("m", left[len(left) // 2])
             left.append(worker.ask(every[at % keys]))
@@ -380,6 +380,6 @@ def seconds_of(waiting: int, keys: int) -> float:
 def test_a_long_queue_costs_no_more_than_a_short_one() -> None:
     """With a hundred times as many waiting, of many keys, a request does not cost several times as much."""
     for _ in range(3):  # a busy host may be slow once
-        if seconds_of(50_000, 50) < 4 * seconds_of(500, 50):
+        if seconds_of(20_000, 50) < 4 * seconds_of(200, 50):
             return
     pytest.fail("the cost of a request grows with the length of the queue")
