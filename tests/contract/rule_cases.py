@@ -19,6 +19,7 @@ FINE, FAILED, BROKEN = REQUESTS % (200, "complete"), REQUESTS % (502, "refused")
 TTFT = 'vllm:time_to_first_token_seconds_bucket{slug="s",le="%s"}'
 LAG = 'gateway_loop_lag_seconds_bucket{le="%s"}'
 WORKER, LAUNCHER = '{slug="s",instance="w:8000"}', '{slug="s",instance="w:8003"}'
+WAITS = 'gateway_queue_age_seconds{model="m",priority="%s"}'
 TROUBLE = 'launcher_trouble{slug="s",instance="w:8003",trouble="%s"}'
 READY_WORKER = 'launcher_phase{slug="s",instance="w:8003",phase="ready"}'
 DISK = '{slug="s",disk="weights",instance="w:8003"}'
@@ -155,7 +156,7 @@ CASES = (
          histogram(TTFT, {"10": 59, "30": 60, "+Inf": 60})),
     Case("AnswersBreakOff", "15m", {FINE: "0+50x20", BROKEN: "0+1x20"}, {FINE: "0+500x20", BROKEN: "0+1x20"}),
     Case("QueueGrows", "15m", *one('vllm:num_requests_waiting{slug="s",instance="w"}', "0+5x20", "50x20")),
-    Case("QueueGrows", "10m", *one('gateway_queue_age_seconds{model="m"}', "12x20", "3x20")),
+    Case("QueueGrows", "10m", {WAITS % "normal": "12x20"}, {WAITS % "normal": "3x20", WAITS % "bulk": "60x20"}),
     Case("EngineHangs", "5m", hang("256x10"), hang("0+256x10")),  # a lone prefill moves
     Case("EngineHangs", "6m", hang("256x10"), {name: f"_x3 {values}" for name, values in hang("256x10").items()}),
     Case("EngineHangs", "8m", *one(f"launcher_hangs_total{LAUNCHER}", "0x4 1x10", "1x15")),
