@@ -71,12 +71,15 @@ class Held:
         self._worker = worker
         self._clients = clients
         self._running: list[Seen] = []
+        self._sent: list[Future[httpx.Response]] = []
 
     def send(self, name: str, **more: object) -> Future[httpx.Response]:
-        return self._clients.submit(
+        future = self._clients.submit(
             httpx.post, f"{self._gateway.url}{CHAT}", json=HELD | {"user": name} | more, headers=bearer(name),
             timeout=WAIT_S, trust_env=False,
         )  # fmt: skip
+        self._sent.append(future)
+        return future
 
     def run(self, name: str, **more: object) -> Future[httpx.Response]:
         """A request that is sent to the worker at once."""
@@ -108,11 +111,16 @@ class Held:
         seen.go_on()
 
     def end_all(self) -> None:
-        """All that the worker has or gets ends."""
-        while self._running or self.waiting():
-            for seen in self._running:
-                seen.go_on()
-            self._running = [self._worker.next()] if self.waiting() or not self._worker.seen.empty() else []
+        """All that the worker has or gets ends, until every request is answered."""
+        for seen in self._running:
+            seen.go_on()
+        wait_until(self._end_next, "an answer to every request")
+
+    def _end_next(self) -> bool:
+        """Let what the worker has got since end. Whether all are answered."""
+        while not self._worker.seen.empty():
+            self._worker.next().go_on()
+        return all(future.done() for future in self._sent)
 
 
 @pytest.fixture
