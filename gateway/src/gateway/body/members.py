@@ -19,13 +19,11 @@ NOTED: Final = (
     "n",
     "previous_response_id",
     "user",
-    "service_tier",
     "priority",
     "cache_salt",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
 )
+# Noted too, but what is wrong with them is the worker's to say: only a request's place in the queue follows from them.
+HINTS: Final = ("service_tier", "max_tokens", "max_completion_tokens", "max_output_tokens")
 # Keys of a content part whose value is an address, or an object with `url`.
 PART_KEYS: Final = ("image_url", "video_url", "audio_url")
 CHAT: Final = ("messages.content",)
@@ -87,7 +85,7 @@ def members_of(route: str, policy: RoutePolicy, others: Iterable[str], *, parts:
     parts, for addresses and for what they may not have."""
     root = Member()
     root.is_closed = policy.known is not None
-    for path in (*NOTED, *policy.rules):
+    for path in (*NOTED, *HINTS, *policy.rules):
         root.at(path).noted = path
     for name in others:
         root.inner.setdefault(name.encode(), Member()).noted = name  # `at` would split it at dots

@@ -16,7 +16,7 @@ from gateway.body.budget import too_large
 from gateway.body.field_check import ESCAPE_MARK, NAMES, FieldCheck, is_fine
 from gateway.body.form_fields import splices_of
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
-from gateway.body.members import NOTED, PART_KEYS, Member, members_of
+from gateway.body.members import HINTS, NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
 from gateway.config.api_keys import ANYONE, ApiKey, salt_from
 from gateway.config.catalog import Card
@@ -37,6 +37,7 @@ BACKSLASH: Final = b"\\"
 OVERLAP: Final = 16  # bytes of the piece before, more than a mark has
 USED: Final = frozenset(name for name in NOTED if "." not in name)  # top-level members that are read
 MAX_USED_BYTES: Final = 1 << 20  # of one such member
+MAX_HINT_BYTES: Final = 64  # of a member of HINTS
 MAX_OPTIONS_BYTES: Final = 4096  # of `stream_options`, which is parsed at once
 # A small body with one of these is scanned too.
 NEEDS_SCAN: Final = frozenset(["stream_options", "previous_response_id", "user"])
@@ -338,12 +339,25 @@ def cut_character(piece: bytes, begin: int, *, at_end: bool) -> int:
 
 
 def fields_of(scan: JsonScan) -> Fields:
-    """Return the values of the members in USED. Raises InvalidRequest if one is there twice, since gateway and worker
-    might then take different values."""
+    """Return the values of the members in USED, and of those of HINTS that are plain. Raises InvalidRequest if one of
+    USED is there twice, since gateway and worker might then take different values."""
     for name in scan.duplicates:
         if name.partition(".")[0] in USED:
             raise InvalidRequest(f"The request body names `{name}` twice", name)
-    return {name: value_of(name, scan) for name in USED if name in scan.spans}
+    fields: Fields = {name: value_of(name, scan) for name in USED if name in scan.spans}
+    for name in HINTS:
+        if name in scan.spans:
+            start, end = scan.spans[name]
+            fields[name] = hint_in(scan.text[start : min(end, start + MAX_HINT_BYTES)])
+    return fields
+
+
+def hint_in(written: bytes) -> object:
+    """Return a short value as it stands in the body; None if it is none that can be read."""
+    try:
+        return orjson.loads(written)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def value_of(name: str, scan: JsonScan) -> object:

@@ -139,3 +139,18 @@ def test_a_client_orders_its_own_requests_within_its_class(own: object, within: 
         while not reading.advance():
             pass
         assert json.loads(b"".join(reading.parsed().parts))["priority"] == priority * CLASS_SPAN + within
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [('"flex"', "flex"), ('"\\ud800"', None), ("5", 5), ("[[]]", [[]]), ('"' + "f" * 200 + '"', None)],
+)
+def test_a_wrong_hint_is_the_workers_to_refuse(written: str, read: object) -> None:
+    """Where only the place in the queue follows from a member, the gateway goes by what it can read, and twice is no
+    fault."""
+    body = b'{"model":"m","service_tier":%b,"padding":"%b"}' % (written.encode(), b" " * 20_000)
+    for asked in (body, body.replace(b'"model"', b'"service_tier":"auto","model"')):
+        reading = READER.begin(asked, b"", JSON_ROUTES[0], ANYONE)
+        while not reading.advance():
+            pass
+        assert reading.parsed().fields["service_tier"] == read
