@@ -10,11 +10,11 @@ from typing import Final
 
 USAGE_KEY: Final = b'"usage"'
 USAGE: Final = re.compile(USAGE_KEY + rb"\s*:\s*\{")
-PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*([0-9]{1,15})')
-COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,15})')
-CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)"\s*:\s*([0-9]{1,15})')
+PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*([0-9]{1,12})')
+COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,12})')
+CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)"\s*:\s*([0-9]{1,12})')
 # Anthropic's `input_tokens` are those that were neither read from the cache nor written to it.
-BESIDE_INPUT: Final = re.compile(rb'"cache_(?:read|creation)_input_tokens"\s*:\s*([0-9]{1,15})')
+BESIDE_INPUT: Final = re.compile(rb'"cache_(?:read|creation)_input_tokens"\s*:\s*([0-9]{1,12})')
 CHOICE: Final = re.compile(rb'"choices"\s*:\s*\[\s*\{\s*"index"\s*:\s*([0-9]{1,6})')
 USAGE_BYTES: Final = 1024  # that a usage has at most
 # An event as vLLM writes it: of the first choice, with the usage as its last member, which has names and numbers.

@@ -23,6 +23,7 @@ PUT_TOGETHER: Final = (
     f"INSERT INTO usage SELECT moment / :hour * :hour, key, model, {SUMS} {PARTS} GROUP BY 1, 2, 3"
 )
 DELETE_PARTS: Final = f"DELETE {PARTS}"
+DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS usage (
@@ -45,6 +46,16 @@ class WrongVersion(Exception):
     """The file is of a newer gateway, whose columns this one does not know."""
 
 
+class Damaged(sqlite3.DatabaseError):
+    """SQLite's own check has found the file damaged."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the file is no database, or not a whole one."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, Damaged) or (code is not None and code & 0xFF in DAMAGE)
+
+
 class UsageStore:
     """The open file, for the one thread that writes. Methods raise sqlite3.Error, for `UsageWriter`."""
 
@@ -54,7 +65,7 @@ class UsageStore:
             version = check_version(self._db, path)
             found = self._db.execute("PRAGMA quick_check(1)").fetchone()
             if found != ("ok",):
-                raise sqlite3.DatabaseError(str(found[0]))
+                raise Damaged(str(found[0]))
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # a batch is on the disk when `add` returns
             if version < VERSION:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.usage.record import Row, Sums
-from gateway.usage.store import DAY_S, FILE, HOUR_S, UsageStore, WrongVersion
+from gateway.usage.store import DAY_S, FILE, HOUR_S, UsageStore, WrongVersion, is_damage
 
 AGAIN_S: Final = 5.0  # after a failed write
 CLOSE_S: Final = 5.0  # that the end of the process waits for the disk
@@ -104,12 +104,12 @@ class UsageWriter:
                 store.add(rows, int(self._clock()))
                 rows = []
             self._tidy(store)
-        except (sqlite3.OperationalError, WrongVersion, OSError) as error:
+        except (sqlite3.Error, WrongVersion, OSError) as error:
+            if isinstance(error, sqlite3.Error) and is_damage(error):
+                self._keep(rows, None)
+                return self._set_aside(error)
             self._keep(rows, f"{self._path}: {error}")
             return False
-        except sqlite3.DatabaseError as error:
-            self._keep(rows, None)
-            return self._set_aside(error)
         if self._failure is not None:
             self._failure = None
             self._log.info("usage_written_again", path=str(self._path))
@@ -130,7 +130,7 @@ class UsageWriter:
                 message=f"{failure}; what keys use is kept in memory, and lost if the gateway ends before that",
             )
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> bool:
+    def _set_aside(self, error: sqlite3.Error) -> bool:
         """Move a damaged file aside, with its log, and have a new one begun. Return whether that can be tried now."""
         aside = self._path.with_name(f"{FILE}.damaged-{int(self._clock())}")
         try:
