@@ -15,6 +15,7 @@ FOR_PEOPLE = {
     "telemetry/daily_files.py",  # which day it is
     "telemetry/logs.py",  # when a line was written
     "server/request.py",  # the header `date`
+    "usage/store.py",  # which month it is
 }
 
 

@@ -166,6 +166,7 @@ def test_no_secret_is_shown_anywhere(
     shown = list(output.shown())
     assert {"log", "/metrics", "/workers"} <= {where for where, _ in shown}
     assert [where for where, _ in shown if where.startswith("audit/")]
+    assert [where for where, _ in shown if where.startswith("usage.sqlite3")]
     assert found_in(iter(shown), secrets) == []
     assert [line for line in lines if NEW in line or OLD in line or PLANTED["a header's value"] in line] == []
     assert [seen.target for seen in sent if PLANTED["the value of a query"] in seen.target] == []
