@@ -41,6 +41,8 @@ NO_MULTICAST = {
 FORKED = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
 SPAWNED = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 TENSOR_ONLY: dict[str, Any] = {"enable-expert-parallel": None}
+# Inductor compiles a step of one token apart, and tries tiles for it.
+SIZED = {"compilation-config": '{"pass_config": {"fuse_allreduce_rms": false}, "compile_sizes": [1]}'}
 KIMI_EAGER: dict[str, Any] = {
     "enforce-eager": True,
     "compilation-config": None,
@@ -55,6 +57,8 @@ ROWS = (
     Row("fp8-forked", STEP_FP8, 2, "processes forked", environment=NO_MULTICAST | FORKED),
     Row("fp8-tp", STEP_FP8, 2, "processes forked, without expert parallelism", options=TENSOR_ONLY,
         environment=NO_MULTICAST | FORKED),
+    Row("fp8-tp-sized", STEP_FP8, 2, "processes forked, without expert parallelism, compiled for one stream",
+        options=TENSOR_ONLY | SIZED, environment=NO_MULTICAST | FORKED, ready_within_s=345),
     Row("fp8-tiles", STEP_FP8, 2, "tuned tiles for the experts",
         environment=NO_MULTICAST | {"VLLM_TUNED_CONFIG_FOLDER": "/tmp/tiles"}),  # where bench.gpu.experts wrote them
     Row("mtp", STEP_BF16, 2, "as shipped", layers=24, environment=NO_MULTICAST),
