@@ -13,9 +13,10 @@ import orjson
 from gateway.api.errors import InvalidRequest
 from gateway.api.routes import Kind, Route
 from gateway.body.budget import too_large
-from gateway.body.field_check import ESCAPE_MARK, NAMES, FieldCheck, is_fine
+from gateway.body.field_check import ESCAPE_MARK, JUDGED, NAMES, FieldCheck, is_fine
 from gateway.body.form_fields import splices_of
 from gateway.body.json_scan import MAX_DEPTH, JsonScan
+from gateway.body.known_tools import KnownTools
 from gateway.body.members import HINTS, NOTED, PART_KEYS, Member, members_of
 from gateway.body.multipart import MultipartForm
 from gateway.config.api_keys import ANYONE, ApiKey, salt_from
@@ -101,6 +102,7 @@ class BodyReader:
         self._sparing = sparing
         self._others = {name for alias in aliases.values() for name in (*alias.force, *alias.default)}
         self.form_fields = {"model", *self._others} if aliases else set()  # that an alias may set in a form
+        self.tools = KnownTools(SCANNED | JUDGED, ESCAPE_MARK)
         self._members: dict[tuple[str, bool], Member] = {}  # by route and whether parts are looked into
 
     def begin(self, body: bytes, content_type: bytes, route: Route, key: ApiKey = ANYONE) -> BodyReading:
@@ -274,8 +276,9 @@ def read_small(
     options, alias, faults, or a member of the client's in place of which the key's must stand."""
     if BACKSLASH in body and ESCAPE_MARK in body:
         return None
-    names = NAMES.findall(body)
-    if not SCANNED.isdisjoint(names) or may_be_deep(body):
+    rest = reader.tools.cut(body)
+    names = NAMES.findall(rest)
+    if not SCANNED.isdisjoint(names) or may_be_deep(rest):
         return None  # perhaps an address or a tensor, or nested too deep: the scan tells
     try:
         fields = orjson.loads(body)
