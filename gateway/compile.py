@@ -18,6 +18,7 @@ ROOMS = (
     "config",
     "fleet",
     "http",
+    "limits",
     "proxy",
     "server",
     "telemetry",

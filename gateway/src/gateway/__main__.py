@@ -16,6 +16,7 @@ from gateway.config.api_keys import hash_key, new_key
 from gateway.config.key_file import without_secrets
 from gateway.config.settings import Settings, load_settings, read_settings
 from gateway.key_commands import main as run_key_command
+from gateway.limits.table import Table
 from gateway.processes import serve_all
 from gateway.serve import listen, listen_by_several, log_warnings, raise_file_limit, serve
 from gateway.telemetry.logs import EventLog
@@ -34,8 +35,9 @@ def main() -> int:
 
 
 def command(words: list[str]) -> int:
-    """Run `new-key`, or `process DATA OPS USAGE` (descriptors of open sockets), with which `processes.Child` starts one
-    of several processes; for any other words, or none, serve. Return the exit code."""
+    """Run `new-key`, or `process DATA OPS USAGE MEMORY NUMBER` (descriptors of open sockets and of the memory for
+    limits, and which process it is), with which `processes.Child` starts one of several processes; for any other
+    words, or none, serve. Return the exit code."""
     match words:
         case ["new-key", *name]:
             return print_key(name)
@@ -43,8 +45,8 @@ def command(words: list[str]) -> int:
             return run_key_command(rest, read_settings())
         case ["usage", *rest]:
             return run_usage_command(rest, read_settings())
-        case ["process", data, ops, usage]:
-            return run_child(load_settings(), int(data), int(ops), int(usage))
+        case ["process", data, ops, usage, memory, number]:
+            return run_child(load_settings(), int(data), int(ops), int(usage), int(memory), int(number))
     return run(load_settings())
 
 
@@ -58,17 +60,19 @@ def run(settings: Settings) -> int:
         ops = stack.enter_context(listen(settings, settings.ops_port, "GATEWAY_OPS_PORT"))
         if settings.processes > 1:
             return uvloop.run(serve_all(settings, data, ops, log))
-        uvloop.run(run_gateway(settings, log, data[0], ops, None))
+        uvloop.run(run_gateway(settings, log, data[0], ops, None, None))
     return 0
 
 
-def run_child(settings: Settings, data: int, ops: int, usage: int) -> int:
-    """Run one of several processes on the parent's sockets (`processes.Child` starts it); return the exit code."""
+def run_child(settings: Settings, data: int, ops: int, usage: int, memory: int, number: int) -> int:
+    """Run one of several processes on the parent's sockets (`processes.Child` starts it); return the exit code. memory,
+    number: of the table that all of them share, and which of them this is."""
     with closing(EventLog()) as log:
         log_warnings(log)
         sockets = socket.socket(fileno=data), socket.socket(fileno=ops)
         sink = ToParent(socket.socket(fileno=usage))
-        uvloop.run(run_gateway(settings, log, *sockets, sink))
+        table = Table(memory, settings.processes, number)
+        uvloop.run(run_gateway(settings, log, *sockets, sink, table))
     return 0
 
 
@@ -78,10 +82,11 @@ async def run_gateway(
     data_socket: socket.socket,
     ops_socket: socket.socket,
     sink: ToParent | None,
+    table: Table | None,
 ) -> None:
-    """Build the gateway, in the running event loop, and serve until a signal. sink: of the usage, for one of several
-    processes. Raises ConfigError."""
-    gateway = Gateway(settings, log, sink)
+    """Build the gateway, in the running event loop, and serve until a signal. sink, table: of the usage, and of what
+    keys have used of their limits, for one of several processes. Raises ConfigError."""
+    gateway = Gateway(settings, log, sink, table)
     tune_garbage_collector()
     await serve(gateway, data_socket, ops_socket, log, child=sink is not None)
 

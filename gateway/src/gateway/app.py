@@ -19,6 +19,8 @@ from gateway.discovery.loop import DiscoveryLoop
 from gateway.discovery.probes import Probes
 from gateway.fleet.fleet import Fleet, Transition
 from gateway.fleet.health import Rules
+from gateway.limits.limiter import Limiter
+from gateway.limits.table import Table
 from gateway.proxy.admission import Admission
 from gateway.proxy.context import Context
 from gateway.proxy.handler import UNKNOWN
@@ -32,6 +34,7 @@ from gateway.telemetry.logs import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
 from gateway.usage.ledger import Ledger, Sink
+from gateway.usage.store import month_totals
 from gateway.usage.writer import InLoop, UsageWriter
 
 MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gateway itself slept
@@ -39,9 +42,12 @@ MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gatewa
 
 class Gateway:
     """All objects of one gateway process. Raises ConfigError if cards, keys, models or static workers are wrong. sink:
-    takes what keys use, if another process writes that; None: this one does."""
+    takes what keys use, if another process writes that; None: this one does. table: what keys have used of their
+    limits, shared with other processes; None: this one's alone."""
 
-    def __init__(self, settings: Settings, log: EventLog, sink: Sink | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: EventLog, sink: Sink | None = None, table: Table | None = None
+    ) -> None:
         self.settings, loop = settings, asyncio.get_running_loop()
         self.draining = False
         self.certificate = certificate_of(settings)
@@ -55,7 +61,10 @@ class Gateway:
         queues = Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
-        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies, audit)
+        self.limiter = Limiter(table or Table(), keys.counted)
+        if not keys.is_open:
+            self.limiter.seed_month(month_totals(settings.state_dir))
+        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies, audit, self.limiter)
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
@@ -63,7 +72,9 @@ class Gateway:
         sink = sink or self._writer
         self._ledger = Ledger(sink, loop) if sink is not None and not keys.is_open else None
         recorder = Recorder(metrics, log, loop, self._ledger)
-        context = Context(settings, self.fleet, models, keys, self._upstream, queues, log, recorder, audit)
+        context = Context(
+            settings, self.fleet, models, keys, self._upstream, queues, log, recorder, self.limiter, audit
+        )
         local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self._admission = Admission(context, keys, cors, host_check, local, preflight)
         self.ops = ops_app(self.fleet, metrics)

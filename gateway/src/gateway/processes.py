@@ -17,6 +17,7 @@ from gateway.config.settings import Settings
 from gateway.control.framework import bare_app
 from gateway.control.ops import EXPOSITION
 from gateway.discovery.probe_client import ResponseError, connect
+from gateway.limits.table import Table, shared_memory
 from gateway.serve import address_of, end, ops_server, stop_event, wait_for_any
 from gateway.telemetry import merging
 from gateway.telemetry.logs import EventLog
@@ -33,11 +34,16 @@ Json = dict[str, object]
 
 class Child:
     """One gateway process, as its parent holds it. data: the socket on which it takes clients' connections; usage: the
-    one on which it tells what keys use."""
+    one on which it tells what keys use; number: which of the processes it is; table: what keys have used of their
+    limits, which all of them share."""
 
-    def __init__(self, data: socket.socket, usage: socket.socket, log: EventLog) -> None:
+    def __init__(
+        self, data: socket.socket, usage: socket.socket, log: EventLog, number: int, table: Table
+    ) -> None:
         self._data = data
         self._usage = usage
+        self._number = number
+        self._table = table
         self._ops = socket.create_server(("127.0.0.1", 0))
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
@@ -66,15 +72,19 @@ class Child:
         )
 
     async def _run(self) -> int:
-        """Run the process and return its exit code. It ends if its standard input does, and so with the parent."""
-        sockets = self._data.fileno(), self._ops.fileno(), self._usage.fileno()
+        """Run the process and return its exit code. It ends if its standard input does, and so with the parent. What it
+        held of keys' limits is given back when it has ended, however it has."""
+        assert self._table.fd is not None
+        passed = self._data.fileno(), self._ops.fileno(), self._usage.fileno(), self._table.fd
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", "process", *map(str, sockets),
-            pass_fds=sockets, stdin=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "gateway", "process", *map(str, passed), str(self._number),
+            pass_fds=passed, stdin=asyncio.subprocess.PIPE,
         )  # fmt: skip
         if self._ending.is_set():  # `terminate` came while the process was made, and found none
             self._process.terminate()
-        return await self._process.wait()
+        code = await self._process.wait()
+        self._table.clear(self._number)
+        return code
 
     def terminate(self) -> None:
         """Tell the process to drain and end, and `keep` not to start it again."""
@@ -103,7 +113,9 @@ async def serve_all(
     all. Return the highest exit code. Raises ConfigError. The ops port goes last, to show how they drain."""
     Gateway(settings, log)  # thrown away: raises what is wrong once, before any process starts
     reading, writing = pipe.sockets()
-    children, stop = [Child(one, writing, log) for one in data], stop_event()
+    table = Table(shared_memory(), settings.processes)
+    children = [Child(one, writing, log, number, table) for number, one in enumerate(data)]
+    stop = stop_event()
     usage = usage_writer(settings, log)
     if usage is not None:
         usage.start()

@@ -6,8 +6,10 @@ import socket
 
 import pytest
 
+from gateway.limits.table import Table, shared_memory
 from gateway.processes import Child
 from gateway.telemetry.logs import EventLog
+from gateway.usage import pipe
 
 WAIT_S = 60
 
@@ -18,7 +20,8 @@ def test_a_process_that_is_being_made_is_told_to_end_too(turns: int) -> None:
 
     async def run() -> int:
         with socket.create_server(("127.0.0.1", 0)) as data:
-            child = Child(data, EventLog())
+            reading, writing = pipe.sockets()
+            child = Child(data, writing, EventLog(), 0, Table(shared_memory()))
             kept = asyncio.create_task(child.keep(()))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -26,6 +29,7 @@ def test_a_process_that_is_being_made_is_told_to_end_too(turns: int) -> None:
             try:
                 return await asyncio.wait_for(kept, WAIT_S)
             finally:
-                child._ops.close()
+                for one in (child._ops, reading, writing):
+                    one.close()
 
     assert asyncio.run(run()) in (0, -signal.SIGTERM)

@@ -15,6 +15,8 @@
     ├── BadWorkerResponse    502  bad_worker_response   its answer is not HTTP, or no stream as begun by a comment
     ├── WorkerDisconnected   502  upstream_disconnected the worker ended its answer early, or the gateway ends
     ├── ModelLoading         503  model_loading         with Retry-After
+    ├── RateLimited          429  rate_limited          with Retry-After: one of the key's limits is reached for now
+    ├── QuotaExceeded        429  insufficient_quota    the key's tokens of the month are used up
     ├── Overloaded           503  overloaded            with Retry-After: no room: bodies, sockets, or queued too long
     │   └── QueueFull        429  overloaded            with Retry-After: the queue is full
     ├── NoWorkerAvailable    503  no_worker_available   with Retry-After
@@ -60,7 +62,7 @@ class GatewayError(Exception):
 
     status = 500
     code = "gateway_error"
-    type = "server_error"
+    type: str = "server_error"
     retry_after_s: int | None = None
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -148,6 +150,38 @@ class HeadTooLarge(RequestTooLarge):
 
 class RequestTimeout(InvalidRequest):
     status = 408
+
+
+class RateLimited(GatewayError):
+    """A limit of the request's API key is reached. kind: `requests` or `tokens`, as OpenAI has it in `type`; retry_ms:
+    when the request would fit; limits: header lines that tell the key's limits, as `limits.limiter` writes them."""
+
+    status, code = 429, "rate_limited"
+
+    def __init__(
+        self, message: str, param: str | None = None, *,
+        kind: str = "requests", retry_ms: int = 1000, limits: bytes = b"",
+    ) -> None:  # fmt: skip
+        super().__init__(message, param)
+        self.type = kind
+        self.retry_after_s = max(1, -(-retry_ms // 1000))
+        self.retry_after_ms = max(1, retry_ms)
+        self.limits = limits
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers; OpenAI's and Anthropic's clients read `retry-after-ms` before `retry-after`."""
+        lines = [line.partition(b": ") for line in self.limits.splitlines()]
+        told = [(name, value) for name, _, value in lines]
+        return [*super().headers(), (b"retry-after-ms", str(self.retry_after_ms).encode()), *told]
+
+
+class QuotaExceeded(GatewayError):
+    """The tokens that the request's API key has for the month do not suffice: a client that tries again is told no."""
+
+    status, code, type = 429, "insufficient_quota", "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class Overloaded(GatewayError):

@@ -45,6 +45,8 @@ class Route:
         False  # the worker takes `cache_salt`: only requests of the same one find the prompt in its cache
     )
     pools: bool = False  # the worker takes `priority` from the body only
+    prompts: bool = False  # a model reads what is sent, so that it costs prompt tokens
+    generates: bool = False  # an answer has as many tokens as the model likes
 
     @property
     def at_worker(self) -> bytes:
@@ -62,24 +64,29 @@ RESPONSE_ENDS = (
 CHOICES = b'"choices":[{'
 TABLE = (
     Route("chat_completions", b"/v1/chat/completions", "A chat", streams=True, asks_usage=True, reasons=True,
-          salts=True, brings_text=CHOICES),
+          salts=True, brings_text=CHOICES, prompts=True, generates=True),
     Route("completions", b"/v1/completions", "The continuation of a text", streams=True, asks_usage=True,
-          salts=True, brings_text=CHOICES),
+          salts=True, brings_text=CHOICES, prompts=True, generates=True),
     Route("responses", b"/v1/responses", "A response", dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, stores=True,
-          streams=True, salts=True, brings_text=b".delta\n"),
+          streams=True, salts=True, brings_text=b".delta\n", prompts=True, generates=True),
     Route("response", b"/v1/responses/{id}", "A stored response", b"GET", kind=Kind.STORED,
           dialect=Dialect.RESPONSES, ends=RESPONSE_ENDS, streams=True),
     Route("response_cancel", b"/v1/responses/{id}/cancel", "Ends a response that is being made", kind=Kind.STORED,
           dialect=Dialect.RESPONSES),
     Route("messages", b"/v1/messages", "A message, as Anthropic's clients ask for one", dialect=Dialect.ANTHROPIC,
-          ends=(b"event: message_stop", ERROR), streams=True, salts=True, brings_text=b"content_block_delta\n"),
+          ends=(b"event: message_stop", ERROR), streams=True, salts=True, brings_text=b"content_block_delta\n",
+          prompts=True, generates=True),
     Route("count_tokens", b"/v1/messages/count_tokens", "How many tokens a message has", dialect=Dialect.ANTHROPIC),
-    Route("embeddings", b"/v1/embeddings", "Embeddings of texts", salts=True, pools=True),
+    Route("embeddings", b"/v1/embeddings", "Embeddings of texts",
+          salts=True, pools=True, prompts=True),
     Route("rerank", b"/v1/rerank", "Documents in the order of their relevance", also=(b"/rerank", b"/v2/rerank"),
-          salts=True, pools=True),
-    Route("score", b"/v1/score", "How similar texts are", also=(b"/score",), salts=True, pools=True),
-    Route("pooling", b"/v1/pooling", "The pooled output of a model", target=b"/pooling", salts=True, pools=True),
-    Route("classify", b"/v1/classify", "The classes of texts", target=b"/classify", salts=True, pools=True),
+          salts=True, pools=True, prompts=True),
+    Route("score", b"/v1/score", "How similar texts are", also=(b"/score",),
+          salts=True, pools=True, prompts=True),
+    Route("pooling", b"/v1/pooling", "The pooled output of a model", target=b"/pooling",
+          salts=True, pools=True, prompts=True),
+    Route("classify", b"/v1/classify", "The classes of texts", target=b"/classify",
+          salts=True, pools=True, prompts=True),
     Route("tokenize", b"/v1/tokenize", "The tokens of a text or chat", target=b"/tokenize"),
     Route("detokenize", b"/v1/detokenize", "The text of tokens", target=b"/detokenize"),
     Route("transcriptions", b"/v1/audio/transcriptions", "The text of a recording", kind=Kind.FORM, streams=True),

@@ -50,7 +50,7 @@ class JsonScan:
     """The scan of one text; `JsonReading` owns it. spans: by name, the index of a value's first byte and the one behind
     its last; duplicates: names found more than once; addresses: of media, decoded, without data: URIs; elements: the
     positions of the objects and lists in a list whose elements are collected, by its name; refused: the first name or
-    path found that is not taken."""
+    path found that is not taken; media_bytes: of media within the text."""
 
     def __init__(self, text: bytes, root: Member) -> None:
         self.text = text
@@ -59,6 +59,7 @@ class JsonScan:
         self.addresses: list[str] = []
         self.elements: list[tuple[str, int, int]] = []
         self.refused: str | None = None
+        self.media_bytes = 0
         self._size = len(text)
         self._at = 0  # index of the next byte to read
         self._next = VALUE  # the state
@@ -151,6 +152,8 @@ class JsonScan:
             return
         if member.is_address and self.text[start] == QUOTE:
             self._add_address(start)
+        elif member.is_media:
+            self.media_bytes += self._at - start
         if member.refused is not None and self.text[start] != NULL:
             self._refuse(member.refused)
         if member.refused_texts:
@@ -165,6 +168,7 @@ class JsonScan:
     def _add_address(self, start: int) -> None:
         """Add the string that starts at `start` and ends here to the addresses, unless it is a data: URI."""
         if self.text[start + 1 : start + 6].lower() == b"data:":
+            self.media_bytes += self._at - start
             return
         if len(self.addresses) >= MAX_ADDRESSES or self._at - start > MAX_ADDRESS_BYTES:
             raise InvalidRequest(

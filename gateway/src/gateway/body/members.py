@@ -49,7 +49,8 @@ SOURCES: Final = {"messages": SOURCE, "count_tokens": SOURCE}  # Anthropic's ima
 
 class Member:
     """A member that the scan looks for, with those inside it (inner). noted: the name under which the scan notes its
-    value's position, or None; is_address: of media; element: what to look for in each element if it is a list.
+    value's position, or None; is_address: of media; is_media: media themselves, in base64; element: what to look for in
+    each element if it is a list.
     collected: the field whose elements are noted each; refused: the path under which the member is not taken at all;
     refused_texts: the values that it may not have, each with the path to name; is_closed: it may have no members but
     those in `inner`."""
@@ -57,7 +58,7 @@ class Member:
     def __init__(self) -> None:
         self.element = self
         self.inner: dict[bytes, Member] = {}
-        self.is_address = False
+        self.is_address = self.is_media = False
         self.noted: str | None = None
         self.collected: str | None = None
         self.refused: str | None = None
@@ -74,7 +75,7 @@ class Member:
     def without_spans(self) -> "Member":
         """Return a copy of the member and those inside it, of which no position is noted: for elements of a list."""
         member = Member()
-        member.is_address = self.is_address
+        member.is_address, member.is_media = self.is_address, self.is_media
         member.refused, member.refused_texts = self.refused, self.refused_texts
         member.inner = {name: inner.without_spans() for name, inner in self.inner.items()}
         return member
@@ -111,6 +112,8 @@ def add_parts(root: Member, route: str, policy: RoutePolicy) -> None:
     """Add the members of content parts that are looked for: addresses, and what no part may have."""
     for path in addresses_of(route):
         root.at(path).is_address = True
+    for path in media_of(route):
+        root.at(path).is_media = True
     for path in PARTS[route]:
         for name in policy.parts:
             root.at(f"{path}.{name}").refused = f"{path}.{name}"
@@ -122,3 +125,9 @@ def addresses_of(route: str) -> list[str]:
     """Return the paths of all addresses that a worker would fetch for a body of this route."""
     named = [f"{part}.{key}" for part in PARTS[route] for key in PART_KEYS]
     return [*named, *(f"{path}.url" for path in [*named, *SOURCES.get(route, ())])]
+
+
+def media_of(route: str) -> list[str]:
+    """Return the paths at which a body of this route may hold media in base64, other than as addresses."""
+    recordings = [f"{part}.input_audio.data" for part in PARTS[route]]
+    return [*recordings, *(f"{path}.data" for path in SOURCES.get(route, ()))]

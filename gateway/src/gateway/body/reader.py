@@ -55,12 +55,12 @@ class ParsedBody:
     usage at a stream's end, since only the gateway asked for it; cuts_usage: likewise the usage in each chunk; alias:
     the one that the client named; addresses: of media for a worker to fetch; parts: the body as it is sent, `size`
     bytes; body: the same in one piece, but without the gateway's changes if it is large; named: what the client wrote
-    as its model."""
+    as its model; media_bytes: of media within the body."""
 
     def __init__(
         self, model: str, body: bytes, fields: Fields, stream: bool = False, hides_usage: bool = False,
         alias: Alias | None = None, addresses: Collection[str] = (), parts: Parts | None = None,
-        cuts_usage: bool = False, named: str = "",
+        cuts_usage: bool = False, named: str = "", media_bytes: int = 0,
     ) -> None:  # fmt: skip
         self.model = model
         self.named = named or model
@@ -71,6 +71,7 @@ class ParsedBody:
         self.cuts_usage = cuts_usage
         self.alias = alias
         self.addresses = addresses
+        self.media_bytes = media_bytes
         self.parts: Parts = [body] if parts is None else parts
         self.size = len(body) if parts is None else sum([len(part) for part in parts])
 
@@ -165,7 +166,7 @@ class FormReading:
         form, model = self._form, self._form.model()
         alias = self._reader.alias_of(model, self._key)
         if alias is None:
-            return ParsedBody(model, self._body, {})
+            return ParsedBody(model, self._body, {}, media_bytes=len(self._body))
         if form.is_odd:
             raise InvalidRequest(
                 f"A part of the form has several names, with which {model!r} cannot be used", "model"
@@ -176,7 +177,8 @@ class FormReading:
         }
         splices = splices_of({"model": alias.model} | known, form.spans, form.delimiter)
         body, parts = with_splices(self._body, splices)
-        return ParsedBody(alias.model, body, {}, alias=alias, parts=parts, named=model)
+        media = len(self._body)
+        return ParsedBody(alias.model, body, {}, alias=alias, parts=parts, named=model, media_bytes=media)
 
 
 class JsonReading:
@@ -265,7 +267,17 @@ class JsonReading:
         splices += key_splices(self._key, self._route, fields, scan)
         body, parts = with_splices(self._body, splices)
         return ParsedBody(
-            model, body, fields, stream, hides_usage, alias, scan.addresses, parts, cuts_usage, named
+            model,
+            body,
+            fields,
+            stream,
+            hides_usage,
+            alias,
+            scan.addresses,
+            parts,
+            cuts_usage,
+            named,
+            scan.media_bytes,
         )
 
 

@@ -58,6 +58,9 @@ class Limits:
     monthly_tokens: int | None = None
 
 
+UNLIMITED: Final = Limits()  # of a key without limits: this object, so that a request only compares it
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """Who sends a request, and what for. Its handler carries it. The key file makes a new object each time it is read,
@@ -68,7 +71,7 @@ class ApiKey:
     name: str
     label: str = ""
     models: frozenset[str] | None = None
-    limits: Limits = Limits()
+    limits: Limits = UNLIMITED
     priority: Priority = Priority.NORMAL
     admin: bool = False
     not_before: float | None = None

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
 from gateway.api.errors import ConfigError, NotNow
 from gateway.config import yaml_file
-from gateway.config.api_keys import ApiKey, Limits, Priority
+from gateway.config.api_keys import UNLIMITED, ApiKey, Limits, Priority
 from gateway.config.file_watch import check_linked
 from gateway.config.model_options import Models
 from gateway.config.policies import StrictModel
@@ -208,7 +208,7 @@ def entry_of(name: str, written: WrittenKey, models: Models) -> Entry:
     key = ApiKey(
         name,
         models=None if written.models is None else frozenset(models.listed(written.models)),
-        limits=Limits(**written.limits.model_dump()),
+        limits=limits_of(written.limits),
         priority=Priority[written.priority.upper()],
         admin=written.admin,
         not_before=written.not_before,
@@ -217,6 +217,12 @@ def entry_of(name: str, written: WrittenKey, models: Models) -> Entry:
         weight=written.weight,
     )
     return Entry(key, tuple(written.sha256))
+
+
+def limits_of(written: WrittenLimits) -> Limits:
+    """Return a key's limits; UNLIMITED itself if it has none."""
+    limits = Limits(**written.model_dump())
+    return UNLIMITED if limits == UNLIMITED else limits
 
 
 def faults(file: WrittenFile, models: Models) -> Iterator[str]:

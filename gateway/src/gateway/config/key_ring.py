@@ -10,6 +10,7 @@ from gateway.api.errors import ConfigError, InvalidApiKey
 from gateway.config import key_file
 from gateway.config.api_keys import (
     ANYONE,
+    UNLIMITED,
     ApiKey,
     Priority,
     Standing,
@@ -88,6 +89,11 @@ class KeyRing:
         if key.edition == self._edition and key.standing(self._clock()) is Standing.VALID:
             return key
         return self.find(headers)
+
+    def counted(self) -> list[ApiKey]:
+        """Return the keys with limits that metrics know by their own names, each once though it has two digests."""
+        keys = {key.name: key for key in self._keys.values() if key.label == key.name}
+        return [key for key in keys.values() if key.limits is not UNLIMITED and key.revoked is None]
 
     def has_changed(self) -> bool:
         """Return whether to `read` now (`FileWatch.has_changed`); never without a key file."""

@@ -14,6 +14,8 @@ from gateway.config.settings import Settings
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.workers import Worker
 from gateway.http.turns import Turns
+from gateway.limits.estimates import Estimates
+from gateway.limits.limiter import Limiter
 from gateway.proxy.places import Places, has_place, places_of
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
@@ -36,9 +38,11 @@ class Context:
     queues: Queues
     log: EventLog
     recorder: Recorder
+    limiter: Limiter
     audit: AuditTrail | None = None
     random: Random = field(default_factory=Random)
     affinity: ResponseAffinity = field(default_factory=ResponseAffinity)
+    estimates: Estimates = field(default_factory=Estimates)
     offload: Offload = field(init=False)
     turns: Turns = field(init=False)  # in which large bodies are read
     reader: BodyReader = field(init=False)

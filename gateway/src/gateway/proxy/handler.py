@@ -24,12 +24,13 @@ from gateway.balancing import selection
 from gateway.body import content_coding, reader
 from gateway.body.content_coding import Decoding
 from gateway.body.reader import BodyReading, Fields, ParsedBody
-from gateway.config.api_keys import ANYONE, ApiKey, Priority
+from gateway.config.api_keys import ANYONE, UNLIMITED, ApiKey, Priority
 from gateway.config.model_options import Options
 from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
 from gateway.http import headers
 from gateway.http.states import STEPS, Step, changed
+from gateway.proxy.account import Account
 from gateway.proxy.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.proxy.context import Context
 from gateway.proxy.record import milliseconds
@@ -75,6 +76,7 @@ class ProxyHandler:
         self._reading: BodyReading | None = None  # only in Step.READING, between two turns
         self._attempt: Attempt | None = None
         self._search: Search | None = None  # for the worker of the stored response that it names
+        self._account: Account | None = None  # only of a key with limits, once the body is read
         self._may_retry_elsewhere = True  # until it has gone to a second worker
         self._hides_usage = False  # the gateway alone asked for the stream's usage, so the client gets none
         self._cuts_usage = False  # likewise for the usage in each chunk
@@ -177,9 +179,11 @@ class ProxyHandler:
         self.priority = priority_of(self.key, parsed.fields)
         self.wants_stream = parsed.stream and self.route.streams
         if self.route.kind is Kind.STORED:
+            self._reserve(parsed)
             self._send_to_holder(stored_id(self.route, self._request.path) or b"", None)
         else:
             self._look_up(parsed)
+            self._reserve(parsed)
             self._dispatch(parsed)
 
     def _safely(self, step: Callable[[], None]) -> None:
@@ -213,6 +217,16 @@ class ProxyHandler:
             self._names = ReasoningNames(alias.reasoning) if alias is not None else ReasoningNames.BOTH
         reader.check_media(parsed, cards)
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
+
+    def _reserve(self, parsed: ParsedBody) -> None:
+        """Reserve what the request may need of its key's limits, if there are any. Raises RateLimited, QuotaExceeded or
+        Overloaded."""
+        if self.key.limits is not UNLIMITED:
+            context = self._context
+            self._account = Account(
+                context.limiter, context.estimates, self.key, self.route, self.model, parsed
+            )
+            self._request.added += self._account.lines
 
     def _dispatch(self, parsed: ParsedBody) -> None:
         """Send to the holder of a named previous response, else to a free worker, else queue. Raises GatewayError. The
@@ -427,6 +441,7 @@ class ProxyHandler:
         self._become(Step.OVER)
         self.status, self.ending = self.relay.status, "complete"
         self._release()
+        self._settle()
         self.relay.close()
         self._record()
 
@@ -493,6 +508,7 @@ class ProxyHandler:
             self.status, self.ending = self.relay.status, "complete"
         else:
             self.status, self.ending = 499, "client_gone"  # 499: as nginx logs it
+        self._settle()
         self._record()
 
     def pause(self) -> None:
@@ -569,10 +585,12 @@ class ProxyHandler:
         self._release()
         self.code, self.param = error.code, error.param
         if self._request.begun:
+            self._settle()
             self.status = self.relay.status  # and `ending` stays "broken"
             self.relay.break_off(error)
         else:
             self.status, self.ending = error.status, "refused"
+            self._settle()
             self.relay.refuse(error)
         self._record()
 
@@ -585,6 +603,15 @@ class ProxyHandler:
         """Fail the request: the gateway shuts down, and the time for open requests (`GATEWAY_DRAIN_S`) has passed."""
         self.fail(WorkerDisconnected("The gateway is shutting down"))
 
+    def _settle(self) -> None:
+        """Settle with the key's limits, before the client is told the end: its next request may come at once."""
+        if self._account is not None:
+            relay = self.relay
+            answered = relay.status == 200 and self.timing.first_byte is not None and not relay.is_an_error
+            self._account.close(
+                relay.filter.tokens, attempts=self.attempts, ending=self.ending, answered=answered
+            )
+
     def _record(self) -> None:
         """Write the request's log line and metrics. Each way in which a request ends calls this once, last."""
         self._context.recorder.write(
@@ -592,7 +619,6 @@ class ProxyHandler:
             worker=self.worker, status=self.status, ending=self.ending, code=self.code, attempts=self.attempts,
             queued=self.queued, stream=self.relay.stream, timing=self.timing, tokens=self.relay.filter.tokens,
         )  # fmt: skip
-
         if self._context.audit is not None:
             self._write_audit(self._context.audit)
 

@@ -6,7 +6,12 @@ from typing import Final
 from gateway.http.headers import Headers, get
 
 ANY: Final = b"*"
-EXPOSED: Final = b"x-request-id, x-gateway-error, retry-after, x-should-retry"  # headers that pages may read
+# Headers that pages may read.
+EXPOSED: Final = (
+    b"x-request-id, x-gateway-error, retry-after, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+    b"x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+)
 MAX_AGE_S: Final = 600  # seconds that a browser may cache a preflight's answer
 
 

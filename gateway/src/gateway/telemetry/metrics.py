@@ -15,6 +15,7 @@ from gateway.body.budget import BodyBudget
 from gateway.config.api_keys import Priority
 from gateway.fleet.fleet import Fleet, ModelState
 from gateway.fleet.health import WorkerState
+from gateway.limits.limiter import Limiter
 from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.prometheus_text import Family, counter, gauge, histogram
@@ -91,7 +92,7 @@ class Metrics:
 
     def __init__(
         self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget,
-        audit: AuditTrail | None = None,
+        audit: AuditTrail | None = None, limiter: Limiter | None = None,
     ) -> None:  # fmt: skip
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
@@ -105,6 +106,7 @@ class Metrics:
         self._log = log
         self._bodies = bodies
         self._audit = audit
+        self._limiter = limiter
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
@@ -178,6 +180,7 @@ class Metrics:
         yield self._use("prompt_tokens", "Prompt tokens that answers told, by API key.")
         yield self._use("cached_tokens", "Prompt tokens from a cache that answers told, by API key.")
         yield self._use("completion_tokens", "Completion tokens that answers told, by API key.")
+        yield from limit_families(self._limiter)
         what = "Errors that the gateway itself answered with."
         yield counter("gateway_errors", what, ["model", "code"], self._errors.items())
         what = "Requests sent a second time, before any byte of an answer."
@@ -244,6 +247,20 @@ class Metrics:
         loop's."""
         since = self._queues.waits_since(model, priority)
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+
+def limit_families(limiter: Limiter | None) -> Iterator[Family]:
+    """Yield the metrics of keys' limits. Use and limit are the same in all processes, which share them. None: without
+    samples."""
+    labels = ["key", "limit"]
+    what = "Requests that a limit of their API key refused."
+    refusals = {} if limiter is None else limiter.refusals
+    yield counter("gateway_key_limit_refusals", what, labels, refusals.items())
+    uses = [] if limiter is None else limiter.uses()
+    what = "What an API key has used of a limit, in all processes."
+    yield gauge("gateway_key_limit_used", what, labels, [((use.label, use.limit), use.used) for use in uses])
+    what = "Limits of API keys."
+    yield gauge("gateway_key_limit", what, labels, [((use.label, use.limit), use.most) for use in uses])
 
 
 def fleet_families(fleet: Fleet) -> Iterator[Family]:

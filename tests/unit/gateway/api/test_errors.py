@@ -12,6 +12,8 @@ STATUSES = {
     "invalid_api_key": {401},
     "model_not_found": {404},
     "request_too_large": {413, 431},
+    "rate_limited": {429},
+    "insufficient_quota": {429},
     "overloaded": {429, 503},
     "bad_worker_response": {502},
     "upstream_disconnected": {502},
@@ -53,11 +55,12 @@ def test_anthropics_clients_get_a_type_for_every_fault_of_theirs() -> None:
 def test_the_body_is_openais_object(kind: type[GatewayError]) -> None:
     """The body has exactly the four fields; the headers name the code, and a moment to come back where it helps."""
     error = kind("what \u4f60 and why", "model")
-    expected = {"message": "what \u4f60 and why", "type": kind.type, "param": "model", "code": kind.code}
+    expected = {"message": "what \u4f60 and why", "type": error.type, "param": "model", "code": kind.code}
     assert json.loads(error.body()) == {"error": expected}
     headers = dict(error.headers())
     assert headers[b"x-gateway-error"] == kind.code.encode()
-    assert (b"retry-after" in headers) == (kind.status in (429, 503))
+    comes_again = kind.status in (429, 503) and kind is not errors.QuotaExceeded
+    assert (b"retry-after" in headers) == comes_again
 
 
 def test_a_wrong_method_says_which_are_right() -> None:

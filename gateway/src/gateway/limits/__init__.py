@@ -1,0 +1,1 @@
+"""How much each API key may use: sliding windows in memory that the gateway's processes share, and the limiter."""

@@ -1,0 +1,96 @@
+"""What a request reserves of its API key's limits when it comes, and settles when it is over."""
+
+from typing import Final
+
+from gateway.api.routes import Kind, Route
+from gateway.body.reader import Fields, ParsedBody
+from gateway.config.api_keys import ApiKey
+from gateway.limits.estimates import Cost, Estimates, Model, Used
+from gateway.limits.limiter import Limiter, Reservation
+from gateway.proxy.token_usage import Tokens
+
+OUTPUT_FIELDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+MAX_ANSWERS: Final = 128  # as many as the field policy takes in `n`
+
+
+class Account:
+    """The reservation of one request; its handler owns it. Made only for keys with limits. Raises as `Limiter.reserve`
+    does."""
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        estimates: Estimates,
+        key: ApiKey,
+        route: Route,
+        model: str,
+        parsed: ParsedBody,
+    ) -> None:
+        self._route = route
+        self._known: Model | None = estimates.of(model) if route.prompts else None
+        self._text_bytes = parsed.size - parsed.media_bytes
+        self._has_media = bool(parsed.media_bytes or parsed.addresses)
+        cost = Cost() if self._known is None else cost_of(self._known, route, self._text_bytes, parsed.fields)
+        self._reservation: Reservation = limiter.reserve(key, cost)
+
+    @property
+    def lines(self) -> bytes:
+        """The header lines for the answer."""
+        return self._reservation.lines
+
+    def close(self, tokens: Tokens | None, *, attempts: int, ending: str, answered: bool) -> None:
+        """Settle. tokens: what the worker said; attempts: how often the request was sent; answered: the worker's good
+        answer has begun."""
+        if self._route.kind is Kind.STORED:
+            tokens = None  # they were counted when the response was made
+        if tokens is not None and ending == "complete":
+            self._learn(tokens[0], tokens[1])
+        self._reservation.settle(
+            used_of(self._reservation.cost, tokens, attempts=attempts, ending=ending, answered=answered)
+        )
+
+    def _learn(self, prompt: int, completion: int) -> None:
+        """Learn from an answer what requests to its model cost."""
+        known = self._known
+        if known is None:
+            return
+        if not self._has_media and self._text_bytes > 0:
+            known.learn_prompt(self._text_bytes, prompt)
+        if self._route.generates:
+            known.learn_answer(completion)
+
+
+def cost_of(known: Model, route: Route, text_bytes: int, fields: Fields) -> Cost:
+    """Return what a request may need: its prompt by the bytes of its text, its answer by what it allows, or as long as
+    the model's answers are on average if it says nothing."""
+    tokens_in = int(text_bytes * known.per_byte) + 1
+    if not route.generates:
+        return Cost(tokens_in)
+    answers = min(number(fields.get("n")) or 1, MAX_ANSWERS)
+    for name in OUTPUT_FIELDS:
+        most = number(fields.get(name))
+        if most is not None:
+            return Cost(tokens_in, most * answers)
+    return Cost(tokens_in, int(known.out * answers) + 1)
+
+
+def number(value: object) -> int | None:
+    """Return the value of a field if it is a count, which may be written as a text; else None: the worker judges it."""
+    if isinstance(value, int):
+        return value if value >= 0 else None
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value)
+    return None
+
+
+def used_of(cost: Cost, tokens: Tokens | None, *, attempts: int, ending: str, answered: bool) -> Used | None:
+    """Return what a request is charged that is over. None: it was sent to no worker, so it counts for nothing. What no
+    worker has told stays as it was reserved if work was done for it: if the answer had begun, or the client did not
+    wait for it, since else whoever leaves early would pay nothing. If workers failed, only the request counts."""
+    if tokens is not None:
+        return Used(tokens[0], tokens[1])
+    if attempts == 0:
+        return None
+    if answered or ending == "client_gone":
+        return Used(cost.tokens_in, cost.tokens_out)
+    return Used(0, 0)
