@@ -1,6 +1,6 @@
 """Tenants: who uses what, who is refused, and who nears a limit."""
 
-from observability.boards import panels
+from observability.boards import panels, thresholds
 from observability.boards.fleet import GATEWAY, MODEL
 from observability.boards.panels import Board, Query, Row, Scale
 
@@ -116,11 +116,40 @@ TOKENS = Row(
     ],
 )
 
+LIMITS = Row(
+    "Who nears a limit?",
+    [
+        panels.bars(
+            "How much of its limits has each key used?",
+            "Tokens of a month: at 100 % the key's requests get 429 until the month ends. Limits of a minute and of "
+            "requests at a time fill again by themselves. To give more, raise the limit in the key file.",
+            Scale("percentunit", amber=thresholds.KEY_BUDGET, red=thresholds.KEY_BUDGET_RED, most=1),
+            Query(
+                'max by (key, limit) (gateway_key_limit_used{key=~"$key"} / gateway_key_limit{key=~"$key"})',
+                "{{key}} {{limit}}",
+            ),
+            width=panels.HALF,
+        ),
+        panels.lines(
+            "Requests refused by a limit a second, by key and limit",
+            "The key asks for more than its limit gives. A client that does not wait as `Retry-After` says is refused "
+            "again and again.",
+            panels.REQUESTS,
+            Query(
+                'sum by (key, limit) (rate(gateway_key_limit_refusals_total{key=~"$key"}[$__rate_interval]))',
+                "{{key}} {{limit}}",
+            ),
+            to=(GATEWAY,),
+            width=panels.HALF,
+        ),
+    ],
+)
+
 TENANTS = Board(
     "octet-tenants",
     "Tenants",
     "Who uses what, who is refused, and who nears a limit. Empty without a key file.",
-    (NOW, TOKENS),
+    (NOW, LIMITS, TOKENS),
     (
         panels.choice("key", "label_values(gateway_key_requests_total, key)"),
         panels.choice("model", "label_values(gateway_key_requests_total, model)"),

@@ -29,6 +29,7 @@ DOWN, LOADING, READY, ABSENT = (
 )
 ELSEWHERE = 'gateway_model_state{model="m",state="ready",instance="new"}'
 FETCHING = 'model_cache_phase{slug="s",repo="o/n",phase="downloading"}'
+USED, LIMIT = (f'gateway_key_{name}{{key="k",limit="%s"}}' for name in ("limit_used", "limit"))
 UP = 'up{job="gateway",instance="%s"}'
 CARD = '{instance="n",gpu="%d"}'
 
@@ -75,6 +76,11 @@ def of_key(requests: str, refused: str) -> Series:
     """What a key's clients sent, and how much of it no worker got."""
     names = {"requests": requests, "refused": refused}
     return {f'gateway_key_{name}_total{{key="k",model="m"}}': values for name, values in names.items()}
+
+
+def budget(used: str) -> Series:
+    """What a key has used of a thousand tokens a month."""
+    return {USED % "monthly_tokens": used, LIMIT % "monthly_tokens": "1000x20"}
 
 
 def histogram(name: str, bounds: dict[str, int]) -> Series:
@@ -169,6 +175,10 @@ CASES = (
     Case("Preemptions", "15m", *one(f"vllm:num_preemptions_total{WORKER}", "0+120x20", "0+30x20")),
     Case("KeyRefused", "40m", of_key("0+60x50", "0+40x50"), of_key("0+60x50", "0+20x50")),
     Case("KeyRefused", "40m", of_key("0+60x50", "0+60x50"), of_key("0+60x50", "0+60x12 720x38")),  # it was told
+    Case("KeyBudgetNear", "15m", budget("850x20"), budget("750x20")),
+    Case("KeyBudgetNear", "15m", budget("850x20"), budget("960x20")),  # the next one tells
+    Case("KeyBudgetNearlyUsed", "15m", budget("960x20"), budget("940x20")),
+    Case("KeyBudgetNearlyUsed", "15m", budget("960x20"), {USED % "tpm_in": "99x20", LIMIT % "tpm_in": "100x20"}),
     Case("GatewaySaturated", "15m", histogram(LAG, {"0.05": 0, "0.1": 60, "+Inf": 60}),
          histogram(LAG, {"0.05": 60, "0.1": 60, "+Inf": 60})),
     Case("AuditLogIncomplete", "15m", *one("gateway_audit_lines_dropped_total", "0x10 5x10", "5x20")),

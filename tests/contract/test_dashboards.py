@@ -111,6 +111,8 @@ def test_what_is_recorded_is_recorded() -> None:
         ("KVCacheFull", thresholds.KV_USE),
         ("Preemptions", thresholds.PREEMPTIONS_PER_S),
         ("GatewaySaturated", thresholds.LOOP_LAG_P99_S),
+        ("KeyBudgetNear", thresholds.KEY_BUDGET),
+        ("KeyBudgetNearlyUsed", thresholds.KEY_BUDGET_RED),
         ("GPUHot", thresholds.GPU_CELSIUS),
         ("GPUHot", thresholds.GPU_MEMORY_CELSIUS),
     ],
