@@ -101,10 +101,12 @@ check: setup ## Check lint, format, types, import layers, Compose files
 	@scripts/check
 check-dashboards: setup ## Check the dashboards against Grafana's own types (fetches TypeScript)
 	@scripts/schema
-test: setup ## Run unit, integration and contract tests; no Docker, no GPU
+test: setup ## Run unit, integration and contract tests; no Docker, no GPU (INSTALL=1 also installs redis-server)
+	@scripts/redis-for-tests
 	$(PYTHON) -m pytest -n 2 --dist loadfile
-test-compiled: setup ## Run the gateway's integration tests on its compiled form (INSTALL=1 also installs a C compiler)
+test-compiled: setup ## Run the gateway's integration tests on its compiled form (INSTALL=1 also installs a C compiler and redis-server)
 	@scripts/compile-gateway
+	@scripts/redis-for-tests
 	PYTHONPATH=out/compiled $(PYTHON) -m pytest -n 2 --dist loadfile tests/integration/gateway
 test-e2e: setup ## Test the real stack in containers with the openai client (MODELS=all: every model's twin; CLIENTS=1: other clients too)
 	@$(if $(CLIENTS),scripts/clients)

@@ -317,28 +317,32 @@ class Log(EventLog):
 
 
 class Stage:
-    """A gateway that serves the model `alpha` by one worker, which is the test's. models: what its models file says."""
+    """A gateway that serves the model `alpha` by one worker, which is the test's. models: what its models file says;
+    keys: what its key file says, None: it needs no key."""
 
-    def __init__(self, models: str = "{}") -> None:
+    def __init__(self, models: str = "{}", keys: str | None = None) -> None:
         self.watch = Watch()
         self.loop = Loop(self.watch)
         self.log = Log()
         with tempfile.TemporaryDirectory() as folder:
-            self.gateway = self.loop.run_until_complete(self._build(Path(folder), models))
+            self.gateway = self.loop.run_until_complete(self._build(Path(folder), models, keys))
         self.listener = self.gateway.listener()
         fleet = self.gateway.fleet
         fleet.refresh(SLUG, [("127.0.0.1", 9)])
         self.worker: Worker = fleet.workers()[0]
         fleet.probe_passed(self.worker, None)
 
-    async def _build(self, folder: Path, models: str) -> Gateway:
+    async def _build(self, folder: Path, models: str, keys: str | None) -> Gateway:
         slug = folder / SLUG
         slug.mkdir()
         (slug / "card.yaml").write_text(f"slug: {SLUG}\n")
         (slug / "model.env").write_text(f"WEIGHTS_REPO=o/{SLUG}\nSERVED_MODEL_NAMES={SLUG}\n")
         (folder / "models.yaml").write_text(models)
+        if keys is not None:
+            (folder / "keys").write_text(keys)
         settings = Settings(
             cards_dir=folder,
+            api_keys_file=None if keys is None else folder / "keys",
             models_file=folder / "models.yaml",
             dns=False,
             eject_after=1 << 30,

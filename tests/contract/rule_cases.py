@@ -163,6 +163,7 @@ CASES = (
     Case("AnswersBreakOff", "15m", {FINE: "0+50x20", BROKEN: "0+1x20"}, {FINE: "0+500x20", BROKEN: "0+1x20"}),
     Case("QueueGrows", "15m", *one('vllm:num_requests_waiting{slug="s",instance="w"}', "0+5x20", "50x20")),
     Case("QueueGrows", "10m", {WAITS % "normal": "12x20"}, {WAITS % "normal": "3x20", WAITS % "bulk": "60x20"}),
+    Case("LimitsStoreDown", "5m", *one("gateway_limits_store_up", "0x10", "0 1x10")),
     Case("EngineHangs", "5m", hang("256x10"), hang("0+256x10")),  # a lone prefill moves
     Case("EngineHangs", "6m", hang("256x10"), {name: f"_x3 {values}" for name, values in hang("256x10").items()}),
     Case("EngineHangs", "8m", *one(f"launcher_hangs_total{LAUNCHER}", "0x4 1x10", "1x15")),

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from gateway.api.errors import GatewayError
 from gateway.api.routes import Routes
@@ -37,6 +38,9 @@ from gateway.usage.ledger import Ledger, Sink
 from gateway.usage.store import month_totals
 from gateway.usage.writer import InLoop, UsageWriter
 
+if TYPE_CHECKING:
+    from gateway.limits.redis_limiter import RedisLimiter
+
 MAX_MISSED_ROUNDS = 3  # probe rounds missed in a row; more mean that the gateway itself slept
 
 
@@ -61,10 +65,14 @@ class Gateway:
         queues = Queues()
         cors, host_check = Cors(settings.cors_origins.split()), host_check_of(settings)
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
-        self.limiter = Limiter(table or Table(), keys.counted)
+        table = table or Table()
+        self.limiter = Limiter(table, keys.counted)
         if not keys.is_open:
             self.limiter.seed_month(month_totals(settings.state_dir))
-        self.metrics = metrics = Metrics(self.fleet, queues, log, self._bodies, audit, self.limiter)
+        self.redis = redis_limiter_of(settings, self.limiter, table.identity, log)
+        self.metrics = metrics = Metrics(
+            self.fleet, queues, log, self._bodies, audit, self.limiter, self.redis
+        )
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
         self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
@@ -73,8 +81,9 @@ class Gateway:
         self._ledger = Ledger(sink, loop) if sink is not None and not keys.is_open else None
         recorder = Recorder(metrics, log, loop, self._ledger)
         context = Context(
-            settings, self.fleet, models, keys, self._upstream, queues, log, recorder, self.limiter, audit
-        )
+            settings, self.fleet, models, keys, self._upstream, queues, log, recorder, self.limiter, audit,
+            self.redis,
+        )  # fmt: skip
         local = data_app(self.fleet, models, keys, int(time.time()), lambda: self.draining)
         self._admission = Admission(context, keys, cors, host_check, local, preflight)
         self.ops = ops_app(self.fleet, metrics)
@@ -94,6 +103,14 @@ class Gateway:
     def _serve_queues(self, transition: Transition) -> None:
         """Send what waits for the models of a worker whose state has changed: there may be room. The fleet calls it."""
         self.queues.serve(self.fleet.models_of(transition.worker))
+
+    async def keep_redis(self) -> None:
+        """Tell Redis what requests reserve and use, until `redis.store.end`; `serve` runs this as a task. Without
+        Redis, wait until cancelled."""
+        if self.redis is None:
+            await asyncio.Event().wait()
+        else:
+            await self.redis.store.run()
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
@@ -121,6 +138,33 @@ def usage_writer(settings: Settings, log: EventLog) -> UsageWriter | None:
     if settings.api_keys_file is None:
         return None
     return UsageWriter(settings.state_dir, settings.usage_days, InLoop(log, asyncio.get_running_loop()))
+
+
+def redis_limiter_of(
+    settings: Settings, limiter: Limiter, fresh: str, log: EventLog
+) -> "RedisLimiter | None":
+    """Return the limits over several gateways, or None if the settings name no Redis. fresh: this gateway's name there
+    if it has none yet. Raises ConfigError."""
+    if settings.limits_redis_url is None:
+        return None
+    from gateway.limits.redis_address import address_of  # with the library, 20 MB that few gateways need
+    from gateway.limits.redis_identity import identity_of
+    from gateway.limits.redis_limiter import RedisLimiter
+
+    address = address_of(settings.limits_redis_url, settings.limits_redis_password_file)
+    is_open = settings.limits_without_redis == "open"
+    meanwhile = "this gateway alone holds keys to their limits" if is_open else "keys with limits get a 503"
+
+    def tell(reason: str | None) -> None:
+        if reason is None:
+            log.info("limits_store_reached", store=address.name)
+        else:
+            log.error("limits_store_lost", message=f"{reason}. Until it is back, {meanwhile}")
+
+    gateway = identity_of(settings.state_dir, fresh)
+    return RedisLimiter(
+        limiter, address, gateway, tell, answer_s=settings.limits_redis_timeout_s, is_open=is_open
+    )
 
 
 def host_check_of(settings: Settings) -> HostCheck:

@@ -57,9 +57,12 @@ async def serve(
     listener, ops = gateway.listener(), ops_server(gateway.ops)
     async with gateway.resources():
         await gateway.discovery.run_once()
+        if gateway.redis is not None:
+            await gateway.redis.store.connect()
         discovery = asyncio.create_task(gateway.discovery.run())
         watch = asyncio.create_task(listener.watch())
         ops_task = asyncio.create_task(ops.serve([ops_socket]))
+        redis = asyncio.create_task(gateway.keep_redis())
         certificate = asyncio.create_task(watch_certificate(gateway.certificate, log))
         connect = connector(listener, gateway.certificate, log)
         data_server = await loop.create_server(connect, sock=data_socket, backlog=BACKLOG)
@@ -69,13 +72,23 @@ async def serve(
             ops=address_of(ops_socket),
             models=gateway.fleet.catalog.names,
         )
-        await wait_for_any(stop, discovery, watch, certificate, ops_task)
+        await wait_for_any(stop, discovery, watch, certificate, redis, ops_task)
         await drain(gateway, listener, data_server, log)
         ops.should_exit = True
         await ops_task
+        await end_redis(gateway, redis)
         await end(discovery)
         await end(watch)
         await end(certificate)
+
+
+async def end_redis(gateway: Gateway, task: asyncio.Task[None]) -> None:
+    """End `Gateway.keep_redis`, once the last requests have told Redis what they have used."""
+    if gateway.redis is None:
+        await end(task)
+    else:
+        gateway.redis.store.end()
+        await task
 
 
 def connector(

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     audit_prompts: bool = False  # also what requests ask
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # that the audit log's files are kept
 
+    # limits over several gateways
+    limits_redis_url: str | None = None  # of the Redis that they share; None: each counts for itself
+    limits_redis_password_file: Path | None = None
+    limits_redis_timeout_s: Seconds = 0.25  # in which it must answer
+    limits_without_redis: Literal["closed", "open"] = "closed"  # for keys with limits, while it is gone
+
     # which workers there are, and how they are
     cards_dir: Path = Path("/etc/octet/docker")  # one directory per slug
     workers_file: Path | None = None  # lines `<slug> http://host:port`: workers that DNS does not know
@@ -113,6 +119,7 @@ def load_settings() -> Settings:
     check_bind_rule(settings)
     check_tls_rule(settings)
     check_audit_rule(settings)
+    check_redis_rule(settings)
     return settings
 
 
@@ -147,6 +154,20 @@ def check_audit_rule(settings: Settings) -> None:
     """Raise ConfigError if prompts are to be in an audit log that is off: somebody counts on them."""
     if settings.audit_prompts and settings.audit == "off":
         raise ConfigError("GATEWAY_AUDIT_PROMPTS is set without GATEWAY_AUDIT=on: set both, or neither")
+
+
+def check_redis_rule(settings: Settings) -> None:
+    """Raise ConfigError if there is a password for a Redis, or limits in it, but not the other."""
+    if settings.limits_redis_url is None:
+        if settings.limits_redis_password_file is not None:
+            raise ConfigError(
+                "GATEWAY_LIMITS_REDIS_PASSWORD_FILE is set without GATEWAY_LIMITS_REDIS_URL: set both for limits over "
+                "several gateways, or neither"
+            )
+    elif settings.api_keys_file is None:
+        raise ConfigError(
+            "GATEWAY_LIMITS_REDIS_URL is set without GATEWAY_API_KEYS_FILE: without keys there are no limits to share"
+        )
 
 
 def is_loopback(address: str) -> bool:

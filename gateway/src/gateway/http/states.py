@@ -46,10 +46,11 @@ class Step(Numbered):
     NEW = 0
     DECODING = 1  # a thread decompresses the body or joins its pieces
     READING = 2  # the body is scanned, in turn with other requests' bodies
-    QUEUED = 3  # the request waits for a worker with room
-    SENT = 4  # the request was sent to a worker that has not answered
-    ANSWERED = 5  # a worker's response head has arrived: from now on the request cannot be sent again
-    OVER = 6
+    RESERVING = 3  # the Redis of several gateways is asked whether the key's limits allow the request
+    QUEUED = 4  # the request waits for a worker with room
+    SENT = 5  # the request was sent to a worker that has not answered
+    ANSWERED = 6  # a worker's response head has arrived: from now on the request cannot be sent again
+    OVER = 7
 
 
 class AnswerState(Numbered):
@@ -96,9 +97,10 @@ STAGES: Final[Mapping[Stage, tuple[Stage, ...]]] = {
 }
 
 STEPS: Final[Mapping[Step, tuple[Step, ...]]] = {
-    Step.NEW: (Step.DECODING, Step.READING, Step.QUEUED, Step.SENT, Step.OVER),
-    Step.DECODING: (Step.READING, Step.QUEUED, Step.SENT, Step.OVER),
-    Step.READING: (Step.QUEUED, Step.SENT, Step.OVER),
+    Step.NEW: (Step.DECODING, Step.READING, Step.RESERVING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.DECODING: (Step.READING, Step.RESERVING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.READING: (Step.RESERVING, Step.QUEUED, Step.SENT, Step.OVER),
+    Step.RESERVING: (Step.QUEUED, Step.SENT, Step.OVER),
     Step.QUEUED: (Step.SENT, Step.OVER),
     Step.SENT: (Step.SENT, Step.ANSWERED, Step.OVER),  # it may be sent again
     Step.ANSWERED: (Step.OVER,),

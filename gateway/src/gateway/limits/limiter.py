@@ -233,6 +233,22 @@ class Limiter:
         finally:
             self._table.leave(row)
 
+    def month(self) -> int:
+        """Return the number of the month that is counted."""
+        return self._calendar.month()
+
+    def month_used(self, name: str) -> int:
+        """Return how many tokens the key `name` has used in the month, in all processes."""
+        row = self._table.enter(name, int(self._clock() * 1000))
+        try:
+            return row.month_used(self._calendar.month())
+        finally:
+            self._table.leave(row)
+
+    def names(self) -> list[str]:
+        """Return the names of the keys for which this process has counted anything."""
+        return self._table.names()
+
     def seed_month(self, totals: Mapping[str, int]) -> None:
         """Let the tokens of this month be at least what the usage record has, by the key's name. Called at the start,
         by each process: what is counted already stays."""

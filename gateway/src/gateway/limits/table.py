@@ -118,7 +118,8 @@ class Row:
 
 class Table:
     """The rows of all keys. fd: of the memory that the processes share, None if there is but one; processes: how many;
-    process: which of them this is. The parent of several has a table too, but counts nothing in it."""
+    process: which of them this is. The parent of several has a table too, but counts nothing in it. identity: a name
+    that no other gateway has, the same in all processes."""
 
     def __init__(
         self, fd: int | None = None, processes: int = 1, process: int = 0, shape: Shape | None = None,
@@ -130,11 +131,17 @@ class Table:
         self._process = process
         self._capacity = rows
         self._stride = COLUMNS + 2 * processes + 3 * self.shape.words
-        size = WORD * (2 * rows + rows * self._stride)
+        end = 2 * rows + rows * self._stride
+        size = WORD * (end + 2)
         if fd is not None and os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
         memory = mmap.mmap(-1 if fd is None else fd, size)
         self._words = memoryview(memory).cast("q")
+        if not self._words[
+            end
+        ]:  # nobody has used this memory: the parent of several processes does before they start
+            self._words[end], self._words[end + 1] = DIGEST.unpack(os.urandom(DIGEST.size))
+        self.identity = bytes(memoryview(memory)[WORD * end : size]).hex()
         self._rows: dict[str, Row] = {}  # those that this process has found, by the key's name
 
     def enter(self, name: str, now_ms: int) -> Row:
@@ -158,6 +165,10 @@ class Table:
         if self.fd is not None:
             row.end()
             self._unlock(FIRST_ROW_LOCK + row.number)
+
+    def names(self) -> list[str]:
+        """Return the names of those keys whose rows this process has found."""
+        return list(self._rows)
 
     def clear(self, process: int) -> None:
         """Give back what a process held that is no more. Its parent calls this when it has ended."""

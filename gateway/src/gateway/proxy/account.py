@@ -1,12 +1,16 @@
 """What a request reserves of its API key's limits when it comes, and settles when it is over."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from gateway.api.errors import GatewayError
 from gateway.api.routes import Kind, Route
 from gateway.body.reader import Fields, ParsedBody
 from gateway.config.api_keys import ApiKey
 from gateway.limits.estimates import Cost, Estimates, Model, Used
 from gateway.limits.limiter import Limiter, Reservation
+from gateway.limits.shared import SharedLimits
 from gateway.proxy.token_usage import Tokens
 
 OUTPUT_FIELDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -31,6 +35,8 @@ class Account:
         self._text_bytes = parsed.size - parsed.media_bytes
         self._has_media = bool(parsed.media_bytes or parsed.addresses)
         cost = Cost() if self._known is None else cost_of(self._known, route, self._text_bytes, parsed.fields)
+        self._key = key
+        self._is_closed = False
         self._reservation: Reservation = limiter.reserve(key, cost)
 
     @property
@@ -38,9 +44,31 @@ class Account:
         """The header lines for the answer."""
         return self._reservation.lines
 
+    def confirm(self, shared: SharedLimits, then: Callable[[GatewayError | None], None]) -> bool:
+        """Ask `shared` whether the reservation stands. Return False if `then` will be called, with what refuses the
+        request or None; True if nobody can be asked, and it stands. Raises Overloaded if it then does not."""
+        found = shared.confirm(self._key, self._reservation, partial(self._on_confirmed, then))
+        if found is None:
+            return False
+        self._reservation = found
+        return True
+
+    def _on_confirmed(
+        self, then: Callable[[GatewayError | None], None], found: Reservation | GatewayError
+    ) -> None:
+        """Take what `shared` has answered. If the request has ended meanwhile, give the reservation back."""
+        if isinstance(found, GatewayError):
+            then(found)
+        elif self._is_closed:
+            found.settle(None)
+        else:
+            self._reservation = found
+            then(None)
+
     def close(self, tokens: Tokens | None, *, attempts: int, ending: str, answered: bool) -> None:
         """Settle. tokens: what the worker said; attempts: how often the request was sent; answered: the worker's good
         answer has begun."""
+        self._is_closed = True
         if self._route.kind is Kind.STORED:
             tokens = None  # they were counted when the response was made
         if tokens is not None and ending == "complete":

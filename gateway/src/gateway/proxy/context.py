@@ -16,6 +16,7 @@ from gateway.fleet.workers import Worker
 from gateway.http.turns import Turns
 from gateway.limits.estimates import Estimates
 from gateway.limits.limiter import Limiter
+from gateway.limits.shared import SharedLimits
 from gateway.proxy.places import Places, has_place, places_of
 from gateway.proxy.queue import Queues
 from gateway.proxy.record import Recorder
@@ -40,6 +41,7 @@ class Context:
     recorder: Recorder
     limiter: Limiter
     audit: AuditTrail | None = None
+    shared_limits: SharedLimits | None = None  # of several gateways
     random: Random = field(default_factory=Random)
     affinity: ResponseAffinity = field(default_factory=ResponseAffinity)
     estimates: Estimates = field(default_factory=Estimates)

@@ -170,20 +170,25 @@ class ProxyHandler:
             self._route(reading.parsed())
 
     def _route(self, parsed: ParsedBody) -> None:
-        """Go on with the body that was read: look the model up, or find the worker of a stored response. Its path has
-        an id (`or` is for mypy): the route was found by it."""
+        """Go on with the body that was read: look the model up, unless the request is for a stored response, and
+        reserve what it may need of its key's limits."""
         self._parsed, self._hides_usage, self._cuts_usage = parsed, parsed.hides_usage, parsed.cuts_usage
         if self.key.name:
             n = parsed.fields.get("n")
             self._meter = Meter(n if isinstance(n, int) else 1, self.route.brings_text)
         self.priority = priority_of(self.key, parsed.fields)
         self.wants_stream = parsed.stream and self.route.streams
+        if self.route.kind is not Kind.STORED:
+            self._look_up(parsed)
+        if self.key.limits is UNLIMITED or self._reserve(parsed):
+            self._find_worker(parsed)
+
+    def _find_worker(self, parsed: ParsedBody) -> None:
+        """Go on with a request that its key's limits allow. Raises GatewayError. The path of a stored response has an
+        id (`or` is for mypy): the route was found by it."""
         if self.route.kind is Kind.STORED:
-            self._reserve(parsed)
             self._send_to_holder(stored_id(self.route, self._request.path) or b"", None)
         else:
-            self._look_up(parsed)
-            self._reserve(parsed)
             self._dispatch(parsed)
 
     def _safely(self, step: Callable[[], None]) -> None:
@@ -218,15 +223,33 @@ class ProxyHandler:
         reader.check_media(parsed, cards)
         reader.check_size(parsed, self.route, cards, self._context.settings.max_text_bytes)
 
-    def _reserve(self, parsed: ParsedBody) -> None:
-        """Reserve what the request may need of its key's limits, if there are any. Raises RateLimited, QuotaExceeded or
-        Overloaded."""
-        if self.key.limits is not UNLIMITED:
-            context = self._context
-            self._account = Account(
-                context.limiter, context.estimates, self.key, self.route, self.model, parsed
-            )
-            self._request.added += self._account.lines
+    def _reserve(self, parsed: ParsedBody) -> bool:
+        """Reserve what the request may need of its key's limits. Return False if the Redis of several gateways is asked
+        first; then `_after_asking` goes on. Raises RateLimited, QuotaExceeded or Overloaded."""
+        context, shared = self._context, self._context.shared_limits
+        account = Account(context.limiter, context.estimates, self.key, self.route, self.model, parsed)
+        self._account = account
+        if shared is not None and not account.confirm(shared, self._after_asking):
+            self._become(Step.RESERVING)
+            return False
+        self._request.added += account.lines
+        return True
+
+    def _after_asking(self, error: GatewayError | None) -> None:
+        """Go on, or fail: the Redis of several gateways has granted the reservation, or not. Its limiter calls this."""
+        if self.step is not Step.RESERVING:  # it has ended meanwhile
+            return
+        if error is None:
+            self._safely(self._go_on_reserved)
+        else:
+            self.fail(error)
+
+    def _go_on_reserved(self) -> None:
+        """Do the work of `_after_asking`, which catches what this raises."""
+        assert self._account is not None
+        assert self._parsed is not None
+        self._request.added += self._account.lines
+        self._find_worker(self._parsed)
 
     def _dispatch(self, parsed: ParsedBody) -> None:
         """Send to the holder of a named previous response, else to a free worker, else queue. Raises GatewayError. The

@@ -1,9 +1,9 @@
 """Merge what several gateway processes report into one page, for the parent's ops port. Pure. Counters and histograms
 are added up, and so are gauges that count processes, requests, bytes or open files; of any other gauge the highest
-value is kept."""
+value is kept, or the lowest if LOWEST_GAUGES has it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,6 +22,7 @@ SUMMED_GAUGES = (
     "gateway_process_virtual_memory_bytes",
     "gateway_process_open_fds",
 )
+LOWEST_GAUGES = ("gateway_limits_store_up",)  # 1 where all is well
 Json = dict[str, Any]
 Labels = tuple[tuple[str, str], ...]
 
@@ -45,14 +46,21 @@ class Merged(Collector):
             yield whole
 
     def _add(self, family: Metric) -> None:
-        """Add one process's samples of a metric to the others': summed, or the highest (no gauge here is negative)."""
+        """Add one process's samples of a metric to the others': summed, or the highest or lowest of them."""
         self._families.setdefault(family.name, family)
         samples = self._samples.setdefault(family.name, {})
-        is_summed = family.type in SUMMED or family.name in SUMMED_GAUGES
+        join = joining(family)
         for sample in family.samples:
             key = sample.name, tuple(sample.labels.items())
-            before = samples.get(key, 0.0)
-            samples[key] = before + sample.value if is_summed else max(before, sample.value)
+            before = samples.get(key)
+            samples[key] = sample.value if before is None else join(before, sample.value)
+
+
+def joining(family: Metric) -> Callable[[float, float], float]:
+    """Return what makes one value of those of two processes."""
+    if family.type in SUMMED or family.name in SUMMED_GAUGES:
+        return float.__add__
+    return min if family.name in LOWEST_GAUGES else max
 
 
 def metrics(expositions: Sequence[str]) -> bytes:

@@ -16,6 +16,7 @@ from gateway.config.api_keys import Priority
 from gateway.fleet.fleet import Fleet, ModelState
 from gateway.fleet.health import WorkerState
 from gateway.limits.limiter import Limiter
+from gateway.limits.shared import SharedLimits
 from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.logs import EventLog
 from gateway.telemetry.prometheus_text import Family, counter, gauge, histogram
@@ -93,6 +94,7 @@ class Metrics:
     def __init__(
         self, fleet: Fleet, queues: QueueLengths, log: EventLog, bodies: BodyBudget,
         audit: AuditTrail | None = None, limiter: Limiter | None = None,
+        shared_limits: SharedLimits | None = None,
     ) -> None:  # fmt: skip
         self.registry = CollectorRegistry()
         self._traffic: dict[tuple[str, str], Traffic] = {}
@@ -107,6 +109,7 @@ class Metrics:
         self._bodies = bodies
         self._audit = audit
         self._limiter = limiter
+        self._shared_limits = shared_limits
         build = Gauge(
             "gateway_build_info", "1, with the gateway's version.", ["version"], registry=self.registry
         )
@@ -181,6 +184,12 @@ class Metrics:
         yield self._use("cached_tokens", "Prompt tokens from a cache that answers told, by API key.")
         yield self._use("completion_tokens", "Completion tokens that answers told, by API key.")
         yield from limit_families(self._limiter)
+        what, shared = (
+            "1 if the Redis with the limits of several gateways answers, else 0.",
+            self._shared_limits,
+        )
+        samples = [] if shared is None else [((), float(shared.is_up))]
+        yield gauge("gateway_limits_store_up", what, samples=samples)
         what = "Errors that the gateway itself answered with."
         yield counter("gateway_errors", what, ["model", "code"], self._errors.items())
         what = "Requests sent a second time, before any byte of an answer."

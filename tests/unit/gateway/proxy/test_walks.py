@@ -12,7 +12,11 @@ import pytest
 
 import gateway.proxy.handler
 import gateway.upstream.connection
+from gateway.api.errors import RateLimited
+from gateway.config.api_keys import ApiKey, hash_key
 from gateway.http.states import ANSWERS, STEPS, UPSTREAM_STATES, UpstreamState, changed
+from gateway.limits.limiter import Reservation
+from gateway.limits.shared import Then
 from gateway.server.connection import ClientConnection
 from tests.simulation import SLUG, Line, Stage
 
@@ -26,14 +30,43 @@ STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodi
 EVENT = b"8\r\ndata: 1\n\r\n"
 BODY = json.dumps({"model": SLUG, "messages": [], "stream": True}).encode()
 LONG = json.dumps({"model": SLUG, "messages": [{"role": "user"}] * 20_000, "stream": True}).encode()
+KEYS = f"""
+keys:
+  free: {{sha256: [{hash_key(b"free")}]}}
+  limited: {{sha256: [{hash_key(b"limited")}], limits: {{rpm: 100, tpm_out: 10000}}}}
+"""
+LIMITED = "authorization: Bearer limited"
 Walk = Callable[["Site"], None]
+
+
+class Others:
+    """Other gateways that share limits with this one; the test says what they answer."""
+
+    is_up = True
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Reservation, Then]] = []
+
+    def confirm(self, _key: ApiKey, local: Reservation, then: Then) -> None:
+        self._asked.append((local, then))
+
+    def grant(self) -> None:
+        local, then = self._asked.pop(0)
+        then(local)
+
+    def refuse(self) -> None:
+        local, then = self._asked.pop(0)
+        local.settle(None)
+        then(RateLimited("too many"))
 
 
 class Site:
     """A gateway whose worker takes one request at a time, with room for one more to wait."""
 
     def __init__(self) -> None:
-        self.stage = Stage("{defaults: {in_flight_per_worker: 1, queue: {most: 1, wait_s: 5}}}")
+        self.stage = Stage("{defaults: {in_flight_per_worker: 1, queue: {most: 1, wait_s: 5}}}", KEYS)
+        self.others = Others()
+        self.stage.gateway._admission._context.shared_limits = self.others
 
     def ask(self, body: bytes = BODY, *fields: str) -> Line:
         """A client that has sent a request, over a connection of its own."""
@@ -42,13 +75,13 @@ class Site:
             "POST /v1/chat/completions HTTP/1.1",
             "host: localhost",
             f"content-length: {len(body)}",
-            *fields,
+            *(fields if LIMITED in fields else (*fields, "authorization: Bearer free")),
         ]
         line.send("\r\n".join([*head, "", ""]).encode() + body)
         return line
 
-    def ask_zipped(self, body: bytes = BODY) -> Line:
-        return self.ask(gzip.compress(body), "content-encoding: gzip")
+    def ask_zipped(self, body: bytes = BODY, *fields: str) -> Line:
+        return self.ask(gzip.compress(body), "content-encoding: gzip", *fields)
 
     def settle(self) -> None:
         self.stage.loop.settle()
@@ -200,6 +233,59 @@ def walk_out_of_turn(site: Site) -> None:
     site.answer(JSON)
 
 
+def walk_granted(site: Site) -> None:
+    site.ask(BODY, LIMITED)
+    site.settle()
+    site.others.grant()
+    site.answer(JSON)
+
+
+def walk_refused(site: Site) -> None:
+    site.ask(BODY, LIMITED)
+    site.settle()
+    site.others.refuse()
+    site.settle()
+
+
+def walk_long_and_granted(site: Site) -> None:
+    site.ask(LONG, LIMITED)
+    site.settle()
+    site.others.grant()
+    site.answer(JSON)
+
+
+def walk_zipped_and_granted(site: Site) -> None:
+    site.ask_zipped(BODY, LIMITED)
+    site.settle()
+    site.others.grant()
+    site.answer(JSON)
+
+
+def walk_granted_and_queued(site: Site) -> None:
+    site.occupy()
+    site.ask(BODY, LIMITED)
+    site.settle()
+    site.others.grant()
+    site.answer(JSON)
+    site.answer(JSON)
+
+
+def walk_client_leaves_before_it_is_granted(site: Site) -> None:
+    client = site.ask(BODY, LIMITED)
+    site.settle()
+    client.leave()
+    site.settle()
+    site.others.grant()
+
+
+def walk_client_leaves_before_it_is_refused(site: Site) -> None:
+    client = site.ask(BODY, LIMITED)
+    site.settle()
+    client.leave()
+    site.settle()
+    site.others.refuse()
+
+
 @contextmanager
 def site_of(walk: Walk) -> Iterator[Site]:
     site = Site()
@@ -241,6 +327,20 @@ def test_a_walk_is_one_the_tables_allow(walk: Walk, seen: Changes) -> None:
         assert site.stage.log.faults == []
         assert site.stage.worker.in_flight == 0
         assert not site.stage.listener.connections
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [walk_refused, walk_client_leaves_before_it_is_granted, walk_client_leaves_before_it_is_refused],
+    ids=lambda walk: walk.__name__,
+)
+def test_what_reached_no_worker_counts_for_nothing(walk: Walk) -> None:
+    """Neither if other gateways refuse it nor if its client leaves before they have answered."""
+    with site_of(walk) as site:
+        assert {(one.limit, one.used) for one in site.stage.gateway.limiter.uses()} == {
+            ("rpm", 0),
+            ("tpm_out", 0),
+        }
 
 
 def test_every_change_comes_about(seen: Changes) -> None:
