@@ -1,6 +1,7 @@
 """The servers of a benchmark: started on their cores, ready, and held to what they log."""
 
 import enum
+import hashlib
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from bench.processes import program, python_module
 T = TypeVar("T")
 MAIN, BASE, TWO = "gateway", "gateway-1-worker", "gateway-2-processes"
 MOCK_PORTS = 100  # as many workers as a gateway here ever has
+LIMITS = ("rpm", "tpm_in", "tpm_out", "concurrency", "monthly_tokens")
 START_S = 20  # how long a server may take to start
 LOG_LAG_S = 5  # how long a log may lag behind the answers
 
@@ -60,13 +62,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a gateway here is given: models, each with as many workers."""
+    """What a gateway here is given: models, each with as many workers. `limited`: a key file, whose one key has every
+    limit and never reaches one.
+    """
 
     key: str
     name: str
     models: tuple[str, ...]
     workers: int = 1
     processes: int = 1  # each has a core
+    limited: bool = False
 
 
 MAIN_FLEET = Fleet(MAIN, "gateway", (MODEL, REASONER))
@@ -119,7 +124,17 @@ def environment(place: Path, fleet: Fleet, worker_ports: list[int]) -> dict[str,
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     ours = {"CARDS_DIR": cards, "WORKERS_FILE": place / "workers", "DNS": 0, "PORT": 0, "OPS_PORT": 0}
     ours |= {"PROCESSES": fleet.processes}
+    if fleet.limited:
+        (place / "keys").write_text(key_file())
+        ours |= {"API_KEYS_FILE": place / "keys", "STATE_DIR": place / "state"}
     return inherited | {f"GATEWAY_{name}": str(value) for name, value in ours.items()}
+
+
+def key_file() -> str:
+    """A key file for the key that the load sends."""
+    limits = ", ".join(f"{name}: {10**12}" for name in LIMITS)
+    digest = hashlib.sha256(b"none").hexdigest()
+    return f"keys:\n  bench: {{sha256: [{digest}], limits: {{{limits}}}}}\n"
 
 
 def write_card(folder: Path, model: str) -> None:
@@ -175,8 +190,11 @@ def port_of(address: str) -> int:
 
 def is_ready(port: int, fleet: Fleet) -> bool:
     """Whether every model of the fleet has a ready worker."""
+    asked = urllib.request.Request(  # loopback, over HTTP
+        f"http://127.0.0.1:{port}/v1/models", headers={"authorization": "Bearer none"}
+    )
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2) as response:
+        with urllib.request.urlopen(asked, timeout=2) as response:
             listed = {entry["id"] for entry in json.load(response)["data"]}
             return listed >= set(fleet.models)
     except (urllib.error.URLError, ConnectionError):

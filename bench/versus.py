@@ -1,6 +1,7 @@
 """What a request and a chunk cost one build of the gateway against another, in turns in one run.
 
-usage: python -m bench.versus OLD NEW [--turns 40] [--request 1.10] [--chunk 1.03] [--at-once]
+usage: python -m bench.versus OLD NEW [--turns 40] [--request 1.10] [--chunk 1.03] [--at-once] [--limits]
+With --limits, NEW has a key file, whose key has every limit: with the same folder twice, what keys and limits cost.
 OLD and NEW are folders with a compiled gateway (`scripts/compile-gateway` makes out/compiled). Both run
 all the while on one core. The load goes to one and then to the other, and every pair of turns gives one ratio of their
 CPU times. With --at-once each gets half of the connections at the same time, so that both meet the same moment of the
@@ -61,9 +62,11 @@ def verdict(ratios: Sequence[float], bar: float) -> str:
     return "missed" if low > bar else "inconclusive"
 
 
-def started(stack: ExitStack, build: Path, name: str, folder: Path, core: int, ports: list[int]) -> Server:
+def started(
+    stack: ExitStack, build: Path, name: str, folder: Path, core: int, ports: list[int], *, limited: bool = False
+) -> Server:  # fmt: skip
     """A gateway of that build. Raises BrokenServer."""
-    fleet = replace(MAIN_FLEET, key=name, name=name)
+    fleet = replace(MAIN_FLEET, key=name, name=name, limited=limited)
     with patch.dict(os.environ, PYTHONPATH=str(build.resolve())):
         server = stack.enter_context(gateway_started(folder, [core], fleet, ports))
     return replace(server, kind=Kind.GATEWAY, log=None, models=server.models[:1])
@@ -119,7 +122,7 @@ def measure(given: argparse.Namespace) -> int:
         place = Path(folder)
         _, ports = stack.enter_context(mock_started(place, cores.mock))
         old = started(stack, given.old, "old", place, cores.servers[0], ports)
-        new = started(stack, given.new, "new", place, cores.servers[0], ports)
+        new = started(stack, given.new, "new", place, cores.servers[0], ports, limited=given.limits)
         stack.enter_context(pinned({cores.load}))
         for scenario in (one for one in all_scenarios() if one.key in bars):
             before, after = compare(old, new, scenario, given.turns, at_once=given.at_once)
@@ -147,6 +150,7 @@ def main() -> int:
     parser.add_argument(
         "--at-once", action="store_true", help="both at the same time, each with half the load"
     )
+    parser.add_argument("--limits", action="store_true", help="NEW has a key file, whose key has every limit")
     try:
         return measure(parser.parse_args())
     except (WrongAnswer, BrokenServer) as error:
