@@ -6,7 +6,7 @@ MODEL ?= qwen3-0p6b-cpu
 export INSTALL FORCE DEBIAN_MIRROR MODELS JOBS YES
 
 .PHONY: help build bump pins demo demo-down docker-engine base-image wheelhouse card check-card up down weights prune lock-weights verify-weights weights-export weights-import cache-export cache-import verify status logs report key keys key-rotate key-revoke usage api-key \
-        setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput tune bench-gateway bench-versus bench-crowd bench-hostile bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
+        setup lock sbom audit fmt rule-tests dashboards check check-dashboards check-flags test test-compiled test-e2e test-observability test-e2e-more test-e2e-cycles test-full fuzz bench bench-throughput tune bench-gateway bench-versus bench-crowd bench-hostile bench-limits bench-priorities bench-scrapes soak bench-weights bench-peers bench-page proofs-page twin clean
 
 ##@ Try it
 help: ## List the targets
@@ -140,6 +140,10 @@ bench-crowd: setup ## Measure what fifty clients notice of a thousand slow ones 
 bench-hostile: setup ## Measure what fifty streams notice of a client that sends the worst bodies (BENCH='--seconds 10')
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled $(PYTHON) -m bench.hostile $(BENCH)
+bench-limits: setup ## Measure on a running vLLM what keys with limits get under 200 clients, and check their bills (WORKER=http://host:port MODEL=served-name)
+	$(PYTHON) -m bench.limits '$(WORKER)' '$(MODEL)' $(BENCH)
+bench-priorities: setup ## Measure on a running vLLM what a bulk key costs an interactive one (WORKER=host:port MODEL=served-name)
+	$(PYTHON) -m bench.priorities '$(WORKER)' '$(MODEL)' $(BENCH)
 bench-scrapes: setup ## Measure what Prometheus' scrapes cost gateway, launcher and weights job (BENCH='--rounds 3')
 	@scripts/compile-gateway
 	PYTHONPATH=out/compiled:model-cache/src:. $(PYTHON) -m bench.scrapes --json out/scrapes.json $(if $(PAGE),--page $(PAGE)) $(BENCH)
