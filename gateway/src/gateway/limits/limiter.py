@@ -269,7 +269,10 @@ class Limiter:
         found = []
         now_ms = int(self._clock() * 1000)
         for key in self._keys():
-            row = self._table.enter(key.name, now_ms)
+            try:
+                row = self._table.enter(key.name, now_ms)
+            except Overloaded:  # all rows are other keys'
+                continue
             try:
                 found += self._uses_of(row, key, now_ms // self._slot_ms)
             finally:
@@ -296,10 +299,12 @@ class Limiter:
 
 def settle_in(window: Window, now: int, limit: int, reserved: int, used: int, slot: int) -> None:
     """Let a window count `used` in place of what was reserved in `slot`."""
+    if used == reserved:
+        return
+    window.advance(now, limit)
     if used < reserved:
         window.give_back(reserved - used, slot)
-    elif used > reserved:
-        window.advance(now, limit)
+    else:
         window.charge(used - reserved, limit)
 
 

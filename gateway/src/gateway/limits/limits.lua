@@ -25,13 +25,48 @@ local function slots_of(window, from, to) -- amounts, oldest first; false for an
   return redis.call('HMGET', window.key, unpack(fields)), fields
 end
 
--- Read a window, let the slots leave that are too old, and pay the debt. limit: not negative.
+local function pay(window, slots) -- of the debt what fits in the newest slot
+  local paid = math.min(window.debt, window.limit - window.total)
+  if paid > 0 then
+    local at = window.head % KEPT
+    slots[at] = (slots[at] or 0) + paid
+    window.total, window.debt = window.total + paid, window.debt - paid
+  end
+end
+
+-- Pay the debt as if somebody had looked in each slot, so that it is paid while nobody asks. As long as there is debt, what
+-- leaves is paid at once: after a whole window its slots are the same again.
+local function pay_until_now(window)
+  local slots, fields, amounts = {}, {}, slots_of(window, 0, KEPT - 1)
+  for at = 0, KEPT - 1 do slots[at] = tonumber(amounts[at + 1]) end
+  pay(window, slots)
+  while window.debt > 0 and window.head < now do
+    if window.total == window.limit then
+      local windows = math.min(math.floor((now - window.head) / KEPT), math.floor(window.debt / window.limit))
+      window.head, window.debt = window.head + windows * KEPT, window.debt - windows * window.limit
+    end
+    if window.head < now then
+      window.head = window.head + 1
+      local at = window.head % KEPT
+      window.total, slots[at] = window.total - (slots[at] or 0), nil
+    end
+    pay(window, slots)
+  end
+  redis.call('DEL', window.key)
+  for at, amount in pairs(slots) do
+    fields[#fields + 1], fields[#fields + 2] = at, amount
+  end
+  if #fields > 0 then redis.call('HSET', window.key, unpack(fields)) end
+end
+
+-- Read a window, let the slots leave that are too old, and pay the debt; `save` must follow. limit: positive.
 local function open(key, limit)
   local read = redis.call('HMGET', key, 'head', 'total', 'debt')
   local window = {
     key = key, limit = limit,
     head = tonumber(read[1] or now), total = tonumber(read[2] or 0), debt = tonumber(read[3] or 0),
   }
+  if window.debt > 0 then pay_until_now(window) end
   if now > window.head then
     if window.total > 0 then
       local amounts, fields = slots_of(window, window.head + 1, window.head + math.min(now - window.head, KEPT))
@@ -39,11 +74,6 @@ local function open(key, limit)
       redis.call('HDEL', key, unpack(fields))
     end
     window.head = now
-  end
-  local paid = math.min(window.debt, limit - window.total)
-  if paid > 0 then
-    redis.call('HINCRBY', key, window.head % KEPT, paid)
-    window.total, window.debt = window.total + paid, window.debt - paid
   end
   return window
 end
@@ -71,19 +101,22 @@ local function charge(window, amount) -- what was used beyond a reservation: as 
   window.debt = window.debt + amount - fitting
 end
 
--- For how many slots `amount` will not fit, and after how many nothing will be counted any more.
+-- For how many slots `amount` will not fit, and after how many nothing will be counted any more, debts apart. As long as
+-- there is debt, each window frees as much as the one before.
 local function wait(window, amount)
   local left = window.total + window.debt + amount - window.limit
   local amounts = slots_of(window, window.head + 1, window.head + KEPT)
-  local fits, whole = nil, 0
+  local fits, whole, windows = nil, 0, 0
   if left <= 0 then fits = 0 end
+  if left > 0 and window.total > 0 then windows = math.floor((left - 1) / window.total) end
+  left = left - windows * window.total
   for at, text in ipairs(amounts) do
     local there = tonumber(text) or 0
     left = left - there
-    if not fits and left <= 0 then fits = at end
+    if not fits and left <= 0 then fits = windows * KEPT + at end
     if there > 0 then whole = at end
   end
-  return fits or KEPT + math.floor(KEPT * left / window.limit), whole
+  return fits or KEPT, whole
 end
 
 local function save(window)

@@ -37,6 +37,8 @@ class Window:
         """Let the slots leave that are too old at slot `now`, pay the debt, and return how much is used, debt included.
         A `now` before the newest slot counts as that one: another process has looked at the clock later."""
         words, base = self._words, self._base
+        if words[base + DEBT]:
+            self._pay_until(now, limit)
         head = words[base]
         total: int = words[base + TOTAL]
         if now > head:
@@ -45,12 +47,32 @@ class Window:
                 words[base + TOTAL] = total
             words[base] = now
         debt: int = words[base + DEBT]
-        if debt > 0:
-            paid = min(debt, limit - total)
-            if paid > 0:
-                words[base + DEBT] = debt - paid
-                self.take(paid)
         return total + debt
+
+    def _pay_until(self, now: int, limit: int) -> None:
+        """Pay the debt until slot `now` as if somebody had looked in each slot, so that it is paid while nobody asks.
+        While there is debt, what leaves is paid at once: after a whole window its slots are the same again."""
+        words, base, kept = self._words, self._base, self._kept
+        self._pay(limit)
+        while words[base + DEBT] and words[base] < now:
+            head: int = words[base]
+            if words[base + TOTAL] == limit:
+                windows = min((now - head) // kept, words[base + DEBT] // limit)
+                head += windows * kept
+                words[base + DEBT] -= windows * limit
+            if head < now:
+                words[base + TOTAL] -= self._clear(head, head + 1)
+                head += 1
+            words[base] = head
+            self._pay(limit)
+
+    def _pay(self, limit: int) -> None:
+        """Pay of the debt what fits in the newest slot."""
+        words, base = self._words, self._base
+        paid = min(words[base + DEBT], limit - words[base + TOTAL])
+        if paid > 0:
+            words[base + DEBT] -= paid
+            self.take(paid)
 
     def _clear(self, head: int, now: int) -> int:
         """Empty the slots that the numbers from head + 1 to `now` take over; return how much was in them."""
@@ -92,18 +114,21 @@ class Window:
         words[base + DEBT] += amount - fitting
 
     def wait(self, amount: int, limit: int) -> int:
-        """Return for how many slots `amount` (at most `limit`) will not fit: until enough has left, the debt paid. If
-        the debt is so large that it fills further windows, about."""
+        """Return for how many slots `amount` (at most `limit`) will not fit: until enough has left, the debt paid. As
+        long as there is debt, each window frees as much as the one before."""
         words, base, kept = self._words, self._base, self._kept
         head: int = words[base]
-        left: int = words[base + TOTAL] + words[base + DEBT] + amount - limit
+        total: int = words[base + TOTAL]
+        left: int = total + words[base + DEBT] + amount - limit
         if left <= 0:
             return 0
+        windows = (left - 1) // total if total else 0
+        left -= windows * total
         for age in range(kept - 1, -1, -1):
             left -= words[base + FIRST + (head - age) % kept]
             if left <= 0:
-                return kept - age
-        return kept + kept * left // limit
+                return windows * kept + kept - age
+        return kept
 
     def whole_in(self) -> int:
         """Return in how many slots nothing will be counted any more, if nothing is used until then (debts apart)."""

@@ -265,3 +265,12 @@ def test_over_ten_windows_no_key_gets_more_than_its_limit(
 def test_durations_are_told_as_openai_does(milliseconds: int, told: bytes) -> None:
     """`250ms`, `1.5s`, `6m0s`."""
     assert duration(milliseconds) == told
+
+
+def test_a_full_table_does_not_take_the_metrics_away() -> None:
+    """Keys that have no row are left out."""
+    keys = [ApiKey(f"k{n}", f"k{n}", limits=Limits(rpm=5)) for n in range(3)]
+    limiter = Limiter(Table(rows=2), lambda: keys)
+    for key in keys[:2]:
+        limiter.reserve(key, Cost())
+    assert [(use.label, use.used) for use in limiter.uses()] == [("k0", 1), ("k1", 1)]

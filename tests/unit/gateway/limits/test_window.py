@@ -124,6 +124,54 @@ def test_a_debt_is_paid_before_anything_else() -> None:
     assert sliding.advance(100 + blocked + SHAPE.kept, 10) == 0
 
 
+@given(
+    some.integers(1, 20),
+    some.lists(some.tuples(some.integers(0, 40), some.integers(0, 12), some.integers(0, 90)), max_size=30),
+)
+def test_debts_are_paid_while_nobody_asks(limit: int, steps: list[tuple[int, int, int]]) -> None:
+    """A window that is looked at only when a request comes is as one that is looked at in each slot."""
+    (rare, _), (often, _) = window(), window()
+    slot = 100
+    for pause, wanted, excess in steps:
+        for _ in range(pause):
+            slot += 1
+            often.advance(slot, limit)
+        amount = min(wanted, limit)
+        assert rare.advance(slot, limit) == often.advance(slot, limit)
+        assert rare.wait(amount, limit) == often.wait(amount, limit)
+        for one in (rare, often):
+            if one.wait(amount, limit) == 0:
+                one.take(amount)
+                one.charge(excess, limit)
+
+
+def test_a_debt_of_any_size_is_paid_at_once() -> None:
+    """In no more steps than a few windows have slots, or one request would block all others."""
+    sliding, words = window()
+    sliding.advance(100, 7)
+    sliding.charge(10**15, 7)
+    idle = SHAPE.kept * 10**12
+    assert sliding.advance(100 + idle, 7) == 10**15 - 7 * 10**12
+    assert words[5 + DEBT] == 10**15 - 7 * 10**12 - 7
+
+
+@given(some.integers(1, 20), some.integers(1, 300), some.integers(1, 20), some.integers(0, 30))
+def test_the_wait_behind_a_debt_is_exact(limit: int, excess: int, wanted: int, pause: int) -> None:
+    """A client that comes again when it is told, and not before, is let through then."""
+    amount = min(wanted, limit)
+    sliding, _ = window()
+    sliding.advance(100, limit)
+    sliding.take(limit // 2)
+    sliding.advance(103, limit)
+    sliding.charge(excess, limit)
+    now = 103 + pause
+    sliding.advance(now, limit)
+    wait = sliding.wait(amount, limit)
+    if wait:
+        assert sliding.advance(now + wait - 1, limit) + amount > limit
+    assert sliding.advance(now + wait, limit) + amount <= limit
+
+
 def test_what_has_left_the_window_is_not_given_back() -> None:
     """Nor is it taken from what came into the same place later."""
     sliding, _ = window()
