@@ -7,6 +7,7 @@ TOKENS_PER_BYTE: Final = (
 )
 TOKENS_OUT: Final = 256.0  # of an answer of such a model
 LONGEST: Final = 64  # answers over which the mean is taken: it follows a change of what is asked
+MOST_TOKENS: Final = 1 << 24  # of one answer: more than any model's context; clients may write what they like
 
 
 class Cost:
@@ -33,11 +34,16 @@ class Model:
         self.per_byte = TOKENS_PER_BYTE
         self.out = TOKENS_OUT
         self.prompts = self.answers = 0  # that were learned from
+        self._bytes = self._tokens = 0.0  # of those prompts, older ones counting less
 
     def learn_prompt(self, text_bytes: int, tokens: int) -> None:
-        """Learn from a prompt of so many bytes of text, and nothing else."""
+        """Learn from a prompt of so many bytes of text. What it has beyond a token for each byte was not in the body:
+        the conversation before it, or the model's template. Short prompts say little, so each counts by its bytes."""
         self.prompts = min(self.prompts + 1, LONGEST)
-        self.per_byte += (tokens / text_bytes - self.per_byte) / self.prompts
+        rest = 1 - 1 / self.prompts
+        self._bytes = self._bytes * rest + text_bytes
+        self._tokens = self._tokens * rest + min(tokens, text_bytes)
+        self.per_byte = self._tokens / self._bytes
 
     def learn_answer(self, tokens: int) -> None:
         self.answers = min(self.answers + 1, LONGEST)

@@ -60,8 +60,8 @@ class Row:
 
     def hold(self, tokens: int) -> None:
         """Count one more request of this process, which reserves so many tokens of the month."""
+        self._words[self._mine + TOKENS_OF] += tokens  # first: if it does not fit in a word, nothing is held
         self._words[self._mine] += 1
-        self._words[self._mine + TOKENS_OF] += tokens
 
     def let_go(self, tokens: int) -> None:
         """Count one request of this process less, and give back what it had reserved of the month."""

@@ -8,7 +8,7 @@ from gateway.api.errors import GatewayError
 from gateway.api.routes import Kind, Route
 from gateway.body.reader import Fields, ParsedBody
 from gateway.config.api_keys import ApiKey
-from gateway.limits.estimates import Cost, Estimates, Model, Used
+from gateway.limits.estimates import MOST_TOKENS, Cost, Estimates, Model, Used
 from gateway.limits.limiter import Limiter, Reservation
 from gateway.limits.shared import SharedLimits
 from gateway.proxy.token_usage import Tokens
@@ -103,11 +103,12 @@ def cost_of(known: Model, route: Route, text_bytes: int, fields: Fields) -> Cost
 
 
 def number(value: object) -> int | None:
-    """Return the value of a field if it is a count, which may be written as a text; else None: the worker judges it."""
+    """Return the value of a field if it is a count, which may be written as a text, but at most MOST_TOKENS; else None:
+    the worker judges it."""
     if isinstance(value, int):
-        return value if value >= 0 else None
+        return min(value, MOST_TOKENS) if value >= 0 else None
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
-        return int(value)
+        return min(int(value), MOST_TOKENS)
     return None
 
 

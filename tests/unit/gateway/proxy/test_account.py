@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api.routes import TABLE, Route
 from gateway.config.api_keys import ApiKey, Limits
-from gateway.limits.estimates import Cost, Estimates, Model
+from gateway.limits.estimates import MOST_TOKENS, Cost, Estimates, Model
 from gateway.limits.limiter import Limiter
 from gateway.limits.table import Table
 from gateway.proxy.account import Account, cost_of, used_of
@@ -48,6 +48,8 @@ def account(one: Limiter, estimates: Estimates, body: dict[str, object], route: 
         ({"max_tokens": [1], "n": {}}, 257),
         ({"max_tokens": 0}, 0),
         ({"n": 10**9, "max_tokens": 1}, 128),
+        ({"n": 128, "max_tokens": 10**30}, 128 * MOST_TOKENS),
+        ({"max_tokens": "9" * 15}, MOST_TOKENS),
     ],
 )
 def test_an_answer_may_be_as_long_as_it_is_allowed(fields: dict[str, object], out: int) -> None:
@@ -107,6 +109,35 @@ def test_estimates_follow_what_workers_say() -> None:
     )
     assert estimates.of("m").out == pytest.approx(40)
     assert estimates.of("other").out == 256
+
+
+def test_what_was_not_in_the_body_does_not_count_for_others() -> None:
+    """A short request behind which a long stored conversation is, or a template, does not raise what all requests to
+    the model are thought to cost."""
+    estimates = Estimates()
+    for _ in range(64):
+        account(limiter(), estimates, {"prompt": "x" * 3979}).close(
+            (1000, 10, 0), attempts=1, ending="complete", answered=True
+        )
+    for _ in range(3):
+        account(limiter(), estimates, {"input": "go on"}, ROUTES["responses"]).close(
+            (120_000, 10, 0), attempts=1, ending="complete", answered=True
+        )
+    assert estimates.of("m").per_byte == pytest.approx(0.25, rel=0.02)
+
+
+def test_an_absurd_length_holds_nothing_for_ever() -> None:
+    """The client may write a number that no word of the table takes; the requests at a time stay right."""
+    key = ApiKey("b", "b", limits=Limits(concurrency=2, rpm=100))
+    one = Limiter(Table(rows=8), lambda: [key])
+    for _ in range(5):
+        for size in (2**63 - 1, 2**64 - 1, 10**40):
+            fields = b'{"model":"m","max_tokens":%d,"n":100}' % size
+            parsed = read(fields, b"application/json", CHAT, {}, 1 << 20)
+            Account(one, Estimates(), key, CHAT, "m", parsed).close(
+                None, attempts=1, ending="complete", answered=False
+            )
+    assert used(one) == {"rpm": 15, "concurrency": 0}
 
 
 def test_routes_that_generate_nothing() -> None:
