@@ -24,7 +24,7 @@ def main(words: Sequence[str], settings: Settings) -> int:
     by, since, until = groups(chosen.by), day(chosen.since, "SINCE"), day(chosen.until, "UNTIL")
     if since and until and until < since:
         raise ConfigError(f"UNTIL={until} is before SINCE={since}: swap them")
-    begin, end = since or FIRST, until + timedelta(1) if until else LAST
+    begin, end = since or FIRST, min(until, LAST) + timedelta(1) if until else LAST
     path = settings.state_dir / FILE
     try:
         rows = totals(path, by, seconds(begin), seconds(end))

@@ -59,12 +59,10 @@ class Recorder:
             prompt, completion, cached = tokens
             traffic.prompt_tokens += prompt
             traffic.completion_tokens += completion
+        told = NOTHING if tokens is None or route in NOT_MADE_NOW else tokens
         if key.label:
-            self._metrics.count_key(
-                key.label, model, worker is not None, prompt or 0, cached or 0, completion or 0
-            )
+            self._metrics.count_key(key.label, model, worker is not None, told[0], told[2], told[1])
         if self._ledger is not None and key.name:
-            told = NOTHING if tokens is None or route in NOT_MADE_NOW else tokens
             self._ledger.add(key.name, model, worker is not None, told[0], told[2], told[1])
         if code is not None:
             self._metrics.count_error(model, code)

@@ -10,6 +10,7 @@ from typing import Final
 
 USAGE_KEY: Final = b'"usage"'
 USAGE: Final = re.compile(USAGE_KEY + rb"\s*:\s*\{")
+USAGE_NAME: Final = re.compile(USAGE_KEY + rb"\s*:")
 PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*([0-9]{1,12})')
 COMPLETION: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*([0-9]{1,12})')
 CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)"\s*:\s*([0-9]{1,12})')
@@ -17,9 +18,9 @@ CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)"\s*:\s*
 BESIDE_INPUT: Final = re.compile(rb'"cache_(?:read|creation)_input_tokens"\s*:\s*([0-9]{1,12})')
 CHOICE: Final = re.compile(rb'"choices"\s*:\s*\[\s*\{\s*"index"\s*:\s*([0-9]{1,6})')
 USAGE_BYTES: Final = 1024  # that a usage has at most
-# An event as vLLM writes it: of the first choice, with the usage as its last member, which has names and numbers.
+# An event as vLLM writes it: of one choice, with the usage as its last member, which has names and numbers.
 MEMBER: Final = b',"usage":{'
-FIRST_CHOICE: Final = b'"choices":[{"index":0,'
+ONE_CHOICE: Final = b'"choices":[{"index":'
 ENDS: Final = (b"}}\n\n", b"}}}\n\n")
 Tokens = tuple[
     int, int, int
@@ -43,8 +44,8 @@ class Meter:
         )
 
     def cut(self, event: bytes) -> bytes:
-        """Return one event of the first choice without its usage, which is noted; b"" for anything else, which must be
-        read. Costs half a microsecond: each is looked for where the event before had it."""
+        """Return one event of one choice without its usage, which is noted; b"" for anything else, which must be read.
+        Costs half a microsecond: each is looked for where the event before had it."""
         size = len(event)
         at = size - self._usage_from_end
         if at < 0 or event[at : at + len(MEMBER)] != MEMBER:
@@ -54,11 +55,18 @@ class Meter:
             self._usage_from_end = size - at
         if event[event.find(b"}", at) :] not in ENDS or event.find(b"\n") != size - 2:
             return b""
-        if not event.startswith(FIRST_CHOICE, self._choice_at):
-            self._choice_at = max(event.find(FIRST_CHOICE, 0, at), 0)
+        if not event.startswith(ONE_CHOICE, self._choice_at):
+            self._choice_at = max(event.find(ONE_CHOICE, 0, at), 0)
             if self._choice_at == 0:
                 return b""
-        self._first = event
+        start = self._choice_at + len(ONE_CHOICE)
+        if event.startswith(b"0,", start):
+            self._first = event
+        else:
+            index = event[start : event.find(b",", start)]
+            if not index.isdigit():
+                return b""
+            self._others[int(index)] = event[at:]
         return event[:at] + b"}\n\n"
 
     def read(self, data: bytes) -> None:
@@ -107,11 +115,12 @@ class Meter:
 
 
 def last_usage(data: bytes) -> bytes | None:
-    """Return the last usage in `data`, with what follows it, or None. Others are null."""
+    """Return the last usage in `data`, with what follows it, or None if that is null: an object before it may be the
+    client's, such as a tool's parameter `usage`, which a Responses stream repeats in its first events."""
     at = data.rfind(USAGE_KEY)
-    while at >= 0 and USAGE.match(data, at) is None:
+    while at >= 0 and USAGE_NAME.match(data, at) is None:
         at = data.rfind(USAGE_KEY, 0, at)
-    return data[at : at + USAGE_BYTES] if at >= 0 else None
+    return data[at : at + USAGE_BYTES] if at >= 0 and USAGE.match(data, at) is not None else None
 
 
 def tokens_in(data: bytes) -> Tokens | None:

@@ -149,7 +149,10 @@ class UsageWriter:
         return True
 
     def _opened_store(self) -> UsageStore:
-        """Return the store, opened if it is not."""
+        """Return the store, opened if it is not, or if its file is gone: SQLite would go on to write into nothing."""
+        if self._store is not None and not self._path.exists():
+            self._store.close()
+            self._store = None
         if self._store is None:
             if not self._path.parent.is_dir():
                 raise FileNotFoundError(f"there is no folder {self._path.parent}: mount a volume there")

@@ -72,6 +72,20 @@ def test_what_keys_use_is_written(
     assert month_totals(Path(str(settings["GATEWAY_STATE_DIR"]))) == {"one": 9, "two": 3, "three": 3}
 
 
+def test_a_stored_response_counts_when_it_is_made(
+    start_gateway: StartGateway, own_worker: FakeWorker, settings: dict[str, object]
+) -> None:
+    """Who asks for it again uses nothing more: so say the record and the metrics of the key."""
+    gateway = start_gateway(**settings)
+    own_worker.responses = {"resp_kept"}
+    headers = {"authorization": "Bearer sk-one"}
+    assert gateway.http.get("/v1/responses/resp_kept", headers=headers).json()["usage"]["prompt_tokens"] == 1
+    wait_until(lambda: used(settings) == {"one": (1, 0, 0, 0, 0)}, "the record")
+    assert gateway.metric("gateway_key_requests_total", key="one") == 1
+    for kind in ("prompt", "completion"):
+        assert gateway.metric(f"gateway_key_{kind}_tokens_total", key="one") == 0
+
+
 def test_without_keys_nothing_is_written(
     start_gateway: StartGateway, own_worker: FakeWorker, tmp_path: Path
 ) -> None:
@@ -135,6 +149,7 @@ def test_the_command_reads_while_the_gateway_writes(
     later = command(settings, "--since=2100-01-01", "--format=", "--by=", "--until=")
     assert (later.returncode, "no usage was recorded in this time" in later.stderr) == (1, True)
     assert command(settings, "--since=2100-01-01", "--format=json").stdout == "[]\n"
+    assert json.loads(command(settings, "--until=9999-12-31", "--format=json", "--by=model").stdout) == found
 
 
 @pytest.mark.parametrize(

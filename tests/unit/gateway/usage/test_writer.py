@@ -200,3 +200,16 @@ def test_a_clock_that_jumps_ahead_deletes_nothing(tmp_path: Path, start: Start) 
     writer.put([ROW])
     writer.close()
     wait_for_use(tmp_path, 2)
+
+
+@pytest.mark.parametrize("names", [[FILE], [FILE, f"{FILE}-wal", f"{FILE}-shm"]])
+def test_a_file_that_is_deleted_is_begun_anew(tmp_path: Path, start: Start, names: list[str]) -> None:
+    """What is used from then on is not written into a file that nobody can find."""
+    writer = start(tmp_path)
+    writer.put([ROW])
+    wait_for_use(tmp_path, 1)
+    for name in names:
+        (tmp_path / name).unlink(missing_ok=True)
+    writer.put([ROW])
+    writer.close()
+    assert totals(tmp_path / FILE, ["key"], *EVER) == [("a", 1, 0, 2, 1, 3)]
