@@ -56,7 +56,7 @@ class UsageWriter:
         self._store: UsageStore | None = None  # from here on, of the thread alone
         self._failure: str | None = None  # that was told
         self._kept_since = 0.0  # a moment that the record itself bears out, for what is old; see `_tidy`
-        self._opened = 0.0  # monotonic
+        self._opened = 0.0  # monotonic: when it was opened first
         self._tidied: int | None = None  # the hour
 
     def put(self, rows: list[Row]) -> list[Row]:
@@ -157,14 +157,15 @@ class UsageWriter:
             if not self._path.parent.is_dir():
                 raise FileNotFoundError(f"there is no folder {self._path.parent}: mount a volume there")
             self._store = UsageStore(self._path)
-            now, newest = self._clock(), self._store.newest()
-            self._kept_since = now if newest is None else min(now, newest)
-            self._opened = time.monotonic()
+            if self._opened == 0.0:  # only once: the newest row may be of a clock that has jumped
+                now, newest = self._clock(), self._store.newest()
+                self._kept_since = now if newest is None else min(now, newest)
+                self._opened = time.monotonic()
         return self._store
 
     def _tidy(self, store: UsageStore) -> None:
         """Put rows of past hours together, and delete old ones, once an hour. What is old is told by the newest row
-        that was there when the file was opened, so that a clock that has jumped ahead deletes nothing."""
+        that was there when the file was first opened, so that a clock that has jumped ahead deletes nothing."""
         hour = int(self._clock()) // HOUR_S
         if hour == self._tidied:
             return

@@ -202,6 +202,31 @@ def test_a_clock_that_jumps_ahead_deletes_nothing(tmp_path: Path, start: Start) 
     wait_for_use(tmp_path, 2)
 
 
+def test_a_fault_does_not_make_a_clock_right(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is opened again has rows of the clock that jumped: they tell nothing of what is old."""
+    monkeypatch.setattr("gateway.usage.store.BUSY_S", 0.01)
+    now = NOW
+    writer = UsageWriter(tmp_path, 10, log, lambda: now)
+    writer.start()
+    writer.put([ROW])
+    wait_for_use(tmp_path, 1)
+    now += 10_000 * DAY_S
+    writer.put([ROW])
+    wait_for_use(tmp_path, 2)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer.put([ROW])
+        log.wait("usage_not_written")
+        other.execute("COMMIT")
+    log.wait("usage_written_again")
+    now += HOUR_S
+    writer.put([ROW])
+    writer.close()
+    wait_for_use(tmp_path, 4)
+
+
 @pytest.mark.parametrize("names", [[FILE], [FILE, f"{FILE}-wal", f"{FILE}-shm"]])
 def test_a_file_that_is_deleted_is_begun_anew(tmp_path: Path, start: Start, names: list[str]) -> None:
     """What is used from then on is not written into a file that nobody can find."""
