@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -67,15 +67,18 @@ class Gateway:
         self._bodies = BodyBudget(settings.bodies_bytes // settings.processes)  # this process's part
         table = table or Table()
         self.limiter = Limiter(table, keys.counted)
+        self._keys = keys
         if not keys.is_open:
-            self.limiter.seed_month(month_totals(settings.state_dir))
+            self._seed(month_totals(settings.state_dir))
         self.redis = redis_limiter_of(settings, self.limiter, table.identity, log)
         self.metrics = metrics = Metrics(
             self.fleet, queues, log, self._bodies, audit, self.limiter, self.redis
         )
         self.queues = queues
         self.fleet.observe(self._serve_queues)  # a worker that has become ready has room
-        self.discovery = DiscoveryLoop(settings, self.fleet, probes, self._upstream, keys, log, audit)
+        self.discovery = DiscoveryLoop(
+            settings, self.fleet, probes, self._upstream, keys, log, audit, self._seed_again
+        )
         self._writer = usage_writer(settings, log) if sink is None else None
         sink = sink or self._writer
         self._ledger = Ledger(sink, loop) if sink is not None and not keys.is_open else None
@@ -103,6 +106,15 @@ class Gateway:
     def _serve_queues(self, transition: Transition) -> None:
         """Send what waits for the models of a worker whose state has changed: there may be room. The fleet calls it."""
         self.queues.serve(self.fleet.models_of(transition.worker))
+
+    def _seed(self, totals: Mapping[str, int]) -> None:
+        """Tell the limiter what keys with limits have used in this month, by the record of usage."""
+        limited = self._keys.limited()
+        self.limiter.seed_month({name: tokens for name, tokens in totals.items() if name in limited})
+
+    async def _seed_again(self) -> None:
+        """Do so when the keys have been read again: one that had no limits was not counted. Reads in a thread."""
+        self._seed(await asyncio.to_thread(month_totals, self.settings.state_dir))
 
     async def keep_redis(self) -> None:
         """Tell Redis what requests reserve and use, until `redis.store.end`; `serve` runs this as a task. Without

@@ -95,6 +95,10 @@ class KeyRing:
         keys = {key.name: key for key in self._keys.values() if key.label == key.name}
         return [key for key in keys.values() if key.limits is not UNLIMITED and key.revoked is None]
 
+    def limited(self) -> set[str]:
+        """Return the names of all keys with limits."""
+        return {key.name for key in self._keys.values() if key.limits is not UNLIMITED}
+
     def has_changed(self) -> bool:
         """Return whether to `read` now (`FileWatch.has_changed`); never without a key file."""
         return self._watch is not None and self._watch.has_changed()

@@ -28,11 +28,13 @@ StaticWorkers = Mapping[str, Sequence[Address]]
 
 
 class DiscoveryLoop:
-    """Keeps the fleet up to date: which workers exist and are ready, how weights jobs progress, which keys hold."""
+    """Keeps the fleet up to date: which workers exist and are ready, how weights jobs progress, which keys hold.
+    keys_read: called when the keys have been read again."""
 
     def __init__(
         self, settings: Settings, fleet: Fleet,
         probes: Probes, upstream: Upstream, keys: KeyRing, log: EventLog, audit: AuditTrail | None = None,
+        keys_read: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._fleet = fleet
@@ -41,6 +43,7 @@ class DiscoveryLoop:
         self._keys = keys
         self._log = log
         self._audit = audit
+        self._keys_read = keys_read
         self._static = load_static(settings.workers_file, fleet.catalog)
         self._random = random.Random()  # noqa: S311  # for jitter
         self._is_limited = False
@@ -157,6 +160,8 @@ class DiscoveryLoop:
                 self._log.info("keys_read")
                 if self._audit is not None:
                     self._audit.key_changes(before, self._keys.in_force)
+                if self._keys_read is not None:
+                    await self._keys_read()
         except ConfigError as error:
             self._report_keys(str(error))
         except Exception as error:  # noqa: BLE001  # boundary of one reload: no memory or thread must not end the gateway

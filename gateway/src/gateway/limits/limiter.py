@@ -250,8 +250,9 @@ class Limiter:
         return self._table.names()
 
     def seed_month(self, totals: Mapping[str, int]) -> None:
-        """Let the tokens of this month be at least what the usage record has, by the key's name. Called at the start,
-        by each process: what is counted already stays."""
+        """Let the tokens of this month be at least what the usage record has, by the key's name. Called by each process
+        at the start, and when keys have changed, since a key may not have been counted before: what is counted already
+        stays."""
         now_ms = int(self._clock() * 1000)
         for name, tokens in totals.items():
             try:
@@ -260,6 +261,7 @@ class Limiter:
                 Overloaded
             ):  # names of a month beyond what the table holds, most of which are no keys any more
                 return
+            row.note_use(now_ms)
             row.month_used(self._calendar.month())
             row.seed_month(tokens)
             self._table.leave(row)

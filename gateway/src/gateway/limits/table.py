@@ -184,33 +184,39 @@ class Table:
         first, second = DIGEST.unpack(raw)
         self._lock(TABLE_LOCK)
         try:
-            idle: Row | None = None
+            idle: list[Row] = []
             for step in range(self._capacity):
                 number = (first + step) % self._capacity
                 row = self._row(number, (first, second))
                 if self._words[2 * number] == first and self._words[2 * number + 1] == second:
                     return row
                 if not self._is_taken(number):
-                    self._give(row)
+                    idle = [row]
+                    break
+                if row.is_idle(now_ms):
+                    idle.append(row)
+            for row in idle:
+                if self._give(row, now_ms):
                     return row
-                if idle is None and row.is_idle(now_ms):
-                    idle = row
-            if idle is None:
-                raise Overloaded(
-                    f"More than {self._capacity} API keys with limits were used within an hour: try again later"
-                )
-            self._give(idle)
-            return idle
+            raise Overloaded(
+                f"More than {self._capacity} API keys with limits were used within an hour: try again later"
+            )
         finally:
             self._unlock(TABLE_LOCK)
 
-    def _give(self, row: Row) -> None:
-        """Empty a row and write its digest, so that it is this key's from now on."""
+    def _give(self, row: Row, now_ms: int) -> bool:
+        """Empty a row and write its digest, so that it is this key's from now on. Return False if it is not free any
+        more: its key has come back since it was looked at."""
         self._lock(FIRST_ROW_LOCK + row.number)
-        base, at = self._base(row.number), 2 * row.number
-        self._words[base : base + self._stride] = memoryview(bytes(WORD * self._stride)).cast("q")
-        self._words[at], self._words[at + 1] = row.digest
-        self._unlock(FIRST_ROW_LOCK + row.number)
+        try:
+            if self._is_taken(row.number) and not row.is_idle(now_ms):
+                return False
+            base, at = self._base(row.number), 2 * row.number
+            self._words[base : base + self._stride] = memoryview(bytes(WORD * self._stride)).cast("q")
+            self._words[at], self._words[at + 1] = row.digest
+            return True
+        finally:
+            self._unlock(FIRST_ROW_LOCK + row.number)
 
     def _row(self, number: int, digest: tuple[int, int]) -> Row:
         base = self._base(number)

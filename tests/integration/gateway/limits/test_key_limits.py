@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from gateway.config.api_keys import hash_key
+from gateway.usage.store import month_totals
 from tests.fake_worker import FakeWorker, Seen
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.harness import CHAT, Gateway, ask, post, read_to_end, wait_until
@@ -355,3 +356,18 @@ def test_one_at_a_time_is_one_after_another(
     connection = gateway.connect(request * 4 + last)
     assert read_to_end(connection).count(b"HTTP/1.1 200 ") == 5
     connection.close()
+
+
+def test_a_monthly_limit_counts_what_came_before_it(
+    start_gateway: StartGateway, own_worker: FakeWorker, keys: Path, tmp_path: Path
+) -> None:
+    """A key that had no limits gets one while the gateway runs: the month's tokens are those of the record."""
+    keys.write_text(f"keys:\n  a: {{sha256: [{hash_key(b'sk-a')}]}}\n")
+    gateway = start_gateway(GATEWAY_API_KEYS_FILE=keys, GATEWAY_STATE_DIR=tmp_path)
+    all_ready(gateway, 1)
+    assert chat(gateway, "a", **using(300, 700)).status_code == 200
+    wait_until(lambda: month_totals(tmp_path) == {"a": 1000}, "the record")
+    keys.write_text("keys:\n" + entry("a", monthly_tokens=1001))
+    wait_until(lambda: gateway.events("keys_read"), "the new limit")
+    wait_until(lambda: used(gateway, "a")["monthly_tokens"] == 1000, "what was used before")
+    assert chat(gateway, "a", max_tokens=500).json()["error"]["code"] == "insufficient_quota"
