@@ -250,13 +250,15 @@ class JsonReading:
             raise InvalidRequest(
                 "The request body must be a JSON object with the name of a model in `model`", "model"
             )
-        splices: list[Splice] = []
+        changes: dict[str, bytes] = {}
         named, alias = model, self._reader.alias_of(model, self._key)
         if alias is not None:
-            changes = alias_members(alias, scan)
-            splices = [splice_of(name, json_of(value), scan) for name, value in changes.items()]
-            fields.update(changes)
+            set_by_alias = alias_members(alias, scan)
+            changes = {name: json_of(value) for name, value in set_by_alias.items()}
+            fields.update(set_by_alias)
             model = alias.model
+        changes |= key_changes(self._key, self._route, fields)
+        splices = [splice_of(name, written, scan) for name, written in changes.items()]
         stream = fields.get("stream") is True
         asks = stream and self._route.asks_usage
         hides_usage = asks and not wants_usage(fields)
@@ -264,7 +266,6 @@ class JsonReading:
         if hides_usage or in_each:
             splices += usage_splices(fields, scan, in_each=in_each)
         cuts_usage = in_each and (hides_usage or not wants_usage(fields, CONTINUOUS_NAME))
-        splices += key_splices(self._key, self._route, fields, scan)
         body, parts = with_splices(self._body, splices)
         return ParsedBody(
             model,
@@ -432,19 +433,18 @@ def key_members(key: ApiKey, route: Route) -> bytes:
     return members
 
 
-def key_splices(key: ApiKey, route: Route, fields: Fields, scan: JsonScan) -> list[Splice]:
-    """Return splices that put `key_members` in, or in place of the client's own. A salt of the client's, where it may
-    send one, still sets its requests apart: the two make a third."""
-    splices, salt = [], key.salt
+def key_changes(key: ApiKey, route: Route, fields: Fields) -> dict[str, bytes]:
+    """Return the values of `key_members` by name, in place of the client's or the alias's own. Such a salt, where it is
+    taken, still sets requests apart: the two make a third."""
+    changes, salt = {}, key.salt
     if salt and route.salts:
         own = fields.get("cache_salt")
         if isinstance(own, str):
             salt = salt_from(salt, own.encode(errors="surrogatepass"))
-        splices.append(splice_of("cache_salt", b'"%b"' % salt, scan))
+        changes["cache_salt"] = b'"%b"' % salt
     if route.pools and key is not ANYONE:
-        number = key.priority.at_engine(fields.get("priority"))
-        splices.append(splice_of("priority", b"%d" % number, scan))
-    return splices
+        changes["priority"] = b"%d" % key.priority.at_engine(fields.get("priority"))
+    return changes
 
 
 def wants_usage(fields: Fields, name: str = "include_usage") -> bool:

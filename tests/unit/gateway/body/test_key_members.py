@@ -19,7 +19,10 @@ SALT = salt_from(b"secret", b"x")
 KEY = ApiKey("a", priority=Priority.BULK, salt=SALT)
 UNSALTED = ApiKey("b")
 READER = BodyReader(
-    {"short": Alias(model="m", force={"max_tokens": 5})},
+    {
+        "short": Alias(model="m", force={"max_tokens": 5}),
+        "apart": Alias(model="m", force={"cache_salt": "zz", "priority": 5}),
+    },
     1 << 20,
     FieldPolicy(Mode.PERMISSIVE, ["cache_salt"]),
 )
@@ -29,7 +32,7 @@ SALTED = {
 }  # fmt: skip
 POOLED = {"embeddings", "rerank", "score", "pooling", "classify"}
 values = some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(max_size=9)
-names = some.text(max_size=9).filter(lambda name: name not in ("model", "stream", "stream_options", "user"))
+names = some.just("cache_salt") | some.text(max_size=9).map("x".__add__)  # of the others, none is judged
 
 
 def sent(body: dict[str, Any], route: Route, key: ApiKey, *, padding: int = 0) -> dict[str, Any]:
@@ -113,6 +116,15 @@ def test_a_clients_own_salt_makes_another_of_the_keys(padding: int) -> None:
     assert salt("mine", KEY) == salt("mine", KEY)
     assert salt(None, KEY) == salt(7, KEY) == salt(["a"], KEY) == SALT.decode()
     assert salt("mine", UNSALTED) == "mine"
+
+
+@pytest.mark.parametrize("own", [{}, {"cache_salt": "q", "priority": 3}])
+@pytest.mark.parametrize("route", [one for one in JSON_ROUTES if one.pools], ids=lambda route: route.name)
+def test_an_alias_sets_them_within_what_the_key_has(route: Route, own: dict[str, Any]) -> None:
+    """Neither stands twice, nor becomes a mixture of two: the priority stays of the key's class, the salt secret."""
+    found = sent({"model": "apart", "input": "x"} | own, route, KEY)
+    assert found["priority"] == Priority.BULK * CLASS_SPAN + 5
+    assert found["cache_salt"] == salt_from(SALT, b"zz").decode()
 
 
 @pytest.mark.parametrize("padding", [0, 20_000])
