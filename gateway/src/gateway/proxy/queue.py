@@ -1,10 +1,12 @@
 """Requests that wait for a worker with room: a queue per model. No I/O: it calls waiters.
 
 Higher classes go first, but a class that waits gets at least one start in ten. Within a class, keys share the starts by
-weight: start-time fair queueing, by what each request may cost. Within a key, first come, first served."""
+weight: start-time fair queueing, by what each request may cost. Within a key, first come, first served. Where workers
+serve several models, as with two names for the same weights, all this holds over their queues: one class of several
+queues takes turns."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 from heapq import heappop, heappush
 from typing import Final, Protocol
 
@@ -65,9 +67,12 @@ class Flow:
 
 class ClassQueue:
     """The waiting requests of one class, in the order in which keys share fairly. passed_over: starts of higher classes
-    since its own last one, while it could have had one."""
+    since its own last one, while it could have had one; rank: of the class, 0 is the highest; last_start: the number of
+    its last start, or of the one before it began."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int, last_start: int) -> None:
+        self.rank = rank
+        self.last_start = last_start
         self.length = 0
         self.passed_over = 0
         self._flows: dict[str, Flow] = {}  # by the key's name
@@ -127,6 +132,10 @@ class ClassQueue:
         heads = [next(iter(flow.waiting)) for flow in self._flows.values() if flow.waiting]
         return min(heads, key=lambda head: head.waits_since or 0.0, default=None)
 
+    def order(self) -> tuple[int, int]:
+        """Return by what it is ordered among those that have room: a higher class, then who had no start for longer."""
+        return self.rank, self.last_start
+
     def is_due(self) -> bool:
         """Return whether it is the turn of this class though a higher one waits."""
         if self.passed_over >= PASSED_OVER:
@@ -154,10 +163,10 @@ class ClassQueue:
 
 
 class Queue:
-    """The queue of one model: one per class, the highest first."""
+    """The queue of one model: one per class, the highest first. starts: how many requests were sent before it began."""
 
-    def __init__(self) -> None:
-        self.classes = [ClassQueue() for _ in Priority]
+    def __init__(self, starts: int) -> None:
+        self.classes = [ClassQueue(priority.value, starts) for priority in Priority]
 
     @property
     def length(self) -> int:
@@ -169,9 +178,8 @@ class Queue:
     def remove(self, waiter: Waiter) -> bool:
         return self.classes[waiter.priority.value].remove(waiter)
 
-    def take(self) -> Waiter | None:
-        """Remove and return the next request for which there is room; None if there is none. That is one of the highest
-        class that waits, unless it is the turn of a lower one. Where a class has no room, no lower one has."""
+    def able(self) -> list[ClassQueue]:
+        """Return those of which the next request has room. Where a class has no room, no lower one has."""
         able: list[ClassQueue] = []
         for one in self.classes:
             first = one.first()
@@ -179,13 +187,7 @@ class Queue:
                 if not first.has_room():
                     break
                 able.append(one)
-        if not able:
-            return None
-        at = max([at for at, one in enumerate(able) if at == 0 or one.is_due()])
-        able[at].passed_over = 0
-        for lower in able[at + 1 :]:
-            lower.passed_over += 1
-        return able[at].take()
+        return able
 
     def loser_to(self, waiter: Waiter, most: int) -> Waiter | None:
         """Return the request that leaves a full queue for a better one, or None. most: of requests in it. It is one of
@@ -210,6 +212,7 @@ class Queues:
 
     def __init__(self) -> None:
         self._queues: dict[str, Queue] = {}
+        self._starts = 0  # so far
 
     def length(self, model: str, priority: Priority) -> int:
         """Return how many requests of a class wait for a worker of `model`, for the metrics."""
@@ -232,7 +235,7 @@ class Queues:
         if most == 0 or (queue is not None and queue.length >= most and loser is None):
             return False
         if queue is None:
-            queue = self._queues[model] = Queue()
+            queue = self._queues[model] = Queue(self._starts)
         if loser is not None:
             queue.remove(loser)
         queue.add(waiter)
@@ -246,18 +249,32 @@ class Queues:
         if queue is not None and queue.remove(waiter):
             self._forget_if_empty(model, queue)
 
-    def serve(self, models: Iterable[str]) -> None:
+    def serve(self, models: Collection[str]) -> None:
         """Send queued requests for `models` for as long as their workers have room. Called whenever there may be room:
         a request has ended, a worker's state has changed, or a quarter of a second has passed."""
         if not self._queues:
             return
-        for model in models:
-            queue = self._queues.get(model)
-            if queue is None:
-                continue
-            while (waiter := queue.take()) is not None:
-                waiter.send_now()
+        queues = {model: self._queues[model] for model in models if model in self._queues}
+        while (waiter := self._take(queues.values())) is not None:
+            waiter.send_now()
+        for model, queue in queues.items():
             self._forget_if_empty(model, queue)
+
+    def _take(self, queues: Collection[Queue]) -> Waiter | None:
+        """Remove and return the next request for which there is room; None if there is none. That is one of the highest
+        class that waits, unless it is the turn of a lower one."""
+        able = [one for queue in queues for one in queue.able()]
+        if not able:
+            return None
+        if len(queues) > 1:
+            able.sort(key=ClassQueue.order)
+        at = max([at for at, one in enumerate(able) if at == 0 or one.is_due()])
+        chosen = able[at]
+        self._starts += 1
+        chosen.last_start, chosen.passed_over = self._starts, 0
+        for lower in able[at + 1 :]:
+            lower.passed_over += lower.rank > chosen.rank
+        return chosen.take()
 
     def clear(self) -> None:
         """Forget all queued requests at the end of the drain, or each request that ends would let one of them be sent.

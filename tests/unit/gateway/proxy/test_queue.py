@@ -101,6 +101,74 @@ class Worker:
         return Counter(one.key.name for one in self.started[before:])
 
 
+# several models of the same workers
+
+
+class Shared:
+    """A worker with one place, and two models that it serves, each of which a key floods."""
+
+    def __init__(self, **floods: ApiKey) -> None:
+        self.queues = Queues()
+        self.floods = floods
+        self.starts: list[str] = []
+        self.is_free = False
+        for model, key in floods.items():
+            for _ in range(3):
+                self.ask(model, key)
+
+    def ask(self, model: str, key: ApiKey) -> None:
+        shared = self
+
+        class Sent(Asker):
+            def has_room(self) -> bool:
+                return shared.is_free
+
+            def send_now(self) -> None:
+                shared.is_free = False
+                shared.starts.append(self.key.name)
+
+        assert self.queues.enter(model, Sent(key=key), 1 << 20)
+
+    def serve(self, times: int) -> Counter[str]:
+        """How many starts each key gets of so many."""
+        before = len(self.starts)
+        for _ in range(times):
+            self.is_free = True
+            self.queues.serve(["m", "n"])
+            started = self.starts[-1]
+            self.ask(
+                next(model for model, key in self.floods.items() if key.name == started), self.key(started)
+            )
+        return Counter(self.starts[before:])
+
+    def key(self, name: str) -> ApiKey:
+        return next(key for key in self.floods.values() if key.name == name)
+
+
+def test_names_of_one_worker_take_turns() -> None:
+    """A key that floods one name shuts nobody out who uses the other."""
+    assert Shared(m=ApiKey("a"), n=ApiKey("b")).serve(100) == {"a": 50, "b": 50}
+
+
+@pytest.mark.parametrize(("m", "n"), [(WORK, CHAT), (CHAT, WORK)])
+def test_a_higher_class_goes_first_whatever_it_names(m: ApiKey, n: ApiKey) -> None:
+    """And the lower one has its turns."""
+    assert Shared(m=m, n=n).serve(100) == {CHAT.name: 90, WORK.name: 10}
+
+
+def test_a_queue_that_begins_anew_waits_for_the_other_names() -> None:
+    """Otherwise a name of which one request waits at a time would come first each time."""
+    shared = Shared(m=ApiKey("a"))
+    for _ in range(9):
+        shared.ask("n", ApiKey("b"))
+        shared.is_free = True
+        shared.queues.serve(["m", "n"])
+        shared.ask("m", ApiKey("a"))
+        shared.is_free = True
+        shared.queues.serve(["m", "n"])
+    assert shared.starts == ["a", "b"] * 9
+
+
 # one class, one key
 
 
