@@ -293,8 +293,9 @@ class ProxyHandler:
 
     def _refuse_after_queue(self) -> None:
         """Do the work of `give_way`, which answers with what this raises."""
+        named = self.model if self._parsed is None else self._parsed.named
         raise QueueFull(
-            f"The queue for {self.model!r} is full, and others in it come first: requests of a higher priority, or of "
+            f"The queue for {named!r} is full, and others in it come first: requests of a higher priority, or of "
             "keys that have fewer of them there"
         )
 

@@ -19,9 +19,14 @@ def places_of(options: Options, classes: Collection[Priority]) -> Places | None:
     if every is None:
         return None
     kept = options.reserved.interactive if Priority.INTERACTIVE in classes else 0.0
-    below_interactive = max(1, int(every * (1 - kept)))
+    below_interactive = part_of(every, kept)
     kept += options.reserved.normal if Priority.NORMAL in classes else 0.0
-    return every, below_interactive, min(below_interactive, max(1, int(every * (1 - kept))))
+    return every, below_interactive, min(below_interactive, part_of(every, kept))
+
+
+def part_of(every: int, kept: float) -> int:
+    """Return how many places are left if a part of them is kept, at least one. `round`: 10 * (1 - 0.8) is below 2."""
+    return max(1, int(round(every * (1 - kept), 6)))
 
 
 def has_place(worker: Worker, places: Places, priority: Priority) -> bool:

@@ -42,6 +42,16 @@ def test_each_class_has_a_place_and_no_more_than_a_higher_one(every: int, reserv
     assert every == places[0] >= places[1] >= places[2] >= 1
 
 
+@pytest.mark.parametrize("percent", range(100))
+@pytest.mark.parametrize("every", [10, 16, 20, 25, 100])
+def test_a_part_is_as_large_as_it_reads(every: int, percent: int) -> None:
+    """Of ten places four fifths leave two, though 10 * (1 - 0.8) is below 2 for the processor."""
+    reserved = Reserved(interactive=percent / 100, normal=0)
+    places = places_of(Options(in_flight_per_worker=every, reserved=reserved), ALL)
+    assert places is not None
+    assert places[1] == max(1, every * (100 - percent) // 100)
+
+
 def test_lower_classes_leave_room_together() -> None:
     """Bulk fills its part, normal what the two may have, interactive all. Where a class finds room, higher ones do."""
     worker = Worker("a", "10.0.0.1", 8000)
