@@ -52,6 +52,7 @@ UNTOLD_TOKENS: Final = 256  # of an answer whose client sets no limit
 MAX_COST_TOKENS: Final = (
     32_768  # of prompt and of answer: images are long, and clients ask for more than they use
 )
+MAX_ANSWERS: Final = 128  # to one request
 MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the answer begins; more: for 1 s
 
 
@@ -683,11 +684,14 @@ def priority_of(key: ApiKey, fields: Fields) -> Priority:
 
 
 def cost_of(parsed: ParsedBody) -> float:
-    """Return about how many tokens a request may come to: its prompt's, by the body's size, and those of the answer."""
+    """Return about how many tokens a request may come to: its prompt's, by the body's size, and those of the
+    answers (`n`)."""
     answer = UNTOLD_TOKENS
     for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
         told = parsed.fields.get(name)
         if isinstance(told, int):
             answer = max(0, told)
             break
-    return 1.0 + min(parsed.size // BYTES_PER_TOKEN, MAX_COST_TOKENS) + min(answer, MAX_COST_TOKENS)
+    n = parsed.fields.get("n")
+    answers = max(1, min(n, MAX_ANSWERS)) if isinstance(n, int) else 1
+    return 1.0 + min(parsed.size // BYTES_PER_TOKEN, MAX_COST_TOKENS) + answers * min(answer, MAX_COST_TOKENS)

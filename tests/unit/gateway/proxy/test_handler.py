@@ -4,7 +4,7 @@ import pytest
 
 from gateway.body.reader import ParsedBody
 from gateway.config.api_keys import ANYONE, ApiKey, Priority
-from gateway.proxy.handler import MAX_COST_TOKENS, UNTOLD_TOKENS, cost_of, priority_of
+from gateway.proxy.handler import MAX_ANSWERS, MAX_COST_TOKENS, UNTOLD_TOKENS, cost_of, priority_of
 
 TIERS = ["auto", "default", "flex", "priority", "scale", "standard_only", "", None, 7, ["flex"]]
 
@@ -29,6 +29,11 @@ def test_a_client_may_only_lower_its_class(tier: object, priority: Priority) -> 
         ({"max_tokens": 5, "max_completion_tokens": 9}, 9),
         ({"max_tokens": -5}, 0),
         ({"max_tokens": 10**9}, MAX_COST_TOKENS),
+        ({"max_tokens": 9, "n": 4}, 36),
+        ({"n": 2}, 2 * UNTOLD_TOKENS),
+        ({"max_tokens": 9, "n": "4"}, 9),
+        ({"max_tokens": 9, "n": -4}, 9),
+        ({"max_tokens": 9, "n": 10**9}, 9 * MAX_ANSWERS),
     ],
 )
 def test_a_request_costs_about_as_many_tokens_as_it_may_come_to(
