@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gateway.api.errors import Overloaded
-from gateway.limits.table import IDLE_MS, MARK, Row, Table, shared_memory
+from gateway.limits.table import IDLE_MS, MARK, Table, shared_memory
 from gateway.limits.window import Shape
 from tests.integration.gateway.harness import wait_until
 
@@ -156,24 +156,19 @@ def test_a_request_in_flight_keeps_its_row() -> None:
     table.leave(table.enter("b", IDLE_MS * 2))
 
 
-def test_a_key_that_comes_back_keeps_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_comes_back_keeps_its_row() -> None:
     """Also between another's look at the row, which was idle, and its taking it."""
-    table, later = Table(rows=2), IDLE_MS * 2
-    for name in ("a", "b"):
-        table.leave(table.enter(name, 0))
-    give = table._give
-
-    def late(row: Row, now_ms: int) -> bool:
-        for one in list(table._rows.values()):
-            one.note_use(now_ms)
-            one.hold(0)
-        return give(row, now_ms)
-
-    monkeypatch.setattr(table, "_give", late)
-    with pytest.raises(Overloaded):
-        table.enter("c", later)
+    table, later = Table(rows=1), IDLE_MS * 2
+    table.leave(table.enter("a", 0))
+    for_another = table._row(0, (1, 2))
+    assert for_another.is_idle(later)
     row = table.enter("a", later)
-    assert row.in_flight() > 0
+    row.note_use(later)
+    row.hold(0)
+    table.leave(row)
+    assert not table._give(for_another, later)
+    row = table.enter("a", later)
+    assert row.in_flight() == 1
     table.leave(row)
 
 
