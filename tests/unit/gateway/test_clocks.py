@@ -11,6 +11,7 @@ FOR_PEOPLE = {
     "config/certificate.py",  # until when it is valid
     "key_commands.py",  # when it was revoked
     "app.py",  # when the models were created, which clients show
+    "limits/calendar.py",  # which month it is
     "telemetry/audit.py",  # whether it has jumped
     "telemetry/daily_files.py",  # which day it is
     "telemetry/logs.py",  # when a line was written

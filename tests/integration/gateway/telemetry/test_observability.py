@@ -11,7 +11,7 @@ from tests.integration.gateway.harness import CHAT, Gateway, ask, wait_until
 FIELDS = {
     "ts", "level", "logger", "event", "id", "sent_id", "key", "route", "model", "slug", "worker", "status", "ending",
     "code", "attempts", "stream", "queue_ms", "ttfb_ms", "duration_ms",
-    "prompt_tokens", "completion_tokens",
+    "prompt_tokens", "completion_tokens", "cached_tokens",
 }  # fmt: skip
 
 
@@ -24,6 +24,7 @@ def test_a_request_is_one_log_line(gateway: Gateway, worker: FakeWorker) -> None
         "level": "info", "logger": "gateway", "event": "request", "key": None, "route": "chat_completions",
         "model": "alpha-chat", "slug": "alpha", "worker": worker.address, "status": 200, "ending": "complete",
         "code": None, "attempts": 1, "stream": True, "queue_ms": 0.0, "prompt_tokens": None, "completion_tokens": None,
+        "cached_tokens": None,
     }  # fmt: skip
     assert set(line) == FIELDS
     # the loop's clock counts whole milliseconds: a first byte within one of them took none
