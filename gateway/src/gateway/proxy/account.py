@@ -34,6 +34,7 @@ class Account:
         self._known: Model | None = estimates.of(model) if route.prompts else None
         self._text_bytes = parsed.size - parsed.media_bytes
         self._has_media = bool(parsed.media_bytes or parsed.addresses)
+        self._answers = answers_of(parsed.fields)
         cost = Cost() if self._known is None else cost_of(self._known, route, self._text_bytes, parsed.fields)
         self._key = key
         self._is_closed = False
@@ -85,7 +86,7 @@ class Account:
         if not self._has_media and self._text_bytes > 0:
             known.learn_prompt(self._text_bytes, prompt)
         if self._route.generates:
-            known.learn_answer(completion)
+            known.learn_answer(completion // self._answers)
 
 
 def cost_of(known: Model, route: Route, text_bytes: int, fields: Fields) -> Cost:
@@ -94,12 +95,16 @@ def cost_of(known: Model, route: Route, text_bytes: int, fields: Fields) -> Cost
     tokens_in = int(text_bytes * known.per_byte) + 1
     if not route.generates:
         return Cost(tokens_in)
-    answers = min(number(fields.get("n")) or 1, MAX_ANSWERS)
-    for name in OUTPUT_FIELDS:
-        most = number(fields.get(name))
-        if most is not None:
-            return Cost(tokens_in, most * answers)
+    answers = answers_of(fields)
+    allowed = [most for name in OUTPUT_FIELDS if (most := number(fields.get(name))) is not None]
+    if allowed:
+        return Cost(tokens_in, max(allowed) * answers)  # which of them a worker goes by depends on the route
     return Cost(tokens_in, int(known.out * answers) + 1)
+
+
+def answers_of(fields: Fields) -> int:
+    """Return how many answers a request asks for at once, by `n`."""
+    return min(number(fields.get("n")) or 1, MAX_ANSWERS)
 
 
 def number(value: object) -> int | None:
@@ -115,9 +120,10 @@ def number(value: object) -> int | None:
 def used_of(cost: Cost, tokens: Tokens | None, *, attempts: int, ending: str, answered: bool) -> Used | None:
     """Return what a request is charged that is over. None: it was sent to no worker, so it counts for nothing. What no
     worker has told stays as it was reserved if work was done for it: if the answer had begun, or the client did not
-    wait for it, since else whoever leaves early would pay nothing. If workers failed, only the request counts."""
+    wait for it, since else whoever leaves early would pay nothing. If workers failed, only the request counts. A prompt
+    of no tokens is one that was not told before the client left, as in a stream of `/v1/responses`."""
     if tokens is not None:
-        return Used(tokens[0], tokens[1])
+        return Used(tokens[0] or cost.tokens_in, tokens[1])
     if attempts == 0:
         return None
     if answered or ending == "client_gone":

@@ -41,6 +41,7 @@ def account(one: Limiter, estimates: Estimates, body: dict[str, object], route: 
         ({"max_tokens": 10}, 10),
         ({"max_tokens": 10, "n": 3}, 30),
         ({"max_completion_tokens": 20, "max_tokens": 10}, 20),
+        ({"max_completion_tokens": 1, "max_tokens": 30000}, 30000),  # a route may know but one of them
         ({"max_output_tokens": 7}, 7),
         ({"max_tokens": None}, 257),
         ({"max_tokens": -1, "n": 0}, 257),
@@ -111,6 +112,14 @@ def test_estimates_follow_what_workers_say() -> None:
     assert estimates.of("other").out == 256
 
 
+def test_the_mean_is_of_one_answer() -> None:
+    """However many a request asks for: the reservation is for as many as the next one asks for."""
+    estimates = Estimates()
+    account(limiter(), estimates, {"n": 4}).close((10, 400, 0), attempts=1, ending="complete", answered=True)
+    assert estimates.of("m").out == pytest.approx(100)
+    assert cost_of(estimates.of("m"), CHAT, 0, {"n": 4}).tokens_out == 401
+
+
 def test_what_was_not_in_the_body_does_not_count_for_others() -> None:
     """A short request behind which a long stored conversation is, or a template, does not raise what all requests to
     the model are thought to cost."""
@@ -164,6 +173,13 @@ def test_routes_that_generate_nothing() -> None:
     [
         ((7, 8, 0), 1, "complete", True, (7, 8)),
         ((7, 8, 0), 1, "client_gone", True, (7, 8)),
+        (
+            (0, 8, 0),
+            1,
+            "client_gone",
+            True,
+            (3, 8),
+        ),  # a stream that tells its prompt at the end, which did not come
         (None, 0, "refused", False, None),  # the gateway's own refusal: queue full, no worker
         (None, 0, "client_gone", False, None),  # it left the queue
         (None, 1, "client_gone", False, (3, 4)),  # a worker was at work
