@@ -27,9 +27,9 @@ key: ## Make an API key, print it once, and write its hash and rights into GATEW
 	@scripts/keys add '$(NAME)' '--models=$(MODELS)' '--rpm=$(RPM)' '--tpm-in=$(TPM_IN)' '--tpm-out=$(TPM_OUT)' '--concurrency=$(CONCURRENCY)' '--monthly-tokens=$(MONTHLY_TOKENS)' '--priority=$(PRIORITY)' '--weight=$(WEIGHT)' '--not-before=$(NOT_BEFORE)' '--expires=$(EXPIRES)' '--admin=$(ADMIN)'
 keys: ## List the API keys: rights, state, and the first digits of their hashes
 	@scripts/keys list
-key-rotate: ## Make another API key for a name; the one before works until the next time (NAME=...)
+key-rotate: ## Make another API key for a name; the one before works until the next key-rotate (NAME=...)
 	@scripts/keys rotate '$(NAME)'
-usage: ## Tell what the API keys have used (FORMAT=table|csv|json SINCE=2026-11-01 UNTIL=2026-11-30 BY=key,model,day)
+usage: ## Print the requests and tokens of each API key (FORMAT=table|csv|json SINCE=2026-11-01 UNTIL=2026-11-30 BY=key,model,day)
 	@scripts/usage '--format=$(FORMAT)' '--since=$(SINCE)' '--until=$(UNTIL)' '--by=$(BY)'
 key-revoke: ## Take the API keys of a name back, within seconds (NAME=...)
 	@scripts/keys revoke '$(NAME)'
@@ -61,7 +61,7 @@ weights-import: ## Read such parts, disk by disk, verify and publish them (MODEL
 	@scripts/weights-import '$(MODEL)' '$(DIR)'
 cache-export: ## Write what vLLM compiled for a model to one file, for another node of the same kind (MODEL=slug TO=file)
 	@scripts/cache-export '$(MODEL)' '$(TO)'
-cache-import: ## Start from such a file, which is trusted as the image is (MODEL=slug FROM=file)
+cache-import: ## Take over such a file before a model is started; it has code, so trust it like the image (MODEL=slug FROM=file)
 	@scripts/cache-import '$(MODEL)' '$(FROM)'
 verify: ## Load the weights with Transformers and generate a few tokens, without vLLM (MODEL=slug)
 	@scripts/verify $(MODEL)
