@@ -308,6 +308,10 @@ async def test_the_rights_that_the_docs_give_suffice(start_redis: StartRedis, tm
     file.write_text("secret")
     url = server.url.replace("//", "//octet@")
     server.ask("ACL", "SETUSER", "octet", "on", ">secret", *documented[1].split())
+    script = Path(redis_limiter.__file__).with_name("limits.lua").read_text()
+    for command in sorted(set(re.findall(r"redis\.call\('(\w+)'", script))):
+        words = ["octet:limits:any"] * (least_words(server, command) - 1)
+        assert server.ask("ACL", "DRYRUN", "octet", command, *words) == "OK", command
     async with Peer(url, password=file)() as peer:
         assert await peer.grants(key_of(rpm=1, monthly_tokens=9))
         await peer.settled()
@@ -315,6 +319,11 @@ async def test_the_rights_that_the_docs_give_suffice(start_redis: StartRedis, tm
     server.ask("ACL", "SETUSER", "octet", "-@sortedset")
     async with Peer(url, password=file)() as peer:
         assert "refuses its user a command; docs/operations.md lists the rights needed" in str(peer.told[0])
+
+
+def least_words(server: RedisServer, command: str) -> int:
+    """Of a command, its own name included: Redis does not judge the rights to one that has fewer."""
+    return abs(int(server.ask("COMMAND", "INFO", command)[command.lower()]["arity"]))
 
 
 async def test_a_replica_is_told(redis: RedisServer, start_redis: StartRedis) -> None:
