@@ -1,20 +1,30 @@
 """How large a grammar becomes once its repetitions are written out: a rule may repeat another one that repeats a third.
 
-It reads what the grammars of vLLM's backends have in common (GBNF and Lark): rules of names, texts, classes and groups,
-with bounds in braces. Pure."""
+It reads what the grammars of vLLM's backends have in common: rules of names, texts, classes and groups, with bounds in
+braces. GBNF and Lark read brackets and slashes differently, and only the backend decides which of them a grammar is: so
+it is read as both, and the larger size counts. Pure."""
 
 import re
 from typing import Final
 
-PIECE: Final = re.compile(
-    r"""(?:\#|//)[^\n]*"""  # a comment
-    r"""|(?P<text>"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|\[(?:[^\]\\\n]|\\.)*\]?|\\.)"""  # or a class
-    r"""|(?P<rule>[A-Za-z_][A-Za-z0-9_.-]*+)\s*+(?P<defined>::=|:)?"""
-    r"""|\{\s*+(?P<least>[0-9]*+)\s*+(?:,\s*+(?P<most>[0-9]*+)\s*+)?\}"""
-    r"""|~\s*+(?P<from>[0-9]++)(?:\s*+\.\.\s*+(?P<to>[0-9]++))?"""  # Lark's repetition
-    r"""|(?P<bracket>[()])""",
-    re.DOTALL,
+GAP: Final = r"(?:\s|(?:\#|//)[^\r\n]*+)*+"  # blanks and comments, which may stand within a repetition too
+OTHERS: Final = (
+    r"""|(?P<rule>[A-Za-z_.-][A-Za-z0-9_.-]*+)\s*+(?P<defined>::=|:)?"""  # xgrammar's names may begin with - and .
+    r"""|(?P<late>::?=?)"""  # behind attributes of the rule: `name[capture] ::=`
+    rf"""|\{{{GAP}[+-]*+(?P<least>[0-9]*+){GAP}(?:,{GAP}[+-]*+(?P<most>[0-9]*+){GAP})?\}}"""
+    rf"""|~{GAP}(?P<from>[0-9]++)(?:{GAP}\.\.{GAP}(?P<to>[0-9]++))?"""  # Lark's repetition
 )
+COMMENT: Final = r"""(?:\#|//)[^\r\n]*"""
+QUOTED: Final = r""""(?:[^"\\\r\n]|\\[^\r\n])*"?|'(?:[^'\\\r\n]|\\[^\r\n])*'?|\\[^\r\n]"""
+READINGS: Final = (
+    re.compile(  # GBNF: what is in square brackets is a class of letters
+        rf"{COMMENT}|(?P<text>{QUOTED}|\[(?:[^\]\\\r\n]|\\[^\r\n])*\]?){OTHERS}|(?P<bracket>[()])"
+    ),
+    re.compile(  # Lark: it is a group that may be left out; and an expression stands between slashes
+        rf"{COMMENT}|(?P<text>{QUOTED}|/(?:[^/\\\r\n]|\\[^\r\n])++/){OTHERS}|(?P<bracket>[()\[\]])"
+    ),
+)
+PRIORITY: Final = re.compile(r"(.+?)\.[0-9]++")  # of a rule in Lark, which stands behind its name
 MAX_PIECES: Final = 10_000  # of a grammar with repetitions, which take a few milliseconds
 TOO_LARGE: Final = 10**9  # that no sum here goes beyond
 Body = list[tuple[str, int]]  # what a rule consists of: names, `(`, `)`, and REPEAT with how often
@@ -25,29 +35,42 @@ TEXT: Final = ""
 def parts_of(grammar: str) -> int:
     """Return how many parts the largest rule of a grammar repeats, with all that they consist of; a rule that names
     itself counts once there."""
-    rules = rules_in(grammar)
+    readings = READINGS if "[" in grammar or "/" in grammar else READINGS[:1]  # which else find the same
+    return max([largest(rules_in(grammar, reading)) for reading in readings])
+
+
+def largest(rules: dict[str, Body]) -> int:
+    """Return the size of the largest rule. One that repeats nothing has none, so it is measured only if named."""
     sizes: dict[str, int] = {}
-    for name in rules:
-        if name not in sizes:
-            measure(name, rules, sizes)
+    measured: set[str] = set()
+    for name, body in rules.items():
+        if name not in sizes and REPEAT in [piece for piece, _ in body]:
+            measure(name, rules, sizes, measured)
     return max(sizes.values(), default=0)
 
 
-def rules_in(grammar: str) -> dict[str, Body]:
+def rules_in(grammar: str, reading: re.Pattern[str]) -> dict[str, Body]:
     """Return the rules of a grammar, each in the few pieces that count. What stands before the first is a rule `""`;
     one of too many pieces is a rule that repeats itself too often."""
     body: Body = []
     rules = {TEXT: body}
-    for at, found in enumerate(PIECE.finditer(grammar)):
+    named, named_at = TEXT, 0  # the last name that is used, and where in the body
+    for at, found in enumerate(reading.finditer(grammar)):
         if at == MAX_PIECES:
             return {TEXT: [(REPEAT, TOO_LARGE)]}
         name = found["rule"]
         if name is not None and found["defined"]:
-            body = rules.setdefault(name, [])
+            body = rule_of(name, rules)
         elif name is not None:
+            if not body or body[-1][0] != "(":  # else it may be an attribute
+                named, named_at = name, len(body)
             body.append((name, 1))
+        elif found["late"] is not None:
+            if named and is_bracketed(body, named_at + 1):
+                del body[named_at:]
+                body, named = rule_of(named, rules), TEXT
         elif found["bracket"] is not None:
-            body.append((found["bracket"], 1))
+            body.append(("(" if found["bracket"] in "([" else ")", 1))
         elif found["text"] is not None:
             body.append((TEXT, 1))
         elif found["least"] is not None or found["from"] is not None:
@@ -55,14 +78,28 @@ def rules_in(grammar: str) -> dict[str, Body]:
     return rules
 
 
+def rule_of(name: str, rules: dict[str, Body]) -> Body:
+    """Return the body of a rule that is defined. Lark's priority is no part of the name by which others name it."""
+    found = PRIORITY.fullmatch(name)
+    body = rules.setdefault(name if found is None else found[1], [])
+    rules[name] = body
+    return body
+
+
+def is_bracketed(body: Body, at: int) -> bool:
+    """Whether nothing but what was in one pair of square brackets stands in a body from `at` on."""
+    return len(body) > at and (body[at:] == [(TEXT, 1)] or (body[at][0] == "(" and body[-1][0] == ")"))
+
+
 def times_of(*bounds: str | None) -> int:
     """Return the highest bound of a repetition, at most TOO_LARGE; 0 without any."""
     return max([int(bound) if len(bound) < 10 else TOO_LARGE for bound in bounds if bound] or [0])
 
 
-def measure(name: str, rules: dict[str, Body], sizes: dict[str, int]) -> None:
-    """Add the size of a rule and of those that it names to `sizes`, without recursion: there may be thousands."""
-    waiting, measured = [name], set(sizes)
+def measure(name: str, rules: dict[str, Body], sizes: dict[str, int], measured: set[str]) -> None:
+    """Add the size of a rule and of those that it names to `sizes`, without recursion: there may be thousands.
+    measured: the rules whose sizes are known."""
+    waiting = [name]
     while waiting:
         current = waiting[-1]
         if current not in sizes:
