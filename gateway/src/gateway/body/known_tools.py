@@ -46,11 +46,11 @@ class KnownTools:
         """Remember the list that begins there, if nothing in it matters to who looks for names."""
         try:
             rest = body[begin:].decode()
-            value, size = json.JSONDecoder().raw_decode(rest)
+            value, size = DECODER.raw_decode(rest)
         except (ValueError, RecursionError):
             return
         text = rest[:size].encode()
-        if not isinstance(value, list) or text.count(b"{") + text.count(b"[") > MOST_BRACKETS:
+        if not text.startswith(b"[") or text.count(b"{") + text.count(b"[") > MOST_BRACKETS:
             return
         if any([mark in text for mark in self._marks]):  # noqa: C419  # mypyc makes a list cheaper
             return
@@ -60,16 +60,22 @@ class KnownTools:
         self._known[key] = text, b"[" * depth + b"]" * depth
 
 
+def values_of(pairs: list[tuple[str, object]]) -> list[object]:
+    """Return the values in an object, also those of a name that stands twice: a dict would lose how deep they are."""
+    return [value for _, value in pairs]
+
+
+DECODER: Final = json.JSONDecoder(object_pairs_hook=values_of)
 NOTHING: Final = (b"", b"")
 
 
 def levels(value: object) -> int:
-    """Return how many levels of objects and lists a part of JSON has."""
+    """Return how many levels of lists there are in `value`, which `DECODER` has made."""
     level, depth = [value], 0
     while level:
         below: list[object] = []
         for one in level:
-            inner = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
-            below += [part for part in inner if isinstance(part, (dict, list))]
+            if isinstance(one, list):
+                below += [part for part in one if isinstance(part, list)]
         level, depth = below, depth + 1
     return depth

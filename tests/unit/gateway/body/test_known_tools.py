@@ -110,6 +110,14 @@ def test_a_name_that_a_second_one_hides_is_not_learned() -> None:
     assert knowing(text).tools.cut(text) == text
 
 
+def test_levels_that_a_second_name_hides_are_counted() -> None:
+    """Once parsed they would be gone; a worker's parser goes through them."""
+    deep = b"[" * (MAX_DEPTH + 8) + b"]" * (MAX_DEPTH + 8)
+    text = body([tool("a")]).replace(b'"description"', b'"a":%b,"a":1,"description"' % deep)
+    assert judged(knowing(text), text) == judged(BodyReader({}, MIB, POLICY), text)
+    assert judged(knowing(text), text)[0].startswith("The request body is nested deeper")
+
+
 def test_tools_that_stand_twice_are_refused() -> None:
     """Known or not."""
     text = body(TOOLS)
