@@ -155,9 +155,14 @@ class RedisLimiter:
         used = self._limiter.month_used(key.name)
         return [word, self._process, self._gateway, used, cost.requests, cost.tokens_in, cost.tokens_out]
 
-    def learn_month(self, name: str, known: int) -> None:
-        """Let this gateway's month be at least what Redis knows of it: this may have started again with less."""
-        if known > self._limiter.month_used(name):
+    def month(self) -> int:
+        """Return the number of the month that is counted."""
+        return self._limiter.month()
+
+    def learn_month(self, name: str, known: int, month: int) -> None:
+        """Let this gateway's month be at least what Redis knows of it: this may have started again with less. month:
+        when Redis was asked; an answer that comes after its end is of no use, since a new one begins at nothing."""
+        if month == self._limiter.month() and known > self._limiter.month_used(name):
             self._limiter.seed_month({name: known})
 
     def renewal_of(self, names: Sequence[str]) -> tuple[Sequence[str], Sequence[Word]]:
@@ -167,7 +172,8 @@ class RedisLimiter:
         return keys, ["renew", self._process, self._gateway, ALIVE_MS, *amounts]
 
     def renewed(self, names: Sequence[str], *, was_known: bool) -> None:
-        """Forget the keys of which nothing is held, since Redis knows that now. was_known: Redis knew this process."""
+        """Forget the keys of which nothing is held still, since Redis was told that. was_known: Redis knew this
+        process."""
         if not was_known:
             for operation in self._months():
                 self.store.add(operation)
@@ -203,20 +209,24 @@ class Reserve:
         self._key = key
         self._local = local
         self._then = then
+        self._month = 0  # when it was sent
 
     def words(self) -> tuple[Sequence[str], Sequence[Word]]:
         key = self._key
+        self._month = self._limiter.month()
+        keys = self._limiter.keys_of(key.name)  # before what was used: that is never of an earlier month
         call = self._limiter.call("reserve", key, self._local.cost)
-        return self._limiter.keys_of(key.name), [*call, *limits_of(key.limits)]
+        return keys, [*call, *limits_of(key.limits)]
 
     def done(self, answer: Answer) -> None:
-        self._limiter.learn_month(self._key.name, answer[MONTH_HERE])
+        self._limiter.learn_month(self._key.name, answer[MONTH_HERE], self._month)
         if answer[REFUSED]:
             self._then(self._limiter.refuse(self._key, self._local, answer))
         else:
             self._then(self._limiter.grant(self._key, self._local, answer))
 
     def failed(self) -> None:
+        self._limiter.held(self._key.name)  # so that the next renewal tells Redis, which may have granted it
         try:
             self._then(self._limiter.without_redis(self._key, self._local))
         except Overloaded as error:
@@ -240,8 +250,9 @@ class Settle:
         key, used = self._key, self._used
         self._let_go()
         amounts = (0, 0, 0) if used is None else (self._cost.requests, used.tokens_in, used.tokens_out)
+        keys = self._limiter.keys_of(key.name)
         call = self._limiter.call("settle", key, self._cost)
-        return self._limiter.keys_of(key.name), [*call, *limits_of(key.limits)[:3], self._slot, *amounts]
+        return keys, [*call, *limits_of(key.limits)[:3], self._slot, *amounts]
 
     def done(self, answer: Answer) -> None:
         pass
@@ -266,12 +277,14 @@ class Renewal:
         self._limiter = limiter
         self._names = names
         self._is_new = is_new
+        self._unused: Sequence[str] = ()  # those of which Redis is told that nothing is held
 
     def words(self) -> tuple[Sequence[str], Sequence[Word]]:
+        self._unused = [name for name in self._names if self._limiter.held(name).requests == 0]
         return self._limiter.renewal_of(self._names)
 
     def done(self, answer: Answer) -> None:
-        self._limiter.renewed(self._names, was_known=self._is_new or answer[0] == 1)
+        self._limiter.renewed(self._unused, was_known=self._is_new or answer[0] == 1)
 
     def failed(self) -> None:
         pass
@@ -285,13 +298,15 @@ class Months:
     def __init__(self, limiter: RedisLimiter, names: Sequence[str]) -> None:
         self._limiter = limiter
         self._names = names
+        self._month = 0  # when it was sent
 
     def words(self) -> tuple[Sequence[str], Sequence[Word]]:
+        self._month = self._limiter.month()
         return self._limiter.months_of(self._names)
 
     def done(self, answer: Answer) -> None:
         for name, known in zip(self._names, answer, strict=True):
-            self._limiter.learn_month(name, known)
+            self._limiter.learn_month(name, known, self._month)
 
     def failed(self) -> None:
         pass

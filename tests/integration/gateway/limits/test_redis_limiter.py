@@ -271,6 +271,18 @@ async def test_settlements_wait_for_redis(redis: RedisServer) -> None:
         assert await one.grants(key, Cost(0, 90))
 
 
+async def test_a_place_whose_grant_was_lost_is_free_again(redis: RedisServer) -> None:
+    """Redis grants it when it goes on, and nobody hears that: the request was refused."""
+    key = key_of(concurrency=1)
+    async with Peer(redis.url, answer_s=0.25)() as one:
+        redis.pause()
+        with pytest.raises(Overloaded):
+            await one.ask(key)
+        redis.go_on()
+        await one.until(lambda: one.told[-1] is None)
+        assert await one.grants(key)
+
+
 async def test_the_end_settles(redis: RedisServer) -> None:
     """What a gateway has settled last is told before it ends."""
     key = key_of(tpm_out=100)
