@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.config.api_keys import ApiKey
 
-NO_RIGHTS: Final = ("name", "label", "edition", "revoked")
+NO_RIGHTS: Final = ("name", "label", "edition", "revoked", "salt")
 RIGHTS: Final = [one.name for one in fields(ApiKey) if one.name not in NO_RIGHTS]
 Keys = Mapping[str, ApiKey]  # by digest
 

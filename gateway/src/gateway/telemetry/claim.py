@@ -30,5 +30,8 @@ class Claim:
         except BlockingIOError:
             os.close(descriptor)
             return False
+        except OSError:
+            os.close(descriptor)
+            return True
         self._descriptor = descriptor
         return True

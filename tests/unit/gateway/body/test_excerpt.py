@@ -66,3 +66,28 @@ def test_the_worst_body_costs_little() -> None:
 def test_bytes_that_are_no_text_are_replaced() -> None:
     """A line of the log is UTF-8."""
     assert excerpt_of(b'{"a":"\xff"}') == '{"a":"�"}'
+
+
+@pytest.mark.parametrize(
+    "text", [";base64,how to", ";base64," + "A" * 64 + " how to", "data:x;base64," + IMAGE + " how to"]
+)
+def test_no_text_is_hidden_as_media(text: str) -> None:
+    """Whoever writes it behind the mark of media could else ask unseen."""
+    body = json.dumps({"messages": [{"content": text}, {"content": f"data:a;base64,{IMAGE}"}]})
+    assert "how to" in excerpt_of(body.encode())
+    assert "<7680 bytes of media>" in excerpt_of(body.encode())
+
+
+@pytest.mark.parametrize(
+    "part", [b';base64,%b"', b";base64,%b", b";base64,%b ", b';base64,%b "', b'"data":"%b"', b'"data":"%b ']
+)
+def test_many_media_cost_no_more(part: bytes) -> None:
+    """The event loop waits for it."""
+    for size in (64, 6000):
+        best, body = 1.0, part % (b"A" * size) * ((1 << 25) // size)
+        for _ in range(5):
+            began = time.process_time()
+            excerpt_of(body)
+            best = min(best, time.process_time() - began)
+        assert best < 0.02
+        assert len(excerpt_of(body)) < 2 * MAX_BYTES

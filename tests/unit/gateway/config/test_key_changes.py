@@ -13,7 +13,7 @@ A = ApiKey("a", label="a")
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ({"1": A}, {"1": replace(A, label="other", edition=7)}, []),
+        ({"1": A}, {"1": replace(A, label="other", edition=7, salt=b"other")}, []),
         ({}, {"1": A}, [KeyChange("a", "added")]),
         ({"1": A}, {}, [KeyChange("a", "removed")]),
         ({"1": A}, {"1": replace(A, revoked=1.0)}, [KeyChange("a", "revoked")]),

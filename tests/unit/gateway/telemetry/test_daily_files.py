@@ -1,5 +1,7 @@
 """Files of a day: private, whole lines, a new one at midnight, the old ones deleted."""
 
+import errno
+import fcntl
 import os
 from datetime import date
 from pathlib import Path
@@ -103,3 +105,17 @@ def test_one_of_several_has_the_claim(tmp_path: Path) -> None:
     os.close(first._descriptor)
     assert second.is_ours()
     assert Claim(tmp_path / "none" / "lock").is_ours()
+
+
+def test_a_file_system_without_locks_gives_everybody_the_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better twice than never; and no descriptor stays open."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    claim, before = Claim(tmp_path / "lock"), len(os.listdir("/proc/self/fd"))
+    assert [claim.is_ours(), claim.is_ours()] == [True, True]
+    assert len(os.listdir("/proc/self/fd")) == before
