@@ -12,6 +12,7 @@ Exit codes: 0 done · 1 refused, standard error says why in one sentence · 2 wr
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -238,6 +239,25 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def import_(cache: Path, here: Origin, source: BinaryIO) -> Manifest:
     """Replace the caches by those of the archive. Raises RefusedError or OSError; then they are as they were."""
+    with _alone(cache):
+        return _import(cache, here, source)
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Keep other imports out: each would delete what another has unpacked or moved aside. Raises RefusedError."""
+    descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RefusedError("another import into these caches runs: wait until it has ended") from None
+    finally:
+        os.close(descriptor)
+
+
+def _import(cache: Path, here: Origin, source: BinaryIO) -> Manifest:
+    """Do the work of `import_`, with no other beside it."""
     stage = cache / STAGE
     shutil.rmtree(stage, ignore_errors=True)  # of an import that was killed
     try:

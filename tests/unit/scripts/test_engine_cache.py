@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -71,6 +72,18 @@ def test_an_export_of_what_was_imported_is_the_same(ours: Path, archive: bytes) 
     again = io.BytesIO()
     export(ours, HERE, again)
     assert again.getvalue() == archive
+
+
+def test_one_import_at_a_time(ours: Path, archive: bytes) -> None:
+    """A second one would delete what the first has moved aside."""
+    before = found(ours)
+    first = os.open(ours, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    with pytest.raises(RefusedError, match="another import"):
+        import_(ours, HERE, io.BytesIO(archive))
+    os.close(first)
+    assert found(ours) == before
+    import_(ours, HERE, io.BytesIO(archive))
 
 
 def test_what_an_import_that_was_killed_left_is_removed(ours: Path, archive: bytes) -> None:
