@@ -357,3 +357,16 @@ def test_every_change_comes_about(seen: Changes) -> None:
     assert allowed - seen == {
         change(UpstreamState.NEW, UpstreamState.CLOSED)
     }  # a connection that was never made is never closed
+
+
+def test_a_look_while_others_are_asked_begins_no_answer() -> None:
+    """A comment would: then a refusal could not be a status any more."""
+    site = Site()
+    client = site.ask(BODY, LIMITED)
+    site.settle()
+    for connection in site.stage.listener.connections:
+        connection.check_deadlines(site.stage.loop.time())
+    site.settle()
+    site.others.refuse()
+    site.settle()
+    assert client.out.startswith(b"HTTP/1.1 429 ")
