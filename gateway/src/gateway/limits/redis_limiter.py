@@ -152,17 +152,25 @@ class RedisLimiter:
 
     def call(self, word: str, key: ApiKey, cost: Cost) -> list[Word]:
         """Return the beginning of the arguments that a reservation and its settlement have in common."""
-        used = self._limiter.month_used(key.name)
+        used = self.month_used(key.name)
         return [word, self._process, self._gateway, used, cost.requests, cost.tokens_in, cost.tokens_out]
 
     def month(self) -> int:
         """Return the number of the month that is counted."""
         return self._limiter.month()
 
+    def month_used(self, name: str) -> int:
+        """Return what this gateway has used in the month, as far as it knows: nothing if all rows are other keys' now.
+        Redis then keeps what it was told before."""
+        try:
+            return self._limiter.month_used(name)
+        except Overloaded:
+            return 0
+
     def learn_month(self, name: str, known: int, month: int) -> None:
         """Let this gateway's month be at least what Redis knows of it: this may have started again with less. month:
         when Redis was asked; an answer that comes after its end is of no use, since a new one begins at nothing."""
-        if month == self._limiter.month() and known > self._limiter.month_used(name):
+        if month == self._limiter.month() and known > self.month_used(name):
             self._limiter.seed_month({name: known})
 
     def renewal_of(self, names: Sequence[str]) -> tuple[Sequence[str], Sequence[Word]]:
@@ -185,7 +193,7 @@ class RedisLimiter:
         """Return the script's keys and arguments that tell what this gateway has used in the month."""
         month = self._limiter.month()
         keys = [f"{PREFIX}:{name}:month:{month}" for name in names]
-        return keys, ["months", self._process, self._gateway, *map(self._limiter.month_used, names)]
+        return keys, ["months", self._process, self._gateway, *map(self.month_used, names)]
 
     def _renewals(self, is_new: bool) -> Sequence[Operation]:
         """Return what tells Redis that this process lives, and what it holds. is_new: the connection is, so that Redis

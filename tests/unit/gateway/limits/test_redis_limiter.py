@@ -11,6 +11,7 @@ from gateway.limits.redis_address import Address
 from gateway.limits.redis_limiter import Months, RedisLimiter, Renewal, Reserve, Settle
 from gateway.limits.table import Table
 
+ADDRESS = Address("redis://none:1", "none", 1)
 KEY = ApiKey("one", limits=Limits(monthly_tokens=100))
 GRANTED = (0, 7, 0, 80, 0, 80, *[0] * 9)  # with 80 tokens of the month used, all at this gateway
 
@@ -27,8 +28,7 @@ class Wall:
 
 def shared(wall: Wall) -> tuple[Limiter, RedisLimiter]:
     limiter = Limiter(Table(), list, wall=wall)
-    address = Address("redis://none:1", "none", 1)
-    return limiter, RedisLimiter(limiter, address, "here", lambda _: None, answer_s=1, is_open=False)
+    return limiter, RedisLimiter(limiter, ADDRESS, "here", lambda _: None, answer_s=1, is_open=False)
 
 
 def test_a_month_that_has_ended_is_not_that_of_the_answer() -> None:
@@ -57,3 +57,18 @@ def test_a_key_is_forgotten_once_redis_was_told_that_nothing_is_held() -> None:
             Settle(redis, KEY, local.cost, 7, Used(0, 0)).failed()
         renewal.done([1])
         assert ("one" in redis._held) is is_kept
+
+
+def test_a_key_whose_row_is_anothers_now_ends_nothing() -> None:
+    """Its settlement has waited for Redis for more than an hour, in which as many others came as there are rows."""
+    now = [0.0]
+    limiter = Limiter(Table(rows=1), list, clock=lambda: now[0])
+    redis = RedisLimiter(limiter, ADDRESS, "here", lambda _: None, answer_s=1, is_open=False)
+    local = limiter.reserve(KEY, Cost(1))
+    local.settle(Used(30, 0))
+    now[0] += 4000
+    limiter.reserve(ApiKey("two", limits=Limits(rpm=1)), Cost())
+    assert Settle(redis, KEY, local.cost, 7, Used(30, 0)).words()[1][3] == 0
+    asked = Months(redis, ["one"])
+    assert asked.words()[1][-1] == 0
+    asked.done([30])
