@@ -20,7 +20,9 @@ MAX_JUDGED_BYTES: Final = 64 * 1024  # of one that must be parsed
 TURN_BYTES: Final = 32 * 1024  # of values that are parsed in one turn
 # All names and short texts of letters and underscores in a JSON text, if it has no escaped letters.
 NAMES: Final = re.compile(rb'"([A-Za-z_]++)"')
-JUDGED: Final = frozenset([name.encode() for name in (*field_rules.EXPRESSIONS, *field_rules.SIZES)])
+JUDGED: Final = frozenset(
+    [name.encode() for name in (*field_rules.EXPRESSIONS, *field_rules.SIZES, field_rules.REPEATED)]
+)
 ESCAPE_MARK: Final = b"\\u00"  # begins an escaped letter, which may hide a name
 BLANKS: Final = (b'" ', b'"\n', b'"\t', b'"\r')  # what may stand between a name and its colon
 

@@ -26,6 +26,7 @@ SIZES: Final = (
     "minProperties",
     "maxProperties",
 )  # the same
+REPEATED: Final = "repeat"  # type of a part of xgrammar's structural tags, which has another part `max` times
 MAX_SIZE: Final = 1_000_000  # that one of them may have
 MAX_CONTAINERS: Final = 4000  # objects and lists of one value
 MAX_DIGITS: Final = 100  # characters of a number in a text: blanks or zeros could hide its sign
@@ -212,19 +213,24 @@ class Schema(Rule):
     def fault(self, value: object) -> Fault | None:
         if isinstance(value, str):
             return self._fault_of_text(value) if self.is_text else None
-        level, depth = [value], 1
+        level, depth, repeated = [value], 1, 1
         while level:
             if depth > MAX_DEPTH:
                 return "", f"is nested deeper than {MAX_DEPTH} levels"
             below: list[object] = []
+            times = 0
             for item in level:
                 if isinstance(item, dict):
                     found = self._fault_of_members(item)
                     if found is not None:
                         return found
+                    times += times_in(item)
                     below += [inner for inner in item.values() if isinstance(inner, (dict, list))]
                 elif isinstance(item, list):
                     below += [inner for inner in item if isinstance(inner, (dict, list))]
+            repeated *= max(times, 1)  # as if all of this level had all of the levels below in them
+            if repeated > MAX_REPEATS:
+                return "", f"repeats its parts more than {MAX_REPEATS} times"
             level, depth = below, depth + 1
         return None
 
@@ -274,6 +280,16 @@ class Schema(Rule):
 def containers_in(written: bytes) -> int:
     """Return how many objects and lists a JSON text has, at most: brackets in its texts are counted too."""
     return written.count(b"{") + written.count(b"[")
+
+
+def times_in(item: dict[str, object]) -> int:
+    """Return how often a part of a structural tag repeats another one; 0 for any other object."""
+    if item.get("type") != REPEATED:
+        return 0
+    bounds = [item.get("min"), item.get("max")]
+    return max(
+        [0, *[int(min(bound, MAX_REPEATS + 1)) for bound in bounds if isinstance(bound, (int, float))]]
+    )
 
 
 def has_repetition(grammar: str) -> bool:

@@ -54,15 +54,16 @@ def rules_in(grammar: str, reading: re.Pattern[str]) -> dict[str, Body]:
     one of too many pieces is a rule that repeats itself too often."""
     body: Body = []
     rules = {TEXT: body}
-    named, named_at = TEXT, 0  # the last name that is used, and where in the body
+    named, named_at = TEXT, 0  # the last name that is used outside of brackets, and where in the body
+    depth = 0  # of brackets
     for at, found in enumerate(reading.finditer(grammar)):
         if at == MAX_PIECES:
             return {TEXT: [(REPEAT, TOO_LARGE)]}
         name = found["rule"]
         if name is not None and found["defined"]:
-            body = rule_of(name, rules)
+            body, depth = rule_of(name, rules), 0
         elif name is not None:
-            if not body or body[-1][0] != "(":  # else it may be an attribute
+            if not depth:
                 named, named_at = name, len(body)
             body.append((name, 1))
         elif found["late"] is not None:
@@ -70,7 +71,9 @@ def rules_in(grammar: str, reading: re.Pattern[str]) -> dict[str, Body]:
                 del body[named_at:]
                 body, named = rule_of(named, rules), TEXT
         elif found["bracket"] is not None:
-            body.append(("(" if found["bracket"] in "([" else ")", 1))
+            opens = found["bracket"] in "(["
+            depth = depth + 1 if opens else max(0, depth - 1)
+            body.append(("(" if opens else ")", 1))
         elif found["text"] is not None:
             body.append((TEXT, 1))
         elif found["least"] is not None or found["from"] is not None:

@@ -130,3 +130,21 @@ def test_null_is_no_argument_of_a_template(name: str, pad: int) -> None:
         found = verdict((body % ("x" * pad, f'"{name}":{value}')).encode())
         assert told in found
         assert bool(told) is bool(found)
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+@pytest.mark.parametrize(("times", "levels", "is_taken"), [(99, 2, True), (99, 3, False), (10**9, 1, False)])
+def test_parts_of_a_tag_that_repeat_one_another_multiply(
+    is_text: bool, times: int, levels: int, is_taken: bool
+) -> None:
+    """As the rules of a grammar do, wherever a structural tag may stand."""
+    inner: dict[str, object] = {"type": "const_string", "value": "x"}
+    for _ in range(levels):
+        inner = {"type": "repeat", "min": 0, "max": times, "content": inner}
+    tag = {"type": "structural_tag", "format": inner}
+    fields = (
+        {"structured_outputs": {"structural_tag": json.dumps(tag)}} if is_text else {"response_format": tag}
+    )
+    body = json.dumps({"model": "m", **fields}).encode()
+    for text in (body, body + b" " * SMALL_BYTES):
+        assert ("repeats its parts more than" in verdict(text)) is not is_taken

@@ -41,6 +41,7 @@ from gateway.config.request_fields import GRAMMAR
         ('root ::= # "\r a{99} "y"\na ::= b{99}\nb ::= "x"', 99**2),
         ('root ::= a{99} "y"\na[capture] ::= b{99}\nb ::= "x"', 99**2),
         ('start: a~99\na[max_tokens=9]: b~99\nb: "x"', 99**2),
+        ('start: a~99\na[stop="]", max_tokens=9]: b~99\nb: "x"', 99**2),
         ('start: a~99\na.2: b~99\nb: "x"', 99**2),
         ('start: /#/ a~99\na: /"/ b~99\nb: "x"', 99**2),
         ('a: [b]~99\nb: ["]" c]~99\nc: "x"', 99**2),
