@@ -155,8 +155,8 @@ def _whole(text: str) -> int:
     return value
 
 
-def _rounds(text: str) -> int:
-    """Return a number of rounds: of a single one nobody could tell a gain from chance."""
+def _two_or_more(text: str) -> int:
+    """Return a number of rounds or runs: of a single one nobody could tell a gain from chance."""
     if (value := int(text)) < 2:
         raise ValueError
     return value
@@ -183,10 +183,10 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lossy", default="", help="1: also what may change answers, such as an FP8 KV cache"
     )
-    parser.add_argument("--runs", type=_whole, default=12, help="starts of vLLM at most")
+    parser.add_argument("--runs", type=_two_or_more, default=12, help="starts of vLLM at most")
     parser.add_argument("--concurrency", type=_wholes)
     parser.add_argument(
-        "--rounds", type=_rounds, default=3, help="at least 2: one tells nothing of the spread"
+        "--rounds", type=_two_or_more, default=3, help="at least 2: one tells nothing of the spread"
     )
     parser.add_argument("--prompts", type=_whole, default=5, help="for each that is open at once")
     parser.add_argument("--input-len", type=_whole, default=256)

@@ -146,6 +146,7 @@ def test_the_command_from_end_to_end(fake: Path) -> None:
     [
         (["--ttft-ms", "-1"], "argument --ttft-ms"),
         (["--runs", "0"], "argument --runs"),
+        (["--runs", "1"], "argument --runs"),
         (["--rounds", "1"], "argument --rounds"),
         (["--concurrency", "1,x"], "argument --concurrency"),
         (["--options", "/nowhere"], "/nowhere cannot be read"),
