@@ -7,7 +7,9 @@ it is read as both, and the larger size counts. Pure."""
 import re
 from typing import Final
 
-GAP: Final = r"(?:\s|(?:\#|//)[^\r\n]*+)*+"  # blanks and comments, which may stand within a repetition too
+# Blanks and comments, which may stand within a repetition too. Without a choice or anything to go back to: Python before
+# 3.11.5 matches such possessive groups wrongly.
+GAP: Final = r"\s*+(?:[\#/][^\r\n]*+\s*+)*+"
 OTHERS: Final = (
     r"""|(?P<rule>[A-Za-z_.-][A-Za-z0-9_.-]*+)\s*+(?P<defined>::=|:)?"""  # xgrammar's names may begin with - and .
     r"""|(?P<late>::?=?)"""  # behind attributes of the rule: `name[capture] ::=`

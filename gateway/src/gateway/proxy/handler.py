@@ -232,7 +232,9 @@ class ProxyHandler:
         self._account = account
         if shared is not None and not account.confirm(shared, self._after_asking):
             self._become(Step.RESERVING)
-            self.timing.heard = context.upstream.loop.time()  # no comment yet: it may be refused with a status
+            self.timing.heard = (
+                context.upstream.loop.time()
+            )  # no comment yet: it may be refused with a status
             return False
         self._request.added += account.lines
         return True
