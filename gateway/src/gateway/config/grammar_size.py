@@ -7,8 +7,8 @@ it is read as both, and the larger size counts. Pure."""
 import re
 from typing import Final
 
-# Blanks and comments, which may stand within a repetition too. Without a choice or anything to go back to: Python before
-# 3.11.5 matches such possessive groups wrongly.
+# Blanks and comments, which may stand within a repetition too. Nothing in it can be gone back to: before Python
+# 3.11.5 such possessive groups match wrongly.
 GAP: Final = r"\s*+(?:[\#/][^\r\n]*+\s*+)*+"
 OTHERS: Final = (
     r"""|(?P<rule>[A-Za-z_.-][A-Za-z0-9_.-]*+)\s*+(?P<defined>::=|:)?"""  # xgrammar's names may begin with - and .
