@@ -63,7 +63,7 @@ def test_a_key_from_its_making_to_its_end(checkout: Checkout) -> None:
     rotated = checkout.make("key-rotate", "NAME=team-a")
     digests = [hash_key(one.stdout.strip().encode())[:8] for one in (rotated, made)]
     listed = checkout.make("keys").stdout.splitlines()[1].split()
-    assert listed == ["team-a", "valid", "qwen3-0.6b", "rpm=60", "bulk", "no", "-", "-", *digests]
+    assert listed == ["team-a", "valid", "qwen3-0.6b", "rpm=60", "bulk", "1", "no", "-", "-", *digests]
     assert checkout.make("key-revoke", "NAME=team-a").returncode == 0
     assert "team-a  revoked" in checkout.make("keys").stdout
     assert "sk-octet-" not in checkout.file.read_text()
