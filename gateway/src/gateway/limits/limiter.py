@@ -8,16 +8,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from gateway.api.errors import Overloaded, QuotaExceeded, RateLimited
+from gateway.api.errors import GatewayError, Overloaded
 from gateway.config.api_keys import UNLIMITED, ApiKey, Limits
-from gateway.limits.calendar import Calendar, begin_of
+from gateway.limits import refusals
+from gateway.limits.calendar import Calendar
 from gateway.limits.estimates import Cost, Used
+from gateway.limits.refusals import (
+    CONCURRENCY,
+    MONTHLY,
+    RPM,
+    TPM_IN,
+    TPM_OUT,
+    Refusal,
+    Seen,
+    duration,
+    limit_lines,
+)  # fmt: skip
 from gateway.limits.table import Row, Table
 from gateway.limits.window import Window
-
-REQUESTS, TOKENS = "requests", "tokens"  # OpenAI's `type` of an error
-RPM, TPM_IN, TPM_OUT, CONCURRENCY, MONTHLY = "rpm", "tpm_in", "tpm_out", "concurrency", "monthly_tokens"
-TRY_AGAIN_MS: Final = 1000  # where nobody knows when there will be room: other requests have to end
 
 
 class Reservation:
@@ -118,12 +126,9 @@ class Limiter:
             tokens_out = row.tokens_out.advance(now, tpm_out) + cost.tokens_out
             fits = fits and tokens_out <= tpm_out
         if not fits:
-            raise self._refused_by_window(row, key, limits, cost, now_ms)
+            raise self._counted(key, refusals.by_window(key, cost, self._seen(row, limits, cost, now_ms)))
         if limits.concurrency is not None and row.in_flight() >= limits.concurrency:
-            raise self._refused(
-                key, CONCURRENCY, REQUESTS, TRY_AGAIN_MS,
-                f"has {row.in_flight()} of its {limits.concurrency} requests at a time: try again when one ends",
-            )  # fmt: skip
+            raise self._counted(key, refusals.by_concurrency(key, row.in_flight()))
         held = self._hold_of_month(row, key, limits, cost)
         slot = now
         if rpm is not None:
@@ -144,74 +149,34 @@ class Limiter:
         most = limits.monthly_tokens
         if most is None or not wanted:
             return wanted
-        if used + wanted > most:
-            self.refusals[key.label, MONTHLY] += 1
-            until = f"{begin_of(month + 1):%Y-%m-%d}"
-            raise QuotaExceeded(
-                f"API key {key.name!r} has used {used:,} of its {most:,} tokens this month (monthly_tokens), and this "
-                f"request may need {wanted:,}: ask for fewer (max_tokens), ask the operator, or wait until {until} UTC"
-            )
         reserved = row.month_reserved()
         if used + reserved + wanted > most:
-            raise self._refused(
-                key, MONTHLY, TOKENS, TRY_AGAIN_MS,
-                f"has used {used:,} of its {most:,} tokens this month (monthly_tokens), its requests in flight may "
-                f"need {reserved:,} and this one {wanted:,}: try again when they have ended",
-            )  # fmt: skip
+            raise self._counted(key, refusals.by_month(key, cost, used, reserved, month))
         return wanted
 
-    def _refused_by_window(
-        self, row: Row, key: ApiKey, limits: Limits, cost: Cost, now_ms: int
-    ) -> RateLimited:
-        """Return the error of that limit, of those a minute, for which the request would have to wait the longest."""
-        longest, found = -1, (RPM, REQUESTS, "")
-        since = now_ms % self._slot_ms  # the beginning of the present slot
-        for limit, kind, window, wanted, most, noun in (
-            (RPM, REQUESTS, row.requests, cost.requests, limits.rpm, "requests"),
-            (TPM_IN, TOKENS, row.tokens_in, cost.tokens_in, limits.tpm_in, "prompt tokens"),
-            (TPM_OUT, TOKENS, row.tokens_out, cost.tokens_out, limits.tpm_out, "completion tokens"),
-        ):
-            if most is None:
-                continue
-            slots = window.wait(wanted, most)
-            if slots > longest:
-                used = window.advance(0, most)
-                need = "" if limit == RPM else f", and this request may need {wanted:,}"
-                longest, found = (
-                    slots,
-                    (limit, kind, f"has used {used:,} of its {most:,} {noun} a minute{need}"),
-                )
-        retry_ms = longest * self._slot_ms - since
-        limit, kind, told = found
-        advice = f"({limit}): try again in {-(-retry_ms // 1000)} s"
-        return self._refused(
-            key, limit, kind, retry_ms, f"{told} {advice}", self._lines_now(row, limits, since)
-        )
-
-    def _refused(
-        self, key: ApiKey, limit: str, kind: str, retry_ms: int, told: str, lines: bytes = b""
-    ) -> RateLimited:
-        """Count a refusal, and return its error. told: what comes behind the key's name in its message."""
+    def _counted(self, key: ApiKey, refusal: Refusal) -> GatewayError:
+        """Count a refusal, and return its error."""
+        limit, error = refusal
         self.refusals[key.label, limit] += 1
-        return RateLimited(f"API key {key.name!r} {told}", kind=kind, retry_ms=retry_ms, limits=lines)
+        return error
 
-    def _lines_now(self, row: Row, limits: Limits, since: int) -> bytes:
-        """Return the header lines for a request that was refused, whose windows have been advanced. since: milliseconds
-        of the present slot that are over."""
-        used = [
-            0 if most is None else window.advance(0, most)
-            for window, most in (
-                (row.requests, limits.rpm),
-                (row.tokens_in, limits.tpm_in),
-                (row.tokens_out, limits.tpm_out),
+    def _seen(self, row: Row, limits: Limits, cost: Cost, now_ms: int) -> list[Seen]:
+        """Return the windows, which have been advanced, as a request finds them that does not fit."""
+        since = now_ms % self._slot_ms  # the beginning of the present slot
+        return [
+            Seen() if most is None else self._window_seen(window, most, wanted, since)
+            for window, most, wanted in (
+                (row.requests, limits.rpm, cost.requests),
+                (row.tokens_in, limits.tpm_in, cost.tokens_in),
+                (row.tokens_out, limits.tpm_out, cost.tokens_out),
             )
         ]
-        tokens = row.tokens_out if is_scarcer_out(limits, used[1], used[2]) else row.tokens_in
-        resets = [self._whole_in(window, since) for window in (row.requests, tokens)]
-        return limit_lines(limits, used[0], used[1], used[2], resets[0], resets[1])
 
-    def _whole_in(self, window: Window, since: int) -> bytes:
-        return duration(max(0, window.whole_in() * self._slot_ms - since))
+    def _window_seen(self, window: Window, most: int, wanted: int, since: int) -> Seen:
+        """Return a window as it is seen. since: milliseconds of the present slot that are over."""
+        wait_ms = window.wait(wanted, most) * self._slot_ms - since
+        whole_ms = max(0, window.whole_in() * self._slot_ms - since)
+        return Seen(window.advance(0, most), wait_ms, whole_ms)
 
     def settle(self, key: ApiKey, cost: Cost, slot: int, held: int, used: Used | None) -> None:
         """Do the work of `Reserved.settle`. The limits are those of the time when the request came."""
@@ -257,9 +222,7 @@ class Limiter:
         for name, tokens in totals.items():
             try:
                 row = self._table.enter(name, now_ms)
-            except (
-                Overloaded
-            ):  # names of a month beyond what the table holds, most of which are no keys any more
+            except Overloaded:  # more names than the table holds
                 return
             row.note_use(now_ms)
             row.month_used(self._calendar.month())
@@ -308,43 +271,3 @@ def settle_in(window: Window, now: int, limit: int, reserved: int, used: int, sl
         window.give_back(reserved - used, slot)
     else:
         window.charge(used - reserved, limit)
-
-
-def is_scarcer_out(limits: Limits, used_in: int, used_out: int) -> bool:
-    """Return whether the headers of tokens tell of completion tokens: they are what the key has less of, by share."""
-    if limits.tpm_in is None or limits.tpm_out is None:
-        return limits.tpm_out is not None
-    return used_out * limits.tpm_in > used_in * limits.tpm_out
-
-
-def limit_lines(
-    limits: Limits, requests: int, tokens_in: int, tokens_out: int, reset: bytes, reset_tokens: bytes
-) -> bytes:
-    """Return OpenAI's header lines for what is used of the limits a minute; none for a key without such. OpenAI has one
-    pair for tokens: that kind is told of which less is left."""
-    lines = b""
-    if limits.rpm is not None:
-        lines = (
-            b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
-            b"x-ratelimit-reset-requests: %b\r\n" % (limits.rpm, max(0, limits.rpm - requests), reset)
-        )
-    most, used = limits.tpm_in, tokens_in
-    if is_scarcer_out(limits, tokens_in, tokens_out):
-        most, used = limits.tpm_out, tokens_out
-    if most is not None:
-        lines += (
-            b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"
-            b"x-ratelimit-reset-tokens: %b\r\n" % (most, max(0, most - used), reset_tokens)
-        )
-    return lines
-
-
-def duration(milliseconds: int) -> bytes:
-    """Return a time as OpenAI's headers have it: `250ms`, `1.5s`, `6m0s`."""
-    if milliseconds < 1000:
-        return b"%dms" % milliseconds
-    seconds, rest = divmod(milliseconds, 1000)
-    fraction = b"" if not rest else b".%03d" % rest
-    minutes, seconds = divmod(seconds, 60)
-    told = b"%d%bs" % (seconds, fraction.rstrip(b"0"))
-    return b"%dm%b" % (minutes, told) if minutes else told

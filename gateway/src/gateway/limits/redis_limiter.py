@@ -17,7 +17,7 @@ from gateway.limits.estimates import Cost, Used
 from gateway.limits.limiter import Limiter, Reservation
 from gateway.limits.redis_address import Address
 from gateway.limits.redis_store import Answer, Operation, Store, Word
-from gateway.limits.refusals import Seen
+from gateway.limits.refusals import Refusal, Seen
 from gateway.limits.shared import Then
 
 RENEW_S: Final = 3.0  # between two renewals of what this process holds
@@ -326,7 +326,7 @@ def limits_of(limits: Limits) -> list[int]:
     return [NO_LIMIT if one is None else one for one in found]
 
 
-def refusal_of(key: ApiKey, cost: Cost, answer: Answer, month: int) -> tuple[str, GatewayError]:
+def refusal_of(key: ApiKey, cost: Cost, answer: Answer, month: int) -> Refusal:
     """Return which limit refuses a request by the script's answer, and the error."""
     if answer[REFUSED] <= BY_WINDOW:
         return refusals.by_window(key, cost, windows_of(answer))

@@ -4,11 +4,10 @@ of this gateway or by the Redis of several."""
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.api.errors import QuotaExceeded, RateLimited
+from gateway.api.errors import GatewayError, QuotaExceeded, RateLimited
 from gateway.config.api_keys import ApiKey, Limits
 from gateway.limits.calendar import begin_of
 from gateway.limits.estimates import Cost
-from gateway.limits.limiter import duration, is_scarcer_out, limit_lines
 
 REQUESTS, TOKENS = "requests", "tokens"  # OpenAI's `type` of an error
 RPM, TPM_IN, TPM_OUT, CONCURRENCY, MONTHLY = "rpm", "tpm_in", "tpm_out", "concurrency", "monthly_tokens"
@@ -18,6 +17,7 @@ WINDOWS: Final = (
     (TPM_OUT, TOKENS, "completion tokens"),
 )
 TRY_AGAIN_MS: Final = 1000  # where nobody knows when there will be room: other requests have to end
+Refusal = tuple[str, GatewayError]  # which limit, and the error
 
 
 class Seen:
@@ -30,7 +30,7 @@ class Seen:
         self.whole_ms = whole_ms
 
 
-def by_window(key: ApiKey, cost: Cost, seen: Sequence[Seen]) -> tuple[str, RateLimited]:
+def by_window(key: ApiKey, cost: Cost, seen: Sequence[Seen]) -> Refusal:
     """Return that limit a minute for which the request would have to wait the longest, and its error. seen: the windows
     in the order of WINDOWS; of a limit that the key does not have, an unused one."""
     limits = key.limits
@@ -47,15 +47,13 @@ def by_window(key: ApiKey, cost: Cost, seen: Sequence[Seen]) -> tuple[str, RateL
     return limit, RateLimited(told, kind=kind, retry_ms=retry_ms, limits=lines_of(limits, seen))
 
 
-def by_concurrency(key: ApiKey, in_flight: int) -> tuple[str, RateLimited]:
+def by_concurrency(key: ApiKey, in_flight: int) -> Refusal:
     """Return the limit and the error of a request that came while as many ran as its key may have at a time."""
     told = f"has {in_flight} of its {key.limits.concurrency} requests at a time: try again when one ends"
     return CONCURRENCY, RateLimited(f"API key {key.name!r} {told}", kind=REQUESTS, retry_ms=TRY_AGAIN_MS)
 
 
-def by_month(
-    key: ApiKey, cost: Cost, used: int, reserved: int, month: int
-) -> tuple[str, RateLimited | QuotaExceeded]:
+def by_month(key: ApiKey, cost: Cost, used: int, reserved: int, month: int) -> Refusal:
     """Return the limit and the error of a request whose tokens are not left in the month, or are left but reserved by
     requests in flight, which may not need them."""
     most, wanted = key.limits.monthly_tokens or 0, cost.tokens_in + cost.tokens_out
@@ -83,3 +81,43 @@ def lines_of(limits: Limits, seen: Sequence[Seen]) -> bytes:
         duration(seen[0].whole_ms),
         duration(tokens.whole_ms),
     )
+
+
+def is_scarcer_out(limits: Limits, used_in: int, used_out: int) -> bool:
+    """Return whether the headers of tokens tell of completion tokens: they are what the key has less of, by share."""
+    if limits.tpm_in is None or limits.tpm_out is None:
+        return limits.tpm_out is not None
+    return used_out * limits.tpm_in > used_in * limits.tpm_out
+
+
+def limit_lines(
+    limits: Limits, requests: int, tokens_in: int, tokens_out: int, reset: bytes, reset_tokens: bytes
+) -> bytes:
+    """Return OpenAI's header lines for what is used of the limits a minute; none for a key without such. OpenAI has one
+    pair for tokens: that kind is told of which less is left."""
+    lines = b""
+    if limits.rpm is not None:
+        lines = (
+            b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+            b"x-ratelimit-reset-requests: %b\r\n" % (limits.rpm, max(0, limits.rpm - requests), reset)
+        )
+    most, used = limits.tpm_in, tokens_in
+    if is_scarcer_out(limits, tokens_in, tokens_out):
+        most, used = limits.tpm_out, tokens_out
+    if most is not None:
+        lines += (
+            b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"
+            b"x-ratelimit-reset-tokens: %b\r\n" % (most, max(0, most - used), reset_tokens)
+        )
+    return lines
+
+
+def duration(milliseconds: int) -> bytes:
+    """Return a time as OpenAI's headers have it: `250ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return b"%dms" % milliseconds
+    seconds, rest = divmod(milliseconds, 1000)
+    fraction = b"" if not rest else b".%03d" % rest
+    minutes, seconds = divmod(seconds, 60)
+    told = b"%d%bs" % (seconds, fraction.rstrip(b"0"))
+    return b"%dm%b" % (minutes, told) if minutes else told

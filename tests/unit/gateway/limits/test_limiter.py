@@ -13,7 +13,8 @@ from hypothesis import strategies as some
 from gateway.api.errors import GatewayError, QuotaExceeded, RateLimited
 from gateway.config.api_keys import UNLIMITED, ApiKey, Limits
 from gateway.limits.estimates import Cost, Used
-from gateway.limits.limiter import FREE, Limiter, Reservation, duration
+from gateway.limits.limiter import FREE, Limiter, Reservation
+from gateway.limits.refusals import duration
 from gateway.limits.table import Table
 from gateway.limits.window import Shape
 
