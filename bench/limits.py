@@ -52,10 +52,8 @@ LIMITS: dict[str, dict[str, int]] = {
     "month": {"monthly_tokens": 6000},
 }
 MOST_OVER, LEAST_UNDER = 1.01, 0.99
-LENGTHS, LONG = (
-    (4, 16),
-    (48, 96),
-)  # tokens of an answer; of those that are given up, or are long to be many at once
+LENGTHS = (4, 16)  # tokens of an answer
+LONG = (48, 96)  # of one that is given up, or is long so that many run at once
 GIVE_UP_EVERY = 10  # streams
 WORDS = [
     "the",

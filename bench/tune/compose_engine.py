@@ -13,11 +13,8 @@ from bench.tune.engine import WARMING, EngineError, Load, Measured, StartError
 _LOOK_EVERY_S = 2.0
 _SAID = 600  # characters of a program's last words that are kept
 _LOAD_AT_MOST_S = 6 * 3600
-_HOSTS_FAULT = (
-    "weights-missing",
-    "weights-corrupt",
-    "gpus-busy",
-)  # the launcher's troubles that no option causes
+# Troubles of the launcher that no option causes.
+_HOSTS_FAULT = ("weights-missing", "weights-corrupt", "gpus-busy")
 
 
 class ComposeEngine:

@@ -52,9 +52,7 @@ class Tuning:
         """Search, with the journal's trials first. Raises EngineError, OSError."""
         done: dict[str, Score] = {}
         for trial in self.journal.trials:
-            done.setdefault(
-                key_of(trial.changes), self._score(trial)
-            )  # the confirming trial is not the search's
+            done.setdefault(key_of(trial.changes), self._score(trial))  # the search's, not the confirming one
         descent = search.descend(self.options, self.most - CONFIRMING)
         try:
             changes = next(descent)

@@ -68,7 +68,7 @@ class Gateway:
         table = table or Table()
         self.limiter = Limiter(table, keys.counted)
         self._keys = keys
-        if not keys.is_open:
+        if keys.monthly():
             self._seed(month_totals(settings.state_dir))
         self.redis = redis_limiter_of(settings, self.limiter, table.identity, log)
         self.metrics = metrics = Metrics(
@@ -108,13 +108,14 @@ class Gateway:
         self.queues.serve(self.fleet.models_of(transition.worker))
 
     def _seed(self, totals: Mapping[str, int]) -> None:
-        """Tell the limiter what keys with limits have used in this month, by the record of usage."""
-        limited = self._keys.limited()
-        self.limiter.seed_month({name: tokens for name, tokens in totals.items() if name in limited})
+        """Tell the limiter what keys with a monthly limit have used in this month, by the record of usage."""
+        monthly = self._keys.monthly()
+        self.limiter.seed_month({name: tokens for name, tokens in totals.items() if name in monthly})
 
     async def _seed_again(self) -> None:
-        """Do so when the keys have been read again: one that had no limits was not counted. Reads in a thread."""
-        self._seed(await asyncio.to_thread(month_totals, self.settings.state_dir))
+        """Do so when the keys have been read again: one may have its first limit. Reads in a thread."""
+        if self._keys.monthly():
+            self._seed(await asyncio.to_thread(month_totals, self.settings.state_dir))
 
     async def keep_redis(self) -> None:
         """Tell Redis what requests reserve and use, until `redis.store.end`; `serve` runs this as a task. Without

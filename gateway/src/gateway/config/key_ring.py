@@ -95,9 +95,9 @@ class KeyRing:
         keys = {key.name: key for key in self._keys.values() if key.label == key.name}
         return [key for key in keys.values() if key.limits is not UNLIMITED and key.revoked is None]
 
-    def limited(self) -> set[str]:
-        """Return the names of all keys with limits."""
-        return {key.name for key in self._keys.values() if key.limits is not UNLIMITED}
+    def monthly(self) -> set[str]:
+        """Return the names of all keys with a monthly limit."""
+        return {key.name for key in self._keys.values() if key.limits.monthly_tokens is not None}
 
     def has_changed(self) -> bool:
         """Return whether to `read` now (`FileWatch.has_changed`); never without a key file."""

@@ -137,9 +137,7 @@ class Table:
             os.ftruncate(fd, size)
         memory = mmap.mmap(-1 if fd is None else fd, size)
         self._words = memoryview(memory).cast("q")
-        if not self._words[
-            end
-        ]:  # nobody has used this memory: the parent of several processes does before they start
+        if not self._words[end]:  # nobody has used this memory: the parent of several processes is the first
             self._words[end], self._words[end + 1] = DIGEST.unpack(os.urandom(DIGEST.size))
         self.identity = bytes(memoryview(memory)[WORD * end : size]).hex()
         self._rows: dict[str, Row] = {}  # those that this process has found, by the key's name

@@ -51,9 +51,7 @@ class Context:
     selectors: dict[str, Selector[Worker]] = field(init=False)
     retry_budgets: dict[str, RetryBudget] = field(init=False)
     _places: dict[str, Places | None] = field(init=False, default_factory=dict)  # by model
-    _classes: frozenset[Priority] | None = field(
-        init=False, default=None
-    )  # of keys, by which `_places` was made
+    _classes: frozenset[Priority] | None = field(init=False, default=None)  # by which `_places` was made
 
     def __post_init__(self) -> None:
         self.offload = Offload(self.upstream.loop)
@@ -84,9 +82,7 @@ class Context:
         the pool of `model`; if `model` is None, since the request names none, at all workers that take requests.
         Workers of models that `key` may not use are not asked, as if they were not there."""
         holder, made_by = self.affinity.holder_of(response_id)
-        if made_by and not self._may_use(
-            made_by, key
-        ):  # its worker may serve another name, which the key may use
+        if made_by and not self._may_use(made_by, key):  # though it may use another name of the worker
             return Search(response_id, ())
         if holder is not None and self.fleet.has(holder) and self._may_ask(holder, key):
             return Search(response_id, (holder,))

@@ -30,7 +30,7 @@ from gateway.fleet.health import Failure
 from gateway.fleet.workers import Worker
 from gateway.http import headers
 from gateway.http.states import STEPS, Step, changed
-from gateway.proxy.account import Account
+from gateway.proxy.account import MAX_ANSWERS, Account
 from gateway.proxy.attempt import OWN_FAILURES, Attempt, failure_of
 from gateway.proxy.context import Context
 from gateway.proxy.record import milliseconds
@@ -52,7 +52,6 @@ UNTOLD_TOKENS: Final = 256  # of an answer whose client sets no limit
 MAX_COST_TOKENS: Final = (
     32_768  # of prompt and of answer: images are long, and clients ask for more than they use
 )
-MAX_ANSWERS: Final = 128  # to one request
 MAX_KEPT_BYTES: Final = 64 * 1024  # bytes of a body kept for a retry until the answer begins; more: for 1 s
 
 
@@ -232,9 +231,7 @@ class ProxyHandler:
         self._account = account
         if shared is not None and not account.confirm(shared, self._after_asking):
             self._become(Step.RESERVING)
-            self.timing.heard = (
-                context.upstream.loop.time()
-            )  # no comment yet: it may be refused with a status
+            self.timing.heard = context.upstream.loop.time()  # no comment yet: it may get a status
             return False
         self._request.added += account.lines
         return True
@@ -518,9 +515,8 @@ class ProxyHandler:
 
     def _replace_attempt(self, worker: Worker, *, fresh: bool = False) -> None:
         """End the attempt before, then send to `worker`: for a retry, and for the next worker of a search."""
-        reserved = worker.lease(
-            streams=self.wants_stream, priority=self.priority
-        )  # keeps the room from requests in the queue
+        # Keeps the room from requests in the queue.
+        reserved = worker.lease(streams=self.wants_stream, priority=self.priority)
         self._release()
         reserved.end()
         self._start_attempt(worker, fresh=fresh)

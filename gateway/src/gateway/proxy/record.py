@@ -12,9 +12,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.usage.ledger import Ledger
 
 NOTHING: Final = (0, 0, 0)
-NOT_MADE_NOW: Final = frozenset(
-    {"response", "response_cancel"}
-)  # routes that tell again what was used before
+NOT_MADE_NOW: Final = frozenset({"response", "response_cancel"})  # routes that tell what was used before
 
 
 class Recorder:

@@ -22,9 +22,7 @@ USAGE_BYTES: Final = 1024  # that a usage has at most
 MEMBER: Final = b',"usage":{'
 ONE_CHOICE: Final = b'"choices":[{"index":'
 ENDS: Final = (b"}}\n\n", b"}}}\n\n")
-Tokens = tuple[
-    int, int, int
-]  # the prompt's, the completion's, and how many of the prompt's came from a cache
+Tokens = tuple[int, int, int]  # the prompt's, the completion's, and those of the prompt's that were cached
 
 
 class Meter:
@@ -39,9 +37,7 @@ class Meter:
         self._events = 0  # that brought text
         self._first: bytes | None = None  # the last event of the first choice, which is often the only one
         self._others: dict[int, bytes] = {}  # the last usage of each other choice
-        self._told: bytes | None = (
-            None  # a usage that is no choice's: an answer's end tells it, or its first event
-        )
+        self._told: bytes | None = None  # a usage that is no choice's, of an answer's end or first event
 
     def cut(self, event: bytes) -> bytes:
         """Return one event of one choice without its usage, which is noted; b"" for anything else, which must be read.

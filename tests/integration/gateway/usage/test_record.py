@@ -225,9 +225,7 @@ def kill_under_load(
         clients = Clients(gateway, 6)
         with clients.running():
             wait_until(lambda: all(len(times) > 5 for times in clients.answered.values()), "load")  # noqa: B023
-            time.sleep(
-                LOST_S + number % 10 / 20
-            )  # the load goes on, and the kill comes at another moment each time
+            time.sleep(LOST_S + number % 10 / 20)  # under load, to kill at another moment each time
             killed = time.monotonic()
             kill(gateway)
         for name in NAMES:

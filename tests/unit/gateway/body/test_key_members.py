@@ -71,9 +71,8 @@ def test_routes_are_as_vllm_has_them() -> None:
 @pytest.mark.parametrize("route", JSON_ROUTES, ids=lambda route: route.name)
 def test_a_body_of_any_size_gets_what_the_key_brings(route: Route, padding: int) -> None:
     """And is otherwise the client's own; with an alias, and for a stream too."""
-    media = [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    ]  # lets it be that large
+    # Lets it be that large.
+    media = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
     body: dict[str, Any] = {
         "model": "m",
         "messages": [{"role": "user", "content": media if padding else "a"}],

@@ -4,7 +4,8 @@ import pytest
 
 from gateway.body.reader import ParsedBody
 from gateway.config.api_keys import ANYONE, ApiKey, Priority
-from gateway.proxy.handler import MAX_ANSWERS, MAX_COST_TOKENS, UNTOLD_TOKENS, cost_of, priority_of
+from gateway.proxy.account import MAX_ANSWERS
+from gateway.proxy.handler import MAX_COST_TOKENS, UNTOLD_TOKENS, cost_of, priority_of
 
 TIERS = ["auto", "default", "flex", "priority", "scale", "standard_only", "", None, 7, ["flex"]]
 
